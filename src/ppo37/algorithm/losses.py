@@ -1,0 +1,104 @@
+"""The PPO objective, term by term, on one minibatch.
+
+Legend: M samples in the minibatch. Every input is fp32 (or fp64 in the tests), so that the
+losses do not depend on the precision of the network's layers.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Coefficients(NamedTuple):
+    """What weighs and shapes the loss; names as in CleanRL."""
+
+    clip_coef: float | Tensor
+    clip_vloss: bool
+    norm_adv: bool
+    ent_coef: float
+    vf_coef: float
+
+
+class LossTerms(NamedTuple):
+    """The loss and its parts and diagnostics (D12), each a 0-d tensor."""
+
+    loss: Tensor
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    old_approx_kl: Tensor
+    approx_kl: Tensor
+    clipfrac: Tensor
+
+
+def normalize_advantages(advantages: Tensor) -> Tensor:
+    """(A - mean) / (std + 1e-8) over the minibatch [M].
+
+    The standard deviation is the unbiased one (ddof = 1), as in CleanRL; openai/baselines
+    divides by M instead of M - 1 (ddof = 0), a factor of 1.00196 at M = 256.
+    """
+    centred = advantages - advantages.mean()
+    return centred / (advantages.std(correction=1) + 1e-8)  # D07
+
+
+def probability_ratio(new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """E1: rho = pi_new(a|s) / pi_old(a|s) = exp(log pi_new - log pi_old), [M]."""
+    return (new_log_probs - old_log_probs).exp()
+
+
+def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: float | Tensor) -> Tensor:
+    """E2: L_pi = -mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A)).
+
+    Source: Schulman et al. 2017, equation (7), as a loss to minimise.
+    """
+    clipped_ratio = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)  # D08
+    return -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
+
+
+def value_loss(
+    new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: float | Tensor, clip: bool
+) -> Tensor:
+    """E3: L_V = 1/2 mean(max((V - R)^2, (V_clip - R)^2)).
+
+    V_clip = V_old + clip(V - V_old, -eps, +eps) with the eps of the policy. With `clip=False`
+    it is 1/2 mean((V - R)^2). Source: openai/baselines ppo2/model.py.
+    """
+    error = (new_values - targets).square()
+    if clip:
+        step = (new_values - old_values).clamp(-clip_coef, +clip_coef)  # D09
+        error = torch.max(error, (old_values + step - targets).square())
+    return 0.5 * error.mean()
+
+
+def ppo_loss(
+    new_log_probs: Tensor,
+    entropies: Tensor,
+    new_values: Tensor,
+    old_log_probs: Tensor,
+    old_values: Tensor,
+    advantages: Tensor,
+    targets: Tensor,
+    coefficients: Coefficients,
+) -> LossTerms:
+    """E5: L = L_pi - c_ent * mean(H) + c_v * L_V, every input [M].
+
+    One loss and one optimizer train policy and value together.
+    KL estimates: `old_approx_kl` = mean(-log rho) and `approx_kl` = mean(rho - 1 - log rho),
+    k1 and k3 of http://joschu.net/blog/kl-approx.html.
+    """
+    clip_coef = coefficients.clip_coef
+    if coefficients.norm_adv:
+        advantages = normalize_advantages(advantages)
+    ratio = probability_ratio(new_log_probs, old_log_probs)
+    surrogate = policy_loss(advantages, ratio, clip_coef)
+    regression = value_loss(new_values, old_values, targets, clip_coef, coefficients.clip_vloss)
+    entropy = entropies.mean()
+    loss = surrogate - coefficients.ent_coef * entropy + coefficients.vf_coef * regression  # D10
+    with torch.no_grad():
+        log_ratio = new_log_probs - old_log_probs
+        old_approx_kl = (-log_ratio).mean()
+        approx_kl = (ratio - 1.0 - log_ratio).mean()  # D12
+        clipfrac = ((ratio - 1.0).abs() > clip_coef).to(ratio.dtype).mean()
+    parts = (loss, surrogate, regression, entropy, old_approx_kl, approx_kl, clipfrac)
+    return LossTerms(*(part if part is loss else part.detach() for part in parts))

@@ -1,0 +1,84 @@
+"""Acting: T steps in N environments with the policy frozen.
+
+Data flows one way: environments -> `Rollout` -> advantages -> update.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Rollout(NamedTuple):
+    """What T steps in N environments left behind; tensors are reused by the next rollout."""
+
+    obs: Tensor  # [T, N, *obs_shape] uint8
+    actions: Tensor  # [T, N] int64
+    log_probs: Tensor  # [T, N]
+    values: Tensor  # [T+1, N]
+    rewards: Tensor  # [T, N], what is learned from; raw scores are in the episodes
+    dones: Tensor  # [T, N], 1 where step t ended the learning episode
+    final_values: Tensor  # [T, N], V(last observation) where only a time limit ended it
+
+
+class Environments(Protocol):
+    """The part of the environment contract that a rollout needs."""
+
+    def step(self, actions: Any) -> Any: ...
+
+
+Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""act(obs [N, ...], uniforms [N]) -> actions [N], log-probabilities [N], values [N]."""
+
+
+def allocate(
+    num_steps: int, num_envs: int, obs_shape: tuple[int, ...], device: torch.device
+) -> Rollout:
+    """Buffers for one rollout, allocated once; observations stay uint8 (a quarter of fp32)."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return Rollout(
+        obs=zeros(num_steps, num_envs, *obs_shape, dtype=torch.uint8),
+        actions=zeros(num_steps, num_envs, dtype=torch.int64),
+        log_probs=zeros(num_steps, num_envs),
+        values=zeros(num_steps + 1, num_envs),
+        rewards=zeros(num_steps, num_envs),
+        dones=zeros(num_steps, num_envs),
+        final_values=zeros(num_steps, num_envs),
+    )
+
+
+def collect(
+    envs: Environments, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
+) -> tuple[Rollout, Any, list[Any]]:
+    """Fill `buffers` and return them, the observation to go on from, and the games that ended.
+
+    obs: [N, *obs_shape] uint8 array left by the rollout before; environments are never reset
+    between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
+    """
+    num_steps = len(buffers.actions)
+    episodes: list[Any] = []
+    buffers.final_values.zero_()
+    for t in range(num_steps):  # D01
+        buffers.obs[t].copy_(torch.from_numpy(obs))
+        actions, log_probs, values = act(buffers.obs[t], uniforms[t])
+        step = envs.step(actions.cpu().numpy())
+        buffers.actions[t], buffers.log_probs[t], buffers.values[t] = actions, log_probs, values
+        buffers.rewards[t].copy_(torch.from_numpy(step.rewards))
+        buffers.dones[t].copy_(torch.from_numpy(step.dones))
+        if step.truncated.any():
+            final_values = _values(act, buffers.obs[t], step.final_obs, uniforms[t])
+            truncated = torch.from_numpy(step.truncated).to(final_values.device)
+            buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
+        obs = step.obs
+        episodes += step.episodes
+    buffers.values[num_steps] = _values(act, buffers.obs[0], obs, uniforms[num_steps])
+    return buffers, obs, episodes
+
+
+def _values(act: Act, like: Tensor, obs: Any, uniforms: Tensor) -> Tensor:
+    """V(obs) [N]; the action that `act` draws beside it is not used."""
+    return act(torch.from_numpy(obs).to(like.device), uniforms)[2]

@@ -1,0 +1,13 @@
+"""Schedules: hyperparameters as pure functions of the update index."""
+
+
+def linear(initial: float, update: int, num_updates: int) -> float:
+    """E9: anneal `initial` linearly towards zero.
+
+    x_k = x_0 * (1 - k / K)   for k = 0 .. K-1
+
+    The first update uses `initial` itself and the last `initial / K`; zero is never reached.
+    A pure function of the index, so that a resumed run cannot continue with a stale value.
+    Source: openai/baselines ppo2.py, `frac = 1 - (update - 1) / nupdates`.
+    """
+    return initial * (1.0 - update / num_updates)  # D04

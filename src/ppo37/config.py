@@ -1,0 +1,171 @@
+"""Everything that determines a run, in one flat frozen dataclass, and the presets.
+
+Names are CleanRL's. Where files go, how often to save and what to show are not here: they are
+arguments of `train` and never change a run.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+
+
+def _option(default: Any, text: str, *, least: float | None = None, above: float | None = None,
+            most: float | None = None, choices: tuple[str, ...] = ()) -> Any:  # fmt: skip
+    """A field with its help text and its bounds."""
+    metadata = {"help": text, "least": least, "above": above, "most": most, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one run. UsageError, with a remedy, for values that make no sense."""
+
+    game: str = _option("pong", "the game, by its ROM name")
+    preset: str = _option("classic", "the preset that the other values started from")
+    protocol: str = _option(
+        "classic",
+        "classic: no sticky actions, minimal actions, a lost life ends the learning episode; "
+        "machado: sticky actions .25, all 18 actions, only game over ends it",
+        choices=("classic", "machado"),
+    )
+    seed: int = _option(1, "seed of everything random", least=0, most=2**31 - 1)
+    total_timesteps: int = _option(10_000_000, "agent steps (of 4 frames) in all", least=1)
+    num_envs: int = _option(8, "environments stepped together", least=1, most=4096)
+    num_steps: int = _option(128, "steps per environment in a rollout", least=1)
+    learning_rate: float = _option(2.5e-4, "learning rate of Adam at the start", above=0)
+    anneal_lr: bool = _option(True, "anneal the learning rate linearly to zero")
+    gamma: float = _option(0.99, "discount per agent step", least=0, most=1)
+    gae_lambda: float = _option(0.95, "lambda of the advantage estimate", least=0, most=1)
+    num_minibatches: int = _option(4, "minibatches per epoch", least=1)
+    update_epochs: int = _option(4, "passes over each rollout", least=1)
+    norm_adv: bool = _option(True, "normalise advantages in each minibatch")
+    clip_coef: float = _option(0.1, "epsilon of the clipped objective", above=0)
+    anneal_clip: bool = _option(False, "anneal epsilon linearly to zero")
+    clip_vloss: bool = _option(True, "clip the value loss as well")
+    ent_coef: float = _option(0.01, "weight of the entropy bonus", least=0)
+    vf_coef: float = _option(0.5, "weight of the value loss", least=0)
+    max_grad_norm: float = _option(0.5, "bound on the global norm of the gradient", above=0)
+    target_kl: float | None = _option(None, "stop the epochs above this KL; none: never", above=0)
+    adam_eps: float = _option(1e-5, "epsilon of Adam", above=0)
+    bootstrap_truncated: bool = _option(
+        False, "value what a time limit cut off (the reference algorithm does not)"
+    )
+    network: str = _option(
+        "nature",
+        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each",
+        choices=("nature", "nature_half"),
+    )
+    device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
+    precision: str = _option(
+        "auto",
+        "of the network's layers; auto: bf16 if a self-test agrees and is faster",
+        choices=("auto", "fp32", "bf16"),
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.batch_size % self.num_minibatches:
+            raise UsageError(
+                f"num_envs * num_steps = {self.batch_size} does not divide into "
+                f"num_minibatches = {self.num_minibatches}; choose a divisor of {self.batch_size}"
+            )
+        if self.norm_adv and self.minibatch_size < 2:
+            raise UsageError(
+                "a minibatch of 1 sample has no standard deviation to normalise advantages by; "
+                "use fewer num_minibatches or norm_adv off"
+            )
+        if self.total_timesteps < self.batch_size:
+            raise UsageError(
+                f"total_timesteps = {self.total_timesteps} is less than one rollout of "
+                f"num_envs * num_steps = {self.batch_size} steps"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Agent steps in one rollout."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def minibatch_size(self) -> int:
+        """Samples in one gradient step."""
+        return self.batch_size // self.num_minibatches
+
+    @property
+    def num_updates(self) -> int:
+        """Rollouts, each followed by one update, in the whole run."""
+        return self.total_timesteps // self.batch_size
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # openai/baselines ppo2 and CleanRL ppo_atari: what is compared with published scores.
+    "classic": {},
+    "fast_cpu": {},
+    # Not measured: no run on a GPU stands behind these values yet.
+    "fast_cuda": {
+        "total_timesteps": 5_000_000, "num_envs": 64, "num_minibatches": 8,
+        "learning_rate": 5e-4, "clip_coef": 0.2, "clip_vloss": False,
+    },
+    "debug": {
+        "total_timesteps": 256, "num_envs": 2, "num_steps": 32, "num_minibatches": 2,
+        "update_epochs": 1, "network": "nature_half",
+    },
+}  # fmt: skip
+"""What each preset changes from the defaults of `Config`; `fast` has one entry per device."""
+
+PRESET_NAMES = ("auto", "classic", "fast", "debug")
+
+
+def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
+    """The configuration of a preset on a device ('cpu' or 'cuda'), with changes by name."""
+    if preset not in PRESET_NAMES:
+        raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
+    name = "fast" if preset == "auto" else preset
+    values = PRESETS[f"fast_{device}" if name == "fast" else name]
+    return from_dict({**values, **changes, "game": game, "preset": name, "device": device})
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """A configuration from plain values, as read from a file; unknown names are refused."""
+    known = {field.name for field in dataclasses.fields(Config)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"unknown setting {name!r}{hint}")
+    return Config(**values)
+
+
+def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
+    """The plain type of a setting, and whether it may be None."""
+    hint = typing.get_type_hints(Config)[field.name]
+    if isinstance(hint, types.UnionType):
+        plain = next(part for part in hint.__args__ if part is not types.NoneType)
+        return plain, True
+    return hint, False
+
+
+def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
+    """UsageError unless `value` has the field's type and lies within its bounds."""
+    name, rules = field.name, field.metadata
+    plain, optional = field_type(field)
+    if value is None and optional:
+        return
+    accepted = (int, float) if plain is float else plain
+    if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
+        raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")
+    if rules["choices"] and value not in rules["choices"]:
+        raise UsageError(f"{name} must be one of {', '.join(rules['choices'])}, not {value!r}")
+    if plain is float and not abs(value) < float("inf"):
+        raise UsageError(f"{name} must be a finite number, not {value!r}")
+    if rules["above"] is not None and not value > rules["above"]:
+        raise UsageError(f"{name} must be more than {rules['above']}, not {value!r}")
+    if rules["least"] is not None and not value >= rules["least"]:
+        raise UsageError(f"{name} must be at least {rules['least']}, not {value!r}")
+    if rules["most"] is not None and not value <= rules["most"]:
+        raise UsageError(f"{name} must be at most {rules['most']}, not {value!r}")

@@ -1,0 +1,79 @@
+"""Catch: a pixel game small enough to learn in seconds, needing no ROM.
+
+A ball falls down a 9 x 9 board, one cell a step; the paddle on the lowest row moves left, stays
+or moves right. Every ball that comes down scores one point, caught or not, but a miss ends the
+game, and ten balls are the most. So nothing but the end of a game tells good play from bad:
+an agent that ignores episode ends cannot learn it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..randomness import GAMES, generator
+from .contract import Episode, Step, check_actions
+
+CELLS = 9
+CELL_PIXELS = 4
+MAX_BALLS = 10
+SIDE = CELLS * CELL_PIXELS
+
+
+class Catch:
+    """N games of catch in NumPy; see `contract.VecEnv`. The best score is `MAX_BALLS`."""
+
+    obs_shape = (1, SIDE, SIDE)
+    action_names = ("LEFT", "STAY", "RIGHT")
+
+    def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
+        self.num_envs = num_envs
+        self._generators = [generator(seed, GAMES, index, first_env + i) for i in range(num_envs)]
+        self._rows = np.arange(num_envs)
+        self._paddle = np.zeros(num_envs, np.int64)
+        self._ball = np.zeros((num_envs, 2), np.int64)  # row, column
+        self._caught = np.zeros(num_envs, np.int64)
+        self._length = np.zeros(num_envs, np.int64)
+
+    def reset(self) -> NDArray[np.uint8]:
+        self._start(np.ones(self.num_envs, np.bool_))
+        return self._draw()
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        check_actions(actions, self.num_envs, len(self.action_names))
+        self._paddle = np.clip(self._paddle + actions - 1, 0, CELLS - 1)
+        self._ball[:, 0] += 1
+        self._length += 1
+        landed = self._ball[:, 0] == CELLS - 1
+        caught = landed & (self._ball[:, 1] == self._paddle)
+        self._caught += caught
+        missed = landed & ~caught
+        truncated = self._caught == MAX_BALLS
+        dones = missed | truncated
+        scores = self._caught + missed
+        episodes = [
+            Episode(int(i), float(scores[i]), int(self._length[i])) for i in np.flatnonzero(dones)
+        ]
+        final_obs = self._draw()
+        self._serve(caught & ~dones)
+        self._start(dones)
+        obs = self._draw()
+        return Step(obs, landed.astype(np.float32), dones, truncated, final_obs, episodes)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _start(self, which: NDArray[np.bool_]) -> None:
+        self._caught[which] = 0
+        self._length[which] = 0
+        for i in np.flatnonzero(which):
+            self._paddle[i] = self._generators[i].integers(CELLS)
+        self._serve(which)
+
+    def _serve(self, which: NDArray[np.bool_]) -> None:
+        for i in np.flatnonzero(which):
+            self._ball[i] = (0, self._generators[i].integers(CELLS))
+
+    def _draw(self) -> NDArray[np.uint8]:
+        board = np.zeros((self.num_envs, CELLS, CELLS), np.uint8)
+        board[self._rows, CELLS - 1, self._paddle] = 128
+        board[self._rows, self._ball[:, 0], self._ball[:, 1]] = 255
+        return np.kron(board, np.ones((1, CELL_PIXELS, CELL_PIXELS), np.uint8))[:, np.newaxis]

@@ -1,0 +1,70 @@
+"""What an environment must offer to be trained on: a fixed batch that restarts itself.
+
+Legend: N environments. Arrays are NumPy and belong to the caller once returned.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Episode(NamedTuple):
+    """One whole game: `env` is its environment, `length` counts agent steps, and `score` is
+    the sum of the raw rewards, never clipped."""
+
+    env: int
+    score: float
+    length: int
+
+
+class Step(NamedTuple):
+    """What one step in every environment gave.
+
+    Where `dones` is set, the learning episode ended with this step and `obs` already shows the
+    next one; the reward belongs to the step. `truncated` marks those of them that only a time
+    limit ended: there `final_obs` [N, *obs_shape] holds the last observation (its other rows
+    mean nothing). `episodes` lists the whole games that ended.
+    """
+
+    obs: NDArray[np.uint8]  # [N, *obs_shape]
+    rewards: NDArray[np.float32]  # [N], what is learned from
+    dones: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N], implies done
+    final_obs: NDArray[np.uint8]
+    episodes: list[Episode]
+
+
+class VecEnv(Protocol):
+    """N environments that step together and restart themselves."""
+
+    num_envs: int
+    obs_shape: tuple[int, ...]
+    action_names: tuple[str, ...]
+
+    def reset(self) -> NDArray[np.uint8]:
+        """Start every environment anew from its seed; the first observations [N, *obs_shape]."""
+        ...
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Take actions [N], each in [0, len(action_names)); ValueError for any other."""
+        ...
+
+    def close(self) -> None:
+        """Free what the environments hold."""
+        ...
+
+
+def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
+    """Refuse actions that an environment could not take, naming the first culprit.
+
+    An action out of range would make the Atari engine wait for ever.
+    """
+    if actions.shape != (num_envs,):
+        raise ValueError(f"expected {num_envs} actions, one per environment; got {actions.shape}")
+    wrong = np.flatnonzero((actions < 0) | (actions >= num_actions))
+    if len(wrong):
+        env = int(wrong[0])
+        raise ValueError(
+            f"action {int(actions[env])} of environment {env} is not in 0..{num_actions - 1}"
+        )

@@ -1,0 +1,49 @@
+"""Game names: what people type, and what the emulator calls it."""
+
+import difflib
+import re
+from functools import lru_cache
+
+from ..errors import UsageError
+
+CATCH = "catch"
+
+MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
+"""ROMs that ale-py ships but that no single player can play."""
+
+
+@lru_cache(maxsize=1)
+def atari_games() -> tuple[str, ...]:
+    """Every Atari game that can be learned here, by its ROM name, sorted."""
+    from ale_py import roms
+
+    return tuple(sorted(set(roms.get_all_rom_ids()) - MULTIPLAYER_ONLY))
+
+
+def resolve_game(name: str) -> str:
+    """The ROM name of a game: `Pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4` are all `pong`.
+
+    UsageError with the nearest names if there is no such game.
+    """
+    plain = name.strip().removeprefix("ALE/")
+    plain = re.sub(r"-v\d+$", "", plain)
+    plain = re.sub(r"(-ram)?(NoFrameskip|Deterministic)?$", "", plain)
+    letters = re.sub(r"[^a-z0-9]", "", plain.lower())
+    known = {game.replace("_", ""): game for game in (CATCH, *atari_games())}
+    if letters in known:
+        return known[letters]
+    if letters in {game.replace("_", "") for game in MULTIPLAYER_ONLY}:
+        raise UsageError(f"{name!r} has no single-player mode; `ppo37 games` lists the others")
+    near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.5)]
+    hint = f"did you mean {', '.join(near)}?" if near else "`ppo37 games` lists them all"
+    raise UsageError(f"unknown game {name!r}; {hint}")
+
+
+def title(game: str) -> str:
+    """A name to show: `space_invaders` -> `Space Invaders`."""
+    return game.replace("_", " ").title()
+
+
+def score_key(game: str) -> str:
+    """The name without case and separators, as score tables are looked up."""
+    return game.replace("_", "").lower()

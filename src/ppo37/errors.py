@@ -1,0 +1,9 @@
+"""The errors that people see. The command line prints one line for each and no traceback."""
+
+
+class UsageError(ValueError):
+    """Wrong usage or input; the message says what is wrong and what would be right. Exit 2."""
+
+
+class RunError(RuntimeError):
+    """A failure in the middle of work; what was saved before stays valid. Exit 1."""

@@ -1,0 +1,151 @@
+"""Playing whole games with a trained agent, and the scores it gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from . import randomness
+from .config import Config, from_dict
+from .envs import Episode, make_envs, observation_shape
+from .errors import UsageError
+from .model import Agent
+from .run.checkpoint import load_model
+from .run.directory import find_checkpoint
+from .runtime.device import keep_freed_memory, resolve_device, usable_cores
+from .runtime.executables import acting, make_act
+from .stats import interval_of_mean
+
+MAX_ENVS = 32
+BLOCK_STEPS = 256
+"""Uniforms are drawn for this many steps at a time."""
+
+
+class TrainedAgent(NamedTuple):
+    """An agent, and what it was trained as."""
+
+    agent: Agent
+    config: Config
+    state: dict[str, Any]
+    path: Path
+
+
+class Evaluation(NamedTuple):
+    """Whole-game raw scores and how they were obtained; `interval` is a 95% one of the mean."""
+
+    game: str
+    protocol: str
+    seed: int
+    scores: list[float]
+    lengths: list[int]
+    mean: float
+    std: float
+    interval: tuple[float, float]
+    agent_steps: int
+    checkpoint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the count of games."""
+        return {**self._asdict(), "episodes": len(self.scores), "interval": list(self.interval)}
+
+
+def load_agent(
+    run: str | Path, device: str = "auto", warn: Callable[[str], None] | None = None
+) -> TrainedAgent:
+    """The agent of RUN: a run directory, a checkpoint in it, or a published agent.
+
+    UsageError if there is none or it does not fit; `warn` hears of damaged checkpoints skipped.
+    """
+    saved, warnings = find_checkpoint(Path(run))
+    for warning in warnings:
+        (warn or (lambda _: None))(warning)
+    config = from_dict(saved.state["config"])
+    obs_shape = observation_shape(config.game)
+    agent = Agent(obs_shape, len(saved.state["action_names"]), config.network, seed=0)
+    load_model(agent, saved)
+    agent.bf16 = config.precision == "bf16"
+    return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
+
+
+def evaluate(
+    run: str | Path, episodes: int = 30, protocol: str | None = None, seed: int = 0,
+    device: str = "auto", progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Play `episodes` whole games, sampling actions as in training, and report raw scores.
+
+    Every environment plays a fixed share of the games, so that short games are not counted more
+    often than long ones.  protocol: None for the one the agent was trained in.  The games depend
+    on `seed` alone and differ from those of any training run.
+    """
+    if episodes < 1:
+        raise UsageError(f"episodes must be at least 1, not {episodes}")
+    trained = load_agent(run, device, warn)
+    config = trained.config
+    protocol = protocol or config.protocol
+    torch.set_num_threads(usable_cores())
+    keep_freed_memory()
+    num_envs = min(episodes, MAX_ENVS)
+    wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
+    envs = make_envs(config.game, num_envs, _games_seed(seed), protocol,
+                     num_threads=usable_cores())  # fmt: skip
+    try:
+        _require_same_actions(trained, envs.action_names, protocol)
+        games = _play(trained.agent, envs, wanted, seed, progress)
+    finally:
+        envs.close()
+    scores = [game.score for game in games]
+    return Evaluation(
+        config.game, protocol, seed, scores, [game.length for game in games],
+        float(np.mean(scores)), float(np.std(scores)), interval_of_mean(scores),
+        trained.state["agent_steps"], str(trained.path),
+    )  # fmt: skip
+
+
+def _play(
+    agent: Agent, envs: Any, wanted: Any, seed: int, progress: Callable[[int, int], None] | None
+) -> list[Episode]:
+    """The first `wanted[env]` games of each environment, in the order of (game, env)."""
+    act = make_act(agent)
+    device = next(agent.parameters()).device
+    played = np.zeros_like(wanted)
+    games: list[tuple[int, Episode]] = []
+    obs = envs.reset()
+    step_count = 0
+    with acting(agent):
+        while (played < wanted).any():
+            row = step_count % BLOCK_STEPS
+            if row == 0:
+                draws = randomness.noise(seed, step_count // BLOCK_STEPS, BLOCK_STEPS,
+                                         len(wanted), stream=randomness.EVALUATION)  # fmt: skip
+                uniforms = torch.from_numpy(draws).to(device)
+            actions, _, _ = act(torch.from_numpy(obs).to(device), uniforms[row])
+            step = envs.step(actions.cpu().numpy())
+            obs = step.obs
+            step_count += 1
+            for episode in step.episodes:
+                if played[episode.env] < wanted[episode.env]:
+                    games.append((int(played[episode.env]), episode))
+                    played[episode.env] += 1
+            if progress is not None and step.episodes:
+                progress(int(played.sum()), int(wanted.sum()))
+    return [episode for _, episode in sorted(games, key=lambda game: (game[0], game[1].env))]
+
+
+def _games_seed(seed: int) -> int:
+    """Seeds of evaluation games come from a stream of their own."""
+    return int(randomness.generator(seed, randomness.EVALUATION).integers(2**31))
+
+
+def _require_same_actions(
+    trained: TrainedAgent, action_names: tuple[str, ...], protocol: str
+) -> None:
+    """UsageError unless the protocol offers the actions that the agent was trained with."""
+    known = tuple(trained.state["action_names"])
+    if known != action_names:
+        raise UsageError(
+            f"the agent knows {len(known)} actions and protocol {protocol} has "
+            f"{len(action_names)}; evaluate it with --protocol {trained.config.protocol}"
+        )

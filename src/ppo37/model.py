@@ -1,0 +1,100 @@
+"""The networks: pixels in, a distribution over actions and a value out.
+
+Legend: B samples, A actions. Low precision lives in the layers of the trunk; logits and values
+are always fp32.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .algorithm.distributions import Categorical
+
+CHANNELS_AND_FEATURES = {
+    "nature": ((32, 64, 64), 512),
+    "nature_half": ((16, 32, 32), 256),
+}
+"""Sizes of the trunk by the name of the network: three convolutions and a dense layer."""
+
+SMALLEST_SIDE = 36
+"""Pixels a side that the three convolutions need at least."""
+
+
+def orthogonal(layer: nn.Module, gain: float, generator: torch.Generator) -> None:
+    """Orthogonal weights of the given gain, zero biases (Saxe et al. 2014)."""
+    assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)  # D02
+    nn.init.zeros_(layer.bias)
+
+
+class NatureCNN(nn.Module):
+    """The trunk of Mnih et al. 2015: obs [B, C, H, W] uint8 -> features [B, F]."""
+
+    def __init__(
+        self, obs_shape: tuple[int, ...], channels: tuple[int, int, int], features: int
+    ) -> None:
+        super().__init__()
+        planes, height, width = obs_shape
+        first, second, third = channels
+        self.conv1 = nn.Conv2d(planes, first, 8, stride=4)
+        self.conv2 = nn.Conv2d(first, second, 4, stride=2)
+        self.conv3 = nn.Conv2d(second, third, 3, stride=1)
+        self.dense = nn.Linear(third * _cells(height) * _cells(width), features)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        # Pixels 0..255 are exact in bf16; dividing the few weights instead of the many pixels
+        # is the same function and saves a pass over the images.
+        pixels = obs.to(_layer_dtype(obs.device.type))
+        x = F.conv2d(pixels, self.conv1.weight / 255.0, self.conv1.bias, self.conv1.stride)  # D22
+        x = torch.relu_(x)
+        x = torch.relu_(self.conv2(x))
+        x = torch.relu_(self.conv3(x))
+        return torch.relu_(self.dense(x.flatten(1)))
+
+
+class Agent(nn.Module):
+    """A policy and a value function on one shared trunk.
+
+    forward(obs [B, *obs_shape] uint8) -> (Categorical with logits [B, A], values [B]), fp32.
+    With `bf16` the trunk computes in bfloat16 by autocast; parameters stay fp32.
+    """
+
+    def __init__(
+        self, obs_shape: tuple[int, ...], num_actions: int, network: str, seed: int
+    ) -> None:
+        super().__init__()
+        channels, features = CHANNELS_AND_FEATURES[network]
+        self.trunk = NatureCNN(obs_shape, channels, features)  # D21
+        self.policy_head = nn.Linear(features, num_actions)
+        self.value_head = nn.Linear(features, 1)
+        self.bf16 = False
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.trunk.children():
+            orthogonal(layer, math.sqrt(2.0), generator)
+        orthogonal(self.policy_head, 0.01, generator)
+        orthogonal(self.value_head, 1.0, generator)
+
+    def forward(self, obs: Tensor) -> tuple[Categorical, Tensor]:
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.trunk(obs)
+        with torch.autocast(obs.device.type, enabled=False):
+            features = features.float()
+            logits = self.policy_head(features)
+            values = self.value_head(features).squeeze(-1)
+        return Categorical(logits), values
+
+
+def _cells(side: int) -> int:
+    """Pixels left of `side` after the three convolutions."""
+    for kernel, stride in ((8, 4), (4, 2), (3, 1)):
+        side = (side - kernel) // stride + 1
+    return side
+
+
+def _layer_dtype(device_type: str) -> torch.dtype:
+    """The precision that layers compute in at this place."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return torch.float32

@@ -1,0 +1,200 @@
+"""Checkpoints: folders of tensors and JSON that are complete or absent, and cannot lie.
+
+A checkpoint `checkpoints/{update:08d}/` holds `model.safetensors`, `optimizer.safetensors`,
+`state.json` and `manifest.json`, the last with the size and SHA-256 of the others. Nothing in
+it can be executed. A published agent is the same without the optimizer.
+"""
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .files import require_free_space, sync_directory, to_json, write_synced
+
+FORMAT = 1
+KEPT = 3
+MODEL, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+)  # fmt: skip
+LARGEST_FILE_BYTES = 1 << 30
+SPACE_FACTOR = 2
+"""Free space asked for, in units of what is about to be written."""
+
+
+class Damaged(UsageError):
+    """A checkpoint that is not what its manifest says, or not a checkpoint."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds; `optimizer` is None for a published agent."""
+
+    path: Path
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor] | None
+    state: dict[str, Any]
+
+
+def save(
+    directory: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor] | None,
+    state: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write a checkpoint as `directory`: under a temporary name, synced, verified, renamed."""
+    contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
+    if optimizer is not None:
+        contents[OPTIMIZER] = safetensors.torch.save(optimizer)
+    entries = {name: _entry(content) for name, content in contents.items()}
+    contents[MANIFEST] = to_json({"format": FORMAT, "files": entries})
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    require_free_space(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            write_synced(temporary / name, content)
+        sync_directory(temporary)
+        verify(temporary)
+        if directory.exists():
+            shutil.rmtree(directory)
+        temporary.rename(directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_directory(directory.parent)
+    return directory
+
+
+def prune(checkpoints: Path, keep: int = KEPT) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for old in numbered(checkpoints)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def numbered(checkpoints: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted((p for p in checkpoints.iterdir() if p.name.isdigit() and p.is_dir()), reverse=True)
+
+
+def verify(directory: Path) -> dict[str, bytes]:
+    """The files of a checkpoint by name; Damaged unless all are what the manifest says."""
+    try:
+        manifest = json.loads(_read(directory / MANIFEST))
+        if manifest["format"] != FORMAT:
+            raise Damaged(
+                f"{directory} has checkpoint format {manifest['format']!r}; this version of ppo37 "
+                f"reads format {FORMAT}"
+            )
+        entries = dict(manifest["files"])
+        if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER}:
+            raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(f"{directory / MANIFEST} is damaged") from error
+    contents = {}
+    for name, expected in entries.items():
+        content = _read(directory / name)
+        if _entry(content) != expected:
+            raise Damaged(f"{directory / name} is damaged: it is not what the manifest says")
+        contents[name] = content
+    return contents
+
+
+def load(directory: Path) -> Checkpoint:
+    """Read and verify one checkpoint."""
+    contents = verify(directory)
+    try:
+        model = safetensors.torch.load(contents[MODEL])
+        optimizer = safetensors.torch.load(contents[OPTIMIZER]) if OPTIMIZER in contents else None
+        state = json.loads(contents[STATE])
+    except (safetensors.SafetensorError, ValueError, struct.error) as error:
+        raise Damaged(f"{directory} cannot be read: {error}") from error
+    return Checkpoint(directory, model, optimizer, state)
+
+
+def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest valid checkpoint in a folder, and a warning for each damaged one skipped."""
+    warnings = []
+    for directory in numbered(checkpoints):
+        try:
+            return load(directory), warnings
+        except Damaged as error:
+            warnings.append(f"skipped a damaged checkpoint: {error}")
+    if warnings:
+        raise Damaged(f"no valid checkpoint in {checkpoints}; " + "; ".join(warnings))
+    raise UsageError(f"{checkpoints.parent} holds no checkpoint yet")
+
+
+def require_compatible(
+    saved: Checkpoint, config: dict[str, Any], action_names: tuple[str, ...]
+) -> None:
+    """UsageError, naming the first difference, unless `saved` fits this game and network."""
+    expected = {**{key: config[key] for key in ("game", "network")}, "actions": list(action_names)}
+    stored = saved.state["config"]
+    found = {"game": stored.get("game"), "network": stored.get("network"),
+             "actions": saved.state["action_names"]}  # fmt: skip
+    for key, value in expected.items():
+        if found[key] != value:
+            raise UsageError(
+                f"{saved.path} is of another {key}: it has {found[key]}, expected {value}"
+            )
+
+
+def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
+    """Put saved weights into a network; Damaged unless names, shapes and types agree."""
+    wanted = {name: (t.shape, t.dtype) for name, t in agent.state_dict().items()}
+    found = {name: (t.shape, t.dtype) for name, t in saved.model.items()}
+    if wanted != found:
+        differing = sorted(set(wanted.items()) ^ set(found.items()), key=str)[0][0]
+        raise Damaged(f"{saved.path / MODEL} does not fit the network: {differing} differs")
+    agent.load_state_dict(saved.model)
+
+
+def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:
+    """Adam's moments and step counts, named after the parameters they belong to."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{name}/{key}": value
+        for index, name in enumerate(names)
+        for key, value in state.get(index, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: Any, names: Iterator[str], tensors: dict[str, Tensor]) -> None:
+    """Put back what `tensors_of_optimizer` took; groups (rates, epsilon) stay as configured."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, name in enumerate(names):
+        prefix = f"{name}/"
+        entry = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if entry:
+            state[index] = entry
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise Damaged(f"{path} is larger than any checkpoint's file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}") from error

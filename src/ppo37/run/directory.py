@@ -1,0 +1,108 @@
+"""Run directories: creating, finding, locking."""
+
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from ..config import Config, from_dict
+from ..errors import RunError, UsageError
+from . import checkpoint
+from .files import to_json, write_atomically
+
+CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
+    "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
+)  # fmt: skip
+
+
+def default_path(config: Config) -> Path:
+    """`runs/{game}__{preset}__s{seed}__{unixtime}`."""
+    return Path("runs") / f"{config.game}__{config.preset}__s{config.seed}__{int(time.time())}"
+
+
+def require_new(path: Path) -> None:
+    """UsageError if a run cannot be created at `path` because something is there."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if (path / CONFIG).exists():
+        raise UsageError(f"{path} holds a run already; `ppo37 resume {path}` or choose another --out")
+    if path.exists():
+        raise UsageError(f"{path} exists and is not empty; choose another --out")
+
+
+def create(path: Path, document: dict[str, Any]) -> IO[str]:
+    """Make a run directory with its `config.json` and lock it; returns the lock."""
+    require_new(path)
+    try:
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        held = lock(path)
+        write_atomically(path / CONFIG, to_json(document))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    return held
+
+
+def lock(path: Path) -> IO[str]:
+    """Hold a run directory until the returned file is closed; UsageError if another does."""
+    try:
+        file = (path / LOCK).open("w")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UsageError(f"{path} is in use by another process; wait for it or stop it") from error
+    return file
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run directory."""
+    return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
+
+
+def run_of(path: Path) -> Path:
+    """The run directory that RUN (a run directory or a checkpoint in it) names."""
+    path = Path(path)
+    for candidate in (path, path.parent.parent):
+        if is_run(candidate):
+            return candidate
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    raise UsageError(f"{path} is not a run directory (it holds no {CONFIG} and {CHECKPOINTS}/)")
+
+
+def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
+    """The checkpoint that RUN means, with warnings: itself, or the newest valid one in it."""
+    path = Path(path)
+    if (path / checkpoint.MANIFEST).is_file():
+        return checkpoint.load(path), []
+    return checkpoint.load_newest(run_of(path) / CHECKPOINTS)
+
+
+def read_config(run: Path) -> Config:
+    """The configuration of a run."""
+    try:
+        return from_dict(json.loads((run / CONFIG).read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{run / CONFIG} is damaged") from error
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The updates logged so far; a last line that a crash tore is left out."""
+    path = run / METRICS
+    if not path.is_file():
+        raise UsageError(f"{run} has no {METRICS}: nothing was logged yet")
+    lines = path.read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}, line {number} is damaged") from error
+    return records

@@ -1,0 +1,33 @@
+"""Stopping on request: a signal sets a flag, and the loop looks at it."""
+
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Self
+
+
+class StopRequest:
+    """While entered, SIGINT and SIGTERM only set `signal_number`; a second one changes nothing.
+
+    Outside the main thread, where Python allows no handlers, it never becomes set.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal_number is None:
+            sys.stderr.write("\nstopping after this update; a checkpoint will be left\n")
+        self.signal_number = number

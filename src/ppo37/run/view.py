@@ -1,0 +1,143 @@
+"""What a person sees while a run goes on: a live panel, or plain lines in a log."""
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..config import Config
+from ..envs.games import title
+from .metrics import FRAMES_PER_STEP, LAST_100
+
+PLAIN_EVERY_S = 10.0
+
+
+class View(Protocol):
+    """Something that follows a run."""
+
+    def announce(self, config: Config, path: Path, reason: str) -> None:
+        """The resolved settings, before training; `reason` explains precision or resumption."""
+        ...
+
+    def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
+        """One more update; `seconds` holds the time spent per part so far."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A line that must not be missed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class NoView:
+    """Follows silently."""
+
+    def announce(self, config: Config, path: Path, reason: str) -> None: ...
+
+    def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ConsoleView:
+    """A live panel where stderr is a terminal, a line every ten seconds where it is not."""
+
+    def __init__(self, estimated_sps: float | None = None) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._shown_at_s = 0.0
+        self._begun = time.monotonic()
+        self._done_before = 0
+        self._config: Config | None = None
+        self._score = "no game has ended yet"
+
+    def note(self, text: str) -> None:
+        self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def announce(self, config: Config, path: Path, reason: str) -> None:
+        self._config = config
+        steps = config.total_timesteps
+        for line in (
+            f"{title(config.game)}, preset {config.preset}, protocol {config.protocol}, "
+            f"seed {config.seed} -> {path}",
+            f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
+            f"{config.num_updates:,} updates of {config.num_envs} environments x "
+            f"{config.num_steps} steps, {config.update_epochs} epochs x "
+            f"{config.num_minibatches} minibatches of {config.minibatch_size}",
+            f"network {config.network} on {config.device}, {config.precision} ({reason})",
+        ):
+            self.note(line)
+
+    def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
+        config = self._config
+        assert config is not None, "announce comes first"
+        now = time.monotonic()
+        if self._done_before == 0:
+            self._done_before = record["agent_steps"] - config.batch_size
+        finished = record["update"] == config.num_updates
+        wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
+        if now - self._shown_at_s < wait_s and not finished:
+            return
+        self._shown_at_s = now
+        sps = (record["agent_steps"] - self._done_before) / (now - self._begun)
+        facts = _facts(record, config, games, sps, seconds)
+        if self._console.is_terminal:
+            if not self._live.is_started:
+                self._live.start()
+            self._live.update(_panel(record, config, facts), refresh=True)
+        else:
+            self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
+
+    def close(self) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+
+def _facts(
+    record: dict[str, Any], config: Config, games: int, sps: float, seconds: dict[str, float]
+) -> dict[str, str]:
+    """What is shown, by its label."""
+    steps = record["agent_steps"]
+    left_s = (config.total_timesteps - steps) / sps
+    mean = record[LAST_100]
+    return {
+        "steps": f"{steps:,} of {config.total_timesteps:,} ({steps / config.total_timesteps:.0%})",
+        "frames": f"{record['frames']:,}",
+        "return": "no game over yet" if mean is None else f"{mean:.1f} (last {min(games, 100)} games)",
+        "games": f"{games:,}",
+        "SPS": f"{sps:,.0f}",
+        "left": duration(left_s),
+        "time": ", ".join(f"{share:.0%} {name}" for name, share in shares(seconds).items()),
+    }
+
+
+def _panel(record: dict[str, Any], config: Config, facts: dict[str, str]) -> Group:
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(Text(name, style="dim"), value)
+    bar = ProgressBar(total=config.num_updates, completed=record["update"], width=60)
+    return Group(bar, table)
+
+
+def shares(seconds: dict[str, float]) -> dict[str, float]:
+    """Fractions of the time in env, act, copy (the rest of the rollout) and update."""
+    total = max(seconds["rollout"] + seconds["update"], 1e-9)
+    copy = seconds["rollout"] - seconds["env"] - seconds["act"]
+    parts = {"env": seconds["env"], "act": seconds["act"], "copy": copy, "update": seconds["update"]}
+    return {name: spent / total for name, spent in parts.items()}
+
+
+def duration(seconds: float) -> str:
+    """For people: `42 s`, `7 min`, `3 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,1 @@
+"""Where and how the algorithm runs: device, precision, threads, memory, executables."""

@@ -1,0 +1,70 @@
+"""The machine in hand: device, threads and the memory allocator."""
+
+import ctypes
+import os
+import platform
+
+import torch
+
+from ..errors import UsageError
+
+
+def resolve_device(wanted: str) -> str:
+    """'cpu' or 'cuda'; 'auto' takes a GPU if there is one."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UsageError("no CUDA device is available; use --device cpu")
+    if wanted == "auto":
+        return "cuda" if available else "cpu"
+    return wanted
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, str | int]:
+    """What a reader of a result wants to know of the hardware."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": usable_cores(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what determines a run's numbers."""
+    from importlib.metadata import version
+
+    names = ("ppo37", "torch", "numpy", "ale-py", "gymnasium")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed pages instead of returning them to the system.
+
+    Every minibatch frees and allocates the same tens of megabytes; faulting their pages in again
+    costs up to a third of the time of an update. Returns whether it could be done.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt = libc.mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    settings = ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20))
+    return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"

@@ -1,0 +1,66 @@
+"""The three functions that the loop runs, bound to a network, an optimizer and a device.
+
+Their contract: static shapes, no `.item()`, no Python branch on the value of a tensor,
+randomness from outside. So an implementation may record them once and replay them, and the
+algorithm need not know.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..algorithm.losses import Coefficients, LossTerms
+from ..algorithm.rollout import Act, Rollout
+from ..algorithm.update import Batch, gradient_step, minibatch, prepare
+from ..config import Config
+from ..model import Agent
+
+
+class Executables(NamedTuple):
+    """act, advantages and train_step, and the context that a rollout runs in."""
+
+    act: Act
+    advantages: Callable[[Rollout], Batch]
+    train_step: Callable[[Batch, Tensor], LossTerms]
+    acting: Callable[[], AbstractContextManager[None]]
+
+
+def eager(
+    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, clip_coef: Tensor
+) -> Executables:
+    """Plain PyTorch. `clip_coef` is a 0-d tensor that the loop may change between updates."""
+    coefficients = Coefficients(
+        clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
+    )
+
+    def advantages(rollout: Rollout) -> Batch:
+        return prepare(rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated)
+
+    def train_step(batch: Batch, indices: Tensor) -> LossTerms:
+        samples = minibatch(batch, indices)
+        return gradient_step(agent, optimizer, samples, coefficients, config.max_grad_norm)
+
+    return Executables(make_act(agent), advantages, train_step, lambda: acting(agent))
+
+
+def make_act(agent: Agent) -> Act:
+    """The policy as a function of observations and uniforms."""
+
+    @torch.no_grad()
+    def act(obs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        distribution, values = agent(obs)
+        actions = distribution.sample(uniforms)
+        return actions, distribution.log_prob(actions), values
+
+    return act
+
+
+@contextmanager
+def acting(agent: Agent) -> Iterator[None]:
+    """Hold the weights still: inside, autocast casts each of them to bf16 once, not every step."""
+    device = next(agent.parameters()).device.type
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=agent.bf16):
+        yield

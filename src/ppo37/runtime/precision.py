@@ -1,0 +1,76 @@
+"""Choosing the precision of the network's layers by a self-test on this machine."""
+
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+
+from ..model import Agent
+
+FORWARD_TOLERANCE = 0.03
+GRADIENT_TOLERANCE = 0.05
+"""Largest relative errors (in the 2-norm) of bf16 against fp32 that count as agreement: bf16
+keeps 8 bits, 0.4% a rounding, and a pass through four layers adds up a few of them."""
+
+
+class Choice(NamedTuple):
+    """A precision and why it was chosen."""
+
+    precision: str
+    reason: str
+
+
+def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size: int) -> Choice:
+    """Resolve 'auto': bf16 where it agrees with fp32 and is faster for minibatches of `size`.
+
+    Leaves `agent.bf16` as it was and no gradients behind.
+    """
+    if wanted != "auto":
+        return Choice(wanted, "as asked")
+    device = next(agent.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
+    obs = obs.to(device)
+    before = agent.bf16
+    try:
+        outputs = {bf16: _outputs(agent, obs, bf16) for bf16 in (False, True)}
+        forward = _relative_error(outputs[True][0], outputs[False][0])
+        gradient = _relative_error(outputs[True][1], outputs[False][1])
+        seconds = {bf16: _seconds(agent, obs, bf16) for bf16 in (False, True)}
+    finally:
+        agent.bf16 = before
+        agent.zero_grad(set_to_none=True)
+    errors = f"errors {forward:.1%} forward, {gradient:.1%} gradient"
+    ratio = seconds[False] / seconds[True]
+    if not (forward < FORWARD_TOLERANCE and gradient < GRADIENT_TOLERANCE):
+        return Choice("fp32", f"bf16 disagrees with fp32: {errors}")
+    if ratio <= 1.0:
+        return Choice("fp32", f"bf16 runs at {ratio:.2f} times the speed of fp32 here")
+    return Choice("bf16", f"self-test: {ratio:.2f} times the speed of fp32, {errors}")
+
+
+def _outputs(agent: Agent, obs: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the network computes, and a gradient of it: features [B, F] and a flat vector."""
+    agent.bf16 = bf16
+    agent.zero_grad(set_to_none=True)
+    distribution, values = agent(obs)
+    (values.square().mean() + distribution.logits.square().mean()).backward()
+    gradients = [p.grad.flatten() for p in agent.parameters() if p.grad is not None]
+    return torch.cat([values, distribution.logits.flatten()]).detach(), torch.cat(gradients)
+
+
+def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def _seconds(agent: Agent, obs: torch.Tensor, bf16: bool, budget_s: float = 0.4) -> float:
+    """Median time of a forward and backward pass."""
+    times: list[float] = []
+    while sum(times) < budget_s or len(times) < 3:
+        start = time.perf_counter()
+        _outputs(agent, obs, bf16)
+        if obs.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,312 @@
+"""The training loop: the one place that knows everything."""
+
+import dataclasses
+import json
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from . import randomness
+from .algorithm.rollout import Rollout, allocate, collect
+from .algorithm.schedules import linear
+from .algorithm.update import make_optimizer, set_learning_rate, update
+from .config import Config
+from .envs import Episode, VecEnv, make_envs
+from .errors import RunError, UsageError
+from .model import SMALLEST_SIDE, Agent
+from .run import checkpoint, directory
+from .run.files import to_json, write_atomically
+from .run.metrics import FRAMES_PER_STEP, LAST_100, JsonLines, Log, TensorBoard, record_of
+from .run.signals import StopRequest
+from .run.view import NoView, View
+from .runtime.clock import Clock
+from .runtime.device import describe_machine, keep_freed_memory, resolve_device, usable_cores, versions
+from .runtime.executables import Executables, eager
+from .runtime.precision import choose_precision
+
+SAVE_EVERY_S = 120.0
+
+
+class Summary(NamedTuple):
+    """How a call of `train` or `resume` ended. `signal_number` is None if the run is finished."""
+
+    run: Path
+    agent_steps: int
+    wall_s: float
+    games: int
+    last_100_mean: float | None
+    signal_number: int | None
+
+
+@dataclasses.dataclass
+class State:
+    """All that changes while a run goes on, apart from the games themselves."""
+
+    agent: Agent
+    optimizer: torch.optim.Optimizer
+    update: int = 0
+    games: int = 0
+    wall_s: float = 0.0
+    seedings: int = 0
+    recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
+
+
+def train(
+    config: Config, out: str | Path | None = None, checkpoint_every: int | None = None,
+    view: View | None = None,
+) -> Summary:  # fmt: skip
+    """Train from the beginning in a new run directory `out` (default: under `runs/`).
+
+    checkpoint_every: updates between checkpoints; None saves every two minutes.  UsageError for
+    what cannot work, before anything is written; RunError for a failure in the middle, with the
+    last checkpoint valid.
+    """
+    path = Path(out) if out is not None else directory.default_path(config)
+    directory.require_new(path)
+    config = dataclasses.replace(config, device=resolve_device(config.device))
+    prepare_process(config)
+    envs = make_envs(config.game, config.num_envs, config.seed, config.protocol,
+                     num_threads=usable_cores())  # fmt: skip
+    agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+    choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
+    config = dataclasses.replace(config, precision=choice.precision)
+    agent.bf16 = choice.precision == "bf16"
+    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+
+    document = {"config": dataclasses.asdict(config), "machine": describe_machine(),
+                "versions": versions()}  # fmt: skip
+    lock = directory.create(path, document)
+    view = view or NoView()
+    view.announce(config, path, choice.reason)
+    try:
+        return _run(config, path, State(agent, optimizer), envs, checkpoint_every, view)
+    finally:
+        view.close()
+        envs.close()
+        lock.close()
+
+
+def resume(
+    run: str | Path, checkpoint_every: int | None = None, view: View | None = None
+) -> Summary:
+    """Go on where a run stopped, from its newest valid checkpoint or from its beginning.
+
+    RUN may be a checkpoint of the run: then later ones are ignored and overwritten.
+    """
+    path = directory.run_of(Path(run))
+    config = directory.read_config(path)
+    resolve_device(config.device)
+    prepare_process(config)
+    view = view or NoView()
+    lock = directory.lock(path)
+    try:
+        saved, warnings = _newest(Path(run), path)
+        for warning in warnings:
+            view.note(warning)
+        seedings = saved.state["seedings"] + 1 if saved else 0
+        envs = make_envs(config.game, config.num_envs, config.seed, config.protocol,
+                         index=seedings, num_threads=usable_cores())  # fmt: skip
+    except BaseException:
+        lock.close()
+        raise
+    try:
+        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+        state = State(agent, optimizer, seedings=seedings)
+        if saved is not None:
+            restore(state, saved, config, envs.action_names)
+        view.announce(config, path, f"going on after update {state.update}")
+        return _run(config, path, state, envs, checkpoint_every, view)
+    finally:
+        view.close()
+        envs.close()
+        lock.close()
+
+
+def _run(
+    config: Config, path: Path, state: State, envs: VecEnv, checkpoint_every: int | None,
+    view: View,
+) -> Summary:  # fmt: skip
+    """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
+    device = torch.device(config.device)
+    clip_coef = torch.tensor(config.clip_coef, device=device)
+    executables = eager(state.agent, state.optimizer, config, clip_coef)
+    buffers = allocate(config.num_steps, config.num_envs, envs.obs_shape, device)
+    clock = Clock()
+    timed_envs, run = _timed(envs, executables, clock)
+    logs: list[Log] = [JsonLines(path, state.update),
+                       TensorBoard(path, state.update * config.batch_size)]  # fmt: skip
+    before_s, started = state.wall_s, time.monotonic()
+    saved_at_s = started
+
+    with StopRequest() as stop:
+        obs = envs.reset()
+        for k in range(state.update, config.num_updates):
+            update_started = time.monotonic()
+            learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
+            set_learning_rate(state.optimizer, learning_rate)
+            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
+
+            with clock.part("rollout"), run.acting():
+                rollout, obs, episodes = collect(timed_envs, run.act, buffers, obs,
+                                                 _uniforms(config, k, device))  # fmt: skip
+            with clock.part("update"):
+                batch = run.advantages(rollout)
+                shuffles = _shuffles(config, k, device)
+                metrics = update(run.train_step, batch, shuffles, config.num_minibatches,
+                                 config.target_kl)  # fmt: skip
+
+            now = time.monotonic()
+            state.update = k + 1
+            state.wall_s = before_s + now - started
+            state.games += len(episodes)
+            state.recent.extend(episodes)
+            losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
+            _require_finite(losses["losses/loss"], state.update, path)
+            tags = {
+                LAST_100: recent_mean(state),
+                "charts/SPS": config.batch_size / (now - update_started),
+                "charts/learning_rate": learning_rate,
+                **losses,
+            }
+            record = record_of(state.update, state.update * config.batch_size, state.wall_s,
+                               tags, episodes)  # fmt: skip
+            for log in logs:
+                log.write(record)
+            view.show(record, state.games, clock.seconds)
+
+            finished = state.update == config.num_updates
+            due = (state.update % checkpoint_every == 0 if checkpoint_every
+                   else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
+            if finished or due or stop.signal_number is not None:
+                save(path, state, config, envs.action_names)
+                saved_at_s = now
+            if stop.signal_number is not None:
+                break
+
+    for log in logs:
+        log.close()
+    summary = Summary(
+        path, state.update * config.batch_size, state.wall_s, state.games, recent_mean(state),
+        None if state.update == config.num_updates else stop.signal_number,
+    )  # fmt: skip
+    write_atomically(path / directory.SUMMARY, to_json(_summary_document(summary)))
+    return summary
+
+
+def prepare_process(config: Config) -> None:
+    """Threads and memory of this process, for training or acting."""
+    torch.set_num_threads(usable_cores())
+    if config.device == "cpu":
+        keep_freed_memory()
+
+
+def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> Agent:
+    """The network of a run, freshly initialised from its seed, on its device."""
+    if min(obs_shape[1:]) < SMALLEST_SIDE:
+        raise UsageError(
+            f"observations of {obs_shape[1]} x {obs_shape[2]} pixels are too small for the "
+            f"convolutions, which need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        )
+    seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
+    agent = Agent(obs_shape, num_actions, config.network, seed)
+    agent.bf16 = config.precision == "bf16"
+    return agent.to(config.device)
+
+
+def save(path: Path, state: State, config: Config, action_names: tuple[str, ...]) -> Path:
+    """Write a checkpoint of the run in directory `path`, and delete old ones."""
+    names = (name for name, _ in state.agent.named_parameters())
+    document = {
+        "update": state.update,
+        "agent_steps": state.update * config.batch_size,
+        "games": state.games,
+        "wall_s": state.wall_s,
+        "seedings": state.seedings,
+        "recent": [list(episode) for episode in state.recent],
+        "action_names": list(action_names),
+        "config": dataclasses.asdict(config),
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+    checkpoints = path / directory.CHECKPOINTS
+    written = checkpoint.save(
+        checkpoints / f"{state.update:08d}",
+        state.agent.state_dict(),
+        checkpoint.tensors_of_optimizer(state.optimizer, names),
+        document,
+    )
+    checkpoint.prune(checkpoints)
+    return written
+
+
+def restore(
+    state: State, saved: checkpoint.Checkpoint, config: Config, action_names: tuple[str, ...]
+) -> None:
+    """Put a checkpoint into a fresh state; UsageError naming what does not fit."""
+    checkpoint.require_compatible(saved, dataclasses.asdict(config), action_names)
+    if saved.optimizer is None:
+        raise UsageError(f"{saved.path} is a published agent without optimizer; it cannot go on")
+    checkpoint.load_model(state.agent, saved)
+    names = (name for name, _ in state.agent.named_parameters())
+    checkpoint.restore_optimizer(state.optimizer, names, saved.optimizer)
+    state.update = saved.state["update"]
+    state.games = saved.state["games"]
+    state.wall_s = saved.state["wall_s"]
+    state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
+
+
+def recent_mean(state: State) -> float | None:
+    """Mean score of the last 100 games; None before the first has ended."""
+    scores = [episode.score for episode in state.recent]
+    return sum(scores) / len(scores) if scores else None
+
+
+class _TimedEnvs(NamedTuple):
+    step: Any
+
+
+def _timed(envs: VecEnv, executables: Executables, clock: Clock) -> tuple[_TimedEnvs, Executables]:
+    """The same, with the time of each step of the rollout counted."""
+    act = clock.timed("act", executables.act)
+    return _TimedEnvs(clock.timed("env", envs.step)), executables._replace(act=act)
+
+
+def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:
+    return linear(initial, k, config.num_updates) if anneal else initial
+
+
+def _uniforms(config: Config, k: int, device: torch.device) -> torch.Tensor:
+    draws = randomness.noise(config.seed, k, config.num_steps + 1, config.num_envs)
+    return torch.from_numpy(draws).to(device)
+
+
+def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
+    order = randomness.permutations(config.seed, k, config.update_epochs, config.batch_size)
+    return torch.from_numpy(order).to(device)
+
+
+def _require_finite(loss: float, update: int, path: Path) -> None:
+    if not math.isfinite(loss):
+        raise RunError(
+            f"the loss became {loss} in update {update}; no checkpoint of it was written. Lower "
+            f"the learning rate, or look at {path / directory.METRICS}"
+        )
+
+
+def _newest(wanted: Path, run: Path) -> tuple[checkpoint.Checkpoint | None, list[str]]:
+    """The checkpoint to go on from; None for a run that stopped before its first."""
+    if wanted == run and not checkpoint.numbered(run / directory.CHECKPOINTS):
+        return None, []
+    return directory.find_checkpoint(wanted)
+
+
+def _summary_document(summary: Summary) -> dict[str, Any]:
+    values = summary._asdict()
+    values.pop("run")
+    values["finished"] = values.pop("signal_number") is None
+    return {**values, "frames": FRAMES_PER_STEP * summary.agent_steps}
