@@ -163,6 +163,16 @@ def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
     agent.load_state_dict(saved.model)
 
 
+def export(saved: Checkpoint, directory: Path) -> Path:
+    """Write the agent of a checkpoint, without its optimizer, as a new folder."""
+    if directory.exists():
+        raise UsageError(f"{directory} exists already; choose another --out")
+    try:
+        return save(directory, saved.model, None, saved.state)
+    except OSError as error:
+        raise UsageError(f"cannot write {directory}: {error.strerror}") from error
+
+
 def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:
     """Adam's moments and step counts, named after the parameters they belong to."""
     state = optimizer.state_dict()["state"]

@@ -1,0 +1,357 @@
+"""The command line: `ppo37 train pong` and its sisters.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong usage or input,
+1 failure, 130 interrupted (143 terminated) with a valid checkpoint left behind.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .config import PRESET_NAMES, Config, field_type, from_preset
+from .errors import RunError, UsageError
+
+INTERRUPTED = 130
+PROTOCOLS = ("classic", "machado")
+_NOT_OPTIONS = ("game", "preset")
+_EXAMPLES = """examples:
+  ppo37 train pong                       learn Pong with the preset for this machine
+  ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
+  ppo37 resume RUN                       go on where a run stopped
+  ppo37 eval RUN                         30 whole games with the trained agent
+  ppo37 record RUN                       a video of one game
+  ppo37 plot RUN [RUN ...]               learning curves
+
+RUN is a run directory, a checkpoint in it, or a published agent such as agents/pong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one clear line for an error and the nearest option for an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def option_names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in words
+    try:
+        code = _run([word for word in words if word != "--debug"])
+    except UsageError as error:
+        code = _complain(str(error), debug, 2)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", debug, INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except RunError as error:
+        code = _complain(str(error), debug, 1)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        code = _complain(f"{what} (--debug shows where)", debug, 1)
+    sys.exit(code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` in its result is the function to call."""
+    parser = _Parser(
+        prog="ppo37", description="Proximal Policy Optimization from scratch, for Atari.",
+        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=function, parser=command)
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        return command
+
+    train = add("train", _train, "train an agent on a game")
+    train.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
+    train.add_argument("--preset", default="auto", choices=PRESET_NAMES,
+                       help="where the settings start from; auto: fast, for this device")  # fmt: skip
+    train.add_argument("--out", metavar="DIR", help="the run directory to make")
+    _add_run_options(train)
+    _add_settings(train)
+
+    resume = add("resume", _resume, "go on with a run that stopped")
+    resume.add_argument("run", metavar="RUN")
+    _add_run_options(resume)
+
+    evaluate = add("eval", _eval, "play whole games with a trained agent and report its scores")
+    evaluate.add_argument("run", metavar="RUN")
+    evaluate.add_argument("--episodes", type=int, default=30, metavar="N", help="default 30")
+    _add_playing_options(evaluate)
+    _add_json(evaluate)
+
+    record = add("record", _record, "film a trained agent playing one game")
+    record.add_argument("run", metavar="RUN")
+    record.add_argument("--out", metavar="FILE", help="FILE.mp4 or FILE.gif")
+    record.add_argument("--max-seconds", type=float, metavar="S", help="stop the film after S s")
+    _add_playing_options(record)
+
+    plot = add("plot", _plot, "draw learning curves: return against frames and wall time")
+    plot.add_argument("runs", metavar="RUN", nargs="+")
+    plot.add_argument("--out", metavar="FILE.png")
+    plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
+
+    export = add("export", _export, "publish the agent of a run as a small folder")
+    export.add_argument("run", metavar="RUN")
+    export.add_argument("--out", metavar="DIR", required=True)
+
+    bench = add("bench", _bench, "measure the speed of this machine and where the time goes")
+    bench.add_argument("--game", default="breakout", metavar="GAME")
+    bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
+    bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
+    _add_json(bench)
+
+    games = add("games", _games, "list the games")
+    _add_json(games)
+    _add_json(add("doctor", _doctor, "check that everything needed is here and works"))
+    return parser
+
+
+def _run(words: list[str]) -> int:
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(words)
+    command = getattr(options, "command", None)
+    if unknown:
+        known = options.parser.option_names() if command else []
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f" (see `{parser.prog} --help`)"
+        raise UsageError(f"unknown argument {unknown[0]!r}{hint}")
+    if command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return int(command(options))
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint-every", type=int, metavar="UPDATES",
+                        help="updates between checkpoints (default: every two minutes)")  # fmt: skip
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def _add_playing_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: as trained")
+    parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """One option per setting of `Config`; those not given stay as in the preset."""
+    group = parser.add_argument_group(
+        "settings", "in brackets the value of the classic preset; others are set by --preset"
+    )
+    for field in dataclasses.fields(Config):
+        if field.name in _NOT_OPTIONS:
+            continue
+        plain, optional = field_type(field)
+        flag = "--" + field.name.replace("_", "-")
+        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        if plain is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text,
+                               default=argparse.SUPPRESS)  # fmt: skip
+            continue
+        convert = _or_none(plain) if optional else plain
+        group.add_argument(flag, type=convert, choices=field.metadata["choices"] or None,
+                           metavar=plain.__name__.upper() if plain is not str else None,
+                           default=argparse.SUPPRESS, help=text)  # fmt: skip
+
+
+def _or_none(plain: type) -> Any:
+    def convert(text: str) -> Any:
+        return None if text.lower() == "none" else plain(text)
+
+    convert.__name__ = plain.__name__
+    return convert
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .envs.games import resolve_game
+    from .run.view import ConsoleView
+    from .runtime.device import resolve_device
+    from .train import train
+
+    _require_positive("checkpoint-every", options.checkpoint_every)
+    game = resolve_game(options.game)
+    names = {field.name for field in dataclasses.fields(Config)} - set(_NOT_OPTIONS)
+    changes = {name: value for name, value in vars(options).items() if name in names}
+    device = resolve_device(changes.pop("device", "auto"))
+    config = from_preset(options.preset, game, device, **changes)
+    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
+    return _finish(summary, options.json)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from .run.view import ConsoleView
+    from .train import resume
+
+    _require_positive("checkpoint-every", options.checkpoint_every)
+    return _finish(resume(options.run, options.checkpoint_every, ConsoleView()), options.json)
+
+
+def _finish(summary: Any, as_json: bool) -> int:
+    """Report how training ended; the exit code."""
+    mean = "no game has ended" if summary.last_100_mean is None else (
+        f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
+    )  # fmt: skip
+    stopped = summary.signal_number is not None
+    _say(f"{'stopped' if stopped else 'finished'} after {summary.agent_steps:,} agent steps and "
+         f"{summary.wall_s:.0f} s: {mean}")  # fmt: skip
+    _say(f"next: ppo37 {'resume' if stopped else 'eval'} {summary.run}")
+    if as_json:
+        document = json.loads((summary.run / "summary.json").read_text())
+        _print_json({"run": str(summary.run), **document})
+    return 128 + summary.signal_number if stopped else 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from .evaluate import evaluate
+    from .stats import human_normalised, reference
+
+    result = evaluate(options.run, options.episodes, options.protocol, options.seed,
+                      options.device, _progress, _say)  # fmt: skip
+    normalised = human_normalised(result.game, result.mean)
+    published = reference(result.game)
+    if options.json:
+        _print_json({**result.to_json(), "human_normalised": normalised, "published": published})
+        return 0
+    low, high = result.interval
+    print(f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
+          f"{result.seed}, after {result.agent_steps:,} agent steps")  # fmt: skip
+    print(f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} to "
+          f"{high:.2f}; lowest {min(result.scores):g}, highest {max(result.scores):g})")  # fmt: skip
+    if normalised is not None:
+        print(f"human-normalised {normalised:.2f} (0 is random play, 1 a human)")
+    for name, value in published.items():
+        if not name.endswith("_std"):
+            print(f"  published {name:28} {value:10.2f}")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from .record import record
+
+    limit = {} if options.max_seconds is None else {"max_seconds": options.max_seconds}
+    made = record(options.run, options.out, seed=options.seed, protocol=options.protocol,
+                  device=options.device, warn=_say, **limit)  # fmt: skip
+    _say(f"score {made.score:g} after {made.length:,} agent steps")
+    print(made.path)
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from .report.plots import plot
+
+    print(plot([Path(run) for run in options.runs], options.out, group=options.group))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .run.checkpoint import export
+    from .run.directory import find_checkpoint
+
+    saved, warnings = find_checkpoint(Path(options.run))
+    for warning in warnings:
+        _say(warning)
+    print(export(saved, Path(options.out)))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from .bench import bench, table
+    from .envs.games import resolve_game
+
+    result = bench(resolve_game(options.game), options.preset, options.seconds)
+    if options.json:
+        _print_json(result)
+    else:
+        print(table(result))
+    return 0
+
+
+def _games(options: argparse.Namespace) -> int:
+    from .envs.games import CATCH, atari_games
+    from .stats import reference
+
+    games = (CATCH, *atari_games())
+    if options.json:
+        _print_json({"games": [{"name": game, **reference(game)} for game in games]})
+        return 0
+    print(f"{'game':24}{'random':>10}{'human':>10}{'PPO paper':>11}{'CleanRL/baselines PPO':>23}")
+    for game in games:
+        known = reference(game)
+        best = known.get("cleanrl_ppo_atari", known.get("baselines_ppo2"))
+        columns = (known.get("random"), known.get("human"), known.get("ppo_paper"), best)
+        cells = ["-" if value is None else f"{value:,.1f}" for value in columns]
+        print(f"{game:24}{cells[0]:>10}{cells[1]:>10}{cells[2]:>11}{cells[3]:>23}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import doctor, table
+
+    checks = doctor()
+    healthy = all(check.ok for check in checks)
+    if options.json:
+        _print_json({"ok": healthy, "checks": [check._asdict() for check in checks]})
+    else:
+        print(table(checks))
+    return 0 if healthy else 1
+
+
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+def _progress(done: int, wanted: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {wanted} games", end="\n" if done == wanted else "", file=sys.stderr)
+
+
+def _with_dashes(word: str) -> str:
+    """`--total_timesteps=5` means `--total-timesteps=5`."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _say(text: str) -> None:
+    print(f"ppo37: {text}", file=sys.stderr)
+
+
+def _complain(text: str, debug: bool, code: int) -> int:
+    """Print one line, or the traceback as well; returns the exit code."""
+    if debug:
+        traceback.print_exc()
+    _say(" ".join(text.split()))
+    return code
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document))
+
+
+def _version() -> str:
+    from . import __version__
+
+    return f"ppo37 {__version__}"
