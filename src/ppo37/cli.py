@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train an agent on a game")
     train.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
     train.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                       help="where the settings start from; auto: fast, for this device")  # fmt: skip
+                       help="where the settings start from (auto: fast)")  # fmt: skip
     train.add_argument("--out", metavar="DIR", help="the run directory to make")
     _add_run_options(train)
     _add_settings(train)
@@ -140,7 +140,7 @@ def _run(words: list[str]) -> int:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-every", type=int, metavar="UPDATES",
-                        help="updates between checkpoints (default: every two minutes)")  # fmt: skip
+                        help="updates between checkpoints (default: two minutes)")  # fmt: skip
     _add_json(parser)
 
 
@@ -237,7 +237,7 @@ def _eval(options: argparse.Namespace) -> int:
     print(f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
           f"{result.seed}, after {result.agent_steps:,} agent steps")  # fmt: skip
     print(f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} to "
-          f"{high:.2f}; lowest {min(result.scores):g}, highest {max(result.scores):g})")  # fmt: skip
+          f"{high:.2f}; lowest {min(result.scores):g}, best {max(result.scores):g})")  # fmt: skip
     if normalised is not None:
         print(f"human-normalised {normalised:.2f} (0 is random play, 1 a human)")
     for name, value in published.items():

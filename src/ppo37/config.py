@@ -6,6 +6,7 @@ arguments of `train` and never change a run.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")
     if rules["choices"] and value not in rules["choices"]:
         raise UsageError(f"{name} must be one of {', '.join(rules['choices'])}, not {value!r}")
-    if plain is float and not abs(value) < float("inf"):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, not {value!r}")
     if rules["above"] is not None and not value > rules["above"]:
         raise UsageError(f"{name} must be more than {rules['above']}, not {value!r}")

@@ -9,7 +9,7 @@ import torch
 
 from . import randomness
 from .config import Config, from_dict
-from .envs import Episode, make_envs, observation_shape
+from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import UsageError
 from .model import Agent
 from .run.checkpoint import load_model
@@ -62,7 +62,7 @@ def load_agent(
     for warning in warnings:
         (warn or (lambda _: None))(warning)
     config = from_dict(saved.state["config"])
-    obs_shape = observation_shape(config.game)
+    obs_shape = tuple(saved.state["obs_shape"])
     agent = Agent(obs_shape, len(saved.state["action_names"]), config.network, seed=0)
     load_model(agent, saved)
     agent.bf16 = config.precision == "bf16"
@@ -72,13 +72,13 @@ def load_agent(
 def evaluate(
     run: str | Path, episodes: int = 30, protocol: str | None = None, seed: int = 0,
     device: str = "auto", progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None, make_envs: EnvFactory | None = None,
 ) -> Evaluation:  # fmt: skip
     """Play `episodes` whole games, sampling actions as in training, and report raw scores.
 
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
-    on `seed` alone and differ from those of any training run.
+    on `seed` alone and differ from those of any training run.  make_envs: as for `train`.
     """
     if episodes < 1:
         raise UsageError(f"episodes must be at least 1, not {episodes}")
@@ -89,8 +89,8 @@ def evaluate(
     keep_freed_memory()
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
-    envs = make_envs(config.game, num_envs, _games_seed(seed), protocol,
-                     num_threads=usable_cores())  # fmt: skip
+    factory = make_envs or env_factory(config.game, protocol, usable_cores())
+    envs = factory(num_envs, _games_seed(seed))
     try:
         _require_same_actions(trained, envs.action_names, protocol)
         games = _play(trained.agent, envs, wanted, seed, progress)
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _play(
-    agent: Agent, envs: Any, wanted: Any, seed: int, progress: Callable[[int, int], None] | None
+    agent: Agent, envs: VecEnv, wanted: Any, seed: int, progress: Callable[[int, int], None] | None
 ) -> list[Episode]:
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     act = make_act(agent)

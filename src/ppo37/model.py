@@ -24,7 +24,8 @@ SMALLEST_SIDE = 36
 
 def orthogonal(layer: nn.Module, gain: float, generator: torch.Generator) -> None:
     """Orthogonal weights of the given gain, zero biases (Saxe et al. 2014)."""
-    assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    assert layer.bias is not None
     nn.init.orthogonal_(layer.weight, gain, generator=generator)  # D02
     nn.init.zeros_(layer.bias)
 

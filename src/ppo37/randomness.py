@@ -34,7 +34,10 @@ def noise(
 def permutations(seed: int, update: int, epochs: int, batch_size: int) -> NDArray[np.int64]:
     """Shuffles [epochs, batch_size] of a batch for one update."""
     return np.stack(
-        [generator(seed, SHUFFLES, update, epoch).permutation(batch_size) for epoch in range(epochs)]
+        [
+            generator(seed, SHUFFLES, update, epoch).permutation(batch_size)
+            for epoch in range(epochs)
+        ]
     )
 
 

@@ -1,21 +1,21 @@
 """The training loop: the one place that knows everything."""
 
 import dataclasses
-import json
 import math
 import time
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from . import randomness
-from .algorithm.rollout import Rollout, allocate, collect
+from .algorithm.rollout import allocate, collect
 from .algorithm.schedules import linear
 from .algorithm.update import make_optimizer, set_learning_rate, update
 from .config import Config
-from .envs import Episode, VecEnv, make_envs
+from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import RunError, UsageError
 from .model import SMALLEST_SIDE, Agent
 from .run import checkpoint, directory
@@ -24,7 +24,13 @@ from .run.metrics import FRAMES_PER_STEP, LAST_100, JsonLines, Log, TensorBoard,
 from .run.signals import StopRequest
 from .run.view import NoView, View
 from .runtime.clock import Clock
-from .runtime.device import describe_machine, keep_freed_memory, resolve_device, usable_cores, versions
+from .runtime.device import (
+    describe_machine,
+    keep_freed_memory,
+    resolve_device,
+    usable_cores,
+    versions,
+)
 from .runtime.executables import Executables, eager
 from .runtime.precision import choose_precision
 
@@ -57,74 +63,60 @@ class State:
 
 def train(
     config: Config, out: str | Path | None = None, checkpoint_every: int | None = None,
-    view: View | None = None,
+    view: View | None = None, make_envs: EnvFactory | None = None,
 ) -> Summary:  # fmt: skip
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
-    checkpoint_every: updates between checkpoints; None saves every two minutes.  UsageError for
-    what cannot work, before anything is written; RunError for a failure in the middle, with the
-    last checkpoint valid.
+    checkpoint_every: updates between checkpoints; None saves every two minutes.  make_envs: how
+    to make environments of your own; None plays `config.game`.  UsageError for what cannot work,
+    before anything is written; RunError for a failure in the middle, with the last checkpoint
+    valid.
     """
     path = Path(out) if out is not None else directory.default_path(config)
     directory.require_new(path)
     config = dataclasses.replace(config, device=resolve_device(config.device))
     prepare_process(config)
-    envs = make_envs(config.game, config.num_envs, config.seed, config.protocol,
-                     num_threads=usable_cores())  # fmt: skip
-    agent = make_agent(config, envs.obs_shape, len(envs.action_names))
-    choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
-    config = dataclasses.replace(config, precision=choice.precision)
-    agent.bf16 = choice.precision == "bf16"
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-
-    document = {"config": dataclasses.asdict(config), "machine": describe_machine(),
-                "versions": versions()}  # fmt: skip
-    lock = directory.create(path, document)
-    view = view or NoView()
-    view.announce(config, path, choice.reason)
-    try:
-        return _run(config, path, State(agent, optimizer), envs, checkpoint_every, view)
-    finally:
-        view.close()
-        envs.close()
-        lock.close()
+    with closing(_make_envs(config, make_envs)) as envs:
+        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+        choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
+        config = dataclasses.replace(config, precision=choice.precision)
+        agent.bf16 = choice.precision == "bf16"
+        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+        document = {
+            "config": dataclasses.asdict(config),
+            "machine": describe_machine(),
+            "versions": versions(),
+        }
+        with closing(directory.create(path, document)), closing(view or NoView()) as view:
+            view.announce(config, path, choice.reason)
+            return _run(config, path, State(agent, optimizer), envs, checkpoint_every, view)
 
 
 def resume(
-    run: str | Path, checkpoint_every: int | None = None, view: View | None = None
-) -> Summary:
+    run: str | Path, checkpoint_every: int | None = None, view: View | None = None,
+    make_envs: EnvFactory | None = None,
+) -> Summary:  # fmt: skip
     """Go on where a run stopped, from its newest valid checkpoint or from its beginning.
 
-    RUN may be a checkpoint of the run: then later ones are ignored and overwritten.
+    RUN may be a checkpoint of the run: then the updates after it are done anew.
     """
     path = directory.run_of(Path(run))
     config = directory.read_config(path)
     resolve_device(config.device)
     prepare_process(config)
-    view = view or NoView()
-    lock = directory.lock(path)
-    try:
+    with closing(directory.lock(path)), closing(view or NoView()) as view:
         saved, warnings = _newest(Path(run), path)
         for warning in warnings:
             view.note(warning)
         seedings = saved.state["seedings"] + 1 if saved else 0
-        envs = make_envs(config.game, config.num_envs, config.seed, config.protocol,
-                         index=seedings, num_threads=usable_cores())  # fmt: skip
-    except BaseException:
-        lock.close()
-        raise
-    try:
-        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
-        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-        state = State(agent, optimizer, seedings=seedings)
-        if saved is not None:
-            restore(state, saved, config, envs.action_names)
-        view.announce(config, path, f"going on after update {state.update}")
-        return _run(config, path, state, envs, checkpoint_every, view)
-    finally:
-        view.close()
-        envs.close()
-        lock.close()
+        with closing(_make_envs(config, make_envs, seedings)) as envs:
+            agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+            optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+            state = State(agent, optimizer, seedings=seedings)
+            if saved is not None:
+                restore(state, saved, config, envs)
+            view.announce(config, path, f"going on after update {state.update}")
+            return _run(config, path, state, envs, checkpoint_every, view)
 
 
 def _run(
@@ -183,7 +175,7 @@ def _run(
             due = (state.update % checkpoint_every == 0 if checkpoint_every
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
             if finished or due or stop.signal_number is not None:
-                save(path, state, config, envs.action_names)
+                save(path, state, config, envs)
                 saved_at_s = now
             if stop.signal_number is not None:
                 break
@@ -196,6 +188,12 @@ def _run(
     )  # fmt: skip
     write_atomically(path / directory.SUMMARY, to_json(_summary_document(summary)))
     return summary
+
+
+def _make_envs(config: Config, factory: EnvFactory | None, index: int = 0) -> VecEnv:
+    """The environments of a run, for its `index`-th seeding."""
+    factory = factory or env_factory(config.game, config.protocol, usable_cores())
+    return factory(config.num_envs, config.seed, index=index)
 
 
 def prepare_process(config: Config) -> None:
@@ -218,7 +216,7 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> 
     return agent.to(config.device)
 
 
-def save(path: Path, state: State, config: Config, action_names: tuple[str, ...]) -> Path:
+def save(path: Path, state: State, config: Config, envs: VecEnv) -> Path:
     """Write a checkpoint of the run in directory `path`, and delete old ones."""
     names = (name for name, _ in state.agent.named_parameters())
     document = {
@@ -228,7 +226,8 @@ def save(path: Path, state: State, config: Config, action_names: tuple[str, ...]
         "wall_s": state.wall_s,
         "seedings": state.seedings,
         "recent": [list(episode) for episode in state.recent],
-        "action_names": list(action_names),
+        "action_names": list(envs.action_names),
+        "obs_shape": list(envs.obs_shape),
         "config": dataclasses.asdict(config),
         "machine": describe_machine(),
         "versions": versions(),
@@ -244,11 +243,11 @@ def save(path: Path, state: State, config: Config, action_names: tuple[str, ...]
     return written
 
 
-def restore(
-    state: State, saved: checkpoint.Checkpoint, config: Config, action_names: tuple[str, ...]
-) -> None:
+def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: VecEnv) -> None:
     """Put a checkpoint into a fresh state; UsageError naming what does not fit."""
-    checkpoint.require_compatible(saved, dataclasses.asdict(config), action_names)
+    checkpoint.require_same(saved, "game", saved.state["config"].get("game"), config.game)
+    checkpoint.require_same(saved, "network", saved.state["config"].get("network"), config.network)
+    checkpoint.require_same(saved, "actions", saved.state["action_names"], list(envs.action_names))
     if saved.optimizer is None:
         raise UsageError(f"{saved.path} is a published agent without optimizer; it cannot go on")
     checkpoint.load_model(state.agent, saved)

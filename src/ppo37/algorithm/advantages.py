@@ -20,9 +20,7 @@ def bootstrap_truncations(rewards: Tensor, final_values: Tensor, gamma: float) -
     return rewards + gamma * final_values
 
 
-def gae(
-    rewards: Tensor, values: Tensor, dones: Tensor, gamma: float, gae_lambda: float
-) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, dones: Tensor, gamma: float, gae_lambda: float) -> Tensor:
     """Advantages [T, N] of a rollout.
 
     E6: delta_t = r_t + gamma * (1 - done_t) * V(s_{t+1}) - V(s_t)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 class Coefficients(NamedTuple):
-    """What weighs and shapes the loss; names as in CleanRL."""
+    """What weighs and shapes the loss; names as in CleanRL. `clip_coef` is a 0-d tensor."""
 
-    clip_coef: float | Tensor
+    clip_coef: Tensor
     clip_vloss: bool
     norm_adv: bool
     ent_coef: float
@@ -47,7 +47,7 @@ def probability_ratio(new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     return (new_log_probs - old_log_probs).exp()
 
 
-def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: float | Tensor) -> Tensor:
+def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
     """E2: L_pi = -mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A)).
 
     Source: Schulman et al. 2017, equation (7), as a loss to minimise.
@@ -57,7 +57,7 @@ def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: float | Tensor) ->
 
 
 def value_loss(
-    new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: float | Tensor, clip: bool
+    new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: Tensor, clip: bool
 ) -> Tensor:
     """E3: L_V = 1/2 mean(max((V - R)^2, (V_clip - R)^2)).
 

@@ -25,9 +25,7 @@ class Batch(NamedTuple):
     targets: Tensor  # [B]
 
 
-def prepare(
-    rollout: Rollout, gamma: float, gae_lambda: float, bootstrap_truncated: bool
-) -> Batch:
+def prepare(rollout: Rollout, gamma: float, gae_lambda: float, bootstrap_truncated: bool) -> Batch:
     """Advantages and value targets of a rollout, flattened into a batch."""
     rewards = rollout.rewards
     if bootstrap_truncated:

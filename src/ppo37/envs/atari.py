@@ -46,7 +46,7 @@ class Atari:
     (seed, index, first_env + i) alone, `index` telling one seeding from the next.
     """
 
-    obs_shape = (STACK, SIDE, SIDE)
+    obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Atari:
 
 
 def _make_engine(game: str, num_envs: int, protocol: Protocol, num_threads: int):  # type: ignore[no-untyped-def]
-    from ale_py import LoggerMode, ALEInterface
+    from ale_py import ALEInterface, LoggerMode
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
 

@@ -1,6 +1,6 @@
 """Catch: a pixel game small enough to learn in seconds, needing no ROM.
 
-A ball falls down a 9 x 9 board, one cell a step; the paddle on the lowest row moves left, stays
+A ball falls down a 6 x 6 board, one cell a step; the paddle on the lowest row moves left, stays
 or moves right. Every ball that comes down scores one point, caught or not, but a miss ends the
 game, and ten balls are the most. So nothing but the end of a game tells good play from bad:
 an agent that ignores episode ends cannot learn it.
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..randomness import GAMES, generator
 from .contract import Episode, Step, check_actions
 
-CELLS = 9
-CELL_PIXELS = 4
+CELLS = 6
+CELL_PIXELS = 6
 MAX_BALLS = 10
 SIDE = CELLS * CELL_PIXELS
 
@@ -21,8 +21,8 @@ SIDE = CELLS * CELL_PIXELS
 class Catch:
     """N games of catch in NumPy; see `contract.VecEnv`. The best score is `MAX_BALLS`."""
 
-    obs_shape = (1, SIDE, SIDE)
-    action_names = ("LEFT", "STAY", "RIGHT")
+    obs_shape: tuple[int, ...] = (1, SIDE, SIDE)
+    action_names: tuple[str, ...] = ("LEFT", "STAY", "RIGHT")
 
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs

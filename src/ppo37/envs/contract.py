@@ -55,6 +55,15 @@ class VecEnv(Protocol):
         ...
 
 
+class EnvFactory(Protocol):
+    """Makes N environments, the i-th seeded by (seed, index, first_env + i) alone; `index`
+    counts the seedings within one run."""
+
+    def __call__(
+        self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0
+    ) -> VecEnv: ...
+
+
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
     """Refuse actions that an environment could not take, naming the first culprit.
 

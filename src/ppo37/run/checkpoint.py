@@ -85,7 +85,9 @@ def numbered(checkpoints: Path) -> list[Path]:
     """The checkpoints in a folder, newest first."""
     if not checkpoints.is_dir():
         return []
-    return sorted((p for p in checkpoints.iterdir() if p.name.isdigit() and p.is_dir()), reverse=True)
+    return sorted(
+        (p for p in checkpoints.iterdir() if p.name.isdigit() and p.is_dir()), reverse=True
+    )
 
 
 def verify(directory: Path) -> dict[str, bytes]:
@@ -127,7 +129,7 @@ def load(directory: Path) -> Checkpoint:
 
 def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
     """The newest valid checkpoint in a folder, and a warning for each damaged one skipped."""
-    warnings = []
+    warnings: list[str] = []
     for directory in numbered(checkpoints):
         try:
             return load(directory), warnings
@@ -138,19 +140,10 @@ def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
     raise UsageError(f"{checkpoints.parent} holds no checkpoint yet")
 
 
-def require_compatible(
-    saved: Checkpoint, config: dict[str, Any], action_names: tuple[str, ...]
-) -> None:
-    """UsageError, naming the first difference, unless `saved` fits this game and network."""
-    expected = {**{key: config[key] for key in ("game", "network")}, "actions": list(action_names)}
-    stored = saved.state["config"]
-    found = {"game": stored.get("game"), "network": stored.get("network"),
-             "actions": saved.state["action_names"]}  # fmt: skip
-    for key, value in expected.items():
-        if found[key] != value:
-            raise UsageError(
-                f"{saved.path} is of another {key}: it has {found[key]}, expected {value}"
-            )
+def require_same(saved: Checkpoint, what: str, found: Any, expected: Any) -> None:
+    """UsageError unless a checkpoint's game, network or the like is the expected one."""
+    if found != expected:
+        raise UsageError(f"{saved.path} is of another {what}: {found}; expected {expected}")
 
 
 def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:

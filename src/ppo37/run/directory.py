@@ -26,7 +26,9 @@ def require_new(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if (path / CONFIG).exists():
-        raise UsageError(f"{path} holds a run already; `ppo37 resume {path}` or choose another --out")
+        raise UsageError(
+            f"{path} holds a run already; `ppo37 resume {path}` or choose another --out"
+        )
     if path.exists():
         raise UsageError(f"{path} exists and is not empty; choose another --out")
 

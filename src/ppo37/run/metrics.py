@@ -47,7 +47,7 @@ class TensorBoard:
     def __init__(self, run: Path, agent_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run), purge_step=agent_steps or None, flush_secs=30)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run), purge_step=agent_steps or None, flush_secs=30)
 
     def write(self, record: dict[str, Any]) -> None:
         step = record["agent_steps"]
@@ -57,15 +57,18 @@ class TensorBoard:
             points += [(tag, episode[key]) for episode in record["episodes"]]
         for tag, value in points:
             if value is not None:
-                self._writer.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(tag, value, step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def record_of(
-    update: int, agent_steps: int, wall_s: float, tags: dict[str, float | None],
-    episodes: list[Episode]
+    update: int,
+    agent_steps: int,
+    wall_s: float,
+    tags: dict[str, float | None],
+    episodes: list[Episode],
 ) -> dict[str, Any]:
     """One line of the log, `update` counting from 1; the means are over the games that ended."""
     ended = max(len(episodes), 1)

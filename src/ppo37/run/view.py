@@ -111,7 +111,9 @@ def _facts(
     return {
         "steps": f"{steps:,} of {config.total_timesteps:,} ({steps / config.total_timesteps:.0%})",
         "frames": f"{record['frames']:,}",
-        "return": "no game over yet" if mean is None else f"{mean:.1f} (last {min(games, 100)} games)",
+        "return": "no game over yet"
+        if mean is None
+        else f"{mean:.1f} (last {min(games, 100)} games)",
         "games": f"{games:,}",
         "SPS": f"{sps:,.0f}",
         "left": duration(left_s),
@@ -131,7 +133,12 @@ def shares(seconds: dict[str, float]) -> dict[str, float]:
     """Fractions of the time in env, act, copy (the rest of the rollout) and update."""
     total = max(seconds["rollout"] + seconds["update"], 1e-9)
     copy = seconds["rollout"] - seconds["env"] - seconds["act"]
-    parts = {"env": seconds["env"], "act": seconds["act"], "copy": copy, "update": seconds["update"]}
+    parts = {
+        "env": seconds["env"],
+        "act": seconds["act"],
+        "copy": copy,
+        "update": seconds["update"],
+    }
     return {name: spent / total for name, spent in parts.items()}
 
 
