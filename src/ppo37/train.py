@@ -4,7 +4,8 @@ import dataclasses
 import math
 import time
 from collections import deque
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,8 @@ def train(
     directory.require_new(path)
     config = dataclasses.replace(config, device=resolve_device(config.device))
     prepare_process(config)
-    with closing(_make_envs(config, make_envs)) as envs:
+    with _open_groups(config, make_envs) as groups:
+        envs = groups[0]
         agent = make_agent(config, envs.obs_shape, len(envs.action_names))
         choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
@@ -87,9 +89,10 @@ def train(
             "machine": describe_machine(),
             "versions": versions(),
         }
-        with closing(directory.create(path, document)), closing(view or NoView()) as view:
+        lock = directory.create(path, document, _checkpoints_bytes(agent))
+        with closing(lock), closing(view or NoView()) as view:
             view.announce(config, path, choice.reason)
-            return _run(config, path, State(agent, optimizer), envs, checkpoint_every, view)
+            return _run(config, path, State(agent, optimizer), groups, checkpoint_every, view)
 
 
 def resume(
@@ -109,34 +112,35 @@ def resume(
         for warning in warnings:
             view.note(warning)
         seedings = saved.state["seedings"] + 1 if saved else 0
-        with closing(_make_envs(config, make_envs, seedings)) as envs:
+        with _open_groups(config, make_envs, seedings) as groups:
+            envs = groups[0]
             agent = make_agent(config, envs.obs_shape, len(envs.action_names))
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
                 restore(state, saved, config, envs)
             view.announce(config, path, f"going on after update {state.update}")
-            return _run(config, path, state, envs, checkpoint_every, view)
+            return _run(config, path, state, groups, checkpoint_every, view)
 
 
 def _run(
-    config: Config, path: Path, state: State, envs: VecEnv, checkpoint_every: int | None,
+    config: Config, path: Path, state: State, groups: list[VecEnv], checkpoint_every: int | None,
     view: View,
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
     clip_coef = torch.tensor(config.clip_coef, device=device)
     executables = eager(state.agent, state.optimizer, config, clip_coef)
-    buffers = allocate(config.num_steps, config.num_envs, envs.obs_shape, device)
+    buffers = allocate(config.num_steps, config.num_envs, groups[0].obs_shape, device)
     clock = Clock()
-    timed_envs, run = _timed(envs, executables, clock)
+    timed_groups, run = _timed(groups, executables, clock)
     logs: list[Log] = [JsonLines(path, state.update),
                        TensorBoard(path, state.update * config.batch_size)]  # fmt: skip
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
 
     with StopRequest() as stop:
-        obs = envs.reset()
+        obs = [envs.reset() for envs in groups]
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
@@ -144,7 +148,7 @@ def _run(
             clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
 
             with clock.part("rollout"), run.acting():
-                rollout, obs, episodes = collect(timed_envs, run.act, buffers, obs,
+                rollout, obs, episodes = collect(timed_groups, run.act, buffers, obs,
                                                  _uniforms(config, k, device))  # fmt: skip
             with clock.part("update"):
                 batch = run.advantages(rollout)
@@ -175,7 +179,7 @@ def _run(
             due = (state.update % checkpoint_every == 0 if checkpoint_every
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
             if finished or due or stop.signal_number is not None:
-                save(path, state, config, envs)
+                save(path, state, config, groups[0])
                 saved_at_s = now
             if stop.signal_number is not None:
                 break
@@ -190,10 +194,20 @@ def _run(
     return summary
 
 
-def _make_envs(config: Config, factory: EnvFactory | None, index: int = 0) -> VecEnv:
-    """The environments of a run, for its `index`-th seeding."""
+@contextmanager
+def _open_groups(
+    config: Config, factory: EnvFactory | None, index: int = 0
+) -> Iterator[list[VecEnv]]:
+    """The environments of a run, for its `index`-th seeding, in two halves that take turns."""
     factory = factory or env_factory(config.game, config.protocol, usable_cores())
-    return factory(config.num_envs, config.seed, index=index)
+    half = (config.num_envs + 1) // 2
+    with ExitStack() as stack:
+        groups = []
+        for first in range(0, config.num_envs, half):
+            size = min(half, config.num_envs - first)
+            envs = factory(size, config.seed, first_env=first, index=index)
+            groups.append(stack.enter_context(closing(envs)))
+        yield groups
 
 
 def prepare_process(config: Config) -> None:
@@ -259,6 +273,12 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
 
 
+def _checkpoints_bytes(agent: Agent) -> int:
+    """Room for the checkpoints that are kept and one being written: weights and two moments."""
+    weights = sum(p.numel() * p.element_size() for p in agent.parameters())
+    return 3 * weights * (checkpoint.KEPT + 1)
+
+
 def recent_mean(state: State) -> float | None:
     """Mean score of the last 100 games; None before the first has ended."""
     scores = [episode.score for episode in state.recent]
@@ -266,13 +286,20 @@ def recent_mean(state: State) -> float | None:
 
 
 class _TimedEnvs(NamedTuple):
-    step: Any
+    num_envs: int
+    send: Any
+    recv: Any
 
 
-def _timed(envs: VecEnv, executables: Executables, clock: Clock) -> tuple[_TimedEnvs, Executables]:
-    """The same, with the time of each step of the rollout counted."""
-    act = clock.timed("act", executables.act)
-    return _TimedEnvs(clock.timed("env", envs.step)), executables._replace(act=act)
+def _timed(
+    groups: list[VecEnv], executables: Executables, clock: Clock
+) -> tuple[list[_TimedEnvs], Executables]:
+    """The same, with the time spent in environments and in acting counted."""
+    timed = [
+        _TimedEnvs(e.num_envs, clock.timed("env", e.send), clock.timed("env", e.recv))
+        for e in groups
+    ]
+    return timed, executables._replace(act=clock.timed("act", executables.act))
 
 
 def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:

@@ -3,7 +3,7 @@
 Data flows one way: environments -> `Rollout` -> advantages -> update.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,7 +25,12 @@ class Rollout(NamedTuple):
 class Environments(Protocol):
     """The part of the environment contract that a rollout needs."""
 
-    def step(self, actions: Any) -> Any: ...
+    @property
+    def num_envs(self) -> int: ...
+
+    def send(self, actions: Any) -> None: ...
+
+    def recv(self) -> Any: ...
 
 
 Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -52,33 +57,48 @@ def allocate(
 
 
 def collect(
-    envs: Environments, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
-) -> tuple[Rollout, Any, list[Any]]:
-    """Fill `buffers` and return them, the observation to go on from, and the games that ended.
+    groups: Sequence[Environments], act: Act, buffers: Rollout, obs: list[Any], uniforms: Tensor
+) -> tuple[Rollout, list[Any], list[Any]]:
+    """Fill `buffers` and return them, the observations to go on from, and the games that ended.
 
-    obs: [N, *obs_shape] uint8 array left by the rollout before; environments are never reset
-    between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
+    groups: environments side by side, N in all. While the policy acts on one group the others
+    are at work; it does not change meanwhile, so the result is that of acting on all at once.
+    obs: one array [n, *obs_shape] uint8 per group, left by the rollout before; environments are
+    never reset between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
     """
     num_steps = len(buffers.actions)
     episodes: list[Any] = []
+    obs = list(obs)
     buffers.final_values.zero_()
-    for t in range(num_steps):  # D01
-        buffers.obs[t].copy_(torch.from_numpy(obs))
-        actions, log_probs, values = act(buffers.obs[t], uniforms[t])
-        step = envs.step(actions.cpu().numpy())
-        buffers.actions[t], buffers.log_probs[t], buffers.values[t] = actions, log_probs, values
-        buffers.rewards[t].copy_(torch.from_numpy(step.rewards))
-        buffers.dones[t].copy_(torch.from_numpy(step.dones))
-        if step.truncated.any():
-            final_values = _values(act, buffers.obs[t], step.final_obs, uniforms[t])
-            truncated = torch.from_numpy(step.truncated).to(final_values.device)
-            buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
-        obs = step.obs
-        episodes += step.episodes
-    buffers.values[num_steps] = _values(act, buffers.obs[0], obs, uniforms[num_steps])
+    for t in range(num_steps + 1):  # D01
+        start = 0
+        for g, envs in enumerate(groups):
+            part = slice(start, start + envs.num_envs)
+            start += envs.num_envs
+            if t > 0:
+                step = envs.recv()
+                obs[g] = step.obs
+                episodes += step.episodes
+                _record(step, act, buffers, t - 1, part, uniforms)
+            if t == num_steps:
+                seen = torch.from_numpy(obs[g]).to(uniforms.device)
+                buffers.values[t, part] = act(seen, uniforms[t, part])[2]
+                continue
+            seen = buffers.obs[t, part].copy_(torch.from_numpy(obs[g]))
+            actions, log_probs, values = act(seen, uniforms[t, part])
+            envs.send(actions.cpu().numpy())
+            buffers.actions[t, part] = actions
+            buffers.log_probs[t, part] = log_probs
+            buffers.values[t, part] = values
     return buffers, obs, episodes
 
 
-def _values(act: Act, like: Tensor, obs: Any, uniforms: Tensor) -> Tensor:
-    """V(obs) [N]; the action that `act` draws beside it is not used."""
-    return act(torch.from_numpy(obs).to(like.device), uniforms)[2]
+def _record(step: Any, act: Act, buffers: Rollout, t: int, part: slice, uniforms: Tensor) -> None:
+    """What the environments `part` answered to the actions of step t."""
+    buffers.rewards[t, part] = torch.from_numpy(step.rewards).to(uniforms.device)
+    buffers.dones[t, part] = torch.from_numpy(step.dones).to(uniforms)
+    if step.truncated.any():
+        final_obs = torch.from_numpy(step.final_obs).to(uniforms.device)
+        final_values = act(final_obs, uniforms[t, part])[2]
+        truncated = torch.from_numpy(step.truncated).to(uniforms.device)
+        buffers.final_values[t, part] = torch.where(truncated, final_values, 0.0)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..randomness import game_seeds
-from .contract import Episode, Step, check_actions
+from .contract import Episode, Step, VecEnv, check_actions
 from .watchdog import Watchdog
 
 FRAME_SKIP = 4
@@ -39,11 +39,12 @@ PROTOCOLS = {
 }
 
 
-class Atari:
+class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
     Observations: the last 4 frames, [N, 4, 84, 84] uint8 (D18, D20). Environment i is seeded by
-    (seed, index, first_env + i) alone, `index` telling one seeding from the next.
+    (seed, index, first_env + i) alone, `index` telling one seeding from the next. A game is cut
+    off after `max_frames`, counted from its first observation.
     """
 
     obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
@@ -58,16 +59,19 @@ class Atari:
         first_env: int = 0,
         index: int = 0,
         num_threads: int = 0,
+        max_frames: int = MAX_FRAMES,
         watchdog_s: float = 60.0,
     ) -> None:
         self.num_envs = num_envs
+        self._first_env = first_env
         self._protocol = PROTOCOLS[protocol]
         self._seeds = game_seeds(seed, index, num_envs, first_env)
-        self._engine = _make_engine(game, num_envs, self._protocol, num_threads)
+        self._engine = _make_engine(game, num_envs, self._protocol, num_threads, max_frames)
         self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())
         self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
         self._fire_next = np.zeros(num_envs, np.bool_)
-        self._frame = np.zeros(num_envs, np.int64)
+        self._past_frames = np.zeros(num_envs, np.int64)
+        self._sent = np.zeros(num_envs, np.int64)
         self._scores = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
@@ -78,31 +82,35 @@ class Atari:
     def reset(self) -> NDArray[np.uint8]:
         # Without seeds every game would be seeded by the clock, and in the same second alike.
         obs, info = self._engine.reset(seed=self._seeds)
-        self._frame[:] = info["episode_frame_number"]
+        self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
         self._fire_next[:] = False
         self._scores[:] = 0
         self._lengths[:] = 0
         return obs
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
+    def send(self, actions: NDArray[np.int64]) -> None:
         check_actions(actions, self.num_envs, len(self.action_names))
         if self._fire is not None:
             actions = np.where(self._fire_next, self._fire, actions)  # D17
-        with self._watchdog.guard(actions):
-            self._engine.send(actions)
+        self._sent = actions
+        self._engine.send(actions)
+
+    def recv(self) -> Step:
+        with self._watchdog.guard(self._sent):
             obs, rewards, terminated, truncated, info = self._engine.recv()
 
-        # A row marked as ended is a lost life or the end of a game. After a lost life the frame
-        # counter goes on by exactly the frames that were skipped; after a game it starts anew.
+        # A row marked as ended is a lost life or the end of a game, which the engine does not
+        # tell apart. Only at the end of a game do its frames join those of past games.
         ended = terminated | truncated
-        game_over = ended & (info["episode_frame_number"] != self._frame + FRAME_SKIP)
-        self._frame[:] = info["episode_frame_number"]
+        past_frames = info["frame_number"] - info["episode_frame_number"]
+        game_over = past_frames != self._past_frames
+        self._past_frames[:] = past_frames
         self._fire_next = ended & ~game_over & self._protocol.auto_fire
 
         self._scores += rewards
         self._lengths += 1
         episodes = [
-            Episode(int(i), float(self._scores[i]), int(self._lengths[i]))
+            Episode(self._first_env + int(i), float(self._scores[i]), int(self._lengths[i]))
             for i in np.flatnonzero(game_over)
         ]
         self._scores[game_over] = 0
@@ -118,7 +126,9 @@ class Atari:
         self._engine.close()
 
 
-def _make_engine(game: str, num_envs: int, protocol: Protocol, num_threads: int):  # type: ignore[no-untyped-def]
+def _make_engine(  # type: ignore[no-untyped-def]
+    game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int
+):
     from ale_py import ALEInterface, LoggerMode
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
@@ -136,7 +146,7 @@ def _make_engine(game: str, num_envs: int, protocol: Protocol, num_threads: int)
         reward_clipping=False,  # the raw reward would be lost
         repeat_action_probability=protocol.repeat_action_probability,
         full_action_space=protocol.full_action_space,
-        max_num_frames_per_episode=MAX_FRAMES,
+        max_num_frames_per_episode=max_frames,
         noop_max=30,  # D14
         use_fire_reset=protocol.auto_fire,
         frameskip=FRAME_SKIP,  # D15

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..randomness import GAMES, generator
-from .contract import Episode, Step, check_actions
+from .contract import Episode, Step, VecEnv, check_actions
 
 CELLS = 6
 CELL_PIXELS = 6
@@ -18,7 +18,7 @@ MAX_BALLS = 10
 SIDE = CELLS * CELL_PIXELS
 
 
-class Catch:
+class Catch(VecEnv):
     """N games of catch in NumPy; see `contract.VecEnv`. The best score is `MAX_BALLS`."""
 
     obs_shape: tuple[int, ...] = (1, SIDE, SIDE)
@@ -26,6 +26,7 @@ class Catch:
 
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs
+        self._first_env = first_env
         self._generators = [generator(seed, GAMES, index, first_env + i) for i in range(num_envs)]
         self._rows = np.arange(num_envs)
         self._paddle = np.zeros(num_envs, np.int64)
@@ -37,9 +38,11 @@ class Catch:
         self._start(np.ones(self.num_envs, np.bool_))
         return self._draw()
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
+    def send(self, actions: NDArray[np.int64]) -> None:
         check_actions(actions, self.num_envs, len(self.action_names))
         self._paddle = np.clip(self._paddle + actions - 1, 0, CELLS - 1)
+
+    def recv(self) -> Step:
         self._ball[:, 0] += 1
         self._length += 1
         landed = self._ball[:, 0] == CELLS - 1
@@ -50,7 +53,8 @@ class Catch:
         dones = missed | truncated
         scores = self._caught + missed
         episodes = [
-            Episode(int(i), float(scores[i]), int(self._length[i])) for i in np.flatnonzero(dones)
+            Episode(self._first_env + int(i), float(scores[i]), int(self._length[i]))
+            for i in np.flatnonzero(dones)
         ]
         final_obs = self._draw()
         self._serve(caught & ~dones)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 
 class Episode(NamedTuple):
-    """One whole game: `env` is its environment, `length` counts agent steps, and `score` is
-    the sum of the raw rewards, never clipped."""
+    """One whole game: `env` is its environment (counted over all groups and processes), `length`
+    counts agent steps, and `score` is the sum of the raw rewards, never clipped."""
 
     env: int
     score: float
@@ -36,7 +36,11 @@ class Step(NamedTuple):
 
 
 class VecEnv(Protocol):
-    """N environments that step together and restart themselves."""
+    """N environments that step together and restart themselves.
+
+    A step has two halves, so that the policy can act on one group of environments while another
+    is at work: `send` starts it and `recv` waits for it. Inherit, to get `step` as well.
+    """
 
     num_envs: int
     obs_shape: tuple[int, ...]
@@ -46,9 +50,18 @@ class VecEnv(Protocol):
         """Start every environment anew from its seed; the first observations [N, *obs_shape]."""
         ...
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
-        """Take actions [N], each in [0, len(action_names)); ValueError for any other."""
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start a step with actions [N], each in [0, len(action_names)); else ValueError."""
         ...
+
+    def recv(self) -> Step:
+        """Finish the step that was started."""
+        ...
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """A whole step."""
+        self.send(actions)
+        return self.recv()
 
     def close(self) -> None:
         """Free what the environments hold."""

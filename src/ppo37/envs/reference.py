@@ -55,8 +55,7 @@ MANNERS = {
 class ReferenceAtari:
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
-    The arguments are those of `Atari`; `manner` is a key of `MANNERS` and `max_frames` the number
-    of frames after which a game is truncated.
+    The arguments are those of `Atari`, and `manner` is a key of `MANNERS`.
 
     `screens[i]` lists the colour screens [H, 160, 3] uint8 of every frame that environment i
     played in the last step, up to the end of its game if it ended; after `reset` those of the
@@ -82,15 +81,15 @@ class ReferenceAtari:
         self.num_envs = num_envs
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         self._life_ends_episode = PROTOCOLS[protocol].life_ends_episode
-        self._seeds = game_seeds(seed, index, num_envs, first_env)
         self._games = [
-            _Game(game, PROTOCOLS[protocol], MANNERS[manner], max_frames) for _ in range(num_envs)
+            _Game(game, int(game_seed), PROTOCOLS[protocol], MANNERS[manner], max_frames)
+            for game_seed in game_seeds(seed, index, num_envs, first_env)
         ]
         self.action_names = tuple(action.name for action in self._games[0].actions)
 
     def reset(self) -> Pixels:
-        for game, seed in zip(self._games, self._seeds, strict=True):
-            game.seed(int(seed))
+        for game in self._games:
+            game.rewind()
             game.begin()
         self.screens = [game.screens for game in self._games]
         return self._observe()
@@ -114,10 +113,16 @@ class ReferenceAtari:
             if game.ended:
                 episodes.append(Episode(i, game.score, game.length))
                 game.begin()
-        return Step(self._observe(), clip(rewards), dones, truncated, final_obs, episodes)
+        clipped = np.sign(rewards)  # D19
+        return Step(self._observe(), clipped, dones, truncated, final_obs, episodes)
 
     def close(self) -> None:
         """Nothing to free."""
+
+    @property
+    def scores(self) -> list[float]:
+        """The sums of the raw rewards of the games being played."""
+        return [game.score for game in self._games]
 
     def _observe(self) -> Pixels:
         return np.stack([game.stack for game in self._games])
@@ -126,33 +131,39 @@ class ReferenceAtari:
 class _Game:
     """One emulator with what is remembered of its game."""
 
-    def __init__(self, game: str, protocol: Protocol, manner: Manner, max_frames: int) -> None:
+    def __init__(
+        self, game: str, seed: int, protocol: Protocol, manner: Manner, max_frames: int
+    ) -> None:
         rom = roms.get_rom_path(game)
         if rom is None:
             raise UsageError(f"unknown game {game!r}; `ppo37 games` lists them all")
         ALEInterface.setLoggerMode(LoggerMode.Error)
-        self._rom = rom
+        self._rom, self._seed, self._fresh = rom, seed, False
         self._manner = manner
         self._max_frames = max_frames
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
-        self.seed(0)
+        self.rewind()
         full = protocol.full_action_space
         self.actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         fire = protocol.auto_fire and Action.FIRE in self.actions
         self._fire_first = fire and manner.fire_first
         self._opening = (Action.FIRE, self.actions[2]) if fire and not manner.fire_first else ()
 
-    def seed(self, seed: int) -> None:
-        self._ale.setInt("random_seed", seed)
-        self._ale.loadROM(self._rom)  # a seed takes effect only here
-        self._random = np.random.RandomState(seed)  # the Mersenne Twister, as in the engine
+    def rewind(self) -> None:
+        """Go back to where only the seed determines what comes."""
+        if self._fresh:
+            return
+        self._ale.setInt("random_seed", self._seed)
+        self._ale.loadROM(self._rom)  # the seed takes effect only here
+        self._random = np.random.RandomState(self._seed)  # the Mersenne Twister of the engine
+        self._fresh = True
 
     def begin(self) -> None:
         """Start a new game: no-ops so that games differ, and FIRE where it has to be pressed."""
         self.score, self.length, self._frames, self._lives = 0.0, 0, 0, 0
         self.screens: list[Pixels] = []
-        self._fire_next = False
+        self._fire_next = self._fresh = False
         self._ale.reset_game()
         noops = self._manner.min_noops + draw(self._random, NOOP_MAX)
         if self._fire_first:
@@ -245,14 +256,11 @@ def draw(random: np.random.RandomState, count: int) -> int:
     return int(random.randint(2**32, dtype=np.uint32)) * count >> 32
 
 
-def clip(rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.sign(rewards)  # D19
-
-
 def grayscale(screen: Pixels) -> Pixels:
     """The brightness [H, W] of colours [H, W, 3]: ITU-R BT.601 weights in 15 bits."""
     red, green, blue = np.moveaxis(screen.astype(np.int32), -1, 0)
-    return (9798 * red + 19235 * green + 3735 * blue + 2**14 >> 15).astype(np.uint8)
+    pixels: Pixels = ((9798 * red + 19235 * green + 3735 * blue + 2**14) >> 15).astype(np.uint8)
+    return pixels
 
 
 def shrink(screen: Pixels) -> Pixels:
@@ -266,7 +274,8 @@ def shrink(screen: Pixels) -> Pixels:
     rows, row_shares = overlaps(height)
     narrow = sum(screen[:, i] * share for i, share in zip(columns, column_shares, strict=True))
     small = sum(narrow[i] * share[:, None] for i, share in zip(rows, row_shares, strict=True))
-    return np.rint(small).astype(np.uint8)  # D18
+    pixels: Pixels = np.rint(small).astype(np.uint8)  # D18
+    return pixels
 
 
 @lru_cache(maxsize=8)

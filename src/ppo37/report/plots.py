@@ -1,7 +1,7 @@
 """Learning curves: the scores of whole games against frames and against wall time."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +33,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#B0B0B0",
     "axes.grid": True, "grid.color": "#E8E8E8", "grid.linewidth": 0.8, "axes.axisbelow": True,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": FAINT_INK, "ytick.color": FAINT_INK,
-    "axes.unicode_minus": True, "legend.frameon": False,
+    "legend.frameon": False, "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.12,
 }  # fmt: skip
 ROW_INCHES, WIDTH_INCHES, DPI = 4.0, 11.0, 150
 HEADER_INCHES = 1.0
@@ -145,14 +146,12 @@ def figure(histories: list[History], *, group: bool = False) -> "Figure":
     """
     if not histories:
         raise UsageError("nothing to plot: name at least one run")
-    matplotlib, figure_class = _import_matplotlib()
+    matplotlib, new_figure = _import_matplotlib()
     lines = arrange(histories, group)
     games = sorted({history.config.game for history in histories})
+    size = (WIDTH_INCHES, HEADER_INCHES + ROW_INCHES * len(games))
     with matplotlib.rc_context(STYLE):
-        drawing = figure_class(
-            figsize=(WIDTH_INCHES, HEADER_INCHES + ROW_INCHES * len(games)), layout="constrained"
-        )
-        drawing.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        drawing = new_figure(figsize=size, layout="constrained")
         panels = drawing.subplots(len(games), 2, sharey="row", squeeze=False)
         for game, row in zip(games, panels, strict=True):
             chosen = [line for line in lines if line.histories[0].config.game == game]
@@ -203,6 +202,7 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: boo
         panel.set_xlabel(axis.label)
         panel.set_xlim(left=0)
     left.set_ylabel("raw score of a whole game")
+    right.tick_params(axis="y", length=0)
     named = f"{title(game)}, {lines[0].label}" if alone else title(game)
     left.set_title(named)
     sticky = any(h.config.protocol != "classic" for line in lines for h in line.histories)
@@ -222,7 +222,7 @@ def _draw_line(panel: "Axes", line: Line, axis: Axis) -> None:
     x = getattr(history, axis.column) / axis.unit
     panel.plot(x, history.scores, linestyle="none", marker="o", markersize=3.2, alpha=0.22,
                color=line.colour, markeredgewidth=0, gid=DOTS)  # fmt: skip
-    panel.plot(x, history.means, label=line.label, solid_capstyle="round", **style)
+    panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
 
 
 def _draw_published(left: "Axes", right: "Axes", game: str, sticky: bool) -> None:
@@ -240,7 +240,8 @@ def _draw_published(left: "Axes", right: "Axes", game: str, sticky: bool) -> Non
         for panel in (left, right):
             panel.axhline(score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5)
     bottom, top = left.get_ylim()
-    for height, text in _merged([(s, f"{name} {s:g}") for s, name in scores], NEAR * (top - bottom)):
+    named = [(score, f"{name} {score:g}".replace("-", "\N{MINUS SIGN}")) for score, name in scores]
+    for height, text in _merged(named, NEAR * (top - bottom)):
         right.text(1.015, height, text, transform=right.get_yaxis_transform(), va="center",
                    color=FAINT_INK, fontsize=9.5)  # fmt: skip
 
@@ -285,10 +286,7 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
 def _labels(members: list[list[History]], group: bool) -> list[str]:
     """Preset and seeds of each line; where two of a game are alike, also what they differ in."""
     configs = [some[0].config for some in members]
-    labels = [
-        f"{some[0].config.preset}, " + (_seeds(len(some)) if group else f"seed {some[0].config.seed}")
-        for some in members
-    ]
+    labels = [f"{some[0].config.preset}, {_seeds(some, group)}" for some in members]
     # Backwards, because device, precision and network say more than what follows from them.
     for field in reversed(dataclasses.fields(Config)):
         values = [f"{field.name} {getattr(config, field.name)}" for config in configs]
@@ -309,8 +307,10 @@ def _told_apart(labels: list[str], configs: list[Config], values: list[str]) -> 
     ]
 
 
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+def _seeds(histories: list[History], group: bool) -> str:
+    if not group:
+        return f"seed {histories[0].config.seed}"
+    return "1 seed" if len(histories) == 1 else f"{len(histories)} seeds"
 
 
 def _last_of_each(
@@ -328,7 +328,7 @@ def _make_directory(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
-def _import_matplotlib() -> tuple[Any, type["Figure"]]:
+def _import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
     try:
         import matplotlib
         from matplotlib.figure import Figure

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .files import require_free_space, sync_directory, to_json, write_synced
+from ..errors import RunError, UsageError
+from .files import space_missing, sync_directory, to_json, write_synced
 
 FORMAT = 1
 KEPT = 3
@@ -56,7 +56,9 @@ def save(
     contents[MANIFEST] = to_json({"format": FORMAT, "files": entries})
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    require_free_space(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
+    missing = space_missing(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
+    if missing:
+        raise RunError(f"{missing}; free some and resume from the checkpoint before")
     temporary = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -68,8 +70,11 @@ def save(
         if directory.exists():
             shutil.rmtree(directory)
         temporary.rename(directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            what = f"{error.strerror}: cannot write checkpoint {directory}"
+            raise RunError(f"{what}; the ones before it are valid") from error
         raise
     sync_directory(directory.parent)
     return directory
@@ -160,10 +165,7 @@ def export(saved: Checkpoint, directory: Path) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder."""
     if directory.exists():
         raise UsageError(f"{directory} exists already; choose another --out")
-    try:
-        return save(directory, saved.model, None, saved.state)
-    except OSError as error:
-        raise UsageError(f"cannot write {directory}: {error.strerror}") from error
+    return save(directory, saved.model, None, saved.state)
 
 
 def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from ..config import Config, from_dict
 from ..errors import RunError, UsageError
 from . import checkpoint
-from .files import to_json, write_atomically
+from .files import space_missing, to_json, write_atomically
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
     "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
@@ -33,9 +33,15 @@ def require_new(path: Path) -> None:
         raise UsageError(f"{path} exists and is not empty; choose another --out")
 
 
-def create(path: Path, document: dict[str, Any]) -> IO[str]:
-    """Make a run directory with its `config.json` and lock it; returns the lock."""
+def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
+    """Make a run directory with its `config.json` and lock it; returns the lock.
+
+    `needed_bytes` is what the checkpoints of the run will take.
+    """
     require_new(path)
+    missing = space_missing(path, needed_bytes)
+    if missing:
+        raise UsageError(f"{missing}; free some or choose another --out")
     try:
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         held = lock(path)

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
-
 
 def write_synced(path: Path, content: bytes) -> None:
     """Write a file and wait until it is on the disk."""
@@ -39,11 +37,13 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def require_free_space(directory: Path, needed_bytes: int) -> None:
-    """RunError unless the disk of `directory` has room for `needed_bytes`."""
-    free = shutil.disk_usage(directory).free
-    if free < needed_bytes:
-        raise RunError(
-            f"no space left: {directory} has {free / 1e6:.0f} MB free and a checkpoint needs "
-            f"{needed_bytes / 1e6:.0f} MB; free some, then `ppo37 resume {directory}`"
-        )
+def space_missing(directory: Path, needed_bytes: int) -> str | None:
+    """What to tell people if the disk of `directory` has no room for `needed_bytes`."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= needed_bytes:
+        return None
+    return (
+        f"no space left: the disk of {directory} has {free / 1e6:.0f} MB free, and "
+        f"{needed_bytes / 1e6:.0f} MB are needed"
+    )

@@ -17,6 +17,7 @@ from ..algorithm.rollout import Act, Rollout
 from ..algorithm.update import Batch, gradient_step, minibatch, prepare
 from ..config import Config
 from ..model import Agent
+from .device import usable_cores
 
 
 class Executables(NamedTuple):
@@ -43,7 +44,10 @@ def eager(
         samples = minibatch(batch, indices)
         return gradient_step(agent, optimizer, samples, coefficients, config.max_grad_norm)
 
-    return Executables(make_act(agent), advantages, train_step, lambda: acting(agent))
+    # The emulator needs cores while the policy acts, and spinning helpers of a thread pool would
+    # take them: half of the cores act.
+    threads = max(1, usable_cores() // 2)
+    return Executables(make_act(agent), advantages, train_step, lambda: acting(agent, threads))
 
 
 def make_act(agent: Agent) -> Act:
@@ -59,8 +63,16 @@ def make_act(agent: Agent) -> Act:
 
 
 @contextmanager
-def acting(agent: Agent) -> Iterator[None]:
-    """Hold the weights still: inside, autocast casts each of them to bf16 once, not every step."""
+def acting(agent: Agent, threads: int | None = None) -> Iterator[None]:
+    """Hold the weights still: inside, autocast casts each of them to bf16 once, not every step.
+
+    threads: of the network meanwhile; None leaves them as they are.
+    """
     device = next(agent.parameters()).device.type
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=agent.bf16):
-        yield
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=agent.bf16):
+            yield
+    finally:
+        torch.set_num_threads(before)

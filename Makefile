@@ -1,0 +1,42 @@
+# make train   set up, train an agent, evaluate it and film it
+# make test    set up, lint, check types and run the tests
+PYTHON ?= python3
+GAME ?= pong
+ARGS ?=
+RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
+RUN := $(RUN)
+BIN := .venv/bin
+
+.PHONY: train test test-slow lint bench clean
+
+train: .venv/.installed
+	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
+	$(BIN)/ppo37 eval "$(RUN)"
+	$(BIN)/ppo37 record "$(RUN)"
+	$(BIN)/ppo37 plot "$(RUN)"
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/ppo37 bench
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,319 @@
+"""How fast PPO runs on this machine, where its time goes, and how far that is from the roof.
+
+Legend: N environments, B samples of one rollout. SPS are agent steps a second; an agent step is
+four frames of the game. A FLOP is one multiplication or one addition.
+"""
+
+import dataclasses
+import itertools
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import randomness, train
+from .algorithm.update import Batch, make_optimizer
+from .config import Config, from_preset
+from .envs import VecEnv, env_factory
+from .envs.games import resolve_game, title
+from .model import Agent
+from .run.metrics import FRAMES_PER_STEP
+from .run.view import NoView, duration, shares
+from .runtime.device import (
+    describe_machine,
+    keep_freed_memory,
+    resolve_device,
+    usable_cores,
+    versions,
+)
+from .runtime.executables import Executables, eager
+from .runtime.precision import choose_precision
+
+ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
+"""Parts of the time for each measurement; what is left goes to the self-test and to start-up."""
+WARM_UP_SHARE = 0.2
+"""Part of each measurement that does not count."""
+WARM_UP_UPDATES, FEWEST_UPDATES = 1, 3
+GEMM_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+"""Sides of the square matrices that are multiplied; the best of them counts."""
+
+
+class Flops(NamedTuple):
+    """Work of the network on one sample: acting on it, and learning from it once."""
+
+    forward: int
+    forward_backward: int
+
+
+def bench(
+    game: str = "breakout", preset: str = "classic", seconds: float = 30.0,
+    device: str = "auto", precision: str = "auto",
+) -> dict[str, Any]:  # fmt: skip
+    """Measure this machine in this process for about `seconds`; plain values, ready for JSON.
+
+    The whole loop is `train` itself, in a temporary run directory. Other work on the machine
+    makes every figure too low. UsageError for a game, preset or device that there is not.
+    """
+    started = time.perf_counter()
+    config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
+    torch.set_num_threads(usable_cores())
+    if config.device == "cpu":
+        keep_freed_memory()
+
+    make_envs = env_factory(config.game, config.protocol, usable_cores())
+    with closing(make_envs(config.num_envs, config.seed)) as envs:
+        agent = Agent(envs.obs_shape, len(envs.action_names), config.network, config.seed)
+        agent = agent.to(config.device)
+        choice = choose_precision(precision, agent, envs.obs_shape, config.minibatch_size)
+        config = dataclasses.replace(config, precision=choice.precision)
+        agent.bf16 = choice.precision == "bf16"
+        flops = flops_per_sample(agent, envs.obs_shape)
+        env_sps = _environment(envs, seconds * ENV_SHARE)
+        act_sps, samples_per_s = _network(agent, envs, config, seconds)
+
+    step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
+    update_s = config.batch_size * step_s
+    loop = _whole_loop(config, max(FEWEST_UPDATES, round(seconds * LOOP_SHARE / update_s)))
+    peak_mib = peak_memory_mib()
+    gemm = {name: _gemm_flops(kind, config.device, seconds * GEMM_SHARE / 2)
+            for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}  # fmt: skip
+    flops_per_step = flops.forward + config.update_epochs * flops.forward_backward
+    roof_sps = 1 / (flops_per_step / gemm[choice.precision] + 1 / env_sps)
+    return {
+        "game": config.game,
+        "preset": config.preset,
+        "device": config.device,
+        "precision": choice.precision,
+        "precision_reason": choice.reason,
+        "gemm_gflops_per_s": {name: speed / 1e9 for name, speed in gemm.items()},
+        "env_sps": env_sps,
+        "act_sps": act_sps,
+        "learn_samples_per_s": samples_per_s,
+        **loop,
+        "forward_mflop": flops.forward / 1e6,
+        "forward_backward_mflop": flops.forward_backward / 1e6,
+        "mflop_per_agent_step": flops_per_step / 1e6,
+        "roof_sps": roof_sps,
+        "share_of_roof": loop["loop_sps"] / roof_sps,
+        "peak_memory_mib": peak_mib,
+        "threads": torch.get_num_threads(),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "config": dataclasses.asdict(config),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result of `bench` for people."""
+    config, machine, gemm = result["config"], result["machine"], result["gemm_gflops_per_s"]
+    parts = ", ".join(f"{share:.0%} {name}" for name, share in result["time_shares"].items())
+    whole_s = config["total_timesteps"] / result["loop_sps"]
+    rows = {
+        "matrix product": f"{gemm['fp32']:,.0f} GFLOP/s fp32, {gemm['bf16']:,.0f} bf16",
+        "environment alone": f"{result['env_sps']:,.0f} SPS with random actions",
+        "acting alone": f"{result['act_sps']:,.0f} SPS in batches of {config['num_envs']}",
+        "learning alone": f"{result['learn_samples_per_s']:,.0f} samples/s, each sample "
+        f"{config['update_epochs']} times",
+        "whole loop": f"{result['loop_sps']:,.0f} SPS = "
+        f"{FRAMES_PER_STEP * result['loop_sps']:,.0f} frames/s: median of "
+        f"{result['loop_updates']} updates, {result['loop_sps_min']:,.0f} to "
+        f"{result['loop_sps_max']:,.0f}",
+        "its time": parts,
+        "a whole run": f"{config['total_timesteps']:,} agent steps in {duration(whole_s)}",
+        "network": f"{result['forward_mflop']:.2f} MFLOP forward, "
+        f"{result['forward_backward_mflop']:.2f} with backward, "
+        f"{result['mflop_per_agent_step']:.1f} per agent step",
+        "roof": f"{result['roof_sps']:,.0f} SPS, {result['share_of_roof']:.0%} of it reached",
+        "peak memory": f"{result['peak_memory_mib']:,.0f} MiB",
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}, "
+        f"GPU {machine['gpu']}, {machine['system']}, {result['threads']} threads",
+        "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
+        "commit": result["commit"] or "none",
+    }
+    head = (f"{title(result['game'])}, preset {result['preset']}, on {result['device']} in "
+            f"{result['precision']} ({result['precision_reason']})")  # fmt: skip
+    return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
+
+
+def flops_per_sample(agent: nn.Module, obs_shape: tuple[int, ...]) -> Flops:
+    """Work of the convolutions and dense layers, which stand in the order of the data flow.
+
+    Going backward costs the forward work twice, once for the weights and once for the input;
+    nobody needs the gradient of the pixels, so the first layer does without the second.
+    """
+    height, width = obs_shape[1:]
+    products = []
+    for layer in agent.modules():
+        if isinstance(layer, nn.Conv2d):
+            height = (height - layer.kernel_size[0]) // layer.stride[0] + 1
+            width = (width - layer.kernel_size[1]) // layer.stride[1] + 1
+            products.append(layer.weight.numel() * height * width)
+        elif isinstance(layer, nn.Linear):
+            products.append(layer.weight.numel())
+    forward = 2 * sum(products)
+    return Flops(forward, 3 * forward - 2 * products[0])
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process ever had resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def commit() -> str | None:
+    """The commit that this code is at, `-dirty` if files differ; None outside its checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty",
+               "--exclude=*"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _environment(envs: VecEnv, budget_s: float) -> float:
+    """Agent steps a second with random actions; starting new games is part of it."""
+    draws = np.random.default_rng(0)
+    actions = draws.integers(len(envs.action_names), size=(1024, envs.num_envs))
+    rows = itertools.cycle(actions)
+    envs.reset()
+
+    def step() -> int:
+        envs.step(next(rows))
+        return envs.num_envs
+
+    return _per_second(step, budget_s, "cpu")
+
+
+def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
+    """Agent steps a second of acting alone, and samples a second of learning alone."""
+    clip_coef = torch.tensor(config.clip_coef, device=config.device)
+    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+    executables = eager(agent, optimizer, config, clip_coef)
+    act_sps = _acting(executables, envs, config, seconds * ACT_SHARE)
+    return act_sps, _learning(executables, envs, config, seconds * LEARN_SHARE)
+
+
+def _acting(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
+    obs = _pixels(envs, config.num_envs).to(config.device)
+    uniforms = torch.from_numpy(randomness.noise(config.seed, 0, 1, config.num_envs)[0])
+    uniforms = uniforms.to(config.device)
+
+    def act() -> int:
+        executables.act(obs, uniforms)
+        return config.num_envs
+
+    with executables.acting():
+        return _per_second(act, budget_s, config.device)
+
+
+def _learning(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
+    size = min(2 * config.minibatch_size, config.batch_size)
+    draws = torch.Generator().manual_seed(0)
+    actions = torch.randint(len(envs.action_names), (size,), generator=draws)
+    log_probs, values, advantages, targets = torch.randn(4, size, generator=draws)
+    parts = (_pixels(envs, size), actions, log_probs, values, advantages, targets)
+    batch = Batch(*(part.to(config.device) for part in parts))
+    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, size)[0])
+    indices = order[: config.minibatch_size].to(config.device)
+
+    def learn() -> int:
+        executables.train_step(batch, indices)
+        return config.minibatch_size
+
+    return _per_second(learn, budget_s, config.device)
+
+
+def _pixels(envs: VecEnv, size: int) -> torch.Tensor:
+    """Random observations [size, *obs_shape]: what they show does not change the work."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (size, *envs.obs_shape)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+class _Stopwatch(NoView):
+    """Follows a run and notes when each update had ended and what its parts had taken."""
+
+    def __init__(self) -> None:
+        self.ended_s: list[float] = []
+        self.parts: list[dict[str, float]] = []
+
+    def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
+        self.ended_s.append(time.perf_counter())
+        self.parts.append(dict(seconds))
+
+
+def _whole_loop(config: Config, updates: int) -> dict[str, Any]:
+    """Speed of `train`, logs included, over `updates` after the warm-up, and its parts."""
+    steps = (WARM_UP_UPDATES + updates) * config.batch_size
+    config = dataclasses.replace(config, total_timesteps=steps)
+    watch = _Stopwatch()
+    with tempfile.TemporaryDirectory() as place:
+        summary = train(config, Path(place) / "run", view=watch)
+    if summary.signal_number is not None:
+        raise KeyboardInterrupt
+    ended_s = watch.ended_s[WARM_UP_UPDATES - 1 :]
+    update_s = [after - before for before, after in itertools.pairwise(ended_s)]
+    before, after = watch.parts[WARM_UP_UPDATES - 1], watch.parts[-1]
+    return {
+        "loop_sps": config.batch_size / statistics.median(update_s),
+        "loop_sps_min": config.batch_size / max(update_s),
+        "loop_sps_max": config.batch_size / min(update_s),
+        "loop_updates": len(update_s),
+        "loop_update_s": update_s,
+        "time_shares": shares({name: after[name] - before[name] for name in after}),
+    }
+
+
+def _gemm_flops(kind: torch.dtype, device: str, budget_s: float) -> float:
+    """The most FLOP/s that multiplying square matrices of one type reached."""
+    best = 0.0
+    sides = GEMM_SIDES[device]
+    for side in sides:
+        left, right, out = (torch.randn(side, side, device=device).to(kind) for _ in range(3))
+        times: list[float] = []
+        while sum(times) < budget_s / len(sides) or len(times) < 2:
+            start = time.perf_counter()
+            torch.mm(left, right, out=out)
+            _wait(device)
+            times.append(time.perf_counter() - start)
+        best = max(best, 2 * side**3 / min(times))
+    return best
+
+
+def _per_second(work: Callable[[], int], budget_s: float, device: str) -> float:
+    """Units of work done a second, on average; `work` does some and returns how many."""
+    _spend(work, WARM_UP_SHARE * budget_s, device)
+    done, spent_s = _spend(work, (1 - WARM_UP_SHARE) * budget_s, device)
+    return done / spent_s
+
+
+def _spend(work: Callable[[], int], budget_s: float, device: str) -> tuple[int, float]:
+    """Work for a time, at least once: units done and seconds taken."""
+    done, spent_s, start = 0, 0.0, time.perf_counter()
+    while spent_s < budget_s or not done:
+        done += work()
+        _wait(device)
+        spent_s = time.perf_counter() - start
+    return done, spent_s
+
+
+def _wait(device: str) -> None:
+    """A GPU works on after a call has returned."""
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,49 @@
+"""Shared by the tests: tiny runs of the real thing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppo37 import Config, train
+
+TINY: dict[str, Any] = {
+    "game": "catch",
+    "seed": 3,
+    "total_timesteps": 6 * 64,
+    "num_envs": 4,
+    "num_steps": 16,
+    "num_minibatches": 2,
+    "update_epochs": 2,
+    "network": "nature_half",
+    "device": "cpu",
+    "precision": "fp32",
+}
+"""Six updates of catch, in about a second."""
+
+
+def tiny(**changes: Any) -> Config:
+    return Config(**{**TINY, **changes})
+
+
+def log_without_clock(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, without what the wall clock decides."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run of catch; tests only read it."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    train(tiny(), path, checkpoint_every=2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def breakout_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few updates of a real game; tests only read it."""
+    path = tmp_path_factory.mktemp("breakout") / "run"
+    train(tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96), path)
+    return path

@@ -1,0 +1,203 @@
+"""Checkpoints are complete or absent, and damage is never taken for an agent."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+
+from ppo37 import evaluate, load_agent, resume, train
+from ppo37.errors import RunError, UsageError
+from ppo37.run import checkpoint, directory, files
+from ppo37.run.checkpoint import Damaged
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be mistreated."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def _small(path: Path) -> Path:
+    tensors = {"a": torch.arange(5.0), "b": torch.ones(2, 3)}
+    return checkpoint.save(path, tensors, {"a/step": torch.tensor(3.0)}, {"update": 7})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved = checkpoint.load(_small(tmp_path / "00000007"))
+    assert saved.state == {"update": 7}
+    assert torch.equal(saved.model["a"], torch.arange(5.0))
+    assert torch.equal(saved.optimizer["a/step"], torch.tensor(3.0))
+
+
+def test_nothing_in_a_checkpoint_can_be_executed(finished_run: Path) -> None:
+    for folder in checkpoint.numbered(finished_run / "checkpoints"):
+        assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> None:
+    folder = _small(tmp_path / "00000007")
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for position in range(len(content)):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << (position % 8)
+            path.write_bytes(flipped)
+            if path.name == checkpoint.MANIFEST and _same_json(flipped, content):
+                continue
+            with pytest.raises(Damaged):
+                checkpoint.load(folder)
+        for length in range(0, len(content), 7):
+            path.write_bytes(content[:length])
+            with pytest.raises(Damaged):
+                checkpoint.load(folder)
+        path.write_bytes(content)
+    checkpoint.load(folder)
+
+
+def _same_json(a: bytes | bytearray, b: bytes) -> bool:
+    """A flip that turns one blank into another changes nothing that the manifest says."""
+    try:
+        return bool(json.loads(a) == json.loads(b))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "state.json", "manifest.json"])
+def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
+    folder = _small(tmp_path / "00000007")
+    (folder / missing).unlink()
+    with pytest.raises(Damaged, match=missing):
+        checkpoint.load(folder)
+
+
+def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path: Path) -> None:
+    folder = _small(tmp_path / "00000007")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["../../elsewhere"] = manifest["files"]["model.safetensors"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Damaged):
+        checkpoint.load(folder)
+
+
+def test_the_newest_valid_checkpoint_is_taken_and_damage_is_told(run: Path) -> None:
+    newest = checkpoint.numbered(run / "checkpoints")[0]
+    path = newest / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    heard: list[str] = []
+    assert load_agent(run, warn=heard.append).state["update"] == 4
+    assert len(heard) == 1
+    assert newest.name in heard[0]
+    assert resume(run).agent_steps == 384
+    assert load_agent(run).state["update"] == 6
+
+
+def test_a_run_with_nothing_valid_is_refused_not_restarted(run: Path) -> None:
+    for folder in checkpoint.numbered(run / "checkpoints"):
+        (folder / "state.json").write_text("{}")
+    with pytest.raises(Damaged, match="no valid checkpoint"):
+        resume(run)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(run: Path) -> None:
+    for folder in checkpoint.numbered(run / "checkpoints"):
+        shutil.rmtree(folder)
+    assert resume(run).agent_steps == 384
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    folder = _small(tmp_path / "00000007")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(Damaged, match="format 99"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"game": "pong"}, "game"), ({"network": "nature"}, "network"), ({"actions": 1}, "actions")],
+)
+def test_a_checkpoint_of_something_else_is_refused(
+    change: dict[str, object], named: str, run: Path
+) -> None:
+    for folder in checkpoint.numbered(run / "checkpoints"):
+        saved = checkpoint.load(folder)
+        state = {**saved.state, "config": {**saved.state["config"], **change}}
+        if named == "actions":
+            state = {**saved.state, "action_names": ["UP", "DOWN", "FIRE"]}
+        checkpoint.save(folder, saved.model, saved.optimizer, state)
+    with pytest.raises(UsageError, match=f"another {named}"):
+        resume(run)
+
+
+def test_weights_of_another_shape_are_refused(run: Path) -> None:
+    folder = checkpoint.numbered(run / "checkpoints")[0]
+    saved = checkpoint.load(folder)
+    model = {**saved.model, "value_head.weight": torch.zeros(1, 7)}
+    checkpoint.save(folder, model, saved.optimizer, saved.state)
+    with pytest.raises(UsageError, match="value_head"):
+        load_agent(folder)
+
+
+def test_a_published_agent_plays_and_does_not_resume(run: Path, tmp_path: Path) -> None:
+    saved = checkpoint.load_newest(run / "checkpoints")[0]
+    agent = checkpoint.export(saved, tmp_path / "agent")
+    assert {path.name for path in agent.iterdir()} == {
+        "model.safetensors", "state.json", "manifest.json",
+    }  # fmt: skip
+    assert evaluate(agent, episodes=3).scores == evaluate(run, episodes=3).scores
+    with pytest.raises(UsageError, match="not a run directory"):
+        resume(agent)
+    with pytest.raises(UsageError, match="exists already"):
+        checkpoint.export(saved, tmp_path / "agent")
+
+
+def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    genuine = files.write_synced
+
+    def full(path: Path, content: bytes) -> None:
+        if "00000004" in str(path) and path.name == "optimizer.safetensors":
+            path.write_bytes(content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        genuine(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_synced", full)
+    with pytest.raises(RunError, match="No space left"):
+        train(tiny(), run, checkpoint_every=2)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["00000002"]
+    monkeypatch.undo()
+    assert resume(run).agent_steps == 384
+
+
+def test_free_space_is_asked_for_before_a_run_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UsageError, match="no space left"):
+        train(tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_use_is_left_alone(run: Path) -> None:
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    with directory.lock(run), pytest.raises(UsageError, match="in use"):
+        resume(run)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+
+
+def test_a_torn_last_line_of_the_log_is_cut_off(run: Path) -> None:
+    log = run / "metrics.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"update": 7, "agent')
+    assert len(directory.read_metrics(run)) == 6
+    resume(run)
+    assert log.read_text() == whole

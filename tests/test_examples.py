@@ -1,0 +1,21 @@
+"""The example of an environment of one's own does what the README says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_dodge_learns(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
+    short = _survived([*command[:-1], str(tmp_path / "short"), "--total-timesteps", "1024"])
+    assert _survived(command) > 4 * short
+
+
+def _survived(command: list[str]) -> float:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    found = re.search(r"steps survived: ([\d.]+) of", done.stdout)
+    assert found, done.stdout
+    return float(found[1])

@@ -1,0 +1,159 @@
+"""The house keeps its own rules: import layers, sizes, and equations that agree with the docs."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "ppo37"
+MODULES = sorted(SOURCE.rglob("*.py"))
+EQUATIONS = {
+    "E1": "losses.probability_ratio",
+    "E2": "losses.policy_loss",
+    "E3": "losses.value_loss",
+    "E4": "distributions.Categorical.entropy",
+    "E5": "losses.ppo_loss",
+    "E6": "advantages.gae",
+    "E7": "advantages.gae",
+    "E8": "advantages.value_targets",
+    "E9": "schedules.linear",
+}
+DETAILS = [f"D{n:02d}" for n in (*range(1, 13), *range(14, 23))]
+"""The core and Atari details; D13 is about vectors, not pixels."""
+
+
+def _imports(path: Path) -> set[str]:
+    """What a module imports, as dotted names; relative ones from the package's root."""
+    package = ["ppo37", *path.relative_to(SOURCE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {prefix, *(f"{prefix}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {
+        name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    }
+
+
+def _importers(of: str) -> set[str]:
+    inside = {of, *(of.replace("/", "."),)}
+    return {
+        str(path.relative_to(SOURCE))
+        for path in MODULES
+        if any(name == f"ppo37.{i}" or name.startswith(f"ppo37.{i}.")
+               for i in inside for name in _imports(path))
+    }  # fmt: skip
+
+
+def test_the_algorithm_imports_torch_and_nothing_of_ours() -> None:
+    allowed = re.compile(r"(torch|typing|collections\.abc|ppo37\.algorithm)(\.|$)")
+    for path in (SOURCE / "algorithm").glob("*.py"):
+        strangers = {name for name in _imports(path) if not allowed.match(name)}
+        assert not strangers, f"{path.name} imports {strangers}"
+
+
+def test_layers() -> None:
+    assert _importers("train") <= {"cli.py", "__init__.py"}
+    users = {"train.py", "evaluate.py", "record.py", "bench.py", "doctor.py", "cli.py"}
+    outside = {name for name in _importers("runtime") if not name.startswith("runtime/")}
+    assert outside <= users
+    assert "cli.py" not in {n for path in MODULES for n in _importers("cli") if path.name == "cli"}
+    for path in (SOURCE / "envs").glob("*.py"):
+        assert not {n for n in _imports(path) if re.match(r"ppo37\.(run|runtime|model)", n)}
+
+
+def test_optional_and_heavy_libraries_are_imported_on_use() -> None:
+    lazy = {"matplotlib", "PIL", "imageio_ffmpeg", "tensorboard", "stable_baselines3"}
+    for path in MODULES:
+        assert not lazy & _top_level_imports(path), path
+    for path in (SOURCE / "cli.py", SOURCE / "__init__.py", SOURCE / "config.py"):
+        assert "torch" not in _top_level_imports(path), path
+
+
+def test_sizes() -> None:
+    total = 0
+    for path in (SOURCE / "algorithm").glob("*.py"):
+        lines = path.read_text().splitlines()
+        total += len(lines)
+        assert len(lines) <= 200, path
+    assert total <= 600, "the algorithm is to be read in one sitting"
+
+
+def _nesting(node: ast.AST, depth: int = 0) -> int:
+    """Depth of blocks inside a function."""
+    blocks = (ast.For, ast.While, ast.If, ast.With, ast.Try)
+    deepest = depth
+    for child in ast.iter_child_nodes(node):
+        chained = isinstance(node, ast.If) and isinstance(child, ast.If) and child in node.orelse
+        inner = depth + (isinstance(child, blocks) and not chained)
+        deepest = max(deepest, _nesting(child, inner))
+    return deepest
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nesting(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert _nesting(node) <= 3, f"{path.name}, {node.name}"
+
+
+def _docstring(dotted: str) -> str:
+    module, *names = dotted.split(".")
+    node: ast.AST = ast.parse((SOURCE / "algorithm" / f"{module}.py").read_text())
+    for name in names:
+        node = next(n for n in ast.iter_child_nodes(node) if getattr(n, "name", None) == name)
+    return ast.get_docstring(node) or ""  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tag", EQUATIONS)
+def test_equations_stand_in_docstring_and_readme(tag: str) -> None:
+    function = EQUATIONS[tag]
+    assert re.search(rf"\b{tag}: ", _docstring(function)), f"{function} does not state {tag}"
+    everywhere = [
+        path for path in MODULES if re.search(rf"^\s*\"*{tag}: ", path.read_text(), re.MULTILINE)
+    ]
+    assert len(everywhere) == 1, f"{tag} is stated in {everywhere}"
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| {tag} " in line)
+    assert f"`{function}`" in row
+
+
+def _formula(text: str) -> str:
+    """An equation without its layout, so that docstring and README can be compared."""
+    return re.sub(r"[\s`\\|]+", "", text)
+
+
+@pytest.mark.parametrize("tag", EQUATIONS)
+def test_the_readme_gives_the_equation_of_the_docstring(tag: str) -> None:
+    docstring = _docstring(EQUATIONS[tag])
+    tail = docstring[docstring.index(f"{tag}: ") :]
+    stated = {_formula(f) for f in re.findall(r"[A-Za-z_]\w*(?:\([^()]*\))? = [^,.\n]+", tail)}
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| {tag} " in line)
+    assert any(formula in _formula(row) for formula in stated), (stated, row)
+
+
+@pytest.mark.parametrize("detail", DETAILS)
+def test_every_detail_is_marked_where_it_happens(detail: str) -> None:
+    marked = [
+        f"{path.name}:{number}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(rf"\S.*# .*\b{detail}\b", line)
+    ]
+    assert marked, f"{detail} is marked nowhere"

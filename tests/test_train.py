@@ -1,0 +1,199 @@
+"""The loop: repeatable, resumable, stoppable, and it learns exactly when it should."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, log_without_clock, tiny
+
+from ppo37 import Config, evaluate, load_agent, resume, train
+from ppo37.envs.catch import MAX_BALLS
+from ppo37.run import checkpoint
+from ppo37.run.checkpoint import load_newest
+
+LEARNING = Config(
+    game="catch",
+    total_timesteps=40_000,
+    num_envs=32,
+    num_steps=32,
+    learning_rate=2e-3,
+    clip_coef=0.2,
+    network="nature_half",
+    precision="fp32",
+)
+RANDOM_PLAY = 1.2
+"""Mean score of uniformly random actions on catch, 1 + 1/6 + 1/36 + ..., as a paddle at a random
+place catches about one ball in six."""
+
+
+def _model(run: Path) -> dict[str, torch.Tensor]:
+    return load_newest(run / "checkpoints")[0].model
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "again", checkpoint_every=5)
+    train(tiny(seed=4), tmp_path / "other")
+    assert log_without_clock(tmp_path / "again") == log_without_clock(finished_run)
+    assert _equal(_model(tmp_path / "again"), _model(finished_run))
+    assert not _equal(_model(tmp_path / "other"), _model(finished_run))
+
+
+def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) -> None:
+    config = tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96)
+    train(config, tmp_path / "again")
+    assert log_without_clock(tmp_path / "again") == log_without_clock(breakout_run)
+    assert _equal(_model(tmp_path / "again"), _model(breakout_run))
+
+
+def test_run_directory_is_complete(finished_run: Path) -> None:
+    config = json.loads((finished_run / "config.json").read_text())["config"]
+    assert config == dataclasses.asdict(tiny())
+    log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]
+    assert all(line["frames"] == 4 * line["agent_steps"] for line in log)
+    names = ("policy_loss", "value_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac")
+    for line in log:
+        assert {f"losses/{name}" for name in (*names, "explained_variance")} <= line.keys()
+        assert {"charts/SPS", "charts/learning_rate", "charts/episodic_return"} <= line.keys()
+        assert all(set(game) == {"env", "return", "length"} for game in line["episodes"])
+    rates = [line["charts/learning_rate"] for line in log]
+    assert rates == pytest.approx([2.5e-4 * (1 - k / 6) for k in range(6)])
+    assert list(finished_run.glob("events.out.tfevents.*"))
+    assert json.loads((finished_run / "summary.json").read_text())["finished"]
+    kept = checkpoint.numbered(finished_run / "checkpoints")
+    assert [path.name for path in kept] == ["00000006", "00000004", "00000002"]
+
+
+def test_tensorboard_has_the_names_everybody_reads(finished_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished_run))
+    events.Reload()
+    log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
+    returns = [game["return"] for line in log for game in line["episodes"]]
+    assert [event.value for event in events.Scalars("charts/episodic_return")] == returns
+    losses = [line["losses/value_loss"] for line in log]
+    assert [e.value for e in events.Scalars("losses/value_loss")] == pytest.approx(losses)
+    assert [e.step for e in events.Scalars("charts/SPS")] == [64 * k for k in range(1, 7)]
+
+
+def test_resume_continues_counters_weights_and_schedule(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(), run, checkpoint_every=2)
+    middle = checkpoint.load(run / "checkpoints" / "00000002")
+    summary = resume(run / "checkpoints" / "00000002")
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert log[2]["charts/learning_rate"] == pytest.approx(2.5e-4 * (1 - 2 / 6))
+    assert log[2]["wall_s"] > middle.state["wall_s"]
+    assert summary.agent_steps == 384
+    assert summary.games > middle.state["games"]
+    final = load_newest(run / "checkpoints")[0]
+    steps = [int(t) for name, t in final.optimizer.items() if name.endswith("/step")]
+    assert steps == [6 * 2 * 2] * len(steps)
+
+
+def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
+    from ppo37.envs import env_factory
+
+    loop = sys.modules["ppo37.train"]
+    config = tiny()
+    envs = env_factory("catch")(4, 3)
+    agent = loop.make_agent(config, envs.obs_shape, len(envs.action_names))
+    optimizer = loop.make_optimizer(agent, config.learning_rate, config.adam_eps)
+    state = loop.State(agent, optimizer)
+    saved = load_newest(finished_run / "checkpoints")[0]
+    loop.restore(state, saved, config, envs)
+    assert _equal(agent.state_dict(), saved.model)
+    names = (name for name, _ in agent.named_parameters())
+    assert _equal(checkpoint.tensors_of_optimizer(optimizer, names), saved.optimizer)
+    assert state.update == 6
+    assert [list(game) for game in state.recent] == saved.state["recent"]
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(), run)
+    before = _model(run), log_without_clock(run)
+    resume(run)
+    assert _equal(_model(run), before[0])
+    assert log_without_clock(run) == before[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
+               "--total-timesteps", "1000000", "--precision", "fp32",
+               "--out", str(run), *options]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline, "training did not start"
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.send_signal(number)  # a second one harms nothing
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert load_agent(run).state["update"] == done
+    assert len(evaluate(run, episodes=2).scores) == 2
+    assert not json.loads((run / "summary.json").read_text())["finished"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    from ppo37.errors import RunError
+
+    with pytest.raises(RunError, match="update"):
+        train(tiny(learning_rate=1e30, adam_eps=1e-30, max_grad_norm=1e30), tmp_path / "run")
+    assert checkpoint.numbered(tmp_path / "run" / "checkpoints") == []
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_catch_is_learned(seed: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(LEARNING, seed=seed)
+    train(config, tmp_path / "run")
+    assert evaluate(tmp_path / "run", episodes=64).mean >= 0.95 * MAX_BALLS
+
+
+@pytest.mark.parametrize("fault", ["the advantage's sign", "the ends of episodes"])
+def test_catch_is_not_learned_with(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The game can tell a right algorithm from a wrong one; otherwise learning proves nothing."""
+    from ppo37.algorithm import update
+
+    right = update.gae
+
+    def wrong(rewards, values, dones, gamma, gae_lambda):  # type: ignore[no-untyped-def]
+        if fault == "the ends of episodes":
+            return right(rewards, values, torch.zeros_like(dones), gamma, gae_lambda)
+        return -right(rewards, values, dones, gamma, gae_lambda)
+
+    monkeypatch.setattr(update, "gae", wrong)
+    train(LEARNING, tmp_path / "run")
+    assert evaluate(tmp_path / "run", episodes=64).mean < 3 * RANDOM_PLAY
+
+
+def test_threads_are_not_left_behind(tmp_path: Path) -> None:
+    before = threading.active_count()
+    train(tiny(game="pong", num_envs=2, num_steps=16, total_timesteps=32), tmp_path / "run")
+    assert threading.active_count() == before
+    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert names == ["00000001"]
