@@ -6,6 +6,7 @@ four frames of the game. A FLOP is one multiplication or one addition.
 
 import dataclasses
 import itertools
+import math
 import resource
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from .algorithm.update import Batch, make_optimizer
 from .config import Config, from_preset
 from .envs import VecEnv, env_factory
 from .envs.games import resolve_game, title
+from .errors import UsageError
 from .model import Agent
 from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
@@ -64,6 +66,8 @@ def bench(
     The whole loop is `train` itself, in a temporary run directory. Other work on the machine
     makes every figure too low. UsageError for a game, preset or device that there is not.
     """
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
     started = time.perf_counter()
     config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
     torch.set_num_threads(usable_cores())

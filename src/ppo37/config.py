@@ -106,7 +106,11 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     # openai/baselines ppo2 and CleanRL ppo_atari: what is compared with published scores.
     "classic": {},
-    "fast_cpu": {},
+    # Found by experiment on two cores (docs/LOG.md): half the network, many small steps.
+    "fast_cpu": {
+        "total_timesteps": 500_000, "network": "nature_half", "num_minibatches": 16,
+        "learning_rate": 1e-3, "clip_vloss": False, "vf_coef": 1.0,
+    },
     # Not measured: no run on a GPU stands behind these values yet.
     "fast_cuda": {
         "total_timesteps": 5_000_000, "num_envs": 64, "num_minibatches": 8,

@@ -1,11 +1,13 @@
 """Playing whole games with a trained agent, and the scores it gets."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from . import randomness
 from .config import Config, from_dict
@@ -110,28 +112,30 @@ def _play(
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     act = make_act(agent)
     device = next(agent.parameters()).device
-    played = np.zeros_like(wanted)
-    games: list[tuple[int, Episode]] = []
+    games: list[list[Episode]] = [[] for _ in wanted]
     obs = envs.reset()
-    step_count = 0
     with acting(agent):
-        while (played < wanted).any():
-            row = step_count % BLOCK_STEPS
-            if row == 0:
-                draws = randomness.noise(seed, step_count // BLOCK_STEPS, BLOCK_STEPS,
-                                         len(wanted), stream=randomness.EVALUATION)  # fmt: skip
-                uniforms = torch.from_numpy(draws).to(device)
-            actions, _, _ = act(torch.from_numpy(obs).to(device), uniforms[row])
+        for uniforms in evaluation_noise(seed, len(wanted)):
+            drawn = torch.from_numpy(uniforms).to(device)
+            actions, _, _ = act(torch.from_numpy(obs).to(device), drawn)
             step = envs.step(actions.cpu().numpy())
             obs = step.obs
-            step_count += 1
             for episode in step.episodes:
-                if played[episode.env] < wanted[episode.env]:
-                    games.append((int(played[episode.env]), episode))
-                    played[episode.env] += 1
+                games[episode.env].append(episode)
+            played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
             if progress is not None and step.episodes:
-                progress(int(played.sum()), int(wanted.sum()))
-    return [episode for _, episode in sorted(games, key=lambda game: (game[0], game[1].env))]
+                progress(played, int(wanted.sum()))
+            if played == wanted.sum():
+                break
+    firsts = [g[:n] for g, n in zip(games, wanted, strict=True)]
+    return [g[k] for k in range(max(wanted)) for g in firsts if k < len(g)]
+
+
+def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:
+    """Uniforms [num_envs] for the actions of step 0, 1, 2, ... without end."""
+    for block in itertools.count():
+        yield from randomness.noise(seed, block, BLOCK_STEPS, num_envs,
+                                    stream=randomness.EVALUATION)  # fmt: skip
 
 
 def _games_seed(seed: int) -> int:

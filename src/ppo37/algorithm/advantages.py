@@ -24,9 +24,9 @@ def gae(rewards: Tensor, values: Tensor, dones: Tensor, gamma: float, gae_lambda
     """Advantages [T, N] of a rollout.
 
     E6: delta_t = r_t + gamma * (1 - done_t) * V(s_{t+1}) - V(s_t)
-    E7: A_t = delta_t + gamma * lambda * (1 - done_t) * A_{t+1},   A_T = 0
+    E7: A_t = delta_t + gamma * lambda * (1 - done_t) * A_{t+1}
 
-    rewards, dones: [T, N]; values: [T+1, N]; all of one floating type.
+    with A_T = 0.  rewards, dones: [T, N]; values: [T+1, N]; all of one floating type.
     Source: Schulman et al. 2016, equation (16), computed backwards.
     """
     alive = 1.0 - dones
@@ -40,5 +40,8 @@ def gae(rewards: Tensor, values: Tensor, dones: Tensor, gamma: float, gae_lambda
 
 
 def value_targets(advantages: Tensor, values: Tensor) -> Tensor:
-    """E8: R_t = A_t + V(s_t), the TD(lambda) return [T, N]; `values` is [T+1, N]."""
+    """TD(lambda) returns [T, N], what the values are trained on; `values` is [T+1, N].
+
+    E8: R_t = A_t + V(s_t)
+    """
     return advantages + values[:-1]

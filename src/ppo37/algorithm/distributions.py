@@ -20,7 +20,10 @@ class Categorical(NamedTuple):
         return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """E4: H = -sum_a pi(a|s) log pi(a|s), in nats, [B]."""
+        """How undecided the policy is, in nats, [B].
+
+        E4: H = -sum_a pi(a|s) log pi(a|s)
+        """
         log_probs = torch.log_softmax(self.logits, dim=-1)
         return -(log_probs.exp() * log_probs).sum(-1)
 

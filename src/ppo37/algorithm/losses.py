@@ -43,14 +43,18 @@ def normalize_advantages(advantages: Tensor) -> Tensor:
 
 
 def probability_ratio(new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
-    """E1: rho = pi_new(a|s) / pi_old(a|s) = exp(log pi_new - log pi_old), [M]."""
+    """How much likelier the taken actions became under the new policy, [M].
+
+    E1: rho = pi_new(a|s) / pi_old(a|s) = exp(log pi_new - log pi_old)
+    """
     return (new_log_probs - old_log_probs).exp()
 
 
 def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
-    """E2: L_pi = -mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A)).
+    """The clipped objective, as a loss to minimise.
 
-    Source: Schulman et al. 2017, equation (7), as a loss to minimise.
+    E2: L_pi = -mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A))
+    Source: Schulman et al. 2017, equation (7).
     """
     clipped_ratio = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)  # D08
     return -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
@@ -59,8 +63,9 @@ def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
 def value_loss(
     new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: Tensor, clip: bool
 ) -> Tensor:
-    """E3: L_V = 1/2 mean(max((V - R)^2, (V_clip - R)^2)).
+    """The regression of values on their targets.
 
+    E3: L_V = 1/2 mean(max((V - R)^2, (V_clip - R)^2))
     V_clip = V_old + clip(V - V_old, -eps, +eps) with the eps of the policy. With `clip=False`
     it is 1/2 mean((V - R)^2). Source: openai/baselines ppo2/model.py.
     """
@@ -81,9 +86,9 @@ def ppo_loss(
     targets: Tensor,
     coefficients: Coefficients,
 ) -> LossTerms:
-    """E5: L = L_pi - c_ent * mean(H) + c_v * L_V, every input [M].
+    """One loss, for one optimizer, trains policy and value together; every input is [M].
 
-    One loss and one optimizer train policy and value together.
+    E5: L = L_pi - c_ent * mean(H) + c_v * L_V
     KL estimates: `old_approx_kl` = mean(-log rho) and `approx_kl` = mean(rho - 1 - log rho),
     k1 and k3 of http://joschu.net/blog/kl-approx.html.
     """

@@ -2,9 +2,9 @@
 
 
 def linear(initial: float, update: int, num_updates: int) -> float:
-    """E9: anneal `initial` linearly towards zero.
+    """Anneal `initial` linearly towards zero, for updates k = 0 .. K-1.
 
-    x_k = x_0 * (1 - k / K)   for k = 0 .. K-1
+    E9: x_k = x_0 * (1 - k / K)
 
     The first update uses `initial` itself and the last `initial / K`; zero is never reached.
     A pure function of the index, so that a resumed run cannot continue with a stale value.

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 WINDOW_GAMES = 100
 GRID_POINTS = 400
-DOTS, MEANS, BAND = "games", "means", "band"
+DOTS, MEANS, BAND, DASHED = "games", "means", "band", "published"
 """The ids that the parts of a drawing carry, for whoever looks into the figure."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -67,9 +68,10 @@ class History(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One curve to draw: a run, or all seeds of one setting."""
+    """One curve to draw: a run, or the seeds of one setting averaged (`averaged`)."""
 
     histories: list[History]
+    averaged: bool
     label: str
     colour: str
     dashes: Any
@@ -101,16 +103,17 @@ def plot(
     if path.suffix.lower() != ".png":
         raise UsageError(f"cannot plot to {path}: the name must end in .png")
     drawing = figure([read_history(run) for run in paths], group=group)
-    if out is None:
-        _make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        if out is None:
+            path.parent.mkdir(exist_ok=True)
         drawing.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -175,7 +178,7 @@ def arrange(histories: list[History], group: bool) -> list[Line]:
     lines = []
     for label, some in zip(labels, members, strict=True):
         turn, colour = divmod(styles[label], len(COLOURS))
-        lines.append(Line(some, label, COLOURS[colour], DASHES[turn % len(DASHES)]))
+        lines.append(Line(some, group, label, COLOURS[colour], DASHES[turn % len(DASHES)]))
     return lines
 
 
@@ -198,7 +201,7 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: boo
     left, right = panels
     for panel, axis in ((left, AXES[0]), (right, AXES[1])):
         for line in lines:
-            _draw_line(panel, line, axis)
+            _draw_line(panel, line, axis, dot_alpha=0.22 if len(lines) == 1 else 0.12)
         panel.set_xlabel(axis.label)
         panel.set_xlim(left=0)
     left.set_ylabel("raw score of a whole game")
@@ -209,9 +212,9 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: boo
     _draw_published(left, right, game, sticky)
 
 
-def _draw_line(panel: "Axes", line: Line, axis: Axis) -> None:
+def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
     style = {"color": line.colour, "linestyle": line.dashes, "linewidth": 2.2, "gid": MEANS}
-    if len(line.histories) > 1:
+    if line.averaged:
         grid, means = over_seeds(line.histories, axis.column)
         x = grid / axis.unit
         panel.fill_between(x, means.min(axis=0), means.max(axis=0), color=line.colour, alpha=0.18,
@@ -220,7 +223,7 @@ def _draw_line(panel: "Axes", line: Line, axis: Axis) -> None:
         return
     history = line.histories[0]
     x = getattr(history, axis.column) / axis.unit
-    panel.plot(x, history.scores, linestyle="none", marker="o", markersize=3.2, alpha=0.22,
+    panel.plot(x, history.scores, linestyle="none", marker="o", markersize=3.2, alpha=dot_alpha,
                color=line.colour, markeredgewidth=0, gid=DOTS)  # fmt: skip
     panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
 
@@ -238,12 +241,18 @@ def _draw_published(left: "Axes", right: "Axes", game: str, sticky: bool) -> Non
     )  # fmt: skip
     for score, _ in scores:
         for panel in (left, right):
-            panel.axhline(score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5)
+            panel.axhline(score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5,
+                          gid=DASHED)  # fmt: skip
     bottom, top = left.get_ylim()
-    named = [(score, f"{name} {score:g}".replace("-", "\N{MINUS SIGN}")) for score, name in scores]
+    named = [(score, f"{name} {_number(score)}") for score, name in scores]
     for height, text in _merged(named, NEAR * (top - bottom)):
         right.text(1.015, height, text, transform=right.get_yaxis_transform(), va="center",
                    color=FAINT_INK, fontsize=9.5)  # fmt: skip
+
+
+def _number(score: float) -> str:
+    """`1,234.5`, `\N{MINUS SIGN}3`: with the sign that the axis has."""
+    return f"{score:,.1f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
 
 
 def _merged(labels: list[tuple[float, str]], distance: float) -> list[tuple[float, str]]:
@@ -262,17 +271,16 @@ def _merged(labels: list[tuple[float, str]], distance: float) -> list[tuple[floa
 
 def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
     """Say above the panels what is drawn, and below them which line is which."""
-    banded = any(len(line.histories) > 1 for line in lines)
-    dotted = any(len(line.histories) == 1 for line in lines)
-    what = [f"lines: mean of the last {WINDOW_GAMES} games" + (" of each seed" if group else "")]
-    if banded:
-        what.append("band: lowest to highest seed")
-    if dotted:
-        what.insert(0, "dots: single games")
-    drawing.suptitle(
-        f"Scores of whole games during training   ({', '.join(what)})",
-        x=0.01, ha="left", fontsize=11, color=FAINT_INK,
-    )  # fmt: skip
+    what = f"dots: single games; lines: mean of the last {WINDOW_GAMES}"
+    if group:
+        what = (
+            f"lines: mean over seeds of the mean of the last {WINDOW_GAMES} games; "
+            "bands: lowest to highest seed"
+        )
+    text = f"Scores of whole games during training.  {what.capitalize()}"
+    if any(drawn.get_gid() == DASHED for panel in drawing.axes for drawn in panel.lines):
+        text += "\nDashed: published scores, those of PPO after 40 million frames"
+    drawing.suptitle(text, x=0.01, ha="left", fontsize=11, color=FAINT_INK)
     if len(lines) == 1:
         return
     handles: dict[str, Any] = {}
@@ -280,7 +288,7 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     drawing.legend(handles.values(), handles.keys(), loc="outside lower left",
-                   ncols=min(len(handles), 4))  # fmt: skip
+                   ncols=len(handles) if len(handles) <= 4 else 3)  # fmt: skip
 
 
 def _labels(members: list[list[History]], group: bool) -> list[str]:
@@ -310,7 +318,8 @@ def _told_apart(labels: list[str], configs: list[Config], values: list[str]) -> 
 def _seeds(histories: list[History], group: bool) -> str:
     if not group:
         return f"seed {histories[0].config.seed}"
-    return "1 seed" if len(histories) == 1 else f"{len(histories)} seeds"
+    count = len({history.config.seed for history in histories})
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _last_of_each(
@@ -319,13 +328,6 @@ def _last_of_each(
     """Of points [G] with rising x, the last at each x: games of one update end together."""
     last = np.append(x[1:] > x[:-1], True)
     return x[last], y[last]
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def _import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:

@@ -1,0 +1,214 @@
+"""The command line: one clear line for every mistake, and a README whose commands work."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny
+
+from ppo37 import train
+from ppo37.cli import build_parser, main
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(exit_.value.code or 0), out, err
+
+
+MISTAKES = [
+    (("train", "pomg"), "did you mean pong"),
+    (("train", "combat"), "no single-player mode"),
+    (("train",), "required: GAME"),
+    (("trian", "pong"), "invalid choice"),
+    (("train", "pong", "--preset", "slow"), "invalid choice: 'slow'"),
+    (("train", "pong", "--clip-coeff", "1"), "did you mean --clip-coef"),
+    (("train", "pong", "--num-envs", "0"), "num_envs must be at least 1"),
+    (("train", "pong", "--num-envs", "many"), "invalid int value"),
+    (("train", "pong", "--gamma", "1.5"), "gamma must be at most 1"),
+    (("train", "pong", "--learning-rate", "nan"), "learning_rate must be a finite number"),
+    (("train", "pong", "--learning-rate=-1"), "learning_rate must be more than 0"),
+    (("train", "pong", "--num-envs", "7", "--num-minibatches", "5"), "does not divide"),
+    (("train", "pong", "--total-timesteps", "10"), "less than one rollout"),
+    (("train", "pong", "--seed", "-1"), "seed must be at least 0"),
+    (("train", "pong", "--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
+    (("train", "pong", "--protocol", "mine"), "invalid choice"),
+    (("train", "pong", "--precision", "fp8"), "invalid choice"),
+    (("eval", "nowhere"), "nowhere does not exist"),
+    (("resume", "nowhere"), "nowhere does not exist"),
+    (("record", "nowhere"), "nowhere does not exist"),
+    (("plot", "nowhere"), "nowhere does not exist"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
+def test_mistakes_get_one_line_and_exit_2(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert expected in err
+    assert len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == [], "a refused command left something behind"
+
+
+def test_mistakes_about_run_directories(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in finished_run.rglob("*"))
+    for words, expected in (
+        (("train", "catch", "--out", str(finished_run)), "holds a run already"),
+        (("train", "catch", "--out", str(ROOT / "src")), "not empty"),
+        (("train", "catch", "--out", "/proc/no"), "cannot write /proc/no"),
+        (("eval", str(tmp_path)), "not a run directory"),
+        (("eval", str(finished_run), "--episodes", "0"), "at least 1"),
+        (("resume", str(ROOT)), "not a run directory"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert expected in err
+    assert sorted(path.name for path in finished_run.rglob("*")) == before
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--debug", "train", "pomg")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_names_of_games(capsys: pytest.CaptureFixture[str]) -> None:
+    from ppo37.envs.games import resolve_game
+
+    for name in ("pong", "Pong", "ALE/Pong-v5", "PongNoFrameskip-v4", "PONG"):
+        assert resolve_game(name) == "pong"
+    assert resolve_game("ALE/SpaceInvaders-v5") == "space_invaders"
+    assert resolve_game("BeamRiderNoFrameskip-v4") == "beam_rider"
+    code, out, _ = run(capsys, "games", "--json")
+    games = {game["name"]: game for game in json.loads(out)["games"]}
+    assert code == 0
+    assert len(games) == 105
+    assert games["breakout"]["cleanrl_ppo_atari"] == 414.66  # CleanRL, ppo_atari benchmark
+    assert games["yars_revenge"]["human"] == 54576.9
+
+
+def test_eval_prints_one_json_object(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "eval", str(finished_run), "--episodes", "5", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert len(result["scores"]) == result["episodes"] == 5
+    assert result["mean"] == pytest.approx(sum(result["scores"]) / 5)
+    assert result["interval"][0] <= result["mean"] <= result["interval"][1]
+
+
+def test_train_and_resume_print_one_json_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--preset", "debug", "--precision", "fp32", "--out", str(tmp_path / "run"), "--json")
+    code, out, err = run(capsys, "train", "catch", *options)
+    assert code == 0, err
+    assert json.loads(out)["agent_steps"] == 256
+    assert "256 agent steps = 1,024 frames" in err
+    code, out, _ = run(capsys, "resume", str(tmp_path / "run"), "--json")
+    assert json.loads(out)["finished"]
+
+
+def test_every_setting_is_an_option() -> None:
+    import dataclasses
+
+    from ppo37 import Config
+
+    options = vars(
+        build_parser().parse_args(
+            ["train", "pong", "--no-anneal-lr", "--target-kl", "none", "--gamma", "0.9"]
+        )
+    )
+    assert options["anneal_lr"] is False
+    assert options["target_kl"] is None
+    assert options["gamma"] == 0.9
+    for field in dataclasses.fields(Config):
+        if field.name in ("game", "preset"):
+            continue
+        build_parser().parse_args(["train", "pong", *_example(field.name, field.default)])
+
+
+def _example(name: str, value: object) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    return [flag] if isinstance(value, bool) else [flag, str(value)]
+
+
+def _readme_commands() -> list[str]:
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_readme_has_commands() -> None:
+    commands = _readme_commands()
+    assert "make train" in commands
+    assert any(line.startswith("ppo37 eval") for line in commands)
+
+
+@pytest.mark.parametrize("line", _readme_commands())
+def test_readme_commands_parse(line: str) -> None:
+    words = shlex.split(line)
+    if words[0] == "ppo37":
+        options = build_parser().parse_args([w.replace("RUN", "runs/x") for w in words[1:]])
+        assert options.command
+    elif words[0] == "make":
+        target = words[1] if len(words) > 1 else "train"
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0].startswith("python"):
+        assert (ROOT / words[1]).is_file() or words[1] == "-m"
+    else:
+        assert words[0] in ("git", "cd", "pip", "tensorboard"), line
+
+
+def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "eval", str(ROOT / "agents" / "pong"), "--episodes", "2", "--json")
+    assert code == 0, err
+    assert json.loads(out)["mean"] >= 10
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ppo37", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("ppo37 ")
+
+
+def test_ctrl_c_before_training_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import ppo37.envs.games
+
+    def interrupted(_: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ppo37.envs.games, "resolve_game", interrupted)
+    code, _, err = run(capsys, "train", "pong")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_an_unexpected_failure_is_one_line_and_exit_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    train(tiny(total_timesteps=64), tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("not json\nnor this\n")
+    code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+    assert code == 1
+    assert "line 1 is damaged" in err
+    assert len(err.splitlines()) == 1
