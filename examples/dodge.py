@@ -54,7 +54,7 @@ class Dodge(VecEnv):
         ]
         final_obs = self.draw()  # before the restart: what a cut-off game last showed
         self.restart(dones)
-        rewards = np.where(hit, 0.0, 1.0).astype(np.float32)
+        rewards = np.where(hit, -1.0, 0.0).astype(np.float32)  # learned from; not the score
         return Step(self.draw(), rewards, dones, truncated, final_obs, episodes)
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Dodge(VecEnv):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on a game of one's own.")
-    parser.add_argument("--total-timesteps", type=int, default=60_000)
+    parser.add_argument("--total-timesteps", type=int, default=200_000)
     parser.add_argument("--out", default="runs/dodge")
     options = parser.parse_args()
     config = Config(
@@ -81,7 +81,8 @@ def main() -> None:
         total_timesteps=options.total_timesteps,
         num_envs=32,
         num_steps=32,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
+        clip_coef=0.2,
         network="nature_half",
         bootstrap_truncated=True,
     )
