@@ -27,12 +27,13 @@ class Dodge(VecEnv):
         self.num_envs = num_envs
         self.first_env = first_env
         # Each environment has randomness of its own, whichever process it runs in.
-        self.rngs = [np.random.default_rng([seed, index, first_env + i]) for i in range(num_envs)]
+        self.seeds = [[seed, index, first_env + i] for i in range(num_envs)]
         self.boards = np.zeros((num_envs, CELLS, CELLS), bool)
         self.places = np.full(num_envs, CELLS // 2)
         self.lengths = np.zeros(num_envs, int)
 
     def reset(self) -> np.ndarray:
+        self.rngs = [np.random.default_rng(seed) for seed in self.seeds]
         self.restart(np.ones(self.num_envs, bool))
         return self.draw()
 

@@ -135,6 +135,24 @@ def test_a_checkpoint_of_something_else_is_refused(
         resume(run)
 
 
+def test_other_versions_are_told(run: Path) -> None:
+    from ppo37.run.view import NoView
+
+    notes: list[str] = []
+
+    class Ear(NoView):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    for folder in checkpoint.numbered(run / "checkpoints"):
+        saved = checkpoint.load(folder)
+        versions = {**saved.state["versions"], "torch": "1.0"}
+        checkpoint.save(folder, saved.model, saved.optimizer, {**saved.state, "versions": versions})
+    resume(run, view=Ear())
+    assert len(notes) == 1
+    assert "torch 1.0" in notes[0]
+
+
 def test_weights_of_another_shape_are_refused(run: Path) -> None:
     folder = checkpoint.numbered(run / "checkpoints")[0]
     saved = checkpoint.load(folder)

@@ -182,6 +182,17 @@ def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(out)["mean"] >= 10
 
 
+def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
+    """`make train` on a small game, with the environment that runs the tests."""
+    command = ["make", "-o", ".venv/.installed", "train", f"BIN={Path(sys.executable).parent}",
+               "GAME=catch", "ARGS=--preset debug", f"RUN={tmp_path / 'run'}"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "30 whole games" in done.stdout
+    assert list((tmp_path / "run" / "videos").glob("*.mp4"))
+    assert (tmp_path / "run" / "plots" / "return.png").is_file()
+
+
 def test_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ppo37", "--version"], capture_output=True, text=True, check=True

@@ -161,7 +161,7 @@ def record(
         stage.envs.close()
     complete = last.ended and len(last.scores) == games
     if not complete and warn is not None:
-        warn(f"the film was cut after {most_seconds:g} s, before the game ended")
+        warn(f"the film was cut after {most_seconds:g} s, before its game ended; max_seconds sets that")
     return Recording(
         path, config.game, protocol, seed, len(last.scores), float(np.mean(last.scores)),
         last.steps, complete, frames, frames / kind.fps, str(trained.path),
@@ -181,6 +181,7 @@ def _stage(game: str, games_seed: int, protocol: str) -> Stage:
 
 
 def _atari_stage(envs: Any) -> Stage:
+    # The score is not in a step: its rewards are clipped, and episodes tell it at the end only.
     return Stage(envs, lambda _: envs.screens[0], lambda: envs._games[0].score, ATARI_SCALE)
 
 
@@ -195,7 +196,7 @@ def _catch_stage(envs: Any) -> Stage:
 
 
 def _play(trained: TrainedAgent, stage: Stage, seed: int) -> Iterator[Moment]:
-    """Play on for ever, as `evaluate` does."""
+    """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     act = make_act(trained.agent)
     device = next(trained.agent.parameters()).device
     names = stage.envs.action_names

@@ -32,6 +32,7 @@ from .runtime.device import (
     usable_cores,
     versions,
 )
+from .runtime.estimate import estimate_s
 from .runtime.executables import Executables, eager
 from .runtime.precision import choose_precision
 
@@ -91,7 +92,7 @@ def train(
         }
         lock = directory.create(path, document, _checkpoints_bytes(agent))
         with closing(lock), closing(view or NoView()) as view:
-            view.announce(config, path, choice.reason)
+            view.announce(config, path, choice.reason, estimate_s(config, agent, envs))
             return _run(config, path, State(agent, optimizer), groups, checkpoint_every, view)
 
 
@@ -119,7 +120,11 @@ def resume(
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
                 restore(state, saved, config, envs)
-            view.announce(config, path, f"going on after update {state.update}")
+                for line in _changed_versions(saved.state["versions"]):
+                    view.note(line)
+            left = 1 - state.update / config.num_updates
+            expected_s = left * estimate_s(config, agent, envs)
+            view.announce(config, path, f"going on after update {state.update}", expected_s)
             return _run(config, path, state, groups, checkpoint_every, view)
 
 
@@ -329,6 +334,16 @@ def _newest(wanted: Path, run: Path) -> tuple[checkpoint.Checkpoint | None, list
     if wanted == run and not checkpoint.numbered(run / directory.CHECKPOINTS):
         return None, []
     return directory.find_checkpoint(wanted)
+
+
+def _changed_versions(before: dict[str, str]) -> list[str]:
+    """What a person should know who goes on with other software than the run began with."""
+    return [
+        f"this run was saved with {name} {before.get(name)}, and this is {version}: it goes on, "
+        "but not as it would have"
+        for name, version in versions().items()
+        if before.get(name) != version
+    ]
 
 
 def _summary_document(summary: Summary) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def gradient_step(
         distribution.log_prob(batch.actions), distribution.entropy(), values,
         batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
     )  # fmt: skip
-    optimizer.zero_grad(set_to_none=False)
+    optimizer.zero_grad()
     terms.loss.backward()
     torch.nn.utils.clip_grad_norm_(agent.parameters(), max_grad_norm)  # D11
     optimizer.step()

@@ -27,7 +27,8 @@ class Catch(VecEnv):
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs
         self._first_env = first_env
-        self._generators = [generator(seed, GAMES, index, first_env + i) for i in range(num_envs)]
+        self._address = (seed, index)
+        self._generators: list[np.random.Generator] = []
         self._rows = np.arange(num_envs)
         self._paddle = np.zeros(num_envs, np.int64)
         self._ball = np.zeros((num_envs, 2), np.int64)  # row, column
@@ -35,6 +36,9 @@ class Catch(VecEnv):
         self._length = np.zeros(num_envs, np.int64)
 
     def reset(self) -> NDArray[np.uint8]:
+        seed, index = self._address
+        lanes = range(self._first_env, self._first_env + self.num_envs)
+        self._generators = [generator(seed, GAMES, index, lane) for lane in lanes]
         self._start(np.ones(self.num_envs, np.bool_))
         return self._draw()
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..randomness import game_seeds
 from .atari import FRAME_SKIP, MAX_FRAMES, PROTOCOLS, SIDE, STACK, Protocol
-from .contract import Episode, Step, check_actions
+from .contract import Episode, Step, VecEnv, check_actions
 
 NOOP_MAX = 30
 Pixels = NDArray[np.uint8]
@@ -52,17 +52,17 @@ MANNERS = {
 }
 
 
-class ReferenceAtari:
+class ReferenceAtari(VecEnv):
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
     The arguments are those of `Atari`, and `manner` is a key of `MANNERS`.
 
     `screens[i]` lists the colour screens [H, 160, 3] uint8 of every frame that environment i
-    played in the last step, up to the end of its game if it ended; after `reset` those of the
-    no-ops and FIRE that opened the game.
+    played in the last step, up to the end of its game if it ended; after `reset` those that
+    opened the game.
     """
 
-    obs_shape = (STACK, SIDE, SIDE)
+    obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
 
     def __init__(
         self,
@@ -79,6 +79,8 @@ class ReferenceAtari:
         if manner not in MANNERS:
             raise UsageError(f"unknown manner {manner!r}; there are {', '.join(MANNERS)}")
         self.num_envs = num_envs
+        self._first_env = first_env
+        self._sent = np.zeros(num_envs, np.int64)
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         self._life_ends_episode = PROTOCOLS[protocol].life_ends_episode
         self._games = [
@@ -94,15 +96,18 @@ class ReferenceAtari:
         self.screens = [game.screens for game in self._games]
         return self._observe()
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
+    def send(self, actions: NDArray[np.int64]) -> None:
         check_actions(actions, self.num_envs, len(self.action_names))
+        self._sent = actions
+
+    def recv(self) -> Step:
         rewards = np.zeros(self.num_envs, np.float32)
         dones = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         final_obs = np.zeros((self.num_envs, *self.obs_shape), np.uint8)
         episodes: list[Episode] = []
         for i, game in enumerate(self._games):
-            rewards[i] = game.step(int(actions[i]))
+            rewards[i] = game.step(int(self._sent[i]))
             self.screens[i] = game.screens
             life_lost = game.count_lives() and self._life_ends_episode
             truncated[i] = game.ended and not game.over and not life_lost
@@ -111,7 +116,7 @@ class ReferenceAtari:
             if life_lost and not game.ended:
                 game.begin_life()
             if game.ended:
-                episodes.append(Episode(i, game.score, game.length))
+                episodes.append(Episode(self._first_env + i, game.score, game.length))
                 game.begin()
         clipped = np.sign(rewards)  # D19
         return Step(self._observe(), clipped, dones, truncated, final_obs, episodes)
@@ -259,8 +264,7 @@ def draw(random: np.random.RandomState, count: int) -> int:
 def grayscale(screen: Pixels) -> Pixels:
     """The brightness [H, W] of colours [H, W, 3]: ITU-R BT.601 weights in 15 bits."""
     red, green, blue = np.moveaxis(screen.astype(np.int32), -1, 0)
-    pixels: Pixels = ((9798 * red + 19235 * green + 3735 * blue + 2**14) >> 15).astype(np.uint8)
-    return pixels
+    return ((9798 * red + 19235 * green + 3735 * blue + 2**14) >> 15).astype(np.uint8)
 
 
 def shrink(screen: Pixels) -> Pixels:
@@ -274,8 +278,7 @@ def shrink(screen: Pixels) -> Pixels:
     rows, row_shares = overlaps(height)
     narrow = sum(screen[:, i] * share for i, share in zip(columns, column_shares, strict=True))
     small = sum(narrow[i] * share[:, None] for i, share in zip(rows, row_shares, strict=True))
-    pixels: Pixels = np.rint(small).astype(np.uint8)  # D18
-    return pixels
+    return np.rint(small).astype(np.uint8)  # D18
 
 
 @lru_cache(maxsize=8)

@@ -9,22 +9,26 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
+LOOKS = 20
+"""How often the watchdog looks within its limit."""
+
+
 class Watchdog:
     """Ends the process if a guarded block takes longer than `limit_s` seconds.
 
-    One thread serves all guarded blocks, so that guarding costs two assignments.
+    One thread serves all guarded blocks, so that guarding costs two assignments. It counts its
+    own looks, not the clock: a machine that slept or a process that was stopped is no hang.
     """
 
     def __init__(self, limit_s: float, what: str) -> None:
         self._limit_s = limit_s
         self._what = what
-        self._entered: tuple[float, Any] | None = None
+        self._doing: tuple[Any] | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -32,11 +36,11 @@ class Watchdog:
     @contextmanager
     def guard(self, doing: Any) -> Iterator[None]:
         """Watch the block; `doing` is shown if it hangs."""
-        self._entered = (time.monotonic(), doing)
+        self._doing = (doing,)
         try:
             yield
         finally:
-            self._entered = None
+            self._doing = None
 
     def close(self) -> None:
         """Stop watching."""
@@ -44,10 +48,13 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._limit_s / 4)):
-            entered = self._entered
-            if entered is not None and time.monotonic() - entered[0] > self._limit_s:
-                self._give_up(entered[1])
+        seen, looks = None, 0
+        while not self._closed.wait(self._limit_s / LOOKS):
+            # A new block is a new tuple, so `is` tells whether this one is the last one still.
+            looks = looks + 1 if self._doing is seen and seen is not None else 0
+            seen = self._doing
+            if looks >= LOOKS and seen is not None:
+                self._give_up(seen[0])
 
     def _give_up(self, doing: Any) -> None:
         print(

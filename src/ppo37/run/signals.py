@@ -1,7 +1,7 @@
 """Stopping on request: a signal sets a flag, and the loop looks at it."""
 
+import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Self
@@ -29,5 +29,6 @@ class StopRequest:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal_number is None:
-            sys.stderr.write("\nstopping after this update; a checkpoint will be left\n")
+            # Not through Python's buffers, which the signal may have interrupted.
+            os.write(2, b"\nppo37: stopping after this update; a checkpoint will be left\n")
         self.signal_number = number

@@ -20,8 +20,9 @@ PLAIN_EVERY_S = 10.0
 class View(Protocol):
     """Something that follows a run."""
 
-    def announce(self, config: Config, path: Path, reason: str) -> None:
-        """The resolved settings, before training; `reason` explains precision or resumption."""
+    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
+        """The resolved settings and the expected time, before training; `reason` explains
+        precision or resumption."""
         ...
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
@@ -38,7 +39,7 @@ class View(Protocol):
 class NoView:
     """Follows silently."""
 
-    def announce(self, config: Config, path: Path, reason: str) -> None: ...
+    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None: ...
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None: ...
 
@@ -50,7 +51,7 @@ class NoView:
 class ConsoleView:
     """A live panel where stderr is a terminal, a line every ten seconds where it is not."""
 
-    def __init__(self, estimated_sps: float | None = None) -> None:
+    def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._shown_at_s = 0.0
@@ -62,8 +63,9 @@ class ConsoleView:
     def note(self, text: str) -> None:
         self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def announce(self, config: Config, path: Path, reason: str) -> None:
+    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
         self._config = config
+        self._begun = time.monotonic()
         steps = config.total_timesteps
         for line in (
             f"{title(config.game)}, preset {config.preset}, protocol {config.protocol}, "
@@ -73,6 +75,7 @@ class ConsoleView:
             f"{config.num_steps} steps, {config.update_epochs} epochs x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
             f"network {config.network} on {config.device}, {config.precision} ({reason})",
+            f"expected time: about {duration(expected_s)}",
         ):
             self.note(line)
 
