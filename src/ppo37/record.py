@@ -11,17 +11,22 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import randomness
 from .envs import Step, VecEnv
 from .envs.games import CATCH, title
 from .errors import RunError, UsageError
-from .evaluate import BLOCK_STEPS, TrainedAgent, _games_seed, _require_same_actions, load_agent
+from .evaluate import (
+    TrainedAgent,
+    _games_seed,
+    _require_same_actions,
+    evaluation_noise,
+    load_agent,
+)
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
 from .runtime.executables import acting, make_act
@@ -161,7 +166,7 @@ def record(
         stage.envs.close()
     complete = last.ended and len(last.scores) == games
     if not complete and warn is not None:
-        warn(f"the film was cut after {most_seconds:g} s, before its game ended; max_seconds sets that")
+        warn(f"the film was cut after {most_seconds:g} s, before its game ended; see max_seconds")
     return Recording(
         path, config.game, protocol, seed, len(last.scores), float(np.mean(last.scores)),
         last.steps, complete, frames, frames / kind.fps, str(trained.path),
@@ -171,28 +176,25 @@ def record(
 def _stage(game: str, games_seed: int, protocol: str) -> Stage:
     """The environment of a game, and how to look at it."""
     if game == CATCH:
-        from .envs.catch import Catch
-
-        return _catch_stage(Catch(1, games_seed))
+        return _catch_stage(games_seed)
     from .envs.reference import ReferenceAtari
 
     # As the engine plays, because the agent has learned with the engine.
-    return _atari_stage(ReferenceAtari(game, 1, games_seed, protocol, manner="engine"))
+    envs = ReferenceAtari(game, 1, games_seed, protocol, manner="engine")
+    return Stage(envs, lambda _: envs.screens[0], lambda: envs.scores[0], ATARI_SCALE)
 
 
-def _atari_stage(envs: Any) -> Stage:
-    # The score is not in a step: its rewards are clipped, and episodes tell it at the end only.
-    return Stage(envs, lambda _: envs.screens[0], lambda: envs._games[0].score, ATARI_SCALE)
-
-
-def _catch_stage(envs: Any) -> Stage:
+def _catch_stage(games_seed: int) -> Stage:
     """Catch has no screen: its observation is shown, for as long as a step of Atari takes."""
+    from .envs.catch import Catch
+
+    envs = Catch(1, games_seed)
 
     def screens(step: Step) -> list[Pixels]:
         obs = step.final_obs if step.episodes else step.obs  # catch fills it for every end
         return [np.repeat(obs[0, -1, :, :, np.newaxis], 3, axis=2)] * FRAMES_PER_STEP
 
-    return Stage(envs, screens, lambda: envs._caught[0], CATCH_SCALE)
+    return Stage(envs, screens, lambda: float(envs._caught[0]), CATCH_SCALE)
 
 
 def _play(trained: TrainedAgent, stage: Stage, seed: int) -> Iterator[Moment]:
@@ -203,24 +205,20 @@ def _play(trained: TrainedAgent, stage: Stage, seed: int) -> Iterator[Moment]:
     ended_scores: tuple[float, ...] = ()
     began = 0
     obs = stage.envs.reset()
-    for count in itertools.count():
-        row = count % BLOCK_STEPS
-        if row == 0:
-            draws = randomness.noise(seed, count // BLOCK_STEPS, BLOCK_STEPS, 1,
-                                     stream=randomness.EVALUATION)  # fmt: skip
-            uniforms = torch.from_numpy(draws).to(device)
-        actions, _, values = act(torch.from_numpy(obs).to(device), uniforms[row])
+    for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
+        drawn = torch.from_numpy(uniforms).to(device)
+        actions, _, values = act(torch.from_numpy(obs).to(device), drawn)
         step = stage.envs.step(actions.cpu().numpy())
         obs = step.obs
         ended = bool(step.episodes)
-        score = step.episodes[0].score if ended else float(stage.score())
+        score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)
         yield Moment(
-            stage.screens(step), names[int(actions)], float(values), scores, count + 1 - began,
-            count + 1, ended,
+            stage.screens(step), names[int(actions)], float(values), scores, count - began, count,
+            ended,
         )  # fmt: skip
         if ended:
-            ended_scores, began = scores, count + 1
+            ended_scores, began = scores, count
 
 
 def _film(
