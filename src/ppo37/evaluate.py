@@ -92,9 +92,9 @@ def evaluate(
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
     factory = make_envs or env_factory(config.game, protocol, usable_cores())
-    envs = factory(num_envs, _games_seed(seed))
+    envs = factory(num_envs, games_seed(seed))
     try:
-        _require_same_actions(trained, envs.action_names, protocol)
+        require_same_actions(trained, envs.action_names, protocol)
         games = _play(trained.agent, envs, wanted, seed, progress)
     finally:
         envs.close()
@@ -138,12 +138,12 @@ def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:
                                     stream=randomness.EVALUATION)  # fmt: skip
 
 
-def _games_seed(seed: int) -> int:
+def games_seed(seed: int) -> int:
     """Seeds of evaluation games come from a stream of their own."""
     return int(randomness.generator(seed, randomness.EVALUATION).integers(2**31))
 
 
-def _require_same_actions(
+def require_same_actions(
     trained: TrainedAgent, action_names: tuple[str, ...], protocol: str
 ) -> None:
     """UsageError unless the protocol offers the actions that the agent was trained with."""

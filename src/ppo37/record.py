@@ -22,10 +22,10 @@ from .envs.games import CATCH, title
 from .errors import RunError, UsageError
 from .evaluate import (
     TrainedAgent,
-    _games_seed,
-    _require_same_actions,
     evaluation_noise,
+    games_seed,
     load_agent,
+    require_same_actions,
 )
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
@@ -154,9 +154,9 @@ def record(
     torch.set_num_threads(1)  # one picture at a time is no work for more, and ffmpeg runs beside
     config = trained.config
     protocol = protocol or config.protocol
-    stage = _stage(config.game, _games_seed(seed), protocol)
+    stage = _stage(config.game, games_seed(seed), protocol)
     try:
-        _require_same_actions(trained, stage.envs.action_names, protocol)
+        require_same_actions(trained, stage.envs.action_names, protocol)
         with _workplace(path) as folder, acting(trained.agent):
             moments = _play(trained, stage, seed)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
@@ -194,7 +194,7 @@ def _catch_stage(games_seed: int) -> Stage:
         obs = step.final_obs if step.episodes else step.obs  # catch fills it for every end
         return [np.repeat(obs[0, -1, :, :, np.newaxis], 3, axis=2)] * FRAMES_PER_STEP
 
-    return Stage(envs, screens, lambda: float(envs._caught[0]), CATCH_SCALE)
+    return Stage(envs, screens, lambda: envs.scores[0], CATCH_SCALE)
 
 
 def _play(trained: TrainedAgent, stage: Stage, seed: int) -> Iterator[Moment]:

@@ -110,6 +110,8 @@ def resume(
     prepare_process(config)
     with closing(directory.lock(path)), closing(view or NoView()) as view:
         saved, warnings = _newest(Path(run), path)
+        if saved is not None:
+            warnings += _changed_versions(saved.state["versions"])
         for warning in warnings:
             view.note(warning)
         seedings = saved.state["seedings"] + 1 if saved else 0
@@ -120,8 +122,6 @@ def resume(
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
                 restore(state, saved, config, envs)
-                for line in _changed_versions(saved.state["versions"]):
-                    view.note(line)
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, envs)
             view.announce(config, path, f"going on after update {state.update}", expected_s)

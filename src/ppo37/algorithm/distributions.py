@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Categorical(NamedTuple):
-    """One of A actions, given unnormalised log-probabilities `logits` [B, A] in fp32."""
+    """One of A actions, given unnormalised log-probabilities `logits` [B, A], finite, in fp32."""
 
     logits: Tensor
 

@@ -96,7 +96,7 @@ def update(
     """
     history: list[LossTerms] = []
     for permutation in permutations:
-        for indices in permutation.chunk(num_minibatches):  # D06
+        for indices in permutation.split(len(permutation) // num_minibatches):  # D06
             history.append(train_step(batch, indices))
         if target_kl is not None and history[-1].approx_kl > target_kl:  # waits for the device
             break
@@ -111,4 +111,5 @@ def update(
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
     """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant."""
     variance = targets.var(correction=0)
-    return 1.0 - (targets - values).var(correction=0) / variance
+    explained = 1.0 - (targets - values).var(correction=0) / variance
+    return torch.where(variance > 0, explained, torch.nan)

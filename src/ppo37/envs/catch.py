@@ -66,6 +66,11 @@ class Catch(VecEnv):
         obs = self._draw()
         return Step(obs, landed.astype(np.float32), dones, truncated, final_obs, episodes)
 
+    @property
+    def scores(self) -> list[float]:
+        """The points so far in the game that each environment is playing."""
+        return [float(caught) for caught in self._caught]
+
     def close(self) -> None:
         """Nothing to free."""
 

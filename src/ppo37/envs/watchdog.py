@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 LOOKS = 20
 """How often the watchdog looks within its limit."""
 

@@ -1,0 +1,232 @@
+"""Bench and doctor: the work of the network is known, and a result says what it should."""
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny
+from torch.utils.flop_counter import FlopCounterMode
+
+from ppo37 import doctor
+from ppo37.bench import bench, flops_per_sample, table
+from ppo37.config import Config
+from ppo37.errors import UsageError
+from ppo37.model import Agent
+
+ATARI = (4, 84, 84)
+KEYS = {
+    "game", "preset", "device", "precision", "precision_reason", "gemm_gflops_per_s", "env_sps",
+    "act_sps", "learn_samples_per_s", "loop_sps", "loop_sps_min", "loop_sps_max", "loop_updates",
+    "loop_update_s", "time_shares", "forward_mflop", "forward_backward_mflop",
+    "mflop_per_agent_step", "roof_sps", "share_of_roof", "peak_memory_mib", "threads", "machine",
+    "versions", "commit", "config", "seconds",
+}  # fmt: skip
+NAMES = ["python", "torch", "cuda", "ale-py", "emulator", "bf16", "video", "plot", "tensorboard",
+         "disk", "memory", "cores"]  # fmt: skip
+
+
+def atari_agent(num_actions: int, network: str = "nature") -> Agent:
+    return Agent(ATARI, num_actions, network, seed=0)
+
+
+def test_flops_of_the_nature_network_are_the_known_ones() -> None:
+    flops = flops_per_sample(atari_agent(6), ATARI)
+    assert flops.forward == 2 * (3_276_800 + 2_654_208 + 1_806_336 + 1_605_632 + 3_584)
+    assert flops.forward / 1e6 == pytest.approx(18.69, abs=0.005)
+    assert flops.forward_backward / 1e6 == pytest.approx(49.53, abs=0.005)
+    per_step = flops.forward + Config().update_epochs * flops.forward_backward
+    assert per_step / 1e6 == pytest.approx(216.8, abs=0.05)
+
+
+@pytest.mark.parametrize("network", ["nature", "nature_half"])
+def test_flops_are_those_of_the_operations_that_really_run(network: str) -> None:
+    agent, samples = atari_agent(18, network), 3
+    obs = torch.zeros(samples, *ATARI, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as forward:
+        distribution, values = agent(obs)
+    with FlopCounterMode(display=False) as backward:
+        (distribution.logits.sum() + values.sum()).backward()
+    flops = flops_per_sample(agent, ATARI)
+    assert forward.get_total_flops() == samples * flops.forward
+    both = forward.get_total_flops() + backward.get_total_flops()
+    assert both == samples * flops.forward_backward
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The smallest bench there is. It sets this process's threads, which are put back."""
+    threads, place = torch.get_num_threads(), tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        yield bench("catch", "debug", seconds=0.2, device="cpu", precision="fp32")
+    torch.set_num_threads(threads)
+    assert not list(place.iterdir()), "a bench leaves nothing behind"
+
+
+def test_bench_reports_everything_as_plain_values(result: dict[str, Any]) -> None:
+    assert set(result) == KEYS
+    assert json.loads(json.dumps(result)) == result
+    assert (result["game"], result["preset"], result["precision"]) == ("catch", "debug", "fp32")
+    assert set(result["gemm_gflops_per_s"]) == {"fp32", "bf16"}
+    assert set(result["time_shares"]) == {"env", "act", "copy", "update"}
+
+
+def test_the_figures_of_a_bench_fit_together(result: dict[str, Any]) -> None:
+    assert min(result["gemm_gflops_per_s"].values()) > 0
+    assert result["peak_memory_mib"] > 50
+    assert len(result["loop_update_s"]) == result["loop_updates"] >= 3
+    assert sum(result["time_shares"].values()) == pytest.approx(1)
+    assert all(0 < share < 1 for share in result["time_shares"].values())
+    assert 0 < result["loop_sps_min"] <= result["loop_sps"] <= result["loop_sps_max"]
+
+    # An update does what each part does alone, and more.
+    epochs = result["config"]["update_epochs"]
+    learn_sps = result["learn_samples_per_s"] / epochs
+    for part_sps in (result["env_sps"], result["act_sps"], learn_sps):
+        assert result["loop_sps_min"] < part_sps
+
+    flops = 1e6 * result["mflop_per_agent_step"]
+    peak = 1e9 * result["gemm_gflops_per_s"][result["precision"]]
+    assert result["roof_sps"] == pytest.approx(1 / (flops / peak + 1 / result["env_sps"]))
+    assert 0 < result["share_of_roof"] < 1.2
+
+
+def test_the_table_of_a_bench_shows_its_figures(result: dict[str, Any]) -> None:
+    text = table(result)
+    for shown in (f"{result['loop_sps']:,.0f} SPS", f"{result['roof_sps']:,.0f} SPS",
+                  result["machine"]["cpu"], result["versions"]["torch"], "fp32"):  # fmt: skip
+        assert shown in text
+    assert table({**result, "commit": None})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_bench_needs_a_time(seconds: float) -> None:
+    with pytest.raises(UsageError, match="seconds"):
+        bench("catch", "debug", seconds)
+
+
+def test_a_bench_names_the_nearest_game() -> None:
+    with pytest.raises(UsageError, match="breakout"):
+        bench("brekout", "debug", seconds=1)
+
+
+def test_doctor_finds_everything_well_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checks = doctor.doctor()
+    assert [check.name for check in checks] == NAMES
+    assert all(check.ok for check in checks), doctor.table(checks)
+    assert all(check.detail for check in checks)
+    text = doctor.table(checks)
+    assert all(name in text for name in NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("check", "module", "remedy"),
+    [
+        (doctor._video, "imageio_ffmpeg", "ppo37[video]"),
+        (doctor._video, "PIL", "ppo37[video]"),
+        (doctor._plot, "matplotlib", "ppo37[plot]"),
+    ],
+)
+def test_a_missing_option_is_a_note_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, check: Any, module: str, remedy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    found = check()
+    assert found.ok
+    assert module in found.detail
+    assert remedy in found.remedy
+    text = doctor.table([found])
+    assert text.startswith("note")
+    assert found.remedy in text
+
+
+@pytest.mark.parametrize("module", ["tensorboard", "ale_py"])
+def test_a_missing_necessity_is_a_failure_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    name = module.replace("_", "-")
+    check = {"tensorboard": doctor._tensorboard, "ale-py": doctor._ale}[name]
+    found = doctor._attempt(name, check, f"pip install {name}")
+    assert not found.ok
+    assert module in found.detail
+    assert f"pip install {name}" in found.remedy.replace("'", "")
+    assert doctor.table([found]).startswith("FAIL")
+
+
+def test_an_old_emulator_and_a_full_disk_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "OLDEST_ALE", (99,))
+    monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 1 << 70)
+    for check in (doctor._ale(), doctor._disk()):
+        assert not check.ok
+        assert check.remedy
+
+
+def test_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 1 << 20)
+    found = doctor._memory()
+    assert found.ok
+    assert "num-envs" in found.remedy
+
+
+def test_no_check_can_raise() -> None:
+    def broken() -> doctor.Check:
+        raise OSError("no\nsuch   thing")
+
+    found = doctor._attempt("disk", broken, "look elsewhere")
+    assert found == doctor.Check("disk", False, "OSError: no such thing", "look elsewhere")
+
+
+def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
+    sb3 = load_benchmark("sb3")
+    speeds = {"ppo37": [200.0, 330.0, 100.0], "SB3, a": [100.0, 110.0, 25.0],
+              "SB3, b": [90.0, 80.0, 70.0]}  # fmt: skip
+    figures = [
+        {"arm": arm, "sps": sps, "peak_memory_mib": sps, "precision": "fp32", "threads": 2}
+        for round_speeds in zip(*speeds.values(), strict=True)
+        for arm, sps in zip(speeds, round_speeds, strict=True)
+    ]
+    summary = sb3.summarise(figures)
+    assert summary["compared_with"] == "SB3, a"
+    ours = summary["arms"]["ppo37"]
+    assert ours["sps"] == {"median": 200.0, "lowest": 100.0, "highest": 330.0}
+    assert ours["ratio"] == {"median": 3.0, "lowest": 2.0, "highest": 4.0}
+    assert ours["peak_memory_mib"] == 330.0
+
+
+def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    sb3 = load_benchmark("sb3")
+    monkeypatch.setattr(
+        sb3, "_config", lambda precision, updates, seed: tiny(total_timesteps=64 * updates)
+    )
+    times_s, details = sb3.measure_ppo37("fp32", updates=3, seed=1)
+    assert len(times_s) == 4
+    assert times_s == sorted(times_s)
+    assert details == {"precision": "fp32"}
+
+
+def test_the_memory_of_a_process_tree_counts_this_process() -> None:
+    sb3 = load_benchmark("sb3")
+    used = sb3.process_tree_mib(os.getpid())
+    if Path("/proc/self/smaps_rollup").exists():
+        assert used > 50
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module; it is not part of the package."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

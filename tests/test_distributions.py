@@ -1,0 +1,142 @@
+"""E4 and sampling: a categorical distribution against its definition and against chance."""
+
+import oracle
+import pytest
+import torch
+from torch import Tensor
+
+from ppo37.algorithm.distributions import Categorical
+
+LAST_UNIFORM = 1.0 - 2.0**-24
+"""The largest number in [0, 1) that an fp32 uniform takes."""
+
+RARE = 1e-6
+"""A fair sampler falls below this p-value once in a million logit sets."""
+
+
+def uniforms(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator)
+
+
+def logit_sets(count: int, num_actions: int, seed: int) -> Tensor:
+    """Logits [count, A] from nearly uniform to nearly deterministic."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.logspace(-2, 0.7, count).unsqueeze(-1)
+    return scales * torch.randn(count, num_actions, generator=generator)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    rows = [oracle.log_softmax(row) for row in logits.double().tolist()]
+    return torch.tensor(rows, dtype=torch.float64).exp()
+
+
+def chi_square_p(counts: Tensor, probs: Tensor) -> float:
+    """P(a fair sampler deviates at least so much); cells expecting under 5 draws are merged."""
+    expected = probs * counts.sum()
+    small = expected < 5.0
+    counts = torch.cat([counts[~small], counts[small].sum().reshape(1)])
+    expected = torch.cat([expected[~small], expected[small].sum().reshape(1)])
+    used = expected > 0.0
+    assert counts[~used].eq(0).all()
+    statistic = ((counts[used] - expected[used]).square() / expected[used]).sum()
+    freedom = used.sum().double() - 1.0
+    return torch.special.gammaincc(freedom / 2.0, statistic / 2.0).item() if freedom else 1.0
+
+
+@pytest.mark.parametrize("num_actions", [2, 6, 18])
+def test_sampling_by_chi_square(num_actions: int) -> None:
+    """70 logit sets of 10,000 draws each; the p-values must neither be tiny nor all large."""
+    logits = logit_sets(70, num_actions, seed=num_actions)
+    draws = Categorical(logits.unsqueeze(1).expand(-1, 10_000, -1)).sample(
+        uniforms(num_actions, 70, 10_000)
+    )
+    assert draws.shape == (70, 10_000)
+    assert draws.dtype == torch.int64
+    ps = [
+        chi_square_p(torch.bincount(row, minlength=num_actions).double(), probs)
+        for row, probs in zip(draws, probabilities(logits), strict=True)
+    ]
+    assert min(ps) > RARE
+    # p-values of a fair sampler are uniform: their mean is 1/2 +- 0.0345 (5 sigma: 0.17).
+    assert abs(sum(ps) / len(ps) - 0.5) < 0.17
+
+
+@pytest.mark.parametrize("num_actions", [2, 6, 18])
+def test_sampling_is_the_inverse_of_the_cumulative(num_actions: int) -> None:
+    """Right to the last bit of u: on both sides of every boundary between two actions.
+
+    The nearest fp32 uniforms are 2^-24 apart there, so sums in fp32 would not do.
+    """
+    logits = logit_sets(200, num_actions, seed=100 + num_actions)
+    boundaries = probabilities(logits).cumsum(-1)[:, :-1]
+    below = (boundaries * 2**24).floor() / 2**24
+    u = torch.cat([below, below + 2.0**-24], dim=1).clamp(max=LAST_UNIFORM)
+    expected = (boundaries.unsqueeze(1) <= u.unsqueeze(-1)).sum(-1)
+    draws = Categorical(logits.unsqueeze(1).expand(-1, u.shape[1], -1)).sample(u.float())
+    assert torch.equal(draws, expected)
+
+
+@pytest.mark.parametrize("never", [float("-inf"), -1e9])
+@pytest.mark.parametrize("impossible", [[0], [3], [5], [0, 1, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
+def test_an_action_of_probability_zero_is_never_drawn(impossible: list[int], never: float) -> None:
+    """Also at both ends of [0, 1), where an off-by-one comparison would draw it."""
+    logits = logit_sets(50, 6, seed=9)
+    logits[:, impossible] = never
+    edges = torch.tensor([0.0, 2.0**-24, 0.5, 1.0 - 2.0**-23, LAST_UNIFORM])
+    u = torch.cat([edges.expand(50, -1), uniforms(9, 50, 2_000)], dim=1)
+    draws = Categorical(logits.unsqueeze(1).expand(-1, u.shape[1], -1)).sample(u)
+    assert draws.min() >= 0
+    assert draws.max() <= 5
+    assert not torch.isin(draws, torch.tensor(impossible)).any()
+
+
+def test_the_ends_of_the_interval_draw_the_first_and_last_action() -> None:
+    logits = logit_sets(50, 6, seed=10)[:30]  # the last action's probability is above 2^-24
+    assert Categorical(logits).sample(torch.zeros(30)).eq(0).all()
+    assert Categorical(logits).sample(torch.full([30], LAST_UNIFORM)).eq(5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+def test_log_prob_and_entropy_equal_their_definitions(scale: float, dtype: torch.dtype) -> None:
+    """The rounding of log p is relative to the logits' own size, hence the scaled bound."""
+    logits = (scale * logit_sets(20, 6, seed=11)).to(dtype)
+    every_action = torch.arange(6).expand(20, 6)
+    log_probs = Categorical(logits.unsqueeze(1).expand(-1, 6, -1)).log_prob(every_action)
+    entropies = Categorical(logits).entropy()
+    rows = logits.double().tolist()
+    expected = torch.tensor([oracle.log_softmax(row) for row in rows], dtype=torch.float64)
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(log_probs.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        entropies.double(),
+        torch.tensor([oracle.entropy(row) for row in rows], dtype=torch.float64),
+        rtol=4 * tolerance,
+        atol=4 * tolerance,
+    )
+    torch.testing.assert_close(
+        log_probs.exp().sum(-1), torch.ones(20, dtype=dtype), rtol=0.0, atol=2 * tolerance
+    )
+
+
+def test_entropy_by_hand() -> None:
+    assert Categorical(torch.zeros(3, 4)).entropy().tolist() == pytest.approx([1.3862944] * 3)
+    certain = Categorical(torch.tensor([[0.0, -1e9, -1e9]])).entropy()
+    assert certain.item() == 0.0
+
+
+@pytest.mark.parametrize("size", [1e4, 1e9, 1e30])
+def test_extreme_logits_stay_finite(size: float) -> None:
+    """Log-probabilities, entropies and their gradients, with one action taking everything."""
+    logits = torch.tensor([[size, 0.0, -size], [-size, -size, -size], [0.0, size, size]])
+    logits.requires_grad_()
+    distribution = Categorical(logits)
+    log_probs = distribution.log_prob(torch.tensor([2, 1, 0]))
+    entropies = distribution.entropy()
+    assert log_probs.isfinite().all()
+    assert entropies.isfinite().all()
+    (log_probs.sum() + entropies.sum()).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert distribution.sample(torch.tensor([0.5, 0.0, LAST_UNIFORM])).tolist() == [0, 0, 2]

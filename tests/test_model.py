@@ -1,0 +1,158 @@
+"""D02, D21, D22: the network's size, its first weights, and what it computes."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppo37.model import Agent
+
+ATARI = (4, 84, 84)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pixels(count: int, shape: tuple[int, ...] = ATARI, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+
+
+def with_biases(agent: Agent) -> Agent:
+    """Biases away from their initial zero, where mistakes with them would not show."""
+    generator = torch.Generator().manual_seed(9)
+    for name, parameter in agent.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+    return agent
+
+
+def reference(agent: Agent, obs: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Nature-CNN as it is published, in float64 and with x / 255: parameters, logits, values."""
+    p = {name: w.detach().double().requires_grad_() for name, w in agent.named_parameters()}
+    x = obs.double() / 255.0
+    for layer, stride in (("conv1", 4), ("conv2", 2), ("conv3", 1)):
+        x = F.conv2d(x, p[f"trunk.{layer}.weight"], p[f"trunk.{layer}.bias"], stride=stride)
+        x = x.clamp(min=0.0)
+    x = x.flatten(1) @ p["trunk.dense.weight"].T + p["trunk.dense.bias"]
+    x = x.clamp(min=0.0)
+    logits = x @ p["policy_head.weight"].T + p["policy_head.bias"]
+    values = x @ p["value_head.weight"].T + p["value_head.bias"]
+    return p, logits, values[:, 0]
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("obs_shape", "num_actions", "network", "count"),
+    [
+        # 8224 + 32832 + 36928 convolutions, 1606144 dense, 3078 + 513 heads.
+        (ATARI, 6, "nature", 1_687_719),
+        (ATARI, 18, "nature", 1_693_875),
+        # 4112 + 8224 + 9248 convolutions, 401664 dense, 1542 + 257 heads.
+        (ATARI, 6, "nature_half", 425_047),
+        # One plane of 36 x 36 leaves 1 x 1 of 64 channels for the dense layer.
+        ((1, 36, 36), 3, "nature", 2080 + 32832 + 36928 + 33280 + 1539 + 513),
+    ],
+)
+def test_parameter_count(
+    obs_shape: tuple[int, ...], num_actions: int, network: str, count: int
+) -> None:
+    agent = Agent(obs_shape, num_actions, network, seed=0)
+    assert sum(parameter.numel() for parameter in agent.parameters()) == count
+    distribution, values = agent(pixels(2, obs_shape))
+    assert distribution.logits.shape == (2, num_actions)
+    assert values.shape == (2,)
+
+
+def test_initial_weights_are_orthogonal() -> None:
+    """W W^T = gain^2 I, each layer seen as a matrix with one row for each output; no biases."""
+    agent = Agent(ATARI, 6, "nature", seed=3)
+    gains = {"policy_head": 0.01, "value_head": 1.0}
+    layers = {name: m for name, m in agent.named_modules() if hasattr(m, "weight")}
+    assert len(layers) == 6
+    for name, layer in layers.items():
+        gain = gains.get(name, math.sqrt(2.0))
+        rows = layer.weight.detach().flatten(1).double() / gain
+        identity = torch.eye(len(rows), dtype=torch.float64)
+        torch.testing.assert_close(rows @ rows.T, identity, rtol=0.0, atol=1e-5)
+        assert layer.bias.eq(0.0).all()
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    def weights(seed: int, elsewhere: int) -> Tensor:
+        torch.manual_seed(elsewhere)
+        agent = Agent((1, 36, 36), 3, "nature", seed)
+        return torch.cat([parameter.detach().flatten() for parameter in agent.parameters()])
+
+    assert torch.equal(weights(1, 10), weights(1, 11))
+    assert not torch.equal(weights(1, 10), weights(2, 10))
+
+
+@pytest.mark.parametrize("network", ["nature", "nature_half"])
+def test_output_and_gradient_equal_the_published_network(network: str) -> None:
+    """With pixels / 255, though the weights are divided instead; fp32 rounding is all there is."""
+    agent = with_biases(Agent(ATARI, 6, network, seed=1))
+    obs = pixels(8)
+    parameters, logits, values = reference(agent, obs)
+    distribution, our_values = agent(obs)
+    assert relative_error(distribution.logits, logits) < 2e-6
+    assert relative_error(our_values, values) < 2e-6
+
+    (distribution.logits.sin().sum() + our_values.square().sum()).backward()
+    (logits.sin().sum() + values.square().sum()).backward()
+    for name, parameter in agent.named_parameters():
+        assert parameter.grad is not None
+        expected = parameters[name].grad
+        assert expected is not None
+        assert relative_error(parameter.grad, expected) < 1e-5, name
+
+
+def test_bf16_stays_in_the_layers() -> None:
+    """Close to fp32, with fp32 heads, outputs, parameters and gradients, and uint8 pixels in."""
+    agent = with_biases(Agent(ATARI, 6, "nature", seed=1))
+    obs = pixels(8)
+    _, logits, values = reference(agent, obs)
+    agent.bf16 = True
+    distribution, our_values = agent(obs)
+    assert distribution.logits.dtype == our_values.dtype == torch.float32
+    # bf16 keeps 8 bits: 0.4 % a rounding, of which a few add up over four layers.
+    for found, expected in ((distribution.logits, logits), (our_values, values)):
+        assert 1e-5 < relative_error(found, expected) < 0.02
+    # Heads in bf16 could only give numbers of 8 bits.
+    assert (distribution.logits != distribution.logits.bfloat16().float()).any()
+    assert (our_values != our_values.bfloat16().float()).any()
+    our_values.sum().backward()
+    for parameter in agent.trunk.parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()
+
+
+def test_bf16_is_chosen_by_the_agent_alone() -> None:
+    """An autocast around the call changes neither choice."""
+    agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
+    for bf16 in (False, True):
+        agent.bf16 = bf16
+        inside, values = agent(obs)
+        with torch.autocast("cpu", torch.bfloat16):
+            surrounded, surrounded_values = agent(obs)
+        assert torch.equal(inside.logits, surrounded.logits)
+        assert torch.equal(values, surrounded_values)
+
+
+def test_observations_are_left_alone() -> None:
+    agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
+    before = obs.clone()
+    agent(obs)
+    assert torch.equal(obs, before)

@@ -1,0 +1,415 @@
+"""The C++ environment against our own Python one, and the facts that atari.py relies on.
+
+Both play the same seeds and actions and have to agree bit for bit, in every game. They can only
+where the engine draws its no-ops with GNU's library and sums pixels without fused operations.
+"""
+
+import platform
+import sys
+
+import numpy as np
+import pytest
+
+from ppo37.envs.atari import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Atari
+from ppo37.envs.contract import Step
+from ppo37.envs.games import atari_games
+from ppo37.envs.reference import MANNERS, ReferenceAtari, draw, grayscale, overlaps, shrink
+from ppo37.errors import UsageError
+
+same_arithmetic = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="the engine's no-ops and its rounding are known for Linux on x86-64 only",
+)
+
+
+class Watched:
+    """An `Atari` that keeps what went to the engine and what came back."""
+
+    def __init__(self, envs: Atari) -> None:
+        self.envs = envs
+        self.sent, self.infos, self.raw_rewards = [], [], []
+        self._send, self._recv = envs._engine.send, envs._engine.recv
+        envs._engine.send, envs._engine.recv = self.send, self.recv
+
+    def send(self, actions):
+        self.sent.append(actions.copy())
+        self._send(actions)
+
+    def recv(self):
+        answer = self._recv()
+        self.raw_rewards.append(answer[1])
+        self.infos.append(answer[4])
+        return answer
+
+
+@pytest.fixture
+def make():
+    """Makes `Atari` environments and closes them in the end."""
+    made = []
+
+    def make(*args, **kwargs) -> Atari:
+        made.append(Atari(*args, num_threads=1, **kwargs))
+        return made[-1]
+
+    yield make
+    for envs in made:
+        envs.close()
+
+
+def random_actions(envs, steps: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(len(envs.action_names), size=(steps, envs.num_envs))
+
+
+def assert_same_step(ours: Step, theirs: Step) -> None:
+    for field in ("obs", "rewards", "dones", "truncated"):
+        a, b = getattr(ours, field), getattr(theirs, field)
+        assert a.dtype == b.dtype, field
+        np.testing.assert_array_equal(a, b, err_msg=field)
+    cut = ours.truncated
+    np.testing.assert_array_equal(ours.final_obs[cut], theirs.final_obs[cut])
+    assert ours.episodes == theirs.episodes
+
+
+def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) -> list[Step]:
+    """Play the same in both; what the C++ environment answered."""
+    envs = make(game, num_envs, 3, **settings)
+    watched = Watched(envs)
+    reference = ReferenceAtari(game, num_envs, 3, manner="engine", **settings)
+    assert envs.action_names == reference.action_names
+    np.testing.assert_array_equal(envs.reset(), reference.reset())
+    answers = []
+    for actions in random_actions(envs, steps):
+        answers.append(envs.step(actions))
+        assert_same_step(answers[-1], reference.step(actions))
+        np.testing.assert_array_equal(envs._scores, reference.scores)
+        lives = [game._lives for game in reference._games]
+        np.testing.assert_array_equal(watched.infos[-1]["lives"], lives)
+    return answers
+
+
+@same_arithmetic
+@pytest.mark.parametrize("game", atari_games())
+def test_every_game_is_the_same_in_both(make, game) -> None:
+    assert_parity(make, game, steps=32)
+
+
+@same_arithmetic
+@pytest.mark.parametrize(("game", "losses"), [("breakout", 20), ("frogger", 8), ("klax", 2)])
+def test_lost_lives_and_ended_games_are_the_same_in_both(make, game, losses) -> None:
+    answers = assert_parity(make, game, steps=400, num_envs=2, first_env=5)
+    assert sum(int(step.dones.sum()) for step in answers) >= losses
+    assert sum(len(step.episodes) for step in answers) >= 2
+
+
+@same_arithmetic
+@pytest.mark.parametrize("game", ["breakout", "ms_pacman"])
+def test_sticky_actions_are_the_same_in_both(make, game) -> None:
+    assert_parity(make, game, steps=150, protocol="machado")
+
+
+@same_arithmetic
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("max_frames", [40, 41, 43])
+def test_truncated_games_are_the_same_in_both(make, protocol, max_frames) -> None:
+    answers = assert_parity(make, "pong", steps=30, protocol=protocol, max_frames=max_frames)
+    assert sum(int(step.truncated.sum()) for step in answers) == 30 // -(-max_frames // FRAME_SKIP)
+
+
+@same_arithmetic
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("game", atari_games())
+def test_every_game_is_the_same_in_both_for_long(make, game, protocol) -> None:
+    assert_parity(make, game, steps=3000, protocol=protocol)
+
+
+def play_breakout(make, steps: int = 400, **settings) -> tuple[Watched, list[Step], np.ndarray]:
+    envs = make("breakout", 2, 1, **settings)
+    watched = Watched(envs)
+    envs.reset()
+    # FIRE is left out, so that a ball is in play only where the environment served it.
+    fire = envs.action_names.index("FIRE")
+    others = [action for action in range(len(envs.action_names)) if action != fire]
+    choices = np.random.default_rng(0).choice(others, size=(steps, 2))
+    return watched, [envs.step(actions) for actions in choices], choices
+
+
+def test_a_lost_life_goes_on_by_four_frames_and_a_new_game_starts_anew(make) -> None:
+    watched, steps, _ = play_breakout(make)
+    numbers = np.array([info["episode_frame_number"] for info in watched.infos])
+    losses = games = 0
+    for t in range(1, len(steps)):
+        over = np.isin(np.arange(2), [episode.env for episode in steps[t].episodes])
+        lost = steps[t].dones & ~over
+        np.testing.assert_array_equal(numbers[t][~over], numbers[t - 1][~over] + FRAME_SKIP)
+        assert (numbers[t][over] <= 30).all()
+        losses, games = losses + lost.sum(), games + over.sum()
+    assert losses >= 4 * games > 0
+
+
+def test_fire_replaces_the_first_action_of_a_new_life_and_no_other(make) -> None:
+    watched, steps, choices = play_breakout(make)
+    fire = watched.envs.action_names.index("FIRE")
+    expected = choices.copy()
+    for t, step in enumerate(steps[:-1]):
+        over = np.isin(np.arange(2), [episode.env for episode in step.episodes])
+        expected[t + 1][step.dones & ~over] = fire
+    np.testing.assert_array_equal(watched.sent, expected)
+    assert (expected == fire).sum() >= 8
+
+
+def test_no_action_is_replaced_without_automatic_fire(make) -> None:
+    watched, _, choices = play_breakout(make, 200, protocol="machado")
+    np.testing.assert_array_equal(watched.sent, choices)
+
+
+def test_lives_are_seen_down_to_the_last_one(make) -> None:
+    watched, _, _ = play_breakout(make)
+    assert set(np.unique([info["lives"] for info in watched.infos])) == {1, 2, 3, 4, 5}
+
+
+def test_a_score_is_the_sum_of_the_raw_rewards_of_all_lives(make) -> None:
+    envs = make("ms_pacman", 2, 1)
+    watched = Watched(envs)
+    envs.reset()
+    began, checked = np.zeros(2, int), 0
+    for t, actions in enumerate(random_actions(envs, 900)):
+        step = envs.step(actions)
+        np.testing.assert_array_equal(step.rewards, np.sign(watched.raw_rewards[-1]))
+        for env, score, length in step.episodes:
+            rewards = np.array(watched.raw_rewards)[began[env] : t + 1, env]
+            assert (score, length) == (rewards.sum(), len(rewards))
+            assert rewards.max() > 1
+            began[env], checked = t + 1, checked + 1
+    assert checked >= 2
+
+
+def test_an_action_out_of_range_is_refused_with_its_environment(make) -> None:
+    envs = make("pong", 3, 1)
+    envs.reset()
+    with pytest.raises(ValueError, match=r"action 6 of environment 2 is not in 0\.\.5"):
+        envs.step(np.array([0, 5, 6]))
+    with pytest.raises(ValueError, match="action -1 of environment 0"):
+        envs.step(np.array([-1, 0, 0]))
+    with pytest.raises(ValueError, match="expected 3 actions"):
+        envs.step(np.zeros(2, np.int64))
+    assert envs.step(np.zeros(3, np.int64)).obs.shape == (3, STACK, SIDE, SIDE)  # none was sent
+
+
+def trajectory(envs, steps: int = 40) -> np.ndarray:
+    """What all environments show if given the same actions, [steps + 1, N, 4, 84, 84]."""
+    choices = np.random.default_rng(0).integers(len(envs.action_names), size=steps)
+    return np.array(
+        [envs.reset(), *(envs.step(np.full(envs.num_envs, action)).obs for action in choices)]
+    )
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_the_seed_determines_the_games(make, protocol) -> None:
+    base = trajectory(make("space_invaders", 3, 5, protocol))
+    assert all(not np.array_equal(base[:, i], base[:, j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+    np.testing.assert_array_equal(base, trajectory(make("space_invaders", 3, 5, protocol)))
+    # Which environments share a process changes nothing.
+    shifted = trajectory(make("space_invaders", 2, 5, protocol, first_env=1))
+    np.testing.assert_array_equal(base[:, 1:], shifted)
+    for settings in ({"seed": 6}, {"seed": 5, "index": 1}):
+        other = trajectory(make("space_invaders", num_envs=3, protocol=protocol, **settings))
+        assert not np.array_equal(base, other)
+
+
+@pytest.mark.parametrize("kind", [Atari, ReferenceAtari])
+def test_a_reset_starts_anew_from_the_seed(kind) -> None:
+    envs = kind("breakout", 1, 2, "machado")
+    np.testing.assert_array_equal(trajectory(envs, 30), trajectory(envs, 30))
+    envs.close()
+
+
+def test_machado_has_all_actions_and_no_done_but_the_end_of_a_game(make) -> None:
+    watched, steps, _ = play_breakout(make, protocol="machado")
+    assert len(watched.envs.action_names) == 18
+    lives = np.array([info["lives"] for info in watched.infos])
+    assert (np.diff(lives, axis=0) == -1).sum() >= 4
+    for step in steps:
+        assert np.flatnonzero(step.dones).tolist() == [episode.env for episode in step.episodes]
+    assert any(step.episodes for step in steps)
+
+
+def test_seeds_make_the_repeated_actions_independent(make) -> None:
+    """Games with equally many no-ops and the same actions part by their repeated actions alone."""
+    alike = {}
+    for protocol in PROTOCOLS:
+        envs = make("breakout", 16, 0, protocol)
+        seen = trajectory(envs)
+        frames = envs._engine.reset(seed=envs._seeds)[1]["episode_frame_number"]
+        pairs = [(i, j) for i in range(16) for j in range(i) if frames[i] == frames[j]]
+        assert len(pairs) >= 3
+        alike[protocol] = {np.array_equal(seen[:, i], seen[:, j]) for i, j in pairs}
+    assert alike == {"classic": {True}, "machado": {False}}
+
+
+def test_a_time_limit_truncates_and_gives_the_last_observation(make) -> None:
+    envs = make("pong", 2, 1, max_frames=40)
+    envs.reset()
+    noops = np.zeros(2, np.int64)
+    steps = [envs.step(noops) for _ in range(20)]
+    ends = [t for t, step in enumerate(steps) if step.truncated.any()]
+    assert ends == [9, 19]
+    last = steps[9]
+    assert last.truncated.all()
+    assert last.dones.all()
+    assert [(e.env, e.length) for e in last.episodes] == [(0, 10), (1, 10)]
+    # The last observation continues the one before; the new game shows one frame after zeros.
+    np.testing.assert_array_equal(last.final_obs[:, :-1], steps[8].obs[:, 1:])
+    assert not last.obs[:, :-1].any()
+    assert last.obs[:, -1].any()
+
+
+@pytest.mark.parametrize("max_frames", [4, 8, 20])
+def test_the_shortest_games_are_counted(make, max_frames) -> None:
+    """The frame counter of a new game may go on from the old one's by chance."""
+    envs = make("pong", 4, 1, max_frames=max_frames)
+    envs.reset()
+    steps = [envs.step(np.zeros(4, np.int64)) for _ in range(30)]
+    length = -(-max_frames // FRAME_SKIP)
+    episodes = [episode for step in steps for episode in step.episodes]
+    assert len(episodes) == 4 * (30 // length)
+    assert {episode.length for episode in episodes} == {length}
+
+
+# Our Python environment in the manner of the wrappers.
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown manner 'fast'; there are reference, engine"):
+        ReferenceAtari("pong", 1, 0, manner="fast")
+    with pytest.warns(UserWarning, match="not supported"), pytest.raises(UsageError, match="game"):
+        ReferenceAtari("pongg", 1, 0)
+
+
+def pressed(envs: ReferenceAtari) -> list[str]:
+    """The names of the actions that the emulator gets from now on, one for each frame."""
+    names: list[str] = []
+    game = envs._games[0]
+    act = game._act
+
+    def spy(action):
+        names.append(action.name)
+        return act(action)
+
+    game._act = spy
+    return names
+
+
+@pytest.mark.parametrize("game", ["breakout", "ms_pacman"])
+def test_how_a_game_opens(game) -> None:
+    fires = game == "breakout"
+    for manner in MANNERS:
+        envs = ReferenceAtari(game, 1, 0, manner=manner)
+        names = pressed(envs)
+        openings = []
+        for _ in range(60):
+            names.clear()
+            envs._games[0].begin()
+            openings.append(tuple(names))
+        noops = {opening.count("NOOP") for opening in openings}
+        if manner == "reference":
+            third = envs.action_names[2]
+            tail = ("FIRE",) * 4 + (third,) * 4 if fires else ()
+            assert all(o == ("NOOP",) * o.count("NOOP") + tail for o in openings)
+            assert (min(noops), max(noops)) == (1, 30)  # D14
+        else:
+            head = ("FIRE",) if fires else ()
+            assert all(o == head + ("NOOP",) * o.count("NOOP") for o in openings)
+            assert (min(noops), max(noops)) == (0, 28 if fires else 29)
+
+
+def until(envs: ReferenceAtari, condition) -> Step:
+    for actions in random_actions(envs, 2000):
+        step = envs.step(actions)
+        if condition(step):
+            return step
+    raise AssertionError("it never happened")
+
+
+def test_how_a_life_opens() -> None:
+    envs = ReferenceAtari("breakout", 1, 0)
+    envs.reset()
+    names = pressed(envs)
+    life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
+    assert names[-12:] == ["NOOP"] * 4 + ["FIRE"] * 4 + ["RIGHT"] * 4
+    assert len(envs.screens[0]) == 16
+    assert not life_lost.obs[0, :-1].any()
+    envs = ReferenceAtari("breakout", 1, 0, manner="engine")
+    envs.reset()
+    names = pressed(envs)
+    life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
+    assert life_lost.obs[0, 0].any()
+    envs.step(np.array([envs.action_names.index("LEFT")]))
+    envs.step(np.array([envs.action_names.index("LEFT")]))
+    assert names[-8:] == ["FIRE"] * 4 + ["LEFT"] * 4
+
+
+@pytest.mark.parametrize("manner", list(MANNERS))
+def test_a_game_counts_all_its_lives_in_python_too(manner) -> None:
+    envs = ReferenceAtari("ms_pacman", 1, 0, manner=manner)
+    envs.reset()
+    lives = 1
+    for actions in random_actions(envs, 2000):
+        score = envs.scores[0]
+        step = envs.step(actions)
+        if step.episodes:
+            break
+        lives += step.dones[0]
+    assert lives == 3
+    assert step.episodes[0].score >= score > 100
+    assert envs.scores[0] == 0
+
+
+@pytest.mark.parametrize("game", ["pong", "adventure"])  # 210 and 250 lines
+def test_screens_are_the_frames_of_the_step_in_colour(game) -> None:
+    envs = ReferenceAtari(game, 2, 0)
+    envs.reset()
+    for actions in random_actions(envs, 5):
+        step = envs.step(actions)
+    assert [len(screens) for screens in envs.screens] == [FRAME_SKIP] * 2
+    height = {"pong": 210, "adventure": 250}[game]
+    assert envs.screens[0][0].shape == (height, 160, 3)
+    for i, screens in enumerate(envs.screens):
+        np.testing.assert_array_equal(
+            step.obs[i, -1], shrink(grayscale(np.maximum(screens[2], screens[3])))
+        )
+
+
+def test_the_screens_end_with_the_game() -> None:
+    envs = ReferenceAtari("breakout", 1, 0, manner="engine")
+    envs.reset()
+    until(envs, lambda step: step.episodes)
+    assert 1 <= len(envs.screens[0]) <= FRAME_SKIP
+    # What opened the next game is not among them.
+    envs.step(np.array([0]))
+    assert len(envs.screens[0]) == FRAME_SKIP
+
+
+def test_the_draws_are_even() -> None:
+    random = np.random.RandomState(0)
+    counts = np.bincount([draw(random, 30) for _ in range(30_000)])
+    assert len(counts) == 30
+    assert abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+def test_grayscale_has_the_weights_of_brightness() -> None:
+    colours = np.array([[[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert grayscale(colours).tolist() == [[255, 76, 150, 29]]
+
+
+@pytest.mark.parametrize("height", [210, 214, 220, 230, 250])
+def test_shrink_averages_areas(height) -> None:
+    screen = np.random.default_rng(0).integers(0, 256, (height, 160), np.uint8)
+    # Every old pixel as a block of 84 x 84 equal ones: then areas are sums of whole blocks.
+    rows = np.repeat(np.arange(height), SIDE).reshape(SIDE, height)
+    columns = np.repeat(np.arange(160), SIDE).reshape(SIDE, 160)
+    exact = np.array([[screen[np.ix_(r, c)].mean() for c in columns] for r in rows])
+    assert abs(shrink(screen) - exact).max() <= 0.5 + 1e-4
+    _, shares = overlaps(height)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
