@@ -10,7 +10,8 @@ with logs and their files; SB3 runs without any. SB3 is given each of its two wa
 environments, and the faster one is what ppo37 is compared with.
 
 Prints a Markdown table and writes every figure to benchmarks/results/. An idle machine is the
-condition for figures worth quoting: the load before each measurement is recorded with it.
+condition for figures worth quoting: the load average before each measurement is recorded with it
+(some of that load is the measurement before).
 """
 
 import argparse
@@ -279,7 +280,10 @@ def _in_fresh_process(arm: Arm, options: argparse.Namespace, seed: int) -> dict[
     load = os.getloadavg()[0]
     with tempfile.TemporaryFile("w+") as output:
         worker = subprocess.Popen(command, stdout=output)
-        peak = _watch_memory(worker)
+        try:
+            peak = _watch_memory(worker)
+        finally:
+            worker.terminate()  # if this process was interrupted meanwhile
         if worker.returncode:
             sys.exit(f"{arm.name} failed with exit code {worker.returncode}")
         output.seek(0)

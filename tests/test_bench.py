@@ -86,12 +86,6 @@ def test_the_figures_of_a_bench_fit_together(result: dict[str, Any]) -> None:
     assert all(0 < share < 1 for share in result["time_shares"].values())
     assert 0 < result["loop_sps_min"] <= result["loop_sps"] <= result["loop_sps_max"]
 
-    # An update does what each part does alone, and more.
-    epochs = result["config"]["update_epochs"]
-    learn_sps = result["learn_samples_per_s"] / epochs
-    for part_sps in (result["env_sps"], result["act_sps"], learn_sps):
-        assert result["loop_sps_min"] < part_sps
-
     flops = 1e6 * result["mflop_per_agent_step"]
     peak = 1e9 * result["gemm_gflops_per_s"][result["precision"]]
     assert result["roof_sps"] == pytest.approx(1 / (flops / peak + 1 / result["env_sps"]))
@@ -201,6 +195,12 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
     assert ours["sps"] == {"median": 200.0, "lowest": 100.0, "highest": 330.0}
     assert ours["ratio"] == {"median": 3.0, "lowest": 2.0, "highest": 4.0}
     assert ours["peak_memory_mib"] == 330.0
+
+    machine = {"cpu": "some CPU", "cores": 2, "isa": "AVX512"}
+    result = {"summary": summary, "machine": machine, "versions": {"torch": "1"}, "commit": None,
+              "rounds": 3, "updates": 10, "warm_up_updates": 2, "batch_size": 1024}  # fmt: skip
+    lines = sb3.markdown(result).splitlines()
+    assert "| ppo37 | fp32 | 2 | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 330 |" in lines
 
 
 def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,13 @@ def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
     `needed_bytes` is what the checkpoints of the run will take.
     """
     require_new(path)
-    missing = space_missing(path, needed_bytes)
-    if missing:
-        raise UsageError(f"{missing}; free some or choose another --out")
     try:
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        missing = space_missing(path, needed_bytes)
+        if missing:
+            (path / CHECKPOINTS).rmdir()
+            path.rmdir()
+            raise UsageError(f"{missing}; free some or choose another --out")
         held = lock(path)
         write_atomically(path / CONFIG, to_json(document))
     except OSError as error:

@@ -1,0 +1,290 @@
+"""How far the C++ engine is from the reference's wrappers: the figures of docs/fidelity.md.
+
+    python benchmarks/fidelity.py [--games breakout pong ...] [--steps 200] [--seed 0]
+
+Both are played by `ReferenceAtari`, in its manner `reference` and its manner `engine`, which
+tests/test_parity.py holds equal to the engine bit for bit. Play is uniformly random. Prints one
+Markdown table; with all games and 200 steps it takes some five minutes on one core.
+"""
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from ale_py import Action, ALEInterface, LoggerMode, roms
+from numpy.typing import NDArray
+
+from ppo37.envs.atari import FRAME_SKIP
+from ppo37.envs.games import atari_games
+from ppo37.envs.reference import MANNERS, ReferenceAtari, grayscale, shrink
+
+Pixels = NDArray[np.uint8]
+OPENINGS = 300
+FROZEN_FRAMES = 240
+SCORED = ("breakout", "ms_pacman", "space_invaders")
+SCORED_GAMES = 40
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", nargs="+", default=atari_games())
+    parser.add_argument("--steps", type=int, default=200, help="agent steps a game")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    print("| measure | figure |\n|---|---|")
+    measures = (openings, serving, colours, lives, last_frames, random_scores)
+    for measure in measures:
+        for name, figure in measure(options.games, options.steps, options.seed):
+            print(f"| {name} | {figure} |", flush=True)
+
+
+Rows = Iterator[tuple[str, str]]
+
+
+def random_play(envs: ReferenceAtari, steps: int, seed: int) -> Iterator:  # type: ignore[type-arg]
+    rng = np.random.default_rng(seed)
+    envs.reset()
+    for _ in range(steps):
+        yield envs.step(rng.integers(len(envs.action_names), size=envs.num_envs))
+
+
+# Openings: no-ops and FIRE
+
+
+def openings(games: list[str], steps: int, seed: int) -> Rows:
+    """Frames before the first observation."""
+    for game, kind in (("breakout", "with FIRE"), ("ms_pacman", "without FIRE")):
+        for manner in MANNERS:
+            played = opening_frames(game, manner, seed)
+            yield (
+                f"frames before the first observation, {kind} (`{game}`), {manner}",
+                f"{min(played)} to {max(played)}, mean {statistics.mean(played):.1f}",
+            )
+
+
+def opening_frames(game: str, manner: str, seed: int) -> list[int]:
+    envs = ReferenceAtari(game, 1, seed, manner=manner)
+    envs.reset()
+    lengths = []
+    for _ in range(OPENINGS):
+        envs._games[0].begin()
+        lengths.append(len(envs._games[0].screens))
+    return lengths
+
+
+def serving(games: list[str], steps: int, seed: int) -> Rows:
+    """Which games wait for a button: nothing moves in them until it is pressed."""
+    waiting = {
+        name: [game for game in games if is_frozen(game, fire_frames, noops_first)]
+        for name, fire_frames, noops_first in (
+            ("none", 0, 0),
+            ("engine", 1, 0),
+            ("reference", 4, 15),
+        )
+    }
+    yield (
+        "games that stand still for four seconds of no-ops, if FIRE is not pressed",
+        names(waiting["none"]),
+    )
+    yield "the same after FIRE for one frame at once (engine)", names(waiting["engine"])
+    yield (
+        "the same after 15 no-ops and FIRE for four frames (reference)",
+        names(waiting["reference"]),
+    )
+
+
+def is_frozen(game: str, fire_frames: int, noops_first: int) -> bool:
+    """Whether the picture stands still, what blinks in it apart: it then shows few pictures."""
+    ale = ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("random_seed", 1)
+    ale.loadROM(roms.get_rom_path(game))
+    ale.reset_game()
+    if Action.FIRE not in ale.getMinimalActionSet():
+        return False
+    for action, frames in ((Action.NOOP, noops_first), (Action.FIRE, fire_frames)):
+        for _ in range(frames):
+            ale.act(action)
+    for _ in range(60):
+        ale.act(Action.NOOP)
+    pictures = set()
+    for _ in range(FROZEN_FRAMES):
+        ale.act(Action.NOOP)
+        pictures.add(ale.getScreen().tobytes())
+    return len(pictures) <= 4
+
+
+# Pixels: the maximum of colours or of greys
+
+
+class Difference(NamedTuple):
+    """Of two pictures: the share of pixels that differ, the mean and the largest difference."""
+
+    share: float
+    mean: float
+    largest: int
+
+
+def difference(a: Pixels, b: Pixels) -> Difference:
+    apart = np.abs(a.astype(int) - b.astype(int))
+    return Difference(float((apart > 0).mean()), float(apart.mean()), int(apart.max()))
+
+
+def colours(games: list[str], steps: int, seed: int) -> Rows:
+    """Grey before the maximum, and ALE's rounding of grey."""
+    orders, roundings, moved = {}, {}, {}
+    for game in games:
+        pairs = list(frame_pairs(game, steps, seed))
+        seen = [shrink(grayscale(np.maximum(a, b))) for a, b in pairs]
+        greys = [shrink(np.maximum(grayscale(a), grayscale(b))) for a, b in pairs]
+        orders[game] = average(map(difference, seen, greys))
+        moved[game] = average(map(difference, seen[1:], seen[:-1]))
+    for game in games:
+        roundings[game] = rounding(game)
+    worst = sorted(orders, key=lambda game: orders[game].mean, reverse=True)[:5]
+    yield (
+        "maximum before or after grey: games in which no pixel ever differs",
+        (f"{sum(d.largest == 0 for d in orders.values())} of {len(games)}"),
+    )
+    yield (
+        "the same: pixels of an observed frame that differ, mean of the games",
+        (f"{100 * statistics.mean(d.share for d in orders.values()):.3f} %"),
+    )
+    yield (
+        "the same: mean difference of a pixel, of 255",
+        (f"{statistics.mean(d.mean for d in orders.values()):.4f}"),
+    )
+    yield (
+        "for scale: mean difference from one observed frame to the next, of 255",
+        (f"{statistics.mean(d.mean for d in moved.values()):.4f}"),
+    )
+    yield (
+        "the same as above: the games with most of it",
+        "; ".join(
+            f"{game} {100 * orders[game].share:.2f} % of pixels, mean {orders[game].mean:.3f}, "
+            f"largest {orders[game].largest}"
+            for game in worst
+        ),
+    )
+    yield (
+        "rounding of grey, ALE's palette or BT.601 in 15 bits: largest difference",
+        (str(max(d.largest for d in roundings.values()))),
+    )
+    yield (
+        "the same: pixels of a screen that differ, mean of the games",
+        (f"{100 * statistics.mean(d.share for d in roundings.values()):.2f} %"),
+    )
+
+
+def frame_pairs(game: str, steps: int, seed: int) -> Iterator[tuple[Pixels, Pixels]]:
+    """The last two colour screens of every step that played at least two frames."""
+    envs = ReferenceAtari(game, 1, seed, manner="engine")
+    for _ in random_play(envs, steps, seed):
+        screens = envs.screens[0]
+        if len(screens) >= 2:
+            yield screens[-2], screens[-1]
+
+
+def average(differences: Iterator[Difference]) -> Difference:
+    shares, means, largest = zip(*differences, strict=True)
+    return Difference(statistics.mean(shares), statistics.mean(means), max(largest))
+
+
+def rounding(game: str) -> Difference:
+    """Of the two kinds of grey, over the screens of ten seconds of no-ops."""
+    ale = ALEInterface()
+    ale.loadROM(roms.get_rom_path(game))
+    ale.reset_game()
+    found = []
+    for _ in range(10):
+        for _ in range(60):
+            ale.act(Action.NOOP)
+        found.append(difference(grayscale(ale.getScreenRGB()), ale.getScreenGrayscale()))
+    return average(iter(found))
+
+
+# Lives
+
+
+def lives(games: list[str], steps: int, seed: int) -> Rows:
+    """How often a life is lost, which is when stack, FIRE and opening differ."""
+    lost, replaced, total = {}, 0, 0
+    for game in games:
+        envs = ReferenceAtari(game, 1, seed, manner="engine")
+        lost[game] = 0
+        for step in random_play(envs, 5 * steps, seed):
+            lost[game] += int(step.dones[0] and not step.episodes)
+        total += 5 * steps
+        replaced += lost[game] if "FIRE" in envs.action_names else 0
+    everywhere = sum(lost.values())
+    most = sorted(lost, key=lambda game: lost[game], reverse=True)[:5]
+    yield (
+        "lives lost with the game going on, of all agent steps",
+        f"{100 * everywhere / total:.2f} %",
+    )
+    yield (
+        "games with most of it",
+        "; ".join(f"{game} {100 * lost[game] / (5 * steps):.1f} %" for game in most),
+    )
+    yield "agent steps whose action FIRE replaces", f"{100 * replaced / total:.2f} %"
+    yield (
+        "agent steps whose stack shows frames of the life before",
+        (f"{100 * 3 * everywhere / total:.2f} %"),
+    )
+
+
+# The last frame
+
+
+def last_frames(games: list[str], steps: int, seed: int) -> Rows:
+    """The newest frame of the last observation before a time limit: engine or fresh."""
+    stale = []
+    for game in games:
+        envs = ReferenceAtari(game, 1, seed, manner="engine", max_frames=FRAME_SKIP * 60)
+        for step in random_play(envs, steps, seed):
+            if step.truncated[0]:
+                fresh = shrink(np.maximum(*map(grayscale, envs.screens[0][-2:])))
+                stale.append(difference(step.final_obs[0, -1], fresh))
+    if stale:
+        found = average(iter(stale))
+        yield (
+            "last frame before a time limit, engine or fresh: pixels that differ",
+            (f"{100 * found.share:.2f} %"),
+        )
+        yield "the same: mean difference of a pixel, of 255", f"{found.mean:.3f}"
+
+
+# What comes of it all
+
+
+def random_scores(games: list[str], steps: int, seed: int) -> Rows:
+    """Scores and lengths of whole games of random play in both manners."""
+    for game in SCORED:
+        for manner in MANNERS:
+            envs = ReferenceAtari(game, 1, seed, manner=manner)
+            play = (episode for step in random_play(envs, 10**9, seed) for episode in step.episodes)
+            episodes = list(itertools.islice(play, SCORED_GAMES))
+            yield (
+                f"random play, `{game}`, {manner}: score, agent steps ({SCORED_GAMES} games)",
+                (
+                    f"{with_error([e.score for e in episodes])}, "
+                    f"{with_error([e.length for e in episodes])}"
+                ),
+            )
+
+
+def with_error(values: list[float]) -> str:
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.1f} ± {error:.1f}"
+
+
+def names(games: list[str]) -> str:
+    return f"{len(games)}: {', '.join(games)}" if games else "none"
+
+
+if __name__ == "__main__":
+    main()
