@@ -4,7 +4,7 @@
 
 Both are played by `ReferenceAtari`, in its manner `reference` and its manner `engine`, which
 tests/test_parity.py holds equal to the engine bit for bit. Play is uniformly random. Prints one
-Markdown table; with all games and 200 steps it takes some five minutes on one core.
+Markdown table; with all games and 200 steps it takes some ten minutes on one core.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 OPENINGS = 300
 FROZEN_FRAMES = 240
 SCORED = ("breakout", "ms_pacman", "space_invaders")
-SCORED_GAMES = 100
+SCORED_GAMES = 400
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppo37.model import Agent
+from ppo37.runtime.network import Network, SpaceToDepth, place
 
 ATARI = (4, 84, 84)
 
@@ -98,13 +99,21 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert not torch.equal(weights(1, 10), weights(2, 10))
 
 
-@pytest.mark.parametrize("network", ["nature", "nature_half"])
-def test_output_and_gradient_equal_the_published_network(network: str) -> None:
+@pytest.mark.parametrize("form", [Network, SpaceToDepth])
+@pytest.mark.parametrize(
+    ("network", "obs_shape"),
+    [("nature", ATARI), ("nature_half", ATARI), ("nature_half", (3, 71, 49))],
+    ids=["nature", "nature_half", "sides that leave borders unread"],
+)
+def test_output_and_gradient_equal_the_published_network(
+    form: type[Network], network: str, obs_shape: tuple[int, ...]
+) -> None:
     """With pixels / 255, though the weights are divided instead; fp32 rounding is all there is."""
-    agent = with_biases(Agent(ATARI, 6, network, seed=1))
-    obs = pixels(8)
+    agent = with_biases(Agent(obs_shape, 6, network, seed=1))
+    obs = pixels(8, obs_shape)
     parameters, logits, values = reference(agent, obs)
-    distribution, our_values = agent(obs)
+    placed = form(agent)
+    distribution, our_values = placed(placed.arrange(obs))
     assert relative_error(distribution.logits, logits) < 2e-6
     assert relative_error(our_values, values) < 2e-6
 
@@ -117,13 +126,36 @@ def test_output_and_gradient_equal_the_published_network(network: str) -> None:
         assert relative_error(parameter.grad, expected) < 1e-5, name
 
 
-def test_bf16_stays_in_the_layers() -> None:
+def test_held_weights_are_the_weights_of_the_moment() -> None:
+    """Brought into form when the rollout begins, let go at its end; the numbers are the same."""
+    agent, obs = Agent(ATARI, 6, "nature_half", seed=1), pixels(8)
+    for bf16 in (False, True):
+        agent.bf16 = bf16
+        placed = SpaceToDepth(agent)
+        for _ in range(2):
+            expected, _ = placed(placed.arrange(obs))
+            with placed.held():
+                held, _ = placed(placed.arrange(obs))
+            assert torch.equal(held.logits, expected.logits)
+            with torch.no_grad():
+                agent.trunk.conv2.weight.mul_(-1.0)
+
+
+def test_the_form_follows_the_device() -> None:
+    agent = Agent((1, 36, 36), 3, "nature", seed=1)
+    assert type(place(agent)) is SpaceToDepth
+    assert type(place(agent.to("meta"))) is Network
+
+
+@pytest.mark.parametrize("form", [Network, SpaceToDepth])
+def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
     """Close to fp32, with fp32 heads, outputs, parameters and gradients, and uint8 pixels in."""
     agent = with_biases(Agent(ATARI, 6, "nature", seed=1))
     obs = pixels(8)
     _, logits, values = reference(agent, obs)
     agent.bf16 = True
-    distribution, our_values = agent(obs)
+    placed = form(agent)
+    distribution, our_values = placed(placed.arrange(obs))
     assert distribution.logits.dtype == our_values.dtype == torch.float32
     # bf16 keeps 8 bits: 0.4 % a rounding, of which a few add up over four layers.
     for found, expected in ((distribution.logits, logits), (our_values, values)):
@@ -139,14 +171,17 @@ def test_bf16_stays_in_the_layers() -> None:
         assert parameter.grad.isfinite().all()
 
 
-def test_bf16_is_chosen_by_the_agent_alone() -> None:
+@pytest.mark.parametrize("form", [Network, SpaceToDepth])
+def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
     """An autocast around the call changes neither choice."""
-    agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
+    agent = Agent((1, 36, 36), 3, "nature", seed=1)
+    placed = form(agent)
+    obs = placed.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
         agent.bf16 = bf16
-        inside, values = agent(obs)
+        inside, values = placed(obs)
         with torch.autocast("cpu", torch.bfloat16):
-            surrounded, surrounded_values = agent(obs)
+            surrounded, surrounded_values = placed(obs)
         assert torch.equal(inside.logits, surrounded.logits)
         assert torch.equal(values, surrounded_values)
 
@@ -155,4 +190,5 @@ def test_observations_are_left_alone() -> None:
     agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
     agent(obs)
+    place(agent)(place(agent).arrange(obs))
     assert torch.equal(obs, before)

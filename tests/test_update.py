@@ -22,6 +22,7 @@ from ppo37.algorithm.update import (
     update,
 )
 from ppo37.model import Agent
+from ppo37.runtime.network import place
 
 STEPS, ENVS, FEATURES, HIDDEN, ACTIONS = 16, 4, 5, 6, 4
 EPOCHS, UPDATES, NUM_UPDATES = 3, 3, 5
@@ -353,10 +354,11 @@ def log_ratios_of_an_unmoved_policy(
     generator = torch.Generator().manual_seed(0)
     agent = Agent((4, 84, 84), 6, "nature", seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, gain, generator=generator)
-    obs = frames(generator, 128)
+    network = place(agent)
+    obs = network.arrange(frames(generator, 128))
     agent.bf16 = acting_bf16
-    with torch.no_grad():
-        logits = torch.cat([agent(screens)[0].logits for screens in obs.split(num_envs)])
+    with network.held():
+        logits = torch.cat([network(screens)[0].logits for screens in obs.split(num_envs)])
     actions = Categorical(logits).sample(torch.rand(128, generator=generator))
     old = Categorical(logits).log_prob(actions)
     favourite = logits.softmax(-1).amax(-1).mean().item()
@@ -367,7 +369,7 @@ def log_ratios_of_an_unmoved_policy(
     log_ratios = []
     for indices in torch.randperm(128, generator=generator).chunk(4):
         samples = minibatch(batch, indices)
-        distribution, _ = agent(samples.obs)
+        distribution, _ = network(samples.obs)
         log_ratios.append(distribution.log_prob(samples.actions) - samples.log_probs)
     return torch.cat(log_ratios).detach()
 

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from . import randomness, train
-from .algorithm.update import Batch, make_optimizer
+from .algorithm.rollout import allocate
+from .algorithm.update import make_optimizer
 from .config import Config, from_preset
 from .envs import VecEnv, env_factory
 from .envs.games import resolve_game, title
@@ -218,7 +219,8 @@ def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tupl
 
 
 def _acting(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
-    obs = _pixels(envs, config.num_envs).to(config.device)
+    shape = (config.num_envs, *envs.obs_shape)
+    obs = torch.randint(0, 256, shape, dtype=torch.uint8, device=config.device)
     uniforms = torch.from_numpy(randomness.noise(config.seed, 0, 1, config.num_envs)[0])
     uniforms = uniforms.to(config.device)
 
@@ -231,27 +233,22 @@ def _acting(executables: Executables, envs: VecEnv, config: Config, budget_s: fl
 
 
 def _learning(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
-    size = min(2 * config.minibatch_size, config.batch_size)
-    draws = torch.Generator().manual_seed(0)
-    actions = torch.randint(len(envs.action_names), (size,), generator=draws)
-    log_probs, values, advantages, targets = torch.randn(4, size, generator=draws)
-    parts = (_pixels(envs, size), actions, log_probs, values, advantages, targets)
-    batch = Batch(*(part.to(config.device) for part in parts))
-    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, size)[0])
-    indices = order[: config.minibatch_size].to(config.device)
+    device = torch.device(config.device)
+    rollout = allocate(config.num_steps, config.num_envs, envs.obs_shape, device)
+    draws = torch.Generator(device).manual_seed(0)
+    rollout.obs.random_(0, 256, generator=draws)
+    rollout.actions.random_(0, len(envs.action_names), generator=draws)
+    for part in (rollout.log_probs, rollout.values, rollout.rewards):
+        part.normal_(generator=draws)
+    batch = executables.advantages(rollout)
+    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, config.batch_size)[0])
+    minibatches = itertools.cycle(order.to(device).split(config.minibatch_size))
 
     def learn() -> int:
-        executables.train_step(batch, indices)
+        executables.train_step(batch, next(minibatches))
         return config.minibatch_size
 
     return _per_second(learn, budget_s, config.device)
-
-
-def _pixels(envs: VecEnv, size: int) -> torch.Tensor:
-    """Random observations [size, *obs_shape]: what they show does not change the work."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (size, *envs.obs_shape)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
 class _Stopwatch(NoView):

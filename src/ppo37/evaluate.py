@@ -18,6 +18,7 @@ from .run.checkpoint import load_model
 from .run.directory import find_checkpoint
 from .runtime.device import keep_freed_memory, resolve_device, usable_cores
 from .runtime.executables import acting, make_act
+from .runtime.network import place
 from .stats import interval_of_mean
 
 MAX_ENVS = 32
@@ -110,14 +111,14 @@ def _play(
     agent: Agent, envs: VecEnv, wanted: Any, seed: int, progress: Callable[[int, int], None] | None
 ) -> list[Episode]:
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
-    act = make_act(agent)
-    device = next(agent.parameters()).device
+    network = place(agent)
+    act = make_act(network)
     games: list[list[Episode]] = [[] for _ in wanted]
     obs = envs.reset()
-    with acting(agent):
+    with acting(network):
         for uniforms in evaluation_noise(seed, len(wanted)):
-            drawn = torch.from_numpy(uniforms).to(device)
-            actions, _, _ = act(torch.from_numpy(obs).to(device), drawn)
+            drawn = torch.from_numpy(uniforms).to(network.device)
+            actions, _, _ = act(torch.from_numpy(obs), drawn)
             step = envs.step(actions.cpu().numpy())
             obs = step.obs
             for episode in step.episodes:

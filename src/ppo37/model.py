@@ -80,7 +80,11 @@ class Agent(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Categorical, Tensor]:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
             features = self.trunk(obs)
-        with torch.autocast(obs.device.type, enabled=False):
+        return self.heads(features)
+
+    def heads(self, features: Tensor) -> tuple[Categorical, Tensor]:
+        """What forward returns, from the trunk's features [B, F]; always in fp32."""
+        with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             logits = self.policy_head(features)
             values = self.value_head(features).squeeze(-1)

@@ -30,6 +30,7 @@ from .evaluate import (
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
 from .runtime.executables import acting, make_act
+from .runtime.network import Network, place
 
 Pixels = NDArray[np.uint8]
 """A picture [H, W, 3]: red, green, blue."""
@@ -157,8 +158,9 @@ def record(
     stage = _stage(config.game, games_seed(seed), protocol)
     try:
         require_same_actions(trained, stage.envs.action_names, protocol)
-        with _workplace(path) as folder, acting(trained.agent):
-            moments = _play(trained, stage, seed)
+        network = place(trained.agent)
+        with _workplace(path) as folder, acting(network):
+            moments = _play(network, stage, seed)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
             _finish(folder, path, ffmpeg)
@@ -197,17 +199,16 @@ def _catch_stage(games_seed: int) -> Stage:
     return Stage(envs, screens, lambda: envs.scores[0], CATCH_SCALE)
 
 
-def _play(trained: TrainedAgent, stage: Stage, seed: int) -> Iterator[Moment]:
+def _play(network: Network, stage: Stage, seed: int) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
-    act = make_act(trained.agent)
-    device = next(trained.agent.parameters()).device
+    act = make_act(network)
     names = stage.envs.action_names
     ended_scores: tuple[float, ...] = ()
     began = 0
     obs = stage.envs.reset()
     for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
-        drawn = torch.from_numpy(uniforms).to(device)
-        actions, _, values = act(torch.from_numpy(obs).to(device), drawn)
+        drawn = torch.from_numpy(uniforms).to(network.device)
+        actions, _, values = act(torch.from_numpy(obs), drawn)
         step = stage.envs.step(actions.cpu().numpy())
         obs = step.obs
         ended = bool(step.episodes)

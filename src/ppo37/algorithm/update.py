@@ -3,15 +3,24 @@
 Legend: B = T * N samples, M in a minibatch.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from .advantages import bootstrap_truncations, gae, value_targets
+from .distributions import Categorical
 from .losses import Coefficients, LossTerms, ppo_loss
 from .rollout import Rollout
+
+
+class Network(Protocol):
+    """What is trained: obs [M, ...] -> distributions over actions, and values [M]."""
+
+    def __call__(self, obs: Tensor, /) -> tuple[Categorical, Tensor]: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
 
 class Batch(NamedTuple):
@@ -62,21 +71,21 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def gradient_step(
-    agent: torch.nn.Module,
+    network: Network,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     coefficients: Coefficients,
     max_grad_norm: float,
 ) -> LossTerms:
     """One optimizer step on one minibatch. Returns the terms of its loss, detached."""
-    distribution, values = agent(batch.obs)
+    distribution, values = network(batch.obs)
     terms = ppo_loss(
         distribution.log_prob(batch.actions), distribution.entropy(), values,
         batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
     )  # fmt: skip
     optimizer.zero_grad()
     terms.loss.backward()
-    torch.nn.utils.clip_grad_norm_(agent.parameters(), max_grad_norm)  # D11
+    torch.nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)  # D11
     optimizer.step()
     return terms._replace(loss=terms.loss.detach())
 

@@ -13,6 +13,7 @@ from ..config import Config
 from ..envs import VecEnv
 from ..model import Agent
 from .executables import acting, make_act
+from .network import place
 
 ENV_STEPS, ACT_CALLS, LEARN_CALLS = 16, 8, 2
 
@@ -25,17 +26,18 @@ def estimate_s(config: Config, agent: Agent, envs: VecEnv) -> float:
     share = envs.num_envs / config.num_envs
     obs = envs.reset()
     seen = torch.from_numpy(obs).to(config.device)
-    act, uniforms = make_act(agent), torch.full((envs.num_envs,), 0.5, device=config.device)
+    network = place(agent)
+    act, uniforms = make_act(network), torch.full((envs.num_envs,), 0.5, device=config.device)
     actions = act(seen, uniforms)[0].cpu().numpy()
-    with acting(agent):
+    with acting(network):
         act_s = _seconds(lambda: act(seen, uniforms)[0].cpu(), ACT_CALLS)
     env_s = _seconds(lambda: envs.step(actions), ENV_STEPS)
 
-    learner = copy.deepcopy(agent)
-    optimizer = make_optimizer(learner, config.learning_rate, config.adam_eps)
+    learner = place(copy.deepcopy(agent))
+    optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
     size = config.minibatch_size
     zeros = torch.zeros(size, device=config.device)
-    pixels = seen[:1].expand(size, *seen.shape[1:]).contiguous()
+    pixels = learner.arrange(seen[:1].expand(size, *seen.shape[1:]))
     batch = Batch(pixels, zeros.long(), zeros, zeros, zeros, zeros)
     clip_coef = torch.tensor(config.clip_coef, device=config.device)
     weights = Coefficients(clip_coef, config.clip_vloss, False, config.ent_coef, config.vf_coef)

@@ -19,6 +19,7 @@ from ..algorithm.update import Batch, gradient_step, minibatch, prepare
 from ..config import Config
 from ..model import Agent
 from .device import usable_cores
+from .network import Network, place
 
 
 class Executables(NamedTuple):
@@ -34,29 +35,31 @@ def eager(
     agent: Agent, optimizer: torch.optim.Optimizer, config: Config, clip_coef: Tensor
 ) -> Executables:
     """Plain PyTorch. `clip_coef` is a 0-d tensor that the loop may change between updates."""
+    network = place(agent)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
     )
 
     def advantages(rollout: Rollout) -> Batch:
-        return prepare(rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated)
+        batch = prepare(rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated)
+        return batch._replace(obs=network.arrange(batch.obs))
 
     def train_step(batch: Batch, indices: Tensor) -> LossTerms:
         samples = minibatch(batch, indices)
-        return gradient_step(agent, optimizer, samples, coefficients, config.max_grad_norm)
+        return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
     # The emulator needs cores while the policy acts, and spinning helpers of a thread pool would
     # take them: half of the cores act.
     threads = max(1, usable_cores() // 2)
-    return Executables(make_act(agent), advantages, train_step, lambda: acting(agent, threads))
+    return Executables(make_act(network), advantages, train_step, lambda: acting(network, threads))
 
 
-def make_act(agent: Agent) -> Act:
+def make_act(network: Network) -> Act:
     """The policy as a function of observations and uniforms."""
 
     @torch.no_grad()
     def act(obs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        distribution, values = agent(obs)
+        distribution, values = network(network.arrange(obs))
         actions = distribution.sample(uniforms)
         return actions, distribution.log_prob(actions), values
 
@@ -64,16 +67,12 @@ def make_act(agent: Agent) -> Act:
 
 
 @contextmanager
-def acting(agent: Agent, threads: int | None = None) -> Iterator[None]:
-    """Hold the weights still: inside, autocast casts each of them to bf16 once, not every step.
-
-    threads: of the network meanwhile; None leaves them as they are.
-    """
-    device = next(agent.parameters()).device.type
+def acting(network: Network, threads: int | None = None) -> Iterator[None]:
+    """Hold the weights still, and give the network `threads`; None leaves them as they are."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=agent.bf16):
+        with network.held():
             yield
     finally:
         torch.set_num_threads(before)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from ..model import Agent
+from .network import Network, place
 
 FORWARD_TOLERANCE = 0.03
 GRADIENT_TOLERANCE = 0.05
@@ -31,16 +32,16 @@ def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size
     """
     if wanted != "auto":
         return Choice(wanted, "as asked")
-    device = next(agent.parameters()).device
+    network = place(agent)
     generator = torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
-    obs = obs.to(device)
+    obs = network.arrange(obs)
     before = agent.bf16
     try:
-        outputs = {bf16: _outputs(agent, obs, bf16) for bf16 in (False, True)}
+        outputs = {bf16: _outputs(network, obs, bf16) for bf16 in (False, True)}
         forward = _relative_error(outputs[True][0], outputs[False][0])
         gradient = _relative_error(outputs[True][1], outputs[False][1])
-        seconds = _fastest_s(agent, obs)
+        seconds = _fastest_s(network, obs)
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
@@ -53,13 +54,13 @@ def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size
     return Choice("bf16", f"self-test: {ratio:.2f} times the speed of fp32, {errors}")
 
 
-def _outputs(agent: Agent, obs: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _outputs(network: Network, obs: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """What the network computes, and a gradient of it: features [B, F] and a flat vector."""
-    agent.bf16 = bf16
-    agent.zero_grad(set_to_none=True)
-    distribution, values = agent(obs)
+    network.agent.bf16 = bf16
+    network.agent.zero_grad(set_to_none=True)
+    distribution, values = network(obs)
     (values.square().mean() + distribution.logits.square().mean()).backward()
-    gradients = [p.grad.flatten() for p in agent.parameters() if p.grad is not None]
+    gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
     return torch.cat([values, distribution.logits.flatten()]).detach(), torch.cat(gradients)
 
 
@@ -67,7 +68,7 @@ def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def _fastest_s(agent: Agent, obs: torch.Tensor) -> dict[bool, float]:
+def _fastest_s(network: Network, obs: torch.Tensor) -> dict[bool, float]:
     """The least time of a forward and backward pass in fp32 and in bf16, taken in turn.
 
     The least, because other work on the machine can only add to it.
@@ -77,7 +78,7 @@ def _fastest_s(agent: Agent, obs: torch.Tensor) -> dict[bool, float]:
     while time.perf_counter() - started < BUDGET_S or len(times[True]) < FEWEST_PASSES:
         for bf16, taken in times.items():
             start = time.perf_counter()
-            _outputs(agent, obs, bf16)
+            _outputs(network, obs, bf16)
             if obs.is_cuda:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)

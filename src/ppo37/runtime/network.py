@@ -1,0 +1,134 @@
+"""How a device computes the network: the function that `Agent` defines, arranged for speed.
+
+On a CPU a convolution of stride s costs more than its arithmetic, because the pixels it reads
+together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of s*s times the
+channels (space to depth), turns it into a dense convolution of stride 1 with the same weights in
+another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..algorithm.distributions import Categorical
+from ..model import Agent
+
+
+class Network:
+    """An agent, computed as it is written.
+
+    Call it with what `arrange` made of observations; the result is the agent's.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.device = next(agent.parameters()).device
+
+    def arrange(self, obs: Tensor) -> Tensor:
+        """Observations [B, *obs_shape] uint8 as the network reads them; B stays in front."""
+        return obs.to(self.device)
+
+    def __call__(self, arranged: Tensor) -> tuple[Categorical, Tensor]:
+        return self.agent(arranged)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.agent.parameters()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the weights still: inside, each is brought into its form once, not every step."""
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.agent.bf16),
+        ):
+            yield
+
+
+class _Weights(NamedTuple):
+    """Weights and biases of the trunk's layers, cast and in the order of the blocks."""
+
+    conv1: tuple[Tensor, Tensor]
+    conv2: tuple[Tensor, Tensor]
+    conv3: tuple[Tensor, Tensor]
+    dense: tuple[Tensor, Tensor]
+
+
+class SpaceToDepth(Network):
+    """An agent whose two strided convolutions are computed as dense ones, for a CPU."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self._held: _Weights | None = None
+
+    def arrange(self, obs: Tensor) -> Tensor:
+        """[B, C, H, W] -> blocks of 4 x 4 pixels [B, H / 4, W / 4, C * 16], uint8.
+
+        Borders that the convolution never reaches are cut off. Channels are in the order of
+        `F.pixel_unshuffle`, but four neighbours in a row are moved as one 32-bit item.
+        """
+        samples, planes, height, width = obs.shape
+        rows, columns = (_reached(side, 8, 4) // 4 for side in (height, width))
+        pixels = obs[:, :, : 4 * rows, : 4 * columns].contiguous().view(torch.int32)
+        blocks = pixels.view(samples, planes, rows, 4, columns).permute(0, 2, 4, 1, 3)
+        return blocks.contiguous().view(torch.uint8).flatten(3)
+
+    def __call__(self, arranged: Tensor) -> tuple[Categorical, Tensor]:
+        with torch.autocast("cpu", enabled=False):
+            weights = self._held or self._weights()
+            x = arranged.to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
+            x = torch.relu_(F.conv2d(x, *weights.conv1))
+            x = torch.relu_(F.conv2d(_blocks_of_4(x), *weights.conv2))
+            x = torch.relu_(F.conv2d(x, *weights.conv3))
+            features = torch.relu_(F.linear(x.flatten(1), *weights.dense))
+        return self.agent.heads(features)
+
+    def _weights(self) -> _Weights:
+        trunk, dtype = self.agent.trunk, torch.bfloat16 if self.agent.bf16 else torch.float32
+
+        def cast(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+            assert bias is not None
+            kind = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
+            return weight.to(dtype, memory_format=kind), bias.to(dtype)
+
+        first = F.pixel_unshuffle(trunk.conv1.weight / 255.0, 4)  # D22
+        second = F.pixel_unshuffle(trunk.conv2.weight, 2)  # channels in the order C, pixel
+        second = second.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)  # pixel, C
+        return _Weights(
+            cast(first, trunk.conv1.bias),
+            cast(second, trunk.conv2.bias),
+            cast(trunk.conv3.weight, trunk.conv3.bias),
+            cast(trunk.dense.weight, trunk.dense.bias),
+        )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with torch.no_grad():
+            self._held = self._weights()
+            try:
+                yield
+            finally:
+                self._held = None
+
+
+def place(agent: Agent) -> Network:
+    """The fastest form of an agent on the device that it is on."""
+    network = Network(agent)
+    return SpaceToDepth(agent) if network.device.type == "cpu" else network
+
+
+def _blocks_of_4(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, 4 * C, H / 2, W / 2], both channels-last; pixel by pixel, C innermost."""
+    samples, channels, height, width = x.shape
+    rows, columns = (_reached(side, 4, 2) // 2 for side in (height, width))
+    pixels = x.permute(0, 2, 3, 1)[:, : 2 * rows, : 2 * columns]
+    blocks = pixels.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).transpose(2, 3)
+    return blocks.reshape(samples, rows, columns, 4 * channels).permute(0, 3, 1, 2)
+
+
+def _reached(side: int, kernel: int, stride: int) -> int:
+    """Pixels of `side` that a convolution reads."""
+    return (side - kernel) // stride * stride + kernel
