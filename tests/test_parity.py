@@ -285,6 +285,9 @@ def test_unknown_names_are_refused() -> None:
         ReferenceAtari("pong", 1, 0, manner="fast")
     with pytest.warns(UserWarning, match="not supported"), pytest.raises(UsageError, match="game"):
         ReferenceAtari("pongg", 1, 0)
+    for kind in (Atari, ReferenceAtari):
+        with pytest.raises(UsageError, match="unknown protocol 'old'; there are classic, machado"):
+            kind("pong", 1, 0, protocol="old")
 
 
 def pressed(envs: ReferenceAtari) -> list[str]:
@@ -345,8 +348,11 @@ def test_how_a_life_opens() -> None:
     names = pressed(envs)
     life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
     assert life_lost.obs[0, 0].any()
-    envs.step(np.array([envs.action_names.index("LEFT")]))
-    envs.step(np.array([envs.action_names.index("LEFT")]))
+    played = []
+    for _ in range(2):
+        envs.step(np.array([envs.action_names.index("LEFT")]))
+        played += envs.played
+    assert played == ["FIRE", "LEFT"]
     assert names[-8:] == ["FIRE"] * 4 + ["LEFT"] * 4
 
 

@@ -100,12 +100,14 @@ class Recording(NamedTuple):
 class Stage(NamedTuple):
     """One environment to be filmed.
 
-    After a step, `screens` gives the picture of each frame that it played, and `score` the raw
-    score of the game in progress. `scale` is the enlargement across and down.
+    After a step, `screens` gives the picture of each frame that it played, `action` the name of
+    what was done and `score` the raw score of the game in progress. `scale` is the enlargement
+    across and down.
     """
 
     envs: VecEnv
     screens: Callable[[Step], list[Pixels]]
+    action: Callable[[int], str]
     score: Callable[[], float]
     scale: tuple[int, int]
 
@@ -183,7 +185,10 @@ def _stage(game: str, games_seed: int, protocol: str) -> Stage:
 
     # As the engine plays, because the agent has learned with the engine.
     envs = ReferenceAtari(game, 1, games_seed, protocol, manner="engine")
-    return Stage(envs, lambda _: envs.screens[0], lambda: envs.scores[0], ATARI_SCALE)
+    return Stage(
+        envs, lambda _: envs.screens[0], lambda _: envs.played[0], lambda: envs.scores[0],
+        ATARI_SCALE,
+    )  # fmt: skip
 
 
 def _catch_stage(games_seed: int) -> Stage:
@@ -196,13 +201,13 @@ def _catch_stage(games_seed: int) -> Stage:
         obs = step.final_obs if step.episodes else step.obs  # catch fills it for every end
         return [np.repeat(obs[0, -1, :, :, np.newaxis], 3, axis=2)] * FRAMES_PER_STEP
 
-    return Stage(envs, screens, lambda: envs.scores[0], CATCH_SCALE)
+    names = envs.action_names
+    return Stage(envs, screens, names.__getitem__, lambda: envs.scores[0], CATCH_SCALE)
 
 
 def _play(network: Network, stage: Stage, seed: int) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     act = make_act(network)
-    names = stage.envs.action_names
     ended_scores: tuple[float, ...] = ()
     began = 0
     obs = stage.envs.reset()
@@ -215,8 +220,8 @@ def _play(network: Network, stage: Stage, seed: int) -> Iterator[Moment]:
         score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)
         yield Moment(
-            stage.screens(step), names[int(actions)], float(values), scores, count - began, count,
-            ended,
+            stage.screens(step), stage.action(int(actions)), float(values), scores, count - began,
+            count, ended,
         )  # fmt: skip
         if ended:
             ended_scores, began = scores, count

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..randomness import game_seeds
 from .contract import Episode, Step, VecEnv, check_actions
 from .watchdog import Watchdog
@@ -39,6 +40,13 @@ PROTOCOLS = {
 }
 
 
+def protocol_named(name: str) -> Protocol:
+    """UsageError if there is no such protocol."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
 class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
@@ -64,7 +72,7 @@ class Atari(VecEnv):
     ) -> None:
         self.num_envs = num_envs
         self._first_env = first_env
-        self._protocol = PROTOCOLS[protocol]
+        self._protocol = protocol_named(protocol)
         self._seeds = game_seeds(seed, index, num_envs, first_env)
         self._engine = _make_engine(game, num_envs, self._protocol, num_threads, max_frames)
         self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())

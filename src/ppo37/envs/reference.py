@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..randomness import game_seeds
-from .atari import FRAME_SKIP, MAX_FRAMES, PROTOCOLS, SIDE, STACK, Protocol
+from .atari import FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, protocol_named
 from .contract import Episode, Step, VecEnv, check_actions
 
 NOOP_MAX = 30
@@ -82,9 +82,10 @@ class ReferenceAtari(VecEnv):
         self._first_env = first_env
         self._sent = np.zeros(num_envs, np.int64)
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
-        self._life_ends_episode = PROTOCOLS[protocol].life_ends_episode
+        rules = protocol_named(protocol)
+        self._life_ends_episode = rules.life_ends_episode
         self._games = [
-            _Game(game, int(game_seed), PROTOCOLS[protocol], MANNERS[manner], max_frames)
+            _Game(game, int(game_seed), rules, MANNERS[manner], max_frames)
             for game_seed in game_seeds(seed, index, num_envs, first_env)
         ]
         self.action_names = tuple(action.name for action in self._games[0].actions)
@@ -125,6 +126,11 @@ class ReferenceAtari(VecEnv):
         """Nothing to free."""
 
     @property
+    def played(self) -> list[str]:
+        """The actions of the last step as they were played: FIRE where it was pressed instead."""
+        return [game.played.name for game in self._games]
+
+    @property
     def scores(self) -> list[float]:
         """The sums of the raw rewards of the games being played."""
         return [game.score for game in self._games]
@@ -153,6 +159,7 @@ class _Game:
         self.actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         fire = protocol.auto_fire and Action.FIRE in self.actions
         self._fire_first = fire and manner.fire_first
+        self.played = Action.NOOP
         self._opening = (Action.FIRE, self.actions[2]) if fire and not manner.fire_first else ()
 
     def rewind(self) -> None:
@@ -194,7 +201,8 @@ class _Game:
         """Play one agent step; the sum of its raw rewards."""
         self.screens = []
         self.length += 1
-        reward = self._play(Action.FIRE if self._fire_next else self.actions[action])
+        self.played = Action.FIRE if self._fire_next else self.actions[action]
+        reward = self._play(self.played)
         self._fire_next = False
         self._push()
         return reward
