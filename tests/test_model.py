@@ -126,6 +126,19 @@ def test_output_and_gradient_equal_the_published_network(
         assert relative_error(parameter.grad, expected) < 1e-5, name
 
 
+def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> None:
+    plain, other = (Agent(ATARI, 6, "nature", seed=3, contrast_init=on) for on in (False, True))
+    flat = torch.tensor([87.0, 0.0, 236.0, 142.0]).view(1, 4, 1, 1).expand(1, 4, 84, 84)
+    assert other.trunk.conv1(flat).abs().max() < 1e-3 < plain.trunk.conv1(flat).abs().max()
+
+    # Each kernel is what is left of twice the orthogonal one when its mean is taken out.
+    difference = other.trunk.conv1.weight - 2.0 * plain.trunk.conv1.weight
+    assert torch.allclose(difference, difference[:, :, :1, :1].expand_as(difference), atol=1e-6)
+    for name, parameter in plain.named_parameters():
+        if name != "trunk.conv1.weight":
+            assert torch.equal(parameter, other.get_parameter(name)), name
+
+
 def test_held_weights_are_the_weights_of_the_moment() -> None:
     """Brought into form when the rollout begins, let go at its end; the numbers are the same."""
     agent, obs = Agent(ATARI, 6, "nature_half", seed=1), pixels(8)

@@ -61,6 +61,9 @@ class Config:
         "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each",
         choices=("nature", "nature_half"),
     )
+    contrast_init: bool = _option(
+        False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
+    )
     device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
     precision: str = _option(
         "auto",

@@ -30,6 +30,18 @@ def orthogonal(layer: nn.Module, gain: float, generator: torch.Generator) -> Non
     nn.init.zeros_(layer.bias)
 
 
+def see_contrast(first: nn.Conv2d) -> None:
+    """Make the mean of every kernel zero in each plane, and double the weights.
+
+    A game's screen is mostly flat ground. With kernels of random sums the ground's brightness
+    drowns the small objects on it; with these a flat patch gives exactly zero, of whatever
+    brightness, and what remains is doubled because objects are small. Not part of the reference.
+    """
+    with torch.no_grad():
+        weight = first.weight
+        weight.copy_(2.0 * (weight - weight.mean((2, 3), keepdim=True)))
+
+
 class NatureCNN(nn.Module):
     """The trunk of Mnih et al. 2015: obs [B, C, H, W] uint8 -> features [B, F]."""
 
@@ -63,8 +75,9 @@ class Agent(nn.Module):
     """
 
     def __init__(
-        self, obs_shape: tuple[int, ...], num_actions: int, network: str, seed: int
-    ) -> None:
+        self, obs_shape: tuple[int, ...], num_actions: int, network: str, seed: int,
+        contrast_init: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         channels, features = CHANNELS_AND_FEATURES[network]
         self.trunk = NatureCNN(obs_shape, channels, features)  # D21
@@ -74,6 +87,8 @@ class Agent(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for layer in self.trunk.children():
             orthogonal(layer, math.sqrt(2.0), generator)
+        if contrast_init:
+            see_contrast(self.trunk.conv1)
         orthogonal(self.policy_head, 0.01, generator)
         orthogonal(self.value_head, 1.0, generator)
 

@@ -230,7 +230,7 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> 
             f"convolutions, which need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
         )
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    agent = Agent(obs_shape, num_actions, config.network, seed)
+    agent = Agent(obs_shape, num_actions, config.network, seed, config.contrast_init)
     agent.bf16 = config.precision == "bf16"
     return agent.to(config.device)
 
