@@ -9,6 +9,9 @@ meets both. Start-up and the first updates do not count. ppo37 is measured as it
 with logs and their files; SB3 runs without any. SB3 is given each of its two ways to step
 environments, and the faster one is what ppo37 is compared with.
 
+Beside them stands the roof of the machine: the speed of this work if its arithmetic ran as fast
+as the best matrix product here and the emulator as fast as alone, one after the other.
+
 Prints a Markdown table and writes every figure to benchmarks/results/. An idle machine is the
 condition for figures worth quoting: the load average before each measurement is recorded with it
 (some of that load is the measurement before).
@@ -56,7 +59,9 @@ def main() -> None:
         {"round": number, "arm": arm.name, **_in_fresh_process(arm, options, seed=number)}
         for number, arm in itertools.product(range(1, options.rounds + 1), arms)
     ]
-    result = {**describe(options), "summary": summarise(figures), "measurements": figures}
+    roof = measure_roof()
+    summary = summarise(figures, roof["sps"])
+    result = {**describe(options), "roof": roof, "summary": summary, "measurements": figures}
     print(markdown(result))
     path = options.out or RESULTS / f"sb3_{result['machine']['cores']}cores.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,10 +185,26 @@ def measure_sb3(vec_env: str, updates: int, seed: int) -> tuple[list[float], dic
     return watch.times_s, {"precision": "fp32"}
 
 
-def summarise(figures: list[dict[str, Any]]) -> dict[str, Any]:
+def measure_roof() -> dict[str, Any]:
+    """What `ppo37 bench` measures of this machine in a fresh process, and the roofs from it."""
+    command = [sys.executable, "-m", "ppo37", "bench", "--game", GAME, "--preset", "classic",
+               "--json"]  # fmt: skip
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    gemm, env_sps = found["gemm_gflops_per_s"], found["env_sps"]
+    gflop = found["mflop_per_agent_step"] / 1e3
+    _say(f"roof: {gemm['bf16']:,.0f} GFLOP/s in bf16, {env_sps:,.0f} steps/s of the emulator")
+    return {
+        "gemm_gflops_per_s": gemm,
+        "env_sps": env_sps,
+        "sps": {name: 1.0 / (gflop / speed + 1.0 / env_sps) for name, speed in gemm.items()},
+    }
+
+
+def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict[str, Any]:
     """Median, lowest and highest of each arm, and how many times the better SB3 it is.
 
-    The ratio is taken within each round and then its median over the rounds.
+    The ratio is taken within each round and then its median over the rounds. `roof_sps` is the
+    roof of each precision, and an arm's share of it that of its median.
     """
     names = list(dict.fromkeys(figure["arm"] for figure in figures))
     of = {name: [figure for figure in figures if figure["arm"] == name] for name in names}
@@ -200,6 +221,9 @@ def summarise(figures: list[dict[str, Any]]) -> dict[str, Any]:
             "peak_memory_mib": None if None in peaks else max(peaks),
             # `auto` may decide otherwise while something else keeps the machine busy.
             "precision": "/".join(sorted({figure["precision"] for figure in of[name]})),
+            "share_of_roof": statistics.median(
+                figure["sps"] / roof_sps[figure["precision"]] for figure in of[name]
+            ),
             "threads": of[name][0]["threads"],
         }
     return summary
@@ -210,8 +234,8 @@ def markdown(result: dict[str, Any]) -> str:
     summary, machine = result["summary"], result["machine"]
     lines = [
         "| | precision | threads | agent steps/s: median (lowest to highest) "
-        "| times the better SB3 | peak memory, MiB |",
-        "|---|---|---|---|---|---|",
+        "| times the better SB3 | share of the roof | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, arm in summary["arms"].items():
         sps, ratio, peak = arm["sps"], arm["ratio"], arm["peak_memory_mib"]
@@ -219,15 +243,19 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {name} | {arm['precision']} | {arm['threads']} "
             f"| {sps['median']:,.0f} ({sps['lowest']:,.0f} to {sps['highest']:,.0f}) "
             f"| {ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f}) "
+            f"| {arm['share_of_roof']:.0%} "
             f"| {'-' if peak is None else format(peak, ',.0f')} |"
         )
+    gemm, roof = result["roof"]["gemm_gflops_per_s"], result["roof"]["sps"]
     packages = ", ".join(f"{name} {text}" for name, text in result["versions"].items())
     return "\n".join([
         *lines, "",
         f"{result['rounds']} rounds, each of one fresh process per row, in turn; "
         f"{result['updates']} updates of {result['batch_size']:,} agent steps each count, after "
-        f"{result['warm_up_updates']} that do not. {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['isa']}; {packages}; commit {result['commit']}.",
+        f"{result['warm_up_updates']} that do not. Roof: {roof['bf16']:,.0f} steps/s in bf16 "
+        f"({gemm['bf16']:,.0f} GFLOP/s), {roof['fp32']:,.0f} in fp32 ({gemm['fp32']:,.0f}), with "
+        f"an emulator of {result['roof']['env_sps']:,.0f} steps/s. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['isa']}; {packages}; commit {result['commit']}.",
     ])  # fmt: skip
 
 
