@@ -189,18 +189,22 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
         for round_speeds in zip(*speeds.values(), strict=True)
         for arm, sps in zip(speeds, round_speeds, strict=True)
     ]
-    summary = sb3.summarise(figures)
+    summary = sb3.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
     assert summary["compared_with"] == "SB3, a"
     ours = summary["arms"]["ppo37"]
     assert ours["sps"] == {"median": 200.0, "lowest": 100.0, "highest": 330.0}
     assert ours["ratio"] == {"median": 3.0, "lowest": 2.0, "highest": 4.0}
+    assert ours["share_of_roof"] == 0.25
     assert ours["peak_memory_mib"] == 330.0
 
     machine = {"cpu": "some CPU", "cores": 2, "isa": "AVX512"}
-    result = {"summary": summary, "machine": machine, "versions": {"torch": "1"}, "commit": None,
-              "rounds": 3, "updates": 10, "warm_up_updates": 2, "batch_size": 1024}  # fmt: skip
+    roof = {"gemm_gflops_per_s": {"fp32": 200.0, "bf16": 400.0}, "env_sps": 3000.0,
+            "sps": {"fp32": 800.0, "bf16": 1600.0}}  # fmt: skip
+    result = {"summary": summary, "roof": roof, "machine": machine, "versions": {"torch": "1"},
+              "commit": None, "rounds": 3, "updates": 10, "warm_up_updates": 2,
+              "batch_size": 1024}  # fmt: skip
     lines = sb3.markdown(result).splitlines()
-    assert "| ppo37 | fp32 | 2 | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 330 |" in lines
+    assert "| ppo37 | fp32 | 2 | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 25% | 330 |" in lines
 
 
 def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.MonkeyPatch) -> None:

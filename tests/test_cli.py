@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import tiny
 
 from ppo37 import train
 from ppo37.cli import build_parser, main
+from ppo37.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,11 +76,31 @@ def test_mistakes_about_run_directories(
         (("eval", str(tmp_path)), "not a run directory"),
         (("eval", str(finished_run), "--episodes", "0"), "at least 1"),
         (("resume", str(ROOT)), "not a run directory"),
+        (("eval", str(finished_run / "checkpoints" / "00000099")), "00000099 does not exist"),
+        (("resume", str(finished_run / "checkpoints" / "00000099")), "00000099 does not exist"),
+        (("eval", str(finished_run / "metrics.jsonl")), "not a run directory"),
+        (("train", "catch", "--out", "x" * 300), "cannot use"),
     ):
         code, _, err = run(capsys, *words)
         assert (code, len(err.splitlines())) == (2, 1), err
         assert expected in err
     assert sorted(path.name for path in finished_run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["eval", "record", "resume"])
+def test_a_game_of_ones_own_needs_its_environments(
+    command: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    document = json.loads((place / "config.json").read_text())
+    document["config"]["game"] = "dodge"
+    (place / "config.json").write_text(json.dumps(document))
+    saved = checkpoint.load(place / "checkpoints" / "00000006")
+    state = {**saved.state, "config": document["config"]}
+    checkpoint.save(saved.path, saved.model, saved.optimizer, state)
+    code, _, err = run(capsys, command, str(place))
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "'dodge' is no game of ppo37's: give its environments as make_envs" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

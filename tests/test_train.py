@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,8 @@ from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.run import checkpoint
 from ppo37.run.checkpoint import load_newest
+from ppo37.run.metrics import Logs
+from ppo37.run.view import NoView
 
 LEARNING = Config(
     game="catch",
@@ -77,16 +82,28 @@ def test_run_directory_is_complete(finished_run: Path) -> None:
 
 
 def test_tensorboard_has_the_names_everybody_reads(finished_run: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(finished_run))
-    events.Reload()
+    events = _events(finished_run)
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     returns = [game["return"] for line in log for game in line["episodes"]]
     assert [event.value for event in events.Scalars("charts/episodic_return")] == returns
     losses = [line["losses/value_loss"] for line in log]
     assert [e.value for e in events.Scalars("losses/value_loss")] == pytest.approx(losses)
     assert [e.step for e in events.Scalars("charts/SPS")] == [64 * k for k in range(1, 7)]
+
+
+def _events(run: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return events
+
+
+def _wait(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
 
 
 def test_resume_continues_counters_weights_and_schedule(tmp_path: Path) -> None:
@@ -103,6 +120,51 @@ def test_resume_continues_counters_weights_and_schedule(tmp_path: Path) -> None:
     final = load_newest(run / "checkpoints")[0]
     steps = [int(t) for name, t in final.optimizer.items() if name.endswith("/step")]
     assert steps == [6 * 2 * 2] * len(steps)
+    assert [e.step for e in _events(run).Scalars("charts/SPS")] == [64 * k for k in range(1, 7)]
+
+
+def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path) -> None:
+    """Stopped at once, the run must not fall back on what it went back from."""
+    run = tmp_path / "run"
+    train(tiny(), run, checkpoint_every=2)
+    heard: list[str] = []
+
+    class Stop(NoView):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+        def show(self, record: Any, games: int, seconds: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    resume(run / "checkpoints" / "00000002", view=Stop())
+    assert [text.split(":")[0] for text in heard] == [
+        "deleted checkpoint 00000006",
+        "deleted checkpoint 00000004",
+    ]
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert done < 6
+    assert load_agent(run).state["update"] == done
+    (run / "metrics.jsonl").write_text('{"update": 1}\n{"update": 9}\n{"upd')
+    Logs(run, 4, 256).close()
+    assert (run / "metrics.jsonl").read_text() == '{"update": 1}\n'
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """As when `tee` dies of the Ctrl-C that stops training."""
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic", "--out",
+               str(tmp_path / "run"), "--precision", "fp32", "--total-timesteps", "1000000",
+               *(f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")),
+               ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for _ in range(4):
+        process.stderr.readline()
+    process.stderr.close()
+    log = tmp_path / "run" / "metrics.jsonl"
+    _wait(lambda: log.exists() and log.read_text().count("\n") > 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 130
+    assert load_agent(tmp_path / "run").state["update"] == log.read_text().count("\n")
 
 
 def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
@@ -142,10 +204,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
                "--total-timesteps", "1000000", "--precision", "fp32",
                "--out", str(run), *options]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline, "training did not start"
-        time.sleep(0.05)
+    _wait(lambda: (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text()))
     process.send_signal(number)
     process.send_signal(number)  # a second one harms nothing
     _, errors = process.communicate(timeout=300)

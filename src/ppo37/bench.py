@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import randomness, train
+from . import randomness
 from .algorithm.rollout import allocate
 from .algorithm.update import make_optimizer
 from .config import Config, from_preset
@@ -34,13 +34,13 @@ from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
 from .runtime.device import (
     describe_machine,
-    keep_freed_memory,
     resolve_device,
     usable_cores,
     versions,
 )
 from .runtime.executables import Executables, eager
 from .runtime.precision import choose_precision
+from .train import make_agent, prepare_process, train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
 """Parts of the time for each measurement; what is left goes to the self-test and to start-up."""
@@ -75,14 +75,11 @@ def bench(
         raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
     started = time.perf_counter()
     config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
-    torch.set_num_threads(usable_cores())
-    if config.device == "cpu":
-        keep_freed_memory()
+    prepare_process(config)
 
     make_envs = env_factory(config.game, config.protocol, usable_cores())
     with closing(make_envs(config.num_envs, config.seed)) as envs:
-        agent = Agent(envs.obs_shape, len(envs.action_names), config.network, config.seed)
-        agent = agent.to(config.device)
+        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
         choice = choose_precision(precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
         agent.bf16 = choice.precision == "bf16"

@@ -10,8 +10,10 @@ import difflib
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
+    if not debug:
+        threading.excepthook = lambda _: None  # what matters of it reaches the main thread
     try:
         code = _run([word for word in words if word != "--debug"])
     except UsageError as error:
@@ -336,7 +340,8 @@ def _with_dashes(word: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"ppo37: {text}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads stderr any more
+        print(f"ppo37: {text}", file=sys.stderr)
 
 
 def _complain(text: str, debug: bool, code: int) -> int:

@@ -96,6 +96,11 @@ def evaluate(
     envs = factory(num_envs, games_seed(seed))
     try:
         require_same_actions(trained, envs.action_names, protocol)
+        if list(envs.obs_shape) != trained.state["obs_shape"]:
+            raise UsageError(
+                f"the agent sees observations of {trained.state['obs_shape']} and these "
+                f"environments give {list(envs.obs_shape)}"
+            )
         games = _play(trained.agent, envs, wanted, seed, progress)
     finally:
         envs.close()

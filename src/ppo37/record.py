@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .envs import Step, VecEnv
+from .envs import Step, VecEnv, require_known
 from .envs.games import CATCH, title
 from .errors import RunError, UsageError
 from .evaluate import (
@@ -179,6 +179,7 @@ def record(
 
 def _stage(game: str, games_seed: int, protocol: str) -> Stage:
     """The environment of a game, and how to look at it."""
+    require_known(game)
     if game == CATCH:
         return _catch_stage(games_seed)
     from .envs.reference import ReferenceAtari

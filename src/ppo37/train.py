@@ -21,7 +21,7 @@ from .errors import RunError, UsageError
 from .model import SMALLEST_SIDE, Agent
 from .run import checkpoint, directory
 from .run.files import to_json, write_atomically
-from .run.metrics import FRAMES_PER_STEP, LAST_100, JsonLines, Log, TensorBoard, record_of
+from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, record_of
 from .run.signals import StopRequest
 from .run.view import NoView, View
 from .runtime.clock import Clock
@@ -90,10 +90,12 @@ def train(
             "machine": describe_machine(),
             "versions": versions(),
         }
-        lock = directory.create(path, document, _checkpoints_bytes(agent))
-        with closing(lock), closing(view or NoView()) as view:
-            view.announce(config, path, choice.reason, estimate_s(config, agent, envs))
-            return _run(config, path, State(agent, optimizer), groups, checkpoint_every, view)
+        with StopRequest() as stop:  # before there is a run, so that none is left without an agent
+            lock = directory.create(path, document, _checkpoints_bytes(agent))
+            with closing(lock), closing(view or NoView()) as view:
+                view.announce(config, path, choice.reason, estimate_s(config, agent, envs))
+                state = State(agent, optimizer)
+                return _run(config, path, state, groups, checkpoint_every, view, stop)
 
 
 def resume(
@@ -102,13 +104,22 @@ def resume(
 ) -> Summary:  # fmt: skip
     """Go on where a run stopped, from its newest valid checkpoint or from its beginning.
 
-    RUN may be a checkpoint of the run: then the updates after it are done anew.
+    RUN may be a checkpoint of the run: then the updates after it are done anew, and what the run
+    held of them is deleted.
     """
     path = directory.run_of(Path(run))
     config = directory.read_config(path)
-    resolve_device(config.device)
+    if config.device == "cuda" and resolve_device("auto") != "cuda":
+        raise UsageError(
+            f"{path} was trained on a GPU and none is available here; its agent can be evaluated "
+            "and recorded, but not go on"
+        )
     prepare_process(config)
-    with closing(directory.lock(path)), closing(view or NoView()) as view:
+    with (
+        StopRequest() as stop,
+        closing(directory.lock(path)),
+        closing(view or NoView()) as view,
+    ):
         saved, warnings = _newest(Path(run), path)
         if saved is not None:
             warnings += _changed_versions(saved.state["versions"])
@@ -122,15 +133,17 @@ def resume(
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
                 restore(state, saved, config, envs)
+            for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
+                view.note(f"deleted checkpoint {name}: going on from before it")
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, envs)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
-            return _run(config, path, state, groups, checkpoint_every, view)
+            return _run(config, path, state, groups, checkpoint_every, view, stop)
 
 
 def _run(
     config: Config, path: Path, state: State, groups: list[VecEnv], checkpoint_every: int | None,
-    view: View,
+    view: View, stop: StopRequest,
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
@@ -139,12 +152,10 @@ def _run(
     buffers = allocate(config.num_steps, config.num_envs, groups[0].obs_shape, device)
     clock = Clock()
     timed_groups, run = _timed(groups, executables, clock)
-    logs: list[Log] = [JsonLines(path, state.update),
-                       TensorBoard(path, state.update * config.batch_size)]  # fmt: skip
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
 
-    with StopRequest() as stop:
+    with closing(Logs(path, state.update, state.update * config.batch_size)) as logs:
         obs = [envs.reset() for envs in groups]
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
@@ -176,21 +187,19 @@ def _run(
             }
             record = record_of(state.update, state.update * config.batch_size, state.wall_s,
                                tags, episodes)  # fmt: skip
-            for log in logs:
-                log.write(record)
-            view.show(record, state.games, clock.seconds)
+            logs.write(record)
 
             finished = state.update == config.num_updates
             due = (state.update % checkpoint_every == 0 if checkpoint_every
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
-            if finished or due or stop.signal_number is not None:
+            stopping = stop.signal_number is not None  # asked once: it may change at any moment
+            if finished or due or stopping:
                 save(path, state, config, groups[0])
                 saved_at_s = now
-            if stop.signal_number is not None:
+            view.show(record, state.games, clock.seconds)
+            if stopping:
                 break
 
-    for log in logs:
-        log.close()
     summary = Summary(
         path, state.update * config.batch_size, state.wall_s, state.games, recent_mean(state),
         None if state.update == config.num_updates else stop.signal_number,

@@ -86,6 +86,14 @@ def prune(checkpoints: Path, keep: int = KEPT) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def forget_after(checkpoints: Path, update: int) -> list[str]:
+    """Delete the checkpoints of later updates, which are about to be done anew; their names."""
+    later = [path for path in numbered(checkpoints) if int(path.name) > update]
+    for path in later:
+        shutil.rmtree(path)
+    return [path.name for path in later]
+
+
 def numbered(checkpoints: Path) -> list[Path]:
     """The checkpoints in a folder, newest first."""
     if not checkpoints.is_dir():

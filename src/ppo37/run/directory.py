@@ -3,6 +3,7 @@
 import fcntl
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,14 +24,17 @@ def default_path(config: Config) -> Path:
 
 def require_new(path: Path) -> None:
     """UsageError if a run cannot be created at `path` because something is there."""
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if (path / CONFIG).exists():
-        raise UsageError(
-            f"{path} holds a run already; `ppo37 resume {path}` or choose another --out"
-        )
-    if path.exists():
-        raise UsageError(f"{path} exists and is not empty; choose another --out")
+    try:
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if (path / CONFIG).exists():
+            raise UsageError(
+                f"{path} holds a run already; `ppo37 resume {path}` or choose another --out"
+            )
+        if path.exists():
+            raise UsageError(f"{path} exists and is not empty; choose another --out")
+    except OSError as error:
+        raise UsageError(f"cannot use {path}: {error.strerror}; choose another --out") from error
 
 
 def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
@@ -49,6 +53,9 @@ def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
         held = lock(path)
         write_atomically(path / CONFIG, to_json(document))
     except OSError as error:
+        for made in (path / LOCK, path / CHECKPOINTS, path):  # what is not empty stays
+            with suppress(OSError):
+                made.rmdir() if made.is_dir() else made.unlink()
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     return held
 
@@ -75,20 +82,24 @@ def is_run(path: Path) -> bool:
 def run_of(path: Path) -> Path:
     """The run directory that RUN (a run directory or a checkpoint in it) names."""
     path = Path(path)
-    for candidate in (path, path.parent.parent):
-        if is_run(candidate):
-            return candidate
+    if is_run(path):
+        return path
     if not path.exists():
         raise UsageError(f"{path} does not exist")
+    folder = path.absolute().parent
+    if folder.name == CHECKPOINTS and is_run(folder.parent):
+        return folder.parent
     raise UsageError(f"{path} is not a run directory (it holds no {CONFIG} and {CHECKPOINTS}/)")
 
 
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
     """The checkpoint that RUN means, with warnings: itself, or the newest valid one in it."""
     path = Path(path)
-    if (path / checkpoint.MANIFEST).is_file():
-        return checkpoint.load(path), []
-    return checkpoint.load_newest(run_of(path) / CHECKPOINTS)
+    if is_run(path):
+        return checkpoint.load_newest(path / CHECKPOINTS)
+    if not (path / checkpoint.MANIFEST).is_file():
+        run_of(path)  # says what is wrong with a path that is no checkpoint either
+    return checkpoint.load(path), []
 
 
 def read_config(run: Path) -> Config:

@@ -1,11 +1,15 @@
 """What a run logs: `metrics.jsonl`, the truth, and TensorBoard events beside it."""
 
+import itertools
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..envs.contract import Episode
+from ..errors import RunError
 from .directory import METRICS
 
 FRAMES_PER_STEP = 4
@@ -28,9 +32,10 @@ class JsonLines:
         """Go on after `update` updates: lines of later ones, which a crash left, are cut off."""
         self._path = run / METRICS
         if self._path.exists():
-            lines = self._path.read_bytes().splitlines(keepends=True)[:update]
+            lines = self._path.read_bytes().splitlines(keepends=True)
+            kept = itertools.takewhile(lambda line: _update_of(line) <= update, lines)
             with self._path.open("r+b") as file:
-                file.truncate(sum(map(len, lines)))
+                file.truncate(sum(map(len, kept)))
         self._file = self._path.open("a")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -47,7 +52,8 @@ class TensorBoard:
     def __init__(self, run: Path, agent_steps: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run), purge_step=agent_steps or None, flush_secs=30)
+        # Events from `purge_step` on, which a crash left behind, are not shown any more.
+        self._writer = SummaryWriter(str(run), purge_step=agent_steps + 1, flush_secs=30)
 
     def write(self, record: dict[str, Any]) -> None:
         step = record["agent_steps"]
@@ -61,6 +67,36 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class Logs:
+    """All logs of a run; RunError where one cannot be written."""
+
+    def __init__(self, run: Path, update: int, agent_steps: int) -> None:
+        """Go on after `update` updates of `agent_steps` steps in all."""
+        self._run = run
+        with self._in_words():
+            self._logs: list[Log] = [JsonLines(run, update), TensorBoard(run, agent_steps)]
+
+    def write(self, record: dict[str, Any]) -> None:
+        with self._in_words():
+            for log in self._logs:
+                log.write(record)
+
+    def close(self) -> None:
+        with self._in_words():
+            for log in self._logs:
+                log.close()
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"cannot write the logs of {self._run}: {error.strerror}; its last checkpoint is "
+                "valid, resume from it"
+            ) from error
 
 
 def record_of(
@@ -85,6 +121,14 @@ def record_of(
         **tags,
         "episodes": [{"env": e.env, "return": e.score, "length": e.length} for e in episodes],
     }
+
+
+def _update_of(line: bytes) -> float:
+    """The update that a line is of; infinity for a torn one."""
+    try:
+        return float(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _finite(value: Any) -> Any:

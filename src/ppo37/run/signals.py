@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
@@ -29,6 +30,8 @@ class StopRequest:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal_number is None:
-            # Not through Python's buffers, which the signal may have interrupted.
-            os.write(2, b"\nppo37: stopping after this update; a checkpoint will be left\n")
+            # Not through Python's buffers, which the signal may have interrupted. Who reads stderr
+            # may have been stopped by the same Ctrl-C.
+            with suppress(OSError):
+                os.write(2, b"\nppo37: stopping after this update; a checkpoint will be left\n")
         self.signal_number = number

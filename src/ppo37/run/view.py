@@ -48,17 +48,26 @@ class NoView:
     def close(self) -> None: ...
 
 
+class _Stderr(Console):
+    """Falls silent when nobody reads it any more, where rich would end the process."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class ConsoleView:
     """A live panel where stderr is a terminal, a line every ten seconds where it is not."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = _Stderr()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._shown_at_s = 0.0
         self._begun = time.monotonic()
-        self._done_before = 0
+        self._done_before: int | None = None
         self._config: Config | None = None
-        self._score = "no game has ended yet"
 
     def note(self, text: str) -> None:
         self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
@@ -83,7 +92,7 @@ class ConsoleView:
         config = self._config
         assert config is not None, "announce comes first"
         now = time.monotonic()
-        if self._done_before == 0:
+        if self._done_before is None:
             self._done_before = record["agent_steps"] - config.batch_size
         finished = record["update"] == config.num_updates
         wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
