@@ -82,7 +82,7 @@ def main() -> None:
         total_timesteps=options.total_timesteps,
         num_envs=32,
         num_steps=32,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         clip_coef=0.2,
         network="nature_half",
         bootstrap_truncated=True,

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a live panel, or plain lines in a log."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +71,8 @@ class ConsoleView:
         self._config: Config | None = None
 
     def note(self, text: str) -> None:
-        self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # the terminal may be gone
+            self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
         self._config = config
@@ -102,15 +104,17 @@ class ConsoleView:
         sps = (record["agent_steps"] - self._done_before) / (now - self._begun)
         facts = _facts(record, config, games, sps, seconds)
         if self._console.is_terminal:
-            if not self._live.is_started:
-                self._live.start()
-            self._live.update(_panel(record, config, facts), refresh=True)
+            with suppress(OSError):
+                if not self._live.is_started:
+                    self._live.start()
+                self._live.update(_panel(record, config, facts), refresh=True)
         else:
             self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
 
     def close(self) -> None:
         if self._live.is_started:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
 
 def _facts(
