@@ -99,6 +99,15 @@ def _events(run: Path) -> Any:
     return events
 
 
+def _long_training(run: Path) -> "subprocess.Popen[str]":
+    """Training of catch in a process of its own, which would go on for long."""
+    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
+               "--total-timesteps", "1000000", "--precision", "fp32",
+               "--out", str(run), *options]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
 def _wait(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not happened():
@@ -151,11 +160,7 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
 
 def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
     """As when `tee` dies of the Ctrl-C that stops training."""
-    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic", "--out",
-               str(tmp_path / "run"), "--precision", "fp32", "--total-timesteps", "1000000",
-               *(f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")),
-               ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = _long_training(tmp_path / "run")
     assert process.stderr is not None
     for _ in range(4):
         process.stderr.readline()
@@ -199,11 +204,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
-    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-               "--total-timesteps", "1000000", "--precision", "fp32",
-               "--out", str(run), *options]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = _long_training(run)
     _wait(lambda: (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text()))
     process.send_signal(number)
     process.send_signal(number)  # a second one harms nothing

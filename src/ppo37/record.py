@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .envs import Step, VecEnv, require_known
-from .envs.games import CATCH, title
+from .envs import Step, VecEnv
+from .envs.games import CATCH, require_known, title
 from .errors import RunError, UsageError
 from .evaluate import (
     TrainedAgent,
@@ -179,9 +179,9 @@ def record(
 
 def _stage(game: str, games_seed: int, protocol: str) -> Stage:
     """The environment of a game, and how to look at it."""
-    require_known(game)
     if game == CATCH:
         return _catch_stage(games_seed)
+    require_known(game)
     from .envs.reference import ReferenceAtari
 
     # As the engine plays, because the agent has learned with the engine.

@@ -39,6 +39,15 @@ def resolve_game(name: str) -> str:
     raise UsageError(f"unknown game {name!r}; {hint}")
 
 
+def require_known(game: str) -> None:
+    """UsageError unless `game` is the ROM name of an Atari game."""
+    if game not in atari_games():
+        raise UsageError(
+            f"{game!r} is no game of ppo37's: give its environments as make_envs in Python, or "
+            "choose one that `ppo37 games` lists"
+        )
+
+
 def title(game: str) -> str:
     """A name to show: `space_invaders` -> `Space Invaders`."""
     return game.replace("_", " ").title()

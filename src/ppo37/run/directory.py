@@ -47,17 +47,21 @@ def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         missing = space_missing(path, needed_bytes)
         if missing:
-            (path / CHECKPOINTS).rmdir()
-            path.rmdir()
+            _remove_unused(path)
             raise UsageError(f"{missing}; free some or choose another --out")
         held = lock(path)
         write_atomically(path / CONFIG, to_json(document))
     except OSError as error:
-        for made in (path / LOCK, path / CHECKPOINTS, path):  # what is not empty stays
-            with suppress(OSError):
-                made.rmdir() if made.is_dir() else made.unlink()
+        _remove_unused(path)
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     return held
+
+
+def _remove_unused(path: Path) -> None:
+    """Take back what `create` made so far; what is not empty stays."""
+    for made in (path / LOCK, path / CHECKPOINTS, path):
+        with suppress(OSError):
+            made.rmdir() if made.is_dir() else made.unlink()
 
 
 def lock(path: Path) -> IO[str]:

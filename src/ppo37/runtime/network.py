@@ -116,8 +116,8 @@ class SpaceToDepth(Network):
 
 def place(agent: Agent) -> Network:
     """The fastest form of an agent on the device that it is on."""
-    network = Network(agent)
-    return SpaceToDepth(agent) if network.device.type == "cpu" else network
+    on_cpu = next(agent.parameters()).device.type == "cpu"
+    return SpaceToDepth(agent) if on_cpu else Network(agent)
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:
