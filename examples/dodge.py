@@ -18,7 +18,7 @@ CELLS, CELL_PIXELS, LIMIT_STEPS = 6, 6, 200
 
 
 class Dodge(VecEnv):
-    """N boards. The three attributes and reset, send, recv and close are the whole contract."""
+    """N boards. The three attributes and reset, step and close are the whole contract."""
 
     obs_shape = (1, CELLS * CELL_PIXELS, CELLS * CELL_PIXELS)
     action_names = ("LEFT", "STAY", "RIGHT")
@@ -37,10 +37,8 @@ class Dodge(VecEnv):
         self.restart(np.ones(self.num_envs, bool))
         return self.draw()
 
-    def send(self, actions: np.ndarray) -> None:
+    def step(self, actions: np.ndarray) -> Step:
         self.places = np.clip(self.places + actions - 1, 0, CELLS - 1)
-
-    def recv(self) -> Step:
         self.boards = np.roll(self.boards, 1, axis=1)
         self.boards[:, 0] = False
         for i, rng in enumerate(self.rngs):

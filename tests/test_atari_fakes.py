@@ -56,10 +56,8 @@ class FakeEngine:
         self._frames = self._episode_frames + 5  # what came before the reset counts on
         return self._observe(), self._info()
 
-    def send(self, actions: np.ndarray) -> None:
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
         self.sent.append(actions.tolist())
-
-    def recv(self) -> tuple[Any, ...]:
         events = next(self._steps)
         self._frames = self._frames + 4
         self._episode_frames = self._episode_frames + 4
@@ -263,10 +261,7 @@ HANGING = """
             zeros = np.zeros(2, np.int64)
             return None, {"frame_number": zeros, "episode_frame_number": zeros}
 
-        def send(self, actions):
-            pass
-
-        def recv(self):
+        def step(self, actions):
             threading.Event().wait()
 
     atari._make_engine = lambda *_: Hanging()
@@ -294,7 +289,7 @@ def test_a_hanging_emulator_ends_the_process() -> None:
     for part in ("pong", "environments 6..7", f"seeds {seeds}", "actions [1 0]", "ppo37 resume"):
         assert part in message
     assert "most recent call first" in dump
-    assert "in recv" in dump
+    assert "in step" in dump
 
 
 def test_the_watchdog_minds_only_what_it_guards() -> None:

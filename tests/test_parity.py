@@ -28,15 +28,12 @@ class Watched:
     def __init__(self, envs: Atari) -> None:
         self.envs = envs
         self.sent, self.infos, self.raw_rewards = [], [], []
-        self._send, self._recv = envs._engine.send, envs._engine.recv
-        envs._engine.send, envs._engine.recv = self.send, self.recv
+        self._step = envs._engine.step
+        envs._engine.step = self.step
 
-    def send(self, actions):
+    def step(self, actions):
         self.sent.append(actions.copy())
-        self._send(actions)
-
-    def recv(self):
-        answer = self._recv()
+        answer = self._step(actions)
         self.raw_rewards.append(answer[1])
         self.infos.append(answer[4])
         return answer

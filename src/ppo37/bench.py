@@ -225,7 +225,7 @@ def _acting(executables: Executables, envs: VecEnv, config: Config, budget_s: fl
         executables.act(obs, uniforms)
         return config.num_envs
 
-    with executables.acting():
+    with executables.held():
         return _per_second(act, budget_s, config.device)
 
 

@@ -17,7 +17,7 @@ from .model import Agent
 from .run.checkpoint import load_model
 from .run.directory import find_checkpoint
 from .runtime.device import keep_freed_memory, resolve_device, usable_cores
-from .runtime.executables import acting, make_act
+from .runtime.executables import make_act
 from .runtime.network import place
 from .stats import interval_of_mean
 
@@ -120,7 +120,7 @@ def _play(
     act = make_act(network)
     games: list[list[Episode]] = [[] for _ in wanted]
     obs = envs.reset()
-    with acting(network):
+    with network.held():
         for uniforms in evaluation_noise(seed, len(wanted)):
             drawn = torch.from_numpy(uniforms).to(network.device)
             actions, _, _ = act(torch.from_numpy(obs), drawn)

@@ -29,7 +29,7 @@ from .evaluate import (
 )
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
-from .runtime.executables import acting, make_act
+from .runtime.executables import make_act
 from .runtime.network import Network, place
 
 Pixels = NDArray[np.uint8]
@@ -161,7 +161,7 @@ def record(
     try:
         require_same_actions(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
-        with _workplace(path) as folder, acting(network):
+        with _workplace(path) as folder, network.held():
             moments = _play(network, stage, seed)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import randomness
-from .algorithm.rollout import allocate, collect
+from .algorithm.rollout import allocate
 from .algorithm.schedules import linear
 from .algorithm.update import make_optimizer, set_learning_rate, update
 from .config import Config
@@ -33,7 +33,8 @@ from .runtime.device import (
     versions,
 )
 from .runtime.estimate import estimate_s
-from .runtime.executables import Executables, eager
+from .runtime.executables import eager
+from .runtime.lanes import NUM_LANES, Lanes, lane_threads
 from .runtime.precision import choose_precision
 
 SAVE_EVERY_S = 120.0
@@ -78,8 +79,8 @@ def train(
     directory.require_new(path)
     config = dataclasses.replace(config, device=resolve_device(config.device))
     prepare_process(config)
-    with _open_groups(config, make_envs) as groups:
-        envs = groups[0]
+    with _open_parts(config, make_envs) as parts:
+        envs = parts[0]
         agent = make_agent(config, envs.obs_shape, len(envs.action_names))
         choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
@@ -93,9 +94,9 @@ def train(
         with StopRequest() as stop:  # before there is a run, so that none is left without an agent
             lock = directory.create(path, document, _checkpoints_bytes(agent))
             with closing(lock), closing(view or NoView()) as view:
-                view.announce(config, path, choice.reason, estimate_s(config, agent, envs))
+                view.announce(config, path, choice.reason, estimate_s(config, agent, parts))
                 state = State(agent, optimizer)
-                return _run(config, path, state, groups, checkpoint_every, view, stop)
+                return _run(config, path, state, parts, checkpoint_every, view, stop)
 
 
 def resume(
@@ -126,8 +127,8 @@ def resume(
         for warning in warnings:
             view.note(warning)
         seedings = saved.state["seedings"] + 1 if saved else 0
-        with _open_groups(config, make_envs, seedings) as groups:
-            envs = groups[0]
+        with _open_parts(config, make_envs, seedings) as parts:
+            envs = parts[0]
             agent = make_agent(config, envs.obs_shape, len(envs.action_names))
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
             state = State(agent, optimizer, seedings=seedings)
@@ -136,38 +137,38 @@ def resume(
             for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
                 view.note(f"deleted checkpoint {name}: going on from before it")
             left = 1 - state.update / config.num_updates
-            expected_s = left * estimate_s(config, agent, envs)
+            expected_s = left * estimate_s(config, agent, parts)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
-            return _run(config, path, state, groups, checkpoint_every, view, stop)
+            return _run(config, path, state, parts, checkpoint_every, view, stop)
 
 
 def _run(
-    config: Config, path: Path, state: State, groups: list[VecEnv], checkpoint_every: int | None,
+    config: Config, path: Path, state: State, parts: list[VecEnv], checkpoint_every: int | None,
     view: View, stop: StopRequest,
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
     clip_coef = torch.tensor(config.clip_coef, device=device)
-    executables = eager(state.agent, state.optimizer, config, clip_coef)
-    buffers = allocate(config.num_steps, config.num_envs, groups[0].obs_shape, device)
+    run = eager(state.agent, state.optimizer, config, clip_coef)
+    buffers = allocate(config.num_steps, config.num_envs, parts[0].obs_shape, device)
     clock = Clock()
-    timed_groups, run = _timed(groups, executables, clock)
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
 
-    with closing(Logs(path, state.update, state.update * config.batch_size)) as logs:
-        obs = [envs.reset() for envs in groups]
+    with (
+        closing(Logs(path, state.update, state.update * config.batch_size)) as logs,
+        closing(Lanes(parts, run.act, buffers, clock)) as lanes,
+    ):
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
             set_learning_rate(state.optimizer, learning_rate)
             clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
 
-            with clock.part("rollout"), run.acting():
-                rollout, obs, episodes = collect(timed_groups, run.act, buffers, obs,
-                                                 _uniforms(config, k, device))  # fmt: skip
+            with clock.part("rollout"), run.held():
+                episodes = lanes.collect(_uniforms(config, k, device))
             with clock.part("update"):
-                batch = run.advantages(rollout)
+                batch = run.advantages(buffers)
                 shuffles = _shuffles(config, k, device)
                 metrics = update(run.train_step, batch, shuffles, config.num_minibatches,
                                  config.target_kl)  # fmt: skip
@@ -194,7 +195,7 @@ def _run(
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
             stopping = stop.signal_number is not None  # asked once: it may change at any moment
             if finished or due or stopping:
-                save(path, state, config, groups[0])
+                save(path, state, config, parts[0])
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
             if stopping:
@@ -209,19 +210,19 @@ def _run(
 
 
 @contextmanager
-def _open_groups(
+def _open_parts(
     config: Config, factory: EnvFactory | None, index: int = 0
 ) -> Iterator[list[VecEnv]]:
-    """The environments of a run, for its `index`-th seeding, in two halves that take turns."""
-    factory = factory or env_factory(config.game, config.protocol, usable_cores())
-    half = (config.num_envs + 1) // 2
+    """The environments of a run, for its `index`-th seeding, in a part for each lane."""
+    factory = factory or env_factory(config.game, config.protocol, lane_threads())
+    most = -(-config.num_envs // NUM_LANES)
     with ExitStack() as stack:
-        groups = []
-        for first in range(0, config.num_envs, half):
-            size = min(half, config.num_envs - first)
+        parts = []
+        for first in range(0, config.num_envs, most):
+            size = min(most, config.num_envs - first)
             envs = factory(size, config.seed, first_env=first, index=index)
-            groups.append(stack.enter_context(closing(envs)))
-        yield groups
+            parts.append(stack.enter_context(closing(envs)))
+        yield parts
 
 
 def prepare_process(config: Config) -> None:
@@ -297,23 +298,6 @@ def recent_mean(state: State) -> float | None:
     """Mean score of the last 100 games; None before the first has ended."""
     scores = [episode.score for episode in state.recent]
     return sum(scores) / len(scores) if scores else None
-
-
-class _TimedEnvs(NamedTuple):
-    num_envs: int
-    send: Any
-    recv: Any
-
-
-def _timed(
-    groups: list[VecEnv], executables: Executables, clock: Clock
-) -> tuple[list[_TimedEnvs], Executables]:
-    """The same, with the time spent in environments and in acting counted."""
-    timed = [
-        _TimedEnvs(e.num_envs, clock.timed("env", e.send), clock.timed("env", e.recv))
-        for e in groups
-    ]
-    return timed, executables._replace(act=clock.timed("act", executables.act))
 
 
 def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:

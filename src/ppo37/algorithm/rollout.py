@@ -3,7 +3,7 @@
 Data flows one way: environments -> `Rollout` -> advantages -> update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,12 +25,7 @@ class Rollout(NamedTuple):
 class Environments(Protocol):
     """The part of the environment contract that a rollout needs."""
 
-    @property
-    def num_envs(self) -> int: ...
-
-    def send(self, actions: Any) -> None: ...
-
-    def recv(self) -> Any: ...
+    def step(self, actions: Any) -> Any: ...
 
 
 Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -57,48 +52,29 @@ def allocate(
 
 
 def collect(
-    groups: Sequence[Environments], act: Act, buffers: Rollout, obs: list[Any], uniforms: Tensor
-) -> tuple[Rollout, list[Any], list[Any]]:
-    """Fill `buffers` and return them, the observations to go on from, and the games that ended.
+    envs: Environments, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
+) -> tuple[Any, list[Any]]:
+    """Fill `buffers`; returns the observations to go on from, and the games that ended.
 
-    groups: environments side by side, N in all. While the policy acts on one group the others
-    are at work; it does not change meanwhile, so the result is that of acting on all at once.
-    obs: one array [n, *obs_shape] uint8 per group, left by the rollout before; environments are
-    never reset between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
+    obs: [N, *obs_shape] uint8, left by the rollout before; environments are never reset between
+    rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
     """
+    device = uniforms.device
     num_steps = len(buffers.actions)
     episodes: list[Any] = []
-    obs = list(obs)
     buffers.final_values.zero_()
-    for t in range(num_steps + 1):  # D01
-        start = 0
-        for g, envs in enumerate(groups):
-            part = slice(start, start + envs.num_envs)
-            start += envs.num_envs
-            if t > 0:
-                step = envs.recv()
-                obs[g] = step.obs
-                episodes += step.episodes
-                _record(step, act, buffers, t - 1, part, uniforms)
-            if t == num_steps:
-                seen = torch.from_numpy(obs[g]).to(uniforms.device)
-                buffers.values[t, part] = act(seen, uniforms[t, part])[2]
-                continue
-            seen = buffers.obs[t, part].copy_(torch.from_numpy(obs[g]))
-            actions, log_probs, values = act(seen, uniforms[t, part])
-            envs.send(actions.cpu().numpy())
-            buffers.actions[t, part] = actions
-            buffers.log_probs[t, part] = log_probs
-            buffers.values[t, part] = values
-    return buffers, obs, episodes
-
-
-def _record(step: Any, act: Act, buffers: Rollout, t: int, part: slice, uniforms: Tensor) -> None:
-    """What the environments `part` answered to the actions of step t."""
-    buffers.rewards[t, part] = torch.from_numpy(step.rewards).to(uniforms.device)
-    buffers.dones[t, part] = torch.from_numpy(step.dones).to(uniforms)
-    if step.truncated.any():
-        final_obs = torch.from_numpy(step.final_obs).to(uniforms.device)
-        final_values = act(final_obs, uniforms[t, part])[2]
-        truncated = torch.from_numpy(step.truncated).to(uniforms.device)
-        buffers.final_values[t, part] = torch.where(truncated, final_values, 0.0)
+    for t in range(num_steps):  # D01
+        seen = buffers.obs[t].copy_(torch.from_numpy(obs))
+        actions, buffers.log_probs[t], buffers.values[t] = act(seen, uniforms[t])
+        buffers.actions[t] = actions
+        step = envs.step(actions.cpu().numpy())
+        buffers.rewards[t] = torch.from_numpy(step.rewards)
+        buffers.dones[t] = torch.from_numpy(step.dones)
+        if step.truncated.any():
+            final_values = act(torch.from_numpy(step.final_obs).to(device), uniforms[t])[2]
+            truncated = torch.from_numpy(step.truncated).to(device)
+            buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
+        obs = step.obs
+        episodes += step.episodes
+    buffers.values[num_steps] = act(torch.from_numpy(obs).to(device), uniforms[num_steps])[2]
+    return obs, episodes

@@ -79,7 +79,6 @@ class Atari(VecEnv):
         self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
         self._fire_next = np.zeros(num_envs, np.bool_)
         self._past_frames = np.zeros(num_envs, np.int64)
-        self._sent = np.zeros(num_envs, np.int64)
         self._scores = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
@@ -96,16 +95,12 @@ class Atari(VecEnv):
         self._lengths[:] = 0
         return obs
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def step(self, actions: NDArray[np.int64]) -> Step:
         check_actions(actions, self.num_envs, len(self.action_names))
         if self._fire is not None:
             actions = np.where(self._fire_next, self._fire, actions)  # D17
-        self._sent = actions
-        self._engine.send(actions)
-
-    def recv(self) -> Step:
-        with self._watchdog.guard(self._sent):
-            obs, rewards, terminated, truncated, info = self._engine.recv()
+        with self._watchdog.guard(actions):
+            obs, rewards, terminated, truncated, info = self._engine.step(actions)
 
         # A row marked as ended is a lost life or the end of a game, which the engine does not
         # tell apart. Only at the end of a game do its frames join those of past games.

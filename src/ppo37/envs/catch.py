@@ -42,11 +42,9 @@ class Catch(VecEnv):
         self._start(np.ones(self.num_envs, np.bool_))
         return self._draw()
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def step(self, actions: NDArray[np.int64]) -> Step:
         check_actions(actions, self.num_envs, len(self.action_names))
         self._paddle = np.clip(self._paddle + actions - 1, 0, CELLS - 1)
-
-    def recv(self) -> Step:
         self._ball[:, 0] += 1
         self._length += 1
         landed = self._ball[:, 0] == CELLS - 1

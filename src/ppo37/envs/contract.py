@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Episode(NamedTuple):
-    """One whole game: `env` is its environment (counted over all groups and processes), `length`
+    """One whole game: `env` is its environment (counted over all threads and processes), `length`
     counts agent steps, and `score` is the sum of the raw rewards, never clipped."""
 
     env: int
@@ -38,8 +38,8 @@ class Step(NamedTuple):
 class VecEnv(Protocol):
     """N environments that step together and restart themselves.
 
-    A step has two halves, so that the policy can act on one group of environments while another
-    is at work: `send` starts it and `recv` waits for it. Inherit, to get `step` as well.
+    Training makes two of them, each with half of the environments and stepped by a thread of its
+    own: they must not share anything that they change.
     """
 
     num_envs: int
@@ -50,18 +50,9 @@ class VecEnv(Protocol):
         """Start every environment anew from its seed; the first observations [N, *obs_shape]."""
         ...
 
-    def send(self, actions: NDArray[np.int64]) -> None:
-        """Start a step with actions [N], each in [0, len(action_names)); else ValueError."""
-        ...
-
-    def recv(self) -> Step:
-        """Finish the step that was started."""
-        ...
-
     def step(self, actions: NDArray[np.int64]) -> Step:
-        """A whole step."""
-        self.send(actions)
-        return self.recv()
+        """One step with actions [N], each in [0, len(action_names)); else ValueError."""
+        ...
 
     def close(self) -> None:
         """Free what the environments hold."""

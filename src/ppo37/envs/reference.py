@@ -97,18 +97,15 @@ class ReferenceAtari(VecEnv):
         self.screens = [game.screens for game in self._games]
         return self._observe()
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def step(self, actions: NDArray[np.int64]) -> Step:
         check_actions(actions, self.num_envs, len(self.action_names))
-        self._sent = actions
-
-    def recv(self) -> Step:
         rewards = np.zeros(self.num_envs, np.float32)
         dones = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         final_obs = np.zeros((self.num_envs, *self.obs_shape), np.uint8)
         episodes: list[Episode] = []
         for i, game in enumerate(self._games):
-            rewards[i] = game.step(int(self._sent[i]))
+            rewards[i] = game.step(int(actions[i]))
             self.screens[i] = game.screens
             life_lost = game.count_lives() and self._life_ends_episode
             truncated[i] = game.ended and not game.over and not life_lost

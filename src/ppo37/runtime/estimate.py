@@ -3,49 +3,49 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
 
 from ..algorithm.losses import Coefficients
+from ..algorithm.rollout import allocate
 from ..algorithm.update import Batch, gradient_step, make_optimizer
 from ..config import Config
 from ..envs import VecEnv
 from ..model import Agent
-from .executables import acting, make_act
+from .executables import make_act
+from .lanes import Lanes
 from .network import place
 
-ENV_STEPS, ACT_CALLS, LEARN_CALLS = 16, 8, 2
+ACT_STEPS, LEARN_CALLS = 16, 2
 
 
-def estimate_s(config: Config, agent: Agent, envs: VecEnv) -> float:
+def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     """Seconds that the whole run will take, within a third or so on an idle machine.
 
-    `envs` is one of the groups; it is stepped, and must be reset before it is used.
+    `parts`: its environments; they are stepped, and must be reset before they are used.
     """
-    share = envs.num_envs / config.num_envs
-    obs = envs.reset()
-    seen = torch.from_numpy(obs).to(config.device)
+    device, obs_shape = torch.device(config.device), parts[0].obs_shape
     network = place(agent)
-    act, uniforms = make_act(network), torch.full((envs.num_envs,), 0.5, device=config.device)
-    actions = act(seen, uniforms)[0].cpu().numpy()
-    with acting(network):
-        act_s = _seconds(lambda: act(seen, uniforms)[0].cpu(), ACT_CALLS)
-    env_s = _seconds(lambda: envs.step(actions), ENV_STEPS)
+    buffers = allocate(ACT_STEPS, config.num_envs, obs_shape, device)
+    uniforms = torch.full((ACT_STEPS + 1, config.num_envs), 0.5, device=device)
+    with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
+        act_s = _seconds(lambda: lanes.collect(uniforms), 1) / ACT_STEPS
 
     learner = place(copy.deepcopy(agent))
     optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
     size = config.minibatch_size
-    zeros = torch.zeros(size, device=config.device)
-    pixels = learner.arrange(seen[:1].expand(size, *seen.shape[1:]))
+    zeros = torch.zeros(size, device=device)
+    pixels = learner.arrange(buffers.obs[0, :1].expand(size, *obs_shape))
     batch = Batch(pixels, zeros.long(), zeros, zeros, zeros, zeros)
-    clip_coef = torch.tensor(config.clip_coef, device=config.device)
+    clip_coef = torch.tensor(config.clip_coef, device=device)
     weights = Coefficients(clip_coef, config.clip_vloss, False, config.ent_coef, config.vf_coef)
     learn_s = _seconds(
         lambda: gradient_step(learner, optimizer, batch, weights, config.max_grad_norm).loss.cpu(),
         LEARN_CALLS,
     )
-    rollout_s = config.num_steps / share * (env_s + act_s)
+    rollout_s = config.num_steps * act_s
     update_s = config.update_epochs * config.num_minibatches * learn_s
     return config.num_updates * (rollout_s + update_s)
 

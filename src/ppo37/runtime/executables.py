@@ -6,8 +6,8 @@ algorithm need not know. What `train_step` returns is kept until the end of the 
 implementation that reuses its outputs must return copies.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -18,17 +18,16 @@ from ..algorithm.rollout import Act, Rollout
 from ..algorithm.update import Batch, gradient_step, minibatch, prepare
 from ..config import Config
 from ..model import Agent
-from .device import usable_cores
 from .network import Network, place
 
 
 class Executables(NamedTuple):
-    """act, advantages and train_step, and the context that a rollout runs in."""
+    """act, advantages and train_step, and the context that holds the weights for a rollout."""
 
     act: Act
     advantages: Callable[[Rollout], Batch]
     train_step: Callable[[Batch, Tensor], LossTerms]
-    acting: Callable[[], AbstractContextManager[None]]
+    held: Callable[[], AbstractContextManager[None]]
 
 
 def eager(
@@ -48,10 +47,7 @@ def eager(
         samples = minibatch(batch, indices)
         return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
-    # The emulator needs cores while the policy acts, and spinning helpers of a thread pool would
-    # take them: half of the cores act.
-    threads = max(1, usable_cores() // 2)
-    return Executables(make_act(network), advantages, train_step, lambda: acting(network, threads))
+    return Executables(make_act(network), advantages, train_step, network.held)
 
 
 def make_act(network: Network) -> Act:
@@ -64,15 +60,3 @@ def make_act(network: Network) -> Act:
         return actions, distribution.log_prob(actions), values
 
     return act
-
-
-@contextmanager
-def acting(network: Network, threads: int | None = None) -> Iterator[None]:
-    """Hold the weights still, and give the network `threads`; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        with network.held():
-            yield
-    finally:
-        torch.set_num_threads(before)
