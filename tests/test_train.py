@@ -1,6 +1,7 @@
 """The loop: repeatable, resumable, stoppable, and it learns exactly when it should."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from conftest import TINY, log_without_clock, tiny
 
@@ -220,9 +222,37 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     from ppo37.errors import RunError
 
-    with pytest.raises(RunError, match="update"):
+    with pytest.raises(RunError, match="in update 1;"):
         train(tiny(learning_rate=1e30, adam_eps=1e-30, max_grad_norm=1e30), tmp_path / "run")
     assert checkpoint.numbered(tmp_path / "run" / "checkpoints") == []
+    kept = safetensors.torch.load_file(tmp_path / "run" / "broken_batch.safetensors")
+    assert kept["obs"].dtype == torch.uint8
+    assert kept["advantages"].numel() == kept["actions"].numel() == tiny().batch_size
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_in_its_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last minibatch of an update, where no loss shows it any more."""
+    from ppo37.algorithm import update
+    from ppo37.errors import RunError
+
+    right, calls = update.ppo_loss, itertools.count(1)
+    config = tiny(total_timesteps=3 * tiny().batch_size)
+    last = 2 * config.update_epochs * config.num_minibatches
+
+    def poisoned(*arguments):  # type: ignore[no-untyped-def]
+        terms = right(*arguments)
+        if next(calls) == last:
+            terms.loss.register_hook(lambda gradient: gradient * torch.nan)
+        return terms
+
+    monkeypatch.setattr(update, "ppo_loss", poisoned)
+    with pytest.raises(RunError, match="weight is not finite in update 2;"):
+        train(config, tmp_path / "run", checkpoint_every=1)
+    [newest] = checkpoint.numbered(tmp_path / "run" / "checkpoints")
+    assert newest.name == "00000001"
+    assert len(evaluate(tmp_path / "run", episodes=1).scores) == 1
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

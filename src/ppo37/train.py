@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from . import randomness
-from .algorithm.rollout import allocate
+from .algorithm.rollout import Rollout, allocate
 from .algorithm.schedules import linear
-from .algorithm.update import make_optimizer, set_learning_rate, update
+from .algorithm.update import Batch, make_optimizer, set_learning_rate, update
 from .config import Config
 from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import RunError, UsageError
@@ -179,7 +179,7 @@ def _run(
             state.games += len(episodes)
             state.recent.extend(episodes)
             losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
-            _require_finite(losses["losses/loss"], state.update, path)
+            _require_finite(state, losses["losses/loss"], buffers, batch, path)
             tags = {
                 LAST_100: recent_mean(state),
                 "charts/SPS": config.batch_size / (now - update_started),
@@ -314,12 +314,23 @@ def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(order).to(device)
 
 
-def _require_finite(loss: float, update: int, path: Path) -> None:
-    if not math.isfinite(loss):
-        raise RunError(
-            f"the loss became {loss} in update {update}; no checkpoint of it was written. Lower "
-            f"the learning rate, or look at {path / directory.METRICS}"
-        )
+def _require_finite(state: State, loss: float, rollout: Rollout, batch: Batch, path: Path) -> None:
+    """RunError if learning broke; what it was learning from is kept beside the checkpoints.
+
+    A gradient that is not finite needs no look of its own: it makes weights of that kind.
+    """
+    parameters = state.agent.named_parameters()
+    broken = next((name for name, p in parameters if not p.isfinite().all()), None)
+    if math.isfinite(loss) and broken is None:
+        return
+    kept = path / directory.BROKEN_BATCH
+    judged = {"advantages": batch.advantages, "targets": batch.targets}
+    checkpoint.save_tensors(kept, rollout._asdict() | judged)
+    where = "" if broken is None else f" and {broken} is not finite"
+    raise RunError(
+        f"the loss is {loss:.3g}{where} in update {state.update}; no checkpoint of it was "
+        f"written. Lower the learning rate; what it learned from is in {kept}"
+    )
 
 
 def _newest(wanted: Path, run: Path) -> tuple[checkpoint.Checkpoint | None, list[str]]:

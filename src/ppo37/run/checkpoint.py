@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError, UsageError
-from .files import space_missing, sync_directory, to_json, write_synced
+from .files import space_missing, sync_directory, to_json, write_atomically, write_synced
 
 FORMAT = 1
 KEPT = 3
@@ -126,6 +126,11 @@ def verify(directory: Path) -> dict[str, bytes]:
             raise Damaged(f"{directory / name} is damaged: it is not what the manifest says")
         contents[name] = content
     return contents
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Tensors in a file of their own, for people to look at."""
+    write_atomically(path, safetensors.torch.save(tensors))
 
 
 def load(directory: Path) -> Checkpoint:

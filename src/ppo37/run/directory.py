@@ -15,6 +15,7 @@ from .files import space_missing, to_json, write_atomically
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
     "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
 )  # fmt: skip
+BROKEN_BATCH = "broken_batch.safetensors"
 
 
 def default_path(config: Config) -> Path:
