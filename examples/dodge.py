@@ -26,7 +26,7 @@ class Dodge(VecEnv):
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs
         self.first_env = first_env
-        # Each environment has randomness of its own, whichever process it runs in.
+        # Each environment has randomness of its own, whichever part it is in.
         self.seeds = [[seed, index, first_env + i] for i in range(num_envs)]
         self.boards = np.zeros((num_envs, CELLS, CELLS), bool)
         self.places = np.full(num_envs, CELLS // 2)

@@ -1,5 +1,7 @@
 """What a rollout records, step by step, on an environment that plays a script."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -10,7 +12,7 @@ from ppo37.algorithm.rollout import allocate, collect
 from ppo37.algorithm.update import prepare
 from ppo37.envs import Episode, Step, env_factory
 from ppo37.randomness import noise
-from ppo37.runtime.lanes import Lanes, lane_threads
+from ppo37.runtime.lanes import Lanes, split
 
 SHAPE = (1, 2, 2)
 
@@ -52,7 +54,7 @@ def test_every_row_is_in_its_place() -> None:
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
     buffers.final_values.fill_(99.0)  # left from the rollout before
     uniforms = torch.tensor([[0.0, 0.3], [0.6, 0.9], [0.3, 0.0], [0.9, 0.9]])
-    obs, episodes = collect(script, act, buffers, script.obs(), uniforms)
+    obs, episodes = collect(script.step, act, buffers, script.obs(), uniforms)
     assert buffers.obs[:, :, 0, 0, 0].tolist() == [[0, 1], [10, 11], [20, 21]]
     assert script.actions == buffers.actions.tolist() == [[0, 1], [2, 3], [1, 0]]
     assert buffers.log_probs.tolist() == [[0, -1], [-10, -11], [-20, -21]]
@@ -68,7 +70,7 @@ def test_every_row_is_in_its_place() -> None:
 def test_a_batch_flattens_steps_then_environments() -> None:
     script = Script()
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    collect(script, act, buffers, script.obs(), torch.zeros(4, 2))
+    collect(script.step, act, buffers, script.obs(), torch.zeros(4, 2))
     for bootstrap, last in ((False, -3.0 - 21.0), (True, -3.0 + 0.5 * 131 - 21.0)):
         batch = prepare(buffers, 0.5, 0.0, bootstrap)  # lambda = 0: the advantage is delta
         assert batch.obs[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21]
@@ -94,7 +96,7 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
     with closing(Lanes(parts, act, found)) as lanes:
         for k in range(2):  # the second goes on where the first stopped
             uniforms = torch.from_numpy(noise(5, k, 41, 4))
-            obs, episodes = collect(whole, act, expected, obs, uniforms)
+            obs, episodes = collect(whole.step, act, expected, obs, uniforms)
             assert sorted(lanes.collect(uniforms)) == sorted(episodes)
             for name, a, b in zip(expected._fields, expected, found, strict=True):
                 assert torch.equal(a, b), name
@@ -102,17 +104,29 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
         envs.close()
 
 
-def test_what_fails_in_a_lane_is_raised() -> None:
+def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
     class Broken(Script):
         def step(self, actions: np.ndarray) -> Step:
             raise RuntimeError("the joystick fell off")
 
-    buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    with (
-        closing(Lanes([Broken()], act, buffers)) as lanes,
-        pytest.raises(RuntimeError, match="joystick"),
-    ):
-        lanes.collect(torch.zeros(4, 2))
+    class Slow(Script):
+        def step(self, actions: np.ndarray) -> Step:
+            time.sleep(0.05)
+            return super().step(actions)
+
+    slow = Slow()
+    buffers = allocate(3, 4, SHAPE, torch.device("cpu"))
+    with closing(Lanes([Broken(), slow], act, buffers)) as lanes:
+        with pytest.raises(RuntimeError, match="joystick"):
+            lanes.collect(torch.zeros(4, 4))
+        assert slow.t == 3
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 5, 8])
+def test_lanes_share_all_environments(num_envs: int) -> None:
+    parts = [range(num_envs)[part] for part in split(num_envs)]
+    assert [env for part in parts for env in part] == list(range(num_envs))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_lanes_leave_the_threads_for_learning_alone() -> None:
@@ -123,7 +137,10 @@ def test_lanes_leave_the_threads_for_learning_alone() -> None:
         return act(*arguments)
 
     before = torch.get_num_threads()
-    with closing(Lanes([Script()], counting, allocate(3, 2, SHAPE, torch.device("cpu")))) as lanes:
+    torch.set_num_threads(3)
+    buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
+    with closing(Lanes([Script()], counting, buffers)) as lanes, ThreadPoolExecutor(1) as later:
         lanes.collect(torch.zeros(4, 2))
-    assert set(seen) == {lane_threads()}
-    assert torch.get_num_threads() == before
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == 3
+    torch.set_num_threads(before)

@@ -64,8 +64,8 @@ def bench(
 ) -> dict[str, Any]:  # fmt: skip
     """Measure this machine in this process for about `seconds`; plain values, ready for JSON.
 
-    The whole loop is `train` itself, in a temporary run directory; of its time, `env` is what it
-    waits for the environments. The roof is where every product of the network runs as fast as
+    The whole loop is `train` itself, in a temporary run directory; of its time, `env` is what its
+    lanes wait for the environments. The roof is where every product of the network runs as fast as
     the best matrix product and the environments as fast as alone, one after the other: they
     share the cores. Other work on the machine makes every figure too low.
 

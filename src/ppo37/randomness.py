@@ -1,6 +1,6 @@
 """Stateless randomness: every draw is a pure function of what it is for.
 
-A draw is addressed by (seed, stream, index, lane): a counter-based generator (Philox, Salmon
+A draw is addressed by (seed, stream, index, env): a counter-based generator (Philox, Salmon
 et al. 2011) is keyed by the first two and starts at the last two. There is no generator state
 to save, and what environment g gets does not depend on how many processes share the work.
 """
@@ -14,9 +14,9 @@ ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL = range(5)
 MAX_SEED = 2**31 - 1
 
 
-def generator(seed: int, stream: int, index: int = 0, lane: int = 0) -> np.random.Generator:
+def generator(seed: int, stream: int, index: int = 0, env: int = 0) -> np.random.Generator:
     """A fresh generator for one purpose; all arguments are non-negative."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, lane]))
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, env]))
 
 
 def noise(

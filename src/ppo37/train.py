@@ -34,7 +34,7 @@ from .runtime.device import (
 )
 from .runtime.estimate import estimate_s
 from .runtime.executables import eager
-from .runtime.lanes import NUM_LANES, Lanes, lane_threads
+from .runtime.lanes import Lanes, emulator_threads, split
 from .runtime.precision import choose_precision
 
 SAVE_EVERY_S = 120.0
@@ -214,13 +214,12 @@ def _open_parts(
     config: Config, factory: EnvFactory | None, index: int = 0
 ) -> Iterator[list[VecEnv]]:
     """The environments of a run, for its `index`-th seeding, in a part for each lane."""
-    factory = factory or env_factory(config.game, config.protocol, lane_threads())
-    most = -(-config.num_envs // NUM_LANES)
+    factory = factory or env_factory(config.game, config.protocol, emulator_threads())
     with ExitStack() as stack:
         parts = []
-        for first in range(0, config.num_envs, most):
-            size = min(most, config.num_envs - first)
-            envs = factory(size, config.seed, first_env=first, index=index)
+        for part in split(config.num_envs):
+            size = part.stop - part.start
+            envs = factory(size, config.seed, first_env=part.start, index=index)
             parts.append(stack.enter_context(closing(envs)))
         yield parts
 

@@ -4,7 +4,7 @@ Data flows one way: environments -> `Rollout` -> advantages -> update.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,14 +22,10 @@ class Rollout(NamedTuple):
     final_values: Tensor  # [T, N], V(last observation) where only a time limit ended it
 
 
-class Environments(Protocol):
-    """The part of the environment contract that a rollout needs."""
-
-    def step(self, actions: Any) -> Any: ...
-
-
 Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """act(obs [N, ...], uniforms [N]) -> actions [N], log-probabilities [N], values [N]."""
+EnvStep = Callable[[Any], Any]
+"""step(actions [N]) -> what `Step` of the environment contract says."""
 
 
 def allocate(
@@ -52,7 +48,7 @@ def allocate(
 
 
 def collect(
-    envs: Environments, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
+    env_step: EnvStep, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
 ) -> tuple[Any, list[Any]]:
     """Fill `buffers`; returns the observations to go on from, and the games that ended.
 
@@ -67,7 +63,7 @@ def collect(
         seen = buffers.obs[t].copy_(torch.from_numpy(obs))
         actions, buffers.log_probs[t], buffers.values[t] = act(seen, uniforms[t])
         buffers.actions[t] = actions
-        step = envs.step(actions.cpu().numpy())
+        step = env_step(actions.cpu().numpy())
         buffers.rewards[t] = torch.from_numpy(step.rewards)
         buffers.dones[t] = torch.from_numpy(step.dones)
         if step.truncated.any():

@@ -37,8 +37,8 @@ class Catch(VecEnv):
 
     def reset(self) -> NDArray[np.uint8]:
         seed, index = self._address
-        lanes = range(self._first_env, self._first_env + self.num_envs)
-        self._generators = [generator(seed, GAMES, index, lane) for lane in lanes]
+        numbers = range(self._first_env, self._first_env + self.num_envs)
+        self._generators = [generator(seed, GAMES, index, env) for env in numbers]
         self._start(np.ones(self.num_envs, np.bool_))
         return self._draw()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Episode(NamedTuple):
-    """One whole game: `env` is its environment (counted over all threads and processes), `length`
+    """One whole game: `env` is its environment (counted over all parts of a run), `length`
     counts agent steps, and `score` is the sum of the raw rewards, never clipped."""
 
     env: int
@@ -38,8 +38,8 @@ class Step(NamedTuple):
 class VecEnv(Protocol):
     """N environments that step together and restart themselves.
 
-    Training makes two of them, each with half of the environments and stepped by a thread of its
-    own: they must not share anything that they change.
+    Training makes several, each with a part of the environments, and resets and steps each in a
+    thread of its own: they must not share anything that they change.
     """
 
     num_envs: int

@@ -80,7 +80,6 @@ class ReferenceAtari(VecEnv):
             raise UsageError(f"unknown manner {manner!r}; there are {', '.join(MANNERS)}")
         self.num_envs = num_envs
         self._first_env = first_env
-        self._sent = np.zeros(num_envs, np.int64)
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         rules = protocol_named(protocol)
         self._life_ends_episode = rules.life_ends_episode

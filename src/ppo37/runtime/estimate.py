@@ -18,7 +18,7 @@ from .executables import make_act
 from .lanes import Lanes
 from .network import place
 
-ACT_STEPS, LEARN_CALLS = 16, 2
+MOST_STEPS, LEARN_CALLS = 16, 2
 
 
 def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
@@ -28,10 +28,11 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     """
     device, obs_shape = torch.device(config.device), parts[0].obs_shape
     network = place(agent)
-    buffers = allocate(ACT_STEPS, config.num_envs, obs_shape, device)
-    uniforms = torch.full((ACT_STEPS + 1, config.num_envs), 0.5, device=device)
+    steps = min(MOST_STEPS, config.num_steps)
+    buffers = allocate(steps, config.num_envs, obs_shape, device)
+    uniforms = torch.full((steps + 1, config.num_envs), 0.5, device=device)
     with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
-        act_s = _seconds(lambda: lanes.collect(uniforms), 1) / ACT_STEPS
+        step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
 
     learner = place(copy.deepcopy(agent))
     optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
@@ -45,7 +46,7 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
         lambda: gradient_step(learner, optimizer, batch, weights, config.max_grad_norm).loss.cpu(),
         LEARN_CALLS,
     )
-    rollout_s = config.num_steps * act_s
+    rollout_s = config.num_steps * step_s
     update_s = config.update_epochs * config.num_minibatches * learn_s
     return config.num_updates * (rollout_s + update_s)
 

@@ -2,7 +2,8 @@
 
 Their contract: static shapes, no `.item()`, no Python branch on the value of a tensor,
 randomness from outside. So an implementation may record them once and replay them, and the
-algorithm need not know. What `train_step` returns is kept until the end of the update, so an
+algorithm need not know. `act` is called by several threads at once, for batches of different
+sizes. What `train_step` returns is kept until the end of the update, so an
 implementation that reuses its outputs must return copies.
 """
 

@@ -1,12 +1,12 @@
 """Rollouts in lanes: threads side by side, each acting in its own part of the environments.
 
 In a lane, computing the policy and waiting for the emulator alternate; lanes have nothing to wait
-for in each other, so that every core has work and no two threads quarrel over one. The policy
+for in each other, so that every core has work and threads do not quarrel over one. The policy
 does not change during a rollout: together they do what acting in all environments at once does.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -17,40 +17,48 @@ from ..envs import Episode, VecEnv
 from .clock import Clock
 from .device import usable_cores
 
-NUM_LANES = 2
+MOST_LANES = 2
 
 
-def lane_threads() -> int:
-    """Threads that the policy, and the emulator while that waits, may use in one lane."""
-    return max(1, usable_cores() // NUM_LANES)
+def split(num_envs: int) -> list[slice]:
+    """The environments of each lane: equal parts, but for the last."""
+    lanes = min(MOST_LANES, usable_cores())
+    size = -(-num_envs // lanes)
+    return [slice(first, min(first + size, num_envs)) for first in range(0, num_envs, size)]
+
+
+def emulator_threads() -> int:
+    """Threads for the environments of one lane."""
+    return max(1, usable_cores() // MOST_LANES)
 
 
 class Lanes:
-    """Collects rollouts of N environments in parts; the last observations stay in here.
+    """Collects rollouts of N environments, given in parts; the last observations stay in here.
 
-    Resets the environments. `clock` counts what a lane spends in `env` and `act`, on average.
+    Resets the environments, each part in the thread that steps it. `clock` counts what a lane
+    spends in `env` and `act`, on average.
     """
 
     def __init__(
         self, parts: Sequence[VecEnv], act: Act, buffers: Rollout, clock: Clock | None = None
     ) -> None:
         self._clock = clock or Clock()
-        self._lanes = []
+        self._lanes: list[_Lane] = []
         first = 0
         for envs in parts:
             self._lanes.append(_Lane(envs, act, buffers, slice(first, first + envs.num_envs)))
             first += envs.num_envs
-        # PyTorch counts threads per thread: the number for learning stays as it is.
-        self._pool = ThreadPoolExecutor(
-            len(parts), "lane", initializer=torch.set_num_threads, initargs=(lane_threads(),)
-        )
+        threads = torch.get_num_threads()
+        self._in_each(lambda lane: lane.start())
+        # What a lane sets counts for itself and for all threads to come; those are not lanes.
+        torch.set_num_threads(threads)
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
         """Fill the buffers by one rollout; the games that ended, lane after lane.
 
         uniforms: [T+1, N] in [0, 1).
         """
-        ended = list(self._pool.map(lambda lane: lane.collect(uniforms), self._lanes))
+        ended = self._in_each(lambda lane: lane.collect(uniforms))
         for lane in self._lanes:
             for name, seconds in lane.clock.seconds.items():
                 self._clock.add(name, seconds / len(self._lanes))
@@ -59,23 +67,37 @@ class Lanes:
 
     def close(self) -> None:
         """End the threads; the environments belong to the caller."""
-        self._pool.shutdown()
+        for lane in self._lanes:
+            lane.thread.shutdown()
+
+    def _in_each(self, work: Callable[["_Lane"], Any]) -> list[Any]:
+        """Do something in every lane's thread; no lane is at work when this ends."""
+        calls = [lane.thread.submit(work, lane) for lane in self._lanes]
+        wait(calls)
+        return [call.result() for call in calls]
 
 
 class _Lane:
     def __init__(self, envs: VecEnv, act: Act, buffers: Rollout, part: slice) -> None:
+        self.thread = ThreadPoolExecutor(1, "lane")
         self.clock = Clock()
+        self._envs = envs
         self._part = part
         self._buffers = Rollout(*(buffer[:, part] for buffer in buffers))
         self._act = self.clock.timed("act", act)
         self._step = self.clock.timed("env", envs.step)
-        self._obs: Any = envs.reset()
+        self._obs: Any = None
 
-    def step(self, actions: Any) -> Any:
-        return self._step(actions)
+    def start(self) -> None:
+        # A few observations are no work for more; and helpers of one thread pool too many would
+        # make those of the update give up waiting and sleep. PyTorch forgets the number if the
+        # thread has never asked for it.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        self._obs = self._envs.reset()
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
         self._obs, episodes = collect(
-            self, self._act, self._buffers, self._obs, uniforms[:, self._part]
+            self._step, self._act, self._buffers, self._obs, uniforms[:, self._part]
         )
         return episodes

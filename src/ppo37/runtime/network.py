@@ -40,12 +40,11 @@ class Network:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the weights still: inside, each is brought into its form once, not every step."""
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.agent.bf16),
-        ):
-            yield
+        """Hold the weights still: inside, each is brought into its form once, not every step.
+
+        For the calls of all threads.
+        """
+        yield
 
 
 class _Weights(NamedTuple):
