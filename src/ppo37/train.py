@@ -319,7 +319,7 @@ def _require_finite(state: State, loss: float, rollout: Rollout, batch: Batch, p
     A gradient that is not finite needs no look of its own: it makes weights of that kind.
     """
     parameters = state.agent.named_parameters()
-    broken = next((name for name, p in parameters if not p.isfinite().all()), None)
+    broken = next((name for name, p in parameters if not p.sum().isfinite()), None)
     if math.isfinite(loss) and broken is None:
         return
     kept = path / directory.BROKEN_BATCH
