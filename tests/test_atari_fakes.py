@@ -50,8 +50,11 @@ class FakeEngine:
         self._steps = zip(*script, strict=True)
         self._start = start
 
-    def reset(self, seed: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def reset(
+        self, seed: np.ndarray, options: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         assert seed.shape == (self._num_envs,)
+        assert options["reset_mask"].all()
         self._episode_frames = np.full(self._num_envs, self._start)
         self._frames = self._episode_frames + 5  # what came before the reset counts on
         return self._observe(), self._info()
@@ -257,7 +260,7 @@ HANGING = """
             get_action_set=lambda: [types.SimpleNamespace(name=n) for n in ("NOOP", "FIRE")]
         )
 
-        def reset(self, seed):
+        def reset(self, seed, options):
             zeros = np.zeros(2, np.int64)
             return None, {"frame_number": zeros, "episode_frame_number": zeros}
 
@@ -266,7 +269,7 @@ HANGING = """
 
     atari._make_engine = lambda *_: Hanging()
     envs = atari.Atari("pong", 2, 5, first_env=6, watchdog_s=0.4)
-    print(envs._seeds.tolist(), flush=True)
+    print(envs._seeds(slice(None)).tolist(), flush=True)
     envs.reset()
     envs.step(np.array([1, 0]))
     print("went on")

@@ -130,7 +130,7 @@ def test_a_checkpoint_of_something_else_is_refused(
         state = {**saved.state, "config": {**saved.state["config"], **change}}
         if named == "actions":
             state = {**saved.state, "action_names": ["UP", "DOWN", "FIRE"]}
-        checkpoint.save(folder, saved.model, saved.optimizer, state)
+        checkpoint.save(folder, saved.model, saved.optimizer, state, saved.actions)
     with pytest.raises(UsageError, match=f"another {named}"):
         resume(run)
 
@@ -147,7 +147,13 @@ def test_other_versions_are_told(run: Path) -> None:
     for folder in checkpoint.numbered(run / "checkpoints"):
         saved = checkpoint.load(folder)
         versions = {**saved.state["versions"], "torch": "1.0"}
-        checkpoint.save(folder, saved.model, saved.optimizer, {**saved.state, "versions": versions})
+        checkpoint.save(
+            folder,
+            saved.model,
+            saved.optimizer,
+            {**saved.state, "versions": versions},
+            saved.actions,
+        )
     resume(run, view=Ear())
     assert len(notes) == 1
     assert "torch 1.0" in notes[0]
@@ -157,7 +163,7 @@ def test_weights_of_another_shape_are_refused(run: Path) -> None:
     folder = checkpoint.numbered(run / "checkpoints")[0]
     saved = checkpoint.load(folder)
     model = {**saved.model, "value_head.weight": torch.zeros(1, 7)}
-    checkpoint.save(folder, model, saved.optimizer, saved.state)
+    checkpoint.save(folder, model, saved.optimizer, saved.state, saved.actions)
     with pytest.raises(UsageError, match="value_head"):
         load_agent(folder)
 

@@ -97,7 +97,7 @@ def test_a_game_of_ones_own_needs_its_environments(
     (place / "config.json").write_text(json.dumps(document))
     saved = checkpoint.load(place / "checkpoints" / "00000006")
     state = {**saved.state, "config": document["config"]}
-    checkpoint.save(saved.path, saved.model, saved.optimizer, state)
+    checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
     code, _, err = run(capsys, command, str(place))
     assert (code, len(err.splitlines())) == (2, 1), err
     assert "'dodge' is no game of ppo37's: give its environments as make_envs" in err

@@ -26,7 +26,7 @@ _NOT_OPTIONS = ("game", "preset")
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
   ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
-  ppo37 resume RUN                       go on where a run stopped
+  ppo37 resume RUN                       go on where a run stopped, bit for bit
   ppo37 eval RUN                         30 whole games with the trained agent
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
@@ -92,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     resume = add("resume", _resume, "go on with a run that stopped")
     resume.add_argument("run", metavar="RUN")
+    resume.add_argument("--new-games", action="store_true",
+                        help="begin new games instead of replaying the old ones")  # fmt: skip
     _add_run_options(resume)
 
     evaluate = add("eval", _eval, "play whole games with a trained agent and report its scores")
@@ -114,6 +116,10 @@ def build_parser() -> argparse.ArgumentParser:
     export = add("export", _export, "publish the agent of a run as a small folder")
     export.add_argument("run", metavar="RUN")
     export.add_argument("--out", metavar="DIR", required=True)
+
+    fingerprint = add("fingerprint", _fingerprint, "print what two runs share if they go on alike")
+    fingerprint.add_argument("run", metavar="RUN")
+    _add_json(fingerprint)
 
     bench = add("bench", _bench, "measure the speed of this machine and where the time goes")
     bench.add_argument("--game", default="breakout", metavar="GAME")
@@ -208,7 +214,10 @@ def _resume(options: argparse.Namespace) -> int:
     from .train import resume
 
     _require_positive("checkpoint-every", options.checkpoint_every)
-    return _finish(resume(options.run, options.checkpoint_every, ConsoleView()), options.json)
+    summary = resume(
+        options.run, options.checkpoint_every, ConsoleView(), new_games=options.new_games
+    )
+    return _finish(summary, options.json)
 
 
 def _finish(summary: Any, as_json: bool) -> int:
@@ -288,6 +297,21 @@ def _bench(options: argparse.Namespace) -> int:
         _print_json(result)
     else:
         print(table(result))
+    return 0
+
+
+def _fingerprint(options: argparse.Namespace) -> int:
+    from .run.checkpoint import fingerprint
+    from .run.directory import find_checkpoint
+
+    saved, warnings = find_checkpoint(Path(options.run))
+    for warning in warnings:
+        _say(warning)
+    found = fingerprint(saved)
+    if options.json:
+        _print_json({"checkpoint": str(saved.path), "fingerprint": found})
+    else:
+        print(found)
     return 0
 
 

@@ -64,6 +64,12 @@ class Config:
     contrast_init: bool = _option(
         False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
     )
+    reseed_interval: int = _option(
+        8192,
+        "steps after which an environment's next game is seeded anew; bounds what going on with a "
+        "run has to replay",
+        least=1,
+    )
     device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
     precision: str = _option(
         "auto",

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from .algorithm.rollout import Rollout, allocate
 from .algorithm.schedules import linear
 from .algorithm.update import Batch, make_optimizer, set_learning_rate, update
 from .config import Config
-from .envs import EnvFactory, Episode, VecEnv, env_factory
+from .envs import EnvFactory, Episode, Moment, VecEnv, env_factory
 from .errors import RunError, UsageError
 from .model import SMALLEST_SIDE, Agent
 from .run import checkpoint, directory
@@ -101,12 +101,14 @@ def train(
 
 def resume(
     run: str | Path, checkpoint_every: int | None = None, view: View | None = None,
-    make_envs: EnvFactory | None = None,
+    make_envs: EnvFactory | None = None, new_games: bool = False,
 ) -> Summary:  # fmt: skip
     """Go on where a run stopped, from its newest valid checkpoint or from its beginning.
 
-    RUN may be a checkpoint of the run: then the updates after it are done anew, and what the run
-    held of them is deleted.
+    On the same machine with the same versions this is the run that would have been, to the last
+    bit: the games are brought back by playing their actions again.  RUN may be a checkpoint of
+    the run: then the updates after it are done anew, and what the run held of them is deleted.
+    new_games: begin new games instead, as happens with environments that cannot be saved.
     """
     path = directory.run_of(Path(run))
     config = directory.read_config(path)
@@ -126,7 +128,10 @@ def resume(
             warnings += _changed_versions(saved.state["versions"])
         for warning in warnings:
             view.note(warning)
-        seedings = saved.state["seedings"] + 1 if saved else 0
+        moments = [] if saved is None or new_games else _moments(saved, config)
+        seedings = saved.state["seedings"] + (not moments) if saved else 0
+        if saved is not None and not moments:
+            view.note("the games begin anew: the run goes on, but not as it would have")
         with _open_parts(config, make_envs, seedings) as parts:
             envs = parts[0]
             agent = make_agent(config, envs.obs_shape, len(envs.action_names))
@@ -139,12 +144,12 @@ def resume(
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, parts)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
-            return _run(config, path, state, parts, checkpoint_every, view, stop)
+            return _run(config, path, state, parts, checkpoint_every, view, stop, moments)
 
 
 def _run(
     config: Config, path: Path, state: State, parts: list[VecEnv], checkpoint_every: int | None,
-    view: View, stop: StopRequest,
+    view: View, stop: StopRequest, moments: Sequence[Moment] = (),
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
@@ -157,7 +162,7 @@ def _run(
 
     with (
         closing(Logs(path, state.update, state.update * config.batch_size)) as logs,
-        closing(Lanes(parts, run.act, buffers, clock)) as lanes,
+        closing(Lanes(parts, run.act, buffers, clock, moments)) as lanes,
     ):
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
@@ -195,7 +200,7 @@ def _run(
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
             stopping = stop.signal_number is not None  # asked once: it may change at any moment
             if finished or due or stopping:
-                save(path, state, config, parts[0])
+                save(path, state, config, parts[0], lanes.save())
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
             if stopping:
@@ -214,7 +219,9 @@ def _open_parts(
     config: Config, factory: EnvFactory | None, index: int = 0
 ) -> Iterator[list[VecEnv]]:
     """The environments of a run, for its `index`-th seeding, in a part for each lane."""
-    factory = factory or env_factory(config.game, config.protocol, emulator_threads())
+    factory = factory or env_factory(
+        config.game, config.protocol, emulator_threads(), config.reseed_interval
+    )
     with ExitStack() as stack:
         parts = []
         for part in split(config.num_envs):
@@ -244,7 +251,9 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> 
     return agent.to(config.device)
 
 
-def save(path: Path, state: State, config: Config, envs: VecEnv) -> Path:
+def save(
+    path: Path, state: State, config: Config, envs: VecEnv, moments: Sequence[Moment] = ()
+) -> Path:
     """Write a checkpoint of the run in directory `path`, and delete old ones."""
     names = (name for name, _ in state.agent.named_parameters())
     document = {
@@ -256,16 +265,19 @@ def save(path: Path, state: State, config: Config, envs: VecEnv) -> Path:
         "recent": [list(episode) for episode in state.recent],
         "action_names": list(envs.action_names),
         "obs_shape": list(envs.obs_shape),
+        "environments": [moment.state for moment in moments],
         "config": dataclasses.asdict(config),
         "machine": describe_machine(),
         "versions": versions(),
     }
+    actions = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(moments)}
     checkpoints = path / directory.CHECKPOINTS
     written = checkpoint.save(
         checkpoints / f"{state.update:08d}",
         state.agent.state_dict(),
         checkpoint.tensors_of_optimizer(state.optimizer, names),
         document,
+        actions or None,
     )
     checkpoint.prune(checkpoints)
     return written
@@ -285,6 +297,17 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
+
+
+def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
+    """The saved moments of all environments; none if there are none."""
+    states = saved.state.get("environments", [])
+    actions = saved.actions or {}
+    if not states:
+        return []
+    if len(states) != config.num_envs or set(actions) != set(map(str, range(config.num_envs))):
+        raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
+    return [Moment(state, actions[str(env)].numpy()) for env, state in enumerate(states)]
 
 
 def _checkpoints_bytes(agent: Agent) -> int:

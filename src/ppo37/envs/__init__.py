@@ -2,12 +2,17 @@
 
 from functools import partial
 
-from .contract import EnvFactory, Episode, Step, VecEnv
+from .contract import EnvFactory, Episode, Moment, Step, VecEnv
 from .games import CATCH, require_known
 
 
-def env_factory(game: str, protocol: str = "classic", num_threads: int = 0) -> EnvFactory:
-    """What makes the environments of a resolved game name; UsageError if it is not one of ours."""
+def env_factory(
+    game: str, protocol: str = "classic", num_threads: int = 0, reseed_interval: int | None = None
+) -> EnvFactory:
+    """What makes the environments of a resolved game name; UsageError if it is not one of ours.
+
+    reseed_interval: steps between seeded resets; None if the environments need not be saved.
+    """
     if game == CATCH:
         from .catch import Catch
 
@@ -15,7 +20,9 @@ def env_factory(game: str, protocol: str = "classic", num_threads: int = 0) -> E
     require_known(game)
     from .atari import Atari
 
-    return partial(Atari, game, protocol=protocol, num_threads=num_threads)
+    return partial(
+        Atari, game, protocol=protocol, num_threads=num_threads, reseed_interval=reseed_interval
+    )
 
 
-__all__ = ["EnvFactory", "Episode", "Step", "VecEnv", "env_factory"]
+__all__ = ["EnvFactory", "Episode", "Moment", "Step", "VecEnv", "env_factory"]

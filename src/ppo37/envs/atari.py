@@ -4,14 +4,15 @@ The engine is used against its defaults, each for a reason told where it happens
 differently from the Python wrappers of the reference is listed in docs/fidelity.md.
 """
 
-from typing import NamedTuple
+import hashlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..randomness import game_seeds
-from .contract import Episode, Step, VecEnv, check_actions
+from .contract import Episode, Moment, Step, VecEnv, check_actions
 from .watchdog import Watchdog
 
 FRAME_SKIP = 4
@@ -19,6 +20,8 @@ STACK = 4
 SIDE = 84
 MAX_FRAMES = 108_000
 """Thirty minutes of play at 60 Hz: the cap that all published scores share."""
+MOST_RESEEDINGS = 1 << 20
+"""Room for seedings of one environment before the next `index`."""
 
 
 class Protocol(NamedTuple):
@@ -51,8 +54,13 @@ class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
     Observations: the last 4 frames, [N, 4, 84, 84] uint8 (D18, D20). Environment i is seeded by
-    (seed, index, first_env + i) alone, `index` telling one seeding from the next. A game is cut
-    off after `max_frames`, counted from its first observation.
+    (seed, index, first_env + i) alone. A game is cut off after `max_frames`, counted from its
+    first observation.
+
+    No call of the emulator saves all of its state, but what follows a seeded reset is a function
+    of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
+    plays them again. To bound them, an environment whose game ends `reseed_interval` or more
+    steps after its last seeded reset gets another, which takes a tenth of a second or two.
     """
 
     obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
@@ -67,13 +75,19 @@ class Atari(VecEnv):
         first_env: int = 0,
         index: int = 0,
         num_threads: int = 0,
+        reseed_interval: int | None = None,
         max_frames: int = MAX_FRAMES,
         watchdog_s: float = 60.0,
     ) -> None:
         self.num_envs = num_envs
         self._first_env = first_env
         self._protocol = protocol_named(protocol)
-        self._seeds = game_seeds(seed, index, num_envs, first_env)
+        self._seed = seed
+        self._reseed_interval = reseed_interval
+        self._first_seeding = index * MOST_RESEEDINGS
+        self._seedings = np.full(num_envs, self._first_seeding)
+        self._played: list[NDArray[np.uint8]] = []  # the actions [N] of the last steps
+        self._since = np.zeros(num_envs, np.int64)  # steps since the last seeded reset
         self._engine = _make_engine(game, num_envs, self._protocol, num_threads, max_frames)
         self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())
         self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
@@ -83,17 +97,18 @@ class Atari(VecEnv):
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
             watchdog_s, f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
-            f"seeds {self._seeds.tolist()}"
+            f"seeds {self._seeds(slice(None)).tolist()}"
         )  # fmt: skip
 
     def reset(self) -> NDArray[np.uint8]:
-        # Without seeds every game would be seeded by the clock, and in the same second alike.
-        obs, info = self._engine.reset(seed=self._seeds)
-        self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
+        self._seedings[:] = self._first_seeding
+        self._since[:] = 0
+        self._played = []
         self._fire_next[:] = False
         self._scores[:] = 0
         self._lengths[:] = 0
-        return obs
+        self._obs = self._begin(np.ones(self.num_envs, np.bool_))
+        return self._obs
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         check_actions(actions, self.num_envs, len(self.action_names))
@@ -118,11 +133,104 @@ class Atari(VecEnv):
         ]
         self._scores[game_over] = 0
         self._lengths[game_over] = 0
+        self._obs = self._keep(actions, obs, game_over)
 
         dones = ended if self._protocol.life_ends_episode else game_over  # D16
         clipped = np.sign(rewards).astype(np.float32)  # D19
         final_obs = info.get("final_obs", obs)
-        return Step(obs, clipped, dones, truncated & game_over, final_obs, episodes)
+        return Step(self._obs, clipped, dones, truncated & game_over, final_obs, episodes)
+
+    def save(self) -> list[Moment]:
+        if self._reseed_interval is None:
+            return []
+        played = np.array(self._played, np.uint8).reshape(-1, self.num_envs)
+        return [
+            Moment(
+                {
+                    "seedings": int(self._seedings[i]),
+                    "score": float(self._scores[i]),
+                    "length": int(self._lengths[i]),
+                    "fire_next": bool(self._fire_next[i]),
+                    "obs_sha256": hashlib.sha256(self._obs[i].tobytes()).hexdigest(),
+                },
+                played[len(played) - self._since[i] :, i].copy(),
+            )
+            for i in range(self.num_envs)
+        ]
+
+    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+        states, logs = [m.state for m in moments], [m.actions.astype(np.int64) for m in moments]
+        self._seedings[:] = [state["seedings"] for state in states]
+        self._scores[:] = [state["score"] for state in states]
+        self._lengths[:] = [state["length"] for state in states]
+        self._fire_next[:] = [state["fire_next"] for state in states]
+        self._since[:] = [len(log) for log in logs]
+        self._obs = self._replay(logs)
+        for i, (now, state) in enumerate(zip(self._obs, states, strict=True)):
+            if hashlib.sha256(now.tobytes()).hexdigest() != state["obs_sha256"]:
+                raise UsageError(
+                    f"environment {self._first_env + i} does not come back as it was: another "
+                    "emulator, or a damaged log of actions; --new-games goes on with new games"
+                )
+        return self._obs
+
+    def _replay(self, logs: list[NDArray[np.int64]]) -> NDArray[np.uint8]:
+        """Play logs of different lengths so that all end together: the last observations.
+
+        An environment with a shorter log waits for its turn with NOOPs, and is then reset.
+        """
+        steps = max(map(len, logs))
+        waits = np.array([steps - len(log) for log in logs])
+        actions = np.zeros((steps, self.num_envs), np.int64)
+        for i, log in enumerate(logs):
+            actions[waits[i] :, i] = log
+        self._played = []
+        obs = self._begin(np.ones(self.num_envs, np.bool_))
+        for t, row in enumerate(actions):
+            if t > 0 and (waits == t).any():
+                self._begin(waits == t)
+            check_actions(row, self.num_envs, len(self.action_names))
+            with self._watchdog.guard(row):
+                obs, _, _, _, info = self._engine.step(row)
+            self._played.append(row.astype(np.uint8))
+            self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
+        if steps > 0 and (waits == steps).any():
+            obs = self._begin(waits == steps)
+        return obs
+
+    def _keep(
+        self, actions: NDArray[np.int64], obs: NDArray[np.uint8], game_over: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """Log a step, and seed anew where it is time; the observations to go on from."""
+        if self._reseed_interval is None:
+            return obs
+        self._played.append(actions.astype(np.uint8))
+        self._since += 1
+        due = game_over & (self._since >= self._reseed_interval)
+        if not due.any():
+            return obs
+        self._seedings[due] += 1
+        self._since[due] = 0
+        del self._played[: len(self._played) - self._since.max()]
+        return self._begin(due)
+
+    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Seeded resets of some environments; the observations of all."""
+        # Without seeds every game would be seeded by the clock, and in the same second alike.
+        with self._watchdog.guard("reset"):
+            obs, info = self._engine.reset(seed=self._seeds(which), options={"reset_mask": which})
+        past_frames = info["frame_number"] - info["episode_frame_number"]
+        self._past_frames[which] = past_frames[which]
+        return obs
+
+    def _seeds(self, which: Any) -> NDArray[np.int64]:
+        """The emulator's seeds of some environments."""
+        numbers = np.arange(self._first_env, self._first_env + self.num_envs)[which]
+        indices = self._seedings[which]
+        return np.array([
+            game_seeds(self._seed, int(index), 1, int(env))[0]
+            for index, env in zip(indices, numbers, strict=True)
+        ])  # fmt: skip
 
     def close(self) -> None:
         self._watchdog.close()

@@ -6,11 +6,15 @@ game, and ten balls are the most. So nothing but the end of a game tells good pl
 an agent that ignores episode ends cannot learn it.
 """
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..randomness import GAMES, generator
-from .contract import Episode, Step, VecEnv, check_actions
+from .contract import Episode, Moment, Step, VecEnv, check_actions
 
 CELLS = 6
 CELL_PIXELS = 6
@@ -64,6 +68,31 @@ class Catch(VecEnv):
         obs = self._draw()
         return Step(obs, landed.astype(np.float32), dones, truncated, final_obs, episodes)
 
+    def save(self) -> list[Moment]:
+        return [
+            Moment(
+                {
+                    "generator": _plain(self._generators[i].bit_generator.state),
+                    "paddle": int(self._paddle[i]),
+                    "ball": self._ball[i].tolist(),
+                    "caught": int(self._caught[i]),
+                    "length": int(self._length[i]),
+                },
+                np.zeros(0, np.uint8),
+            )
+            for i in range(self.num_envs)
+        ]
+
+    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+        self.reset()
+        for i, (state, _) in enumerate(moments):
+            self._generators[i].bit_generator.state = state["generator"]
+            self._paddle[i] = state["paddle"]
+            self._ball[i] = state["ball"]
+            self._caught[i] = state["caught"]
+            self._length[i] = state["length"]
+        return self._draw()
+
     @property
     def scores(self) -> list[float]:
         """The points so far in the game that each environment is playing."""
@@ -88,3 +117,8 @@ class Catch(VecEnv):
         board[self._rows, CELLS - 1, self._paddle] = 128
         board[self._rows, self._ball[:, 0], self._ball[:, 1]] = 255
         return np.kron(board, np.ones((1, CELL_PIXELS, CELL_PIXELS), np.uint8))[:, np.newaxis]
+
+
+def _plain(state: Mapping[str, Any]) -> Any:
+    """The state of a generator as JSON knows it."""
+    return json.loads(json.dumps(state, default=np.ndarray.tolist))

@@ -3,10 +3,12 @@
 Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import UsageError
 
 
 class Episode(NamedTuple):
@@ -35,6 +37,17 @@ class Step(NamedTuple):
     episodes: list[Episode]
 
 
+class Moment(NamedTuple):
+    """What one environment can be brought back from, exactly.
+
+    `state` holds plain JSON values; `actions` [n], n >= 0, were played since a beginning that
+    `state` tells of.
+    """
+
+    state: dict[str, Any]
+    actions: NDArray[np.uint8]
+
+
 class VecEnv(Protocol):
     """N environments that step together and restart themselves.
 
@@ -53,6 +66,20 @@ class VecEnv(Protocol):
     def step(self, actions: NDArray[np.int64]) -> Step:
         """One step with actions [N], each in [0, len(action_names)); else ValueError."""
         ...
+
+    def save(self) -> list[Moment]:
+        """The moment of each environment, for `restore`.
+
+        Empty, as here, where that cannot be done: then a run that goes on begins new games.
+        """
+        return []
+
+    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+        """Instead of `reset`: the observations [N, *obs_shape] of N saved moments.
+
+        UsageError where the environments are not what they were.
+        """
+        raise UsageError(f"{type(self).__name__} cannot be restored; use --new-games")
 
     def close(self) -> None:
         """Free what the environments hold."""

@@ -23,8 +23,9 @@ from .files import space_missing, sync_directory, to_json, write_atomically, wri
 
 FORMAT = 1
 KEPT = 3
-MODEL, OPTIMIZER, STATE, MANIFEST = (
-    "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
+    "model.safetensors", "optimizer.safetensors", "actions.safetensors", "state.json",
+    "manifest.json",
 )  # fmt: skip
 LARGEST_FILE_BYTES = 1 << 30
 SPACE_FACTOR = 2
@@ -36,22 +37,29 @@ class Damaged(UsageError):
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds; `optimizer` is None for a published agent."""
+    """What a checkpoint holds; a published agent has no `optimizer` and no `actions`.
+
+    actions: for every environment, by its number, those [n] uint8 since its last beginning; None
+    if the environments cannot be saved.  state: plain values.
+    """
 
     path: Path
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None
     state: dict[str, Any]
+    actions: dict[str, Tensor] | None = None
 
 
 def save(
     directory: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor] | None,
-    state: dict[str, Any],
+    state: dict[str, Any], actions: dict[str, Tensor] | None = None,
 ) -> Path:  # fmt: skip
     """Write a checkpoint as `directory`: under a temporary name, synced, verified, renamed."""
     contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
     if optimizer is not None:
         contents[OPTIMIZER] = safetensors.torch.save(optimizer)
+    if actions is not None:
+        contents[ACTIONS] = safetensors.torch.save(actions)
     entries = {name: _entry(content) for name, content in contents.items()}
     contents[MANIFEST] = to_json({"format": FORMAT, "files": entries})
 
@@ -113,7 +121,7 @@ def verify(directory: Path) -> dict[str, bytes]:
                 f"reads format {FORMAT}"
             )
         entries = dict(manifest["files"])
-        if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER}:
+        if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
             raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, Damaged):
@@ -138,11 +146,14 @@ def load(directory: Path) -> Checkpoint:
     contents = verify(directory)
     try:
         model = safetensors.torch.load(contents[MODEL])
-        optimizer = safetensors.torch.load(contents[OPTIMIZER]) if OPTIMIZER in contents else None
+        optimizer, actions = (
+            safetensors.torch.load(contents[name]) if name in contents else None
+            for name in (OPTIMIZER, ACTIONS)
+        )
         state = json.loads(contents[STATE])
     except (safetensors.SafetensorError, ValueError, struct.error) as error:
         raise Damaged(f"{directory} cannot be read: {error}") from error
-    return Checkpoint(directory, model, optimizer, state)
+    return Checkpoint(directory, model, optimizer, state, actions)
 
 
 def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
@@ -174,11 +185,28 @@ def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
     agent.load_state_dict(saved.model)
 
 
+def fingerprint(saved: Checkpoint) -> str:
+    """One SHA-256 over all that determines how a run goes on: two of the same go on alike.
+
+    That is everything but the clock, the machine and the versions.
+    """
+    digest = hashlib.sha256()
+    for part in (saved.model, saved.optimizer or {}, saved.actions or {}):
+        for name in sorted(part):
+            tensor = part[name]
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    skipped = {"wall_s", "machine", "versions"}
+    digest.update(to_json({k: v for k, v in saved.state.items() if k not in skipped}))
+    return digest.hexdigest()
+
+
 def export(saved: Checkpoint, directory: Path) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder."""
     if directory.exists():
         raise UsageError(f"{directory} exists already; choose another --out")
-    return save(directory, saved.model, None, saved.state)
+    state = {name: value for name, value in saved.state.items() if name != "environments"}
+    return save(directory, saved.model, None, state)
 
 
 def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm.rollout import Act, Rollout, collect
-from ..envs import Episode, VecEnv
+from ..envs import Episode, Moment, VecEnv
 from .clock import Clock
 from .device import usable_cores
 
@@ -35,13 +35,14 @@ def emulator_threads() -> int:
 class Lanes:
     """Collects rollouts of N environments, given in parts; the last observations stay in here.
 
-    Resets the environments, each part in the thread that steps it. `clock` counts what a lane
-    spends in `env` and `act`, on average.
+    Resets the environments, or brings back `moments`, each part in the thread that steps it.
+    `clock` counts what a lane spends in `env` and `act`, on average.
     """
 
     def __init__(
-        self, parts: Sequence[VecEnv], act: Act, buffers: Rollout, clock: Clock | None = None
-    ) -> None:
+        self, parts: Sequence[VecEnv], act: Act, buffers: Rollout, clock: Clock | None = None,
+        moments: Sequence[Moment] = (),
+    ) -> None:  # fmt: skip
         self._clock = clock or Clock()
         self._lanes: list[_Lane] = []
         first = 0
@@ -49,7 +50,7 @@ class Lanes:
             self._lanes.append(_Lane(envs, act, buffers, slice(first, first + envs.num_envs)))
             first += envs.num_envs
         threads = torch.get_num_threads()
-        self._in_each(lambda lane: lane.start())
+        self._in_each(lambda lane: lane.start(moments))
         # What a lane sets counts for itself and for all threads to come; those are not lanes.
         torch.set_num_threads(threads)
 
@@ -64,6 +65,11 @@ class Lanes:
                 self._clock.add(name, seconds / len(self._lanes))
             lane.clock.seconds.clear()
         return [episode for episodes in ended for episode in episodes]
+
+    def save(self) -> list[Moment]:
+        """The moments of all environments; none if some cannot be saved."""
+        parts = self._in_each(lambda lane: lane.envs.save())
+        return [moment for part in parts for moment in part] if all(parts) else []
 
     def close(self) -> None:
         """End the threads; the environments belong to the caller."""
@@ -81,20 +87,21 @@ class _Lane:
     def __init__(self, envs: VecEnv, act: Act, buffers: Rollout, part: slice) -> None:
         self.thread = ThreadPoolExecutor(1, "lane")
         self.clock = Clock()
-        self._envs = envs
+        self.envs = envs
         self._part = part
         self._buffers = Rollout(*(buffer[:, part] for buffer in buffers))
         self._act = self.clock.timed("act", act)
         self._step = self.clock.timed("env", envs.step)
         self._obs: Any = None
 
-    def start(self) -> None:
+    def start(self, moments: Sequence[Moment]) -> None:
         # A few observations are no work for more; and helpers of one thread pool too many would
         # make those of the update give up waiting and sleep. PyTorch forgets the number if the
         # thread has never asked for it.
         torch.get_num_threads()
         torch.set_num_threads(1)
-        self._obs = self._envs.reset()
+        part = list(moments[self._part])
+        self._obs = self.envs.restore(part) if part else self.envs.reset()
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
         self._obs, episodes = collect(

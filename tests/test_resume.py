@@ -1,0 +1,181 @@
+"""A run that is stopped, in whatever way, and goes on is the run that was never stopped."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY, log_without_clock, tiny
+
+from ppo37 import Config, resume, train
+from ppo37.envs.atari import Atari
+from ppo37.envs.games import atari_games
+from ppo37.errors import UsageError
+from ppo37.run import checkpoint
+from ppo37.run.view import NoView
+
+ATARI = tiny(
+    game="breakout", num_envs=3, num_steps=64, num_minibatches=3, total_timesteps=6 * 192,
+    reseed_interval=60, bootstrap_truncated=True,
+)  # fmt: skip
+"""Games of Breakout end after 100 to 200 steps: some environments are seeded anew, some not."""
+
+
+def _newest(run: Path) -> checkpoint.Checkpoint:
+    return checkpoint.load_newest(run / "checkpoints")[0]
+
+
+def _fingerprint(run: Path) -> str:
+    return checkpoint.fingerprint(_newest(run))
+
+
+def _oldest(run: Path) -> Path:
+    return checkpoint.numbered(run / "checkpoints")[-1]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny(),
+        ATARI,
+        dataclasses.replace(ATARI, game="space_invaders", protocol="machado", precision="bf16"),
+    ],
+    ids=lambda config: f"{config.game}-{config.protocol}",
+)
+def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Path) -> None:
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", checkpoint_every=2)
+    middle = checkpoint.load(_oldest(tmp_path / "parts"))
+    assert middle.state["update"] < config.num_updates
+    resume(middle.path, checkpoint_every=1)
+    assert _fingerprint(tmp_path / "parts") == _fingerprint(tmp_path / "whole")
+    assert log_without_clock(tmp_path / "parts") == log_without_clock(tmp_path / "whole")
+    if config.game == "breakout":
+        seedings = [env["seedings"] for env in middle.state["environments"]]
+        assert max(seedings) > 0  # this has been through the harder way
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    """With SIGKILL, twice: wherever that is, it is in the middle of something."""
+    options = [f"--{name.replace('_', '-')}={TINY[name]}"
+               for name in ("seed", "num_envs", "num_steps", "network")]  # fmt: skip
+    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=128 * 64)
+    train(config, tmp_path / "whole")
+    run = tmp_path / "killed"
+    log = run / "metrics.jsonl"
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
+               "--total-timesteps", str(128 * 64), "--precision", "fp32",
+               "--out", str(run), "--checkpoint-every", "1", *options]  # fmt: skip
+    for lines in (9, 40):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while not log.exists() or log.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "it hangs"
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        command = [sys.executable, "-m", "ppo37", "resume", str(run), "--checkpoint-every", "3"]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=300).returncode == 0
+    assert _fingerprint(run) == _fingerprint(tmp_path / "whole")
+    assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
+
+
+def test_how_often_a_run_is_saved_does_not_change_it(finished_run: Path, tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "again", checkpoint_every=5)
+    train(tiny(seed=4), tmp_path / "other")
+    assert _fingerprint(tmp_path / "again") == _fingerprint(finished_run)
+    assert _fingerprint(tmp_path / "other") != _fingerprint(finished_run)
+
+
+def test_a_fingerprint_covers_weights_moments_counters_and_games(finished_run: Path) -> None:
+    saved = _newest(finished_run)
+    assert saved.optimizer is not None
+    assert saved.actions is not None
+    known = {checkpoint.fingerprint(saved)}
+
+    def changed(**parts: Any) -> str:
+        return checkpoint.fingerprint(saved._replace(**parts))
+
+    name = next(iter(saved.model))
+    known.add(changed(model=saved.model | {name: saved.model[name] + 1}))
+    name = next(iter(saved.optimizer))
+    known.add(changed(optimizer=saved.optimizer | {name: saved.optimizer[name] + 1}))
+    known.add(changed(actions=saved.actions | {"0": saved.actions["0"].new_zeros(1)}))
+    known.add(changed(state=saved.state | {"update": 1}))
+    environments = json.loads(json.dumps(saved.state["environments"]))
+    environments[0]["paddle"] += 1
+    known.add(changed(state=saved.state | {"environments": environments}))
+    assert len(known) == 6
+    assert changed(state=saved.state | {"wall_s": 1.0}) in known
+
+
+def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(ATARI, run, checkpoint_every=2)
+    saved = checkpoint.load(_oldest(run))
+    assert saved.actions is not None
+    wrong = {env: 1 - actions.clip(max=1) for env, actions in saved.actions.items()}
+    checkpoint.save(saved.path, saved.model, saved.optimizer, saved.state, wrong)
+
+    class Ear(NoView):
+        notes: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    with pytest.raises(UsageError, match="does not come back as it was"):
+        resume(saved.path)
+    summary = resume(saved.path, view=Ear(), new_games=True)
+    assert summary.agent_steps == ATARI.total_timesteps
+    assert any("begin anew" in note for note in Ear.notes)
+
+
+def _replayed_exactly(game: str, protocol: str, steps: int, tmp_path: Path) -> None:
+    """Saved in the middle, restored in a fresh engine: both go on alike."""
+    envs = [Atari(game, 3, 7, protocol, num_threads=1, reseed_interval=steps // 4)
+            for _ in range(2)]  # fmt: skip
+    first, second = envs
+    first.reset()
+    draws = np.random.default_rng(0).integers(len(first.action_names), size=(2 * steps, 3))
+    for actions in draws[:steps]:
+        seen = first.step(actions)
+    assert np.array_equal(second.restore(first.save()), seen.obs)
+    for actions in draws[steps:]:
+        a, b = first.step(actions), second.step(actions)
+        for name in ("obs", "rewards", "dones", "truncated"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+        assert a.episodes == b.episodes
+    assert all(
+        x.state == y.state and np.array_equal(x.actions, y.actions)
+        for x, y in zip(first.save(), second.save(), strict=True)
+    )
+    for each in envs:
+        each.close()
+
+
+@pytest.mark.parametrize("game", ["breakout", "qbert", "tetris"])
+@pytest.mark.parametrize("protocol", ["classic", "machado"])
+def test_a_replayed_game_goes_on_alike(game: str, protocol: str, tmp_path: Path) -> None:
+    _replayed_exactly(game, protocol, 300, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", atari_games())
+def test_every_replayed_game_goes_on_alike(game: str, tmp_path: Path) -> None:
+    _replayed_exactly(game, "machado", 2_500, tmp_path)
+
+
+def test_a_published_agent_holds_no_games(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    agent = checkpoint.load(checkpoint.export(_newest(tmp_path / "run"), tmp_path / "agent"))
+    assert agent.actions is None
+    assert "environments" not in agent.state
