@@ -22,6 +22,7 @@ MAX_FRAMES = 108_000
 """Thirty minutes of play at 60 Hz: the cap that all published scores share."""
 MOST_RESEEDINGS = 1 << 20
 """Room for seedings of one environment before the next `index`."""
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class Protocol(NamedTuple):
@@ -60,7 +61,8 @@ class Atari(VecEnv):
     No call of the emulator saves all of its state, but what follows a seeded reset is a function
     of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
     plays them again. To bound them, an environment whose game ends `reseed_interval` or more
-    steps after its last seeded reset gets another, which takes a tenth of a second or two.
+    steps after its last seeded reset gets another, which takes a tenth of a second or two. The
+    first interval differs between environments, so that they do not all come to this together.
     """
 
     obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
@@ -206,13 +208,21 @@ class Atari(VecEnv):
             return obs
         self._played.append(actions.astype(np.uint8))
         self._since += 1
-        due = game_over & (self._since >= self._reseed_interval)
+        if not game_over.any():
+            return obs
+        due = game_over & (self._since >= self._reseed_interval * self._shares())
         if not due.any():
             return obs
         self._seedings[due] += 1
         self._since[due] = 0
         del self._played[: len(self._played) - self._since.max()]
         return self._begin(due)
+
+    def _shares(self) -> NDArray[np.float64]:
+        """How much of `reseed_interval` each environment's present seeding lasts at least."""
+        numbers = self._first_env + np.arange(self.num_envs)
+        # Multiples of the golden ratio spread evenly, however many there are.
+        return np.where(self._seedings % MOST_RESEEDINGS == 0, (numbers + 1) * GOLDEN % 1, 1.0)
 
     def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Seeded resets of some environments; the observations of all."""
