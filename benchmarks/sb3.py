@@ -5,8 +5,9 @@
 
 Both train Breakout with the hyperparameters of the `classic` preset on the CPU. Every
 measurement is a fresh process; the two take turns, so that a change of the machine's speed
-meets both. Start-up and the first updates do not count. ppo37 is measured as its users run it,
-with logs and their files; SB3 runs without any. SB3 is given each of its two ways to step
+meets both. Start-up and the first updates do not count, nor does the last, after which ppo37 saves
+the run (usually every two minutes). ppo37 is measured as its users run it, with logs and their
+files; SB3 runs without any. SB3 is given each of its two ways to step
 environments, and the faster one is what ppo37 is compared with.
 
 Beside them stands the roof of the machine: the speed of this work if its arithmetic ran as fast
@@ -95,8 +96,8 @@ def measure(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
     if arm.threads is not None:
         torch.set_num_threads(arm.threads)
     run = measure_ppo37 if arm.library == "ppo37" else measure_sb3
-    ended_s, details = run(arm.kind, options.warm_up + options.updates, options.seed)
-    counted = ended_s[options.warm_up :]
+    ended_s, details = run(arm.kind, options.warm_up + options.updates + 1, options.seed)
+    counted = ended_s[options.warm_up : -1]
     update_s = [after - before for before, after in itertools.pairwise(counted)]
     steps = _config("fp32", 1).batch_size * len(update_s)
     return {

@@ -23,6 +23,14 @@ TINY: dict[str, Any] = {
 """Six updates of catch, in about a second."""
 
 
+SMALL_STATE: dict[str, Any] = {
+    "update": 7, "agent_steps": 448, "games": 3, "seedings": 0, "wall_s": 1.5,
+    "recent": [[0, 3.0, 11]], "action_names": ["LEFT"], "obs_shape": [1, 36, 36],
+    "environments": [], "config": {}, "machine": {}, "versions": {},
+}  # fmt: skip
+"""What the state of a checkpoint must hold at least."""
+
+
 def tiny(**changes: Any) -> Config:
     return Config(**{**TINY, **changes})
 

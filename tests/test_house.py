@@ -87,6 +87,27 @@ def test_optional_and_heavy_libraries_are_imported_on_use() -> None:
         assert "torch" not in _top_level_imports(path), path
 
 
+EXECUTING_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve",
+                     "yaml", "runpy", "code", "imp", "zipimport"}  # fmt: skip
+EXECUTING_CALLS = {
+    "eval", "exec", "compile", "__import__", "torch.load", "np.load", "numpy.load", "os.system",
+    "os.popen", "torch.jit.load", "torch.hub.load", "torch.package",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_that_could_execute_what_a_file_holds(path: Path) -> None:
+    """Only names written in the code itself are imported; see also tests/test_untrusted.py."""
+    assert not {name.split(".")[0] for name in _imports(path)} & EXECUTING_MODULES
+    for call in [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]:
+        assert ast.unparse(call.func) not in EXECUTING_CALLS, ast.unparse(call)
+        for word in call.keywords:
+            allowed = word.arg not in ("shell", "allow_pickle", "weights_only")
+            assert allowed, ast.unparse(call)
+
+
 def test_sizes() -> None:
     total = 0
     for path in (SOURCE / "algorithm").glob("*.py"):

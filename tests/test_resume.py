@@ -139,13 +139,13 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
     assert any("begin anew" in note for note in Ear.notes)
 
 
-def _replayed_exactly(game: str, protocol: str, steps: int, tmp_path: Path) -> None:
+def _replayed_exactly(game: str, protocol: str, steps: int, interval: int) -> None:
     """Saved in the middle, restored in a fresh engine: both go on alike."""
-    envs = [Atari(game, 3, 7, protocol, num_threads=1, reseed_interval=steps // 4)
+    envs = [Atari(game, 2, 7, protocol, num_threads=2, reseed_interval=interval)
             for _ in range(2)]  # fmt: skip
     first, second = envs
     first.reset()
-    draws = np.random.default_rng(0).integers(len(first.action_names), size=(2 * steps, 3))
+    draws = np.random.default_rng(0).integers(len(first.action_names), size=(steps + 300, 2))
     for actions in draws[:steps]:
         seen = first.step(actions)
     assert np.array_equal(second.restore(first.save()), seen.obs)
@@ -164,18 +164,39 @@ def _replayed_exactly(game: str, protocol: str, steps: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("game", ["breakout", "qbert", "tetris"])
 @pytest.mark.parametrize("protocol", ["classic", "machado"])
-def test_a_replayed_game_goes_on_alike(game: str, protocol: str, tmp_path: Path) -> None:
-    _replayed_exactly(game, protocol, 300, tmp_path)
+def test_a_replayed_game_goes_on_alike(game: str, protocol: str) -> None:
+    _replayed_exactly(game, protocol, 300, 75)
+
+
+def test_a_seeded_reset_leaves_the_other_environments_alone() -> None:
+    """Beside an engine that is never seeded again; each environment until its own first time."""
+    seeded = Atari("breakout", 3, 7, num_threads=1, reseed_interval=300)
+    never = Atari("breakout", 3, 7, num_threads=1)
+    assert np.array_equal(seeded.reset(), never.reset())
+    alike = np.ones(3, np.bool_)
+    compared_after_a_reset = 0
+    for actions in np.random.default_rng(0).integers(4, size=(500, 3)):
+        a, b = seeded.step(actions), never.step(actions)
+        again = np.array([moment.state["seedings"] > 0 for moment in seeded.save()])
+        compared_after_a_reset += int(again.any() and not again.all())
+        alike &= ~again
+        assert np.array_equal(a.obs[alike], b.obs[alike])
+        assert np.array_equal(a.rewards[alike], b.rewards[alike])
+    assert compared_after_a_reset > 20
+    assert not alike[2]
+    seeded.close()
+    never.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("game", atari_games())
-def test_every_replayed_game_goes_on_alike(game: str, tmp_path: Path) -> None:
-    _replayed_exactly(game, "machado", 2_500, tmp_path)
+def test_every_replayed_game_goes_on_alike(game: str) -> None:
+    """All of the 5,000 steps are played again: none is behind a seeded reset."""
+    _replayed_exactly(game, "machado", 5_000, 1_000_000)
 
 
 def test_a_published_agent_holds_no_games(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     agent = checkpoint.load(checkpoint.export(_newest(tmp_path / "run"), tmp_path / "agent"))
     assert agent.actions is None
-    assert "environments" not in agent.state
+    assert agent.state["environments"] == []

@@ -5,18 +5,15 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from conftest import TINY, log_without_clock, tiny
+from conftest import log_without_clock, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.envs.catch import MAX_BALLS
@@ -101,22 +98,6 @@ def _events(run: Path) -> Any:
     return events
 
 
-def _long_training(run: Path) -> "subprocess.Popen[str]":
-    """Training of catch in a process of its own, which would go on for long."""
-    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
-    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-               "--total-timesteps", "1000000", "--precision", "fp32",
-               "--out", str(run), *options]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def _wait(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
 def test_resume_continues_counters_weights_and_schedule(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny(), run, checkpoint_every=2)
@@ -160,20 +141,6 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
     assert (run / "metrics.jsonl").read_text() == '{"update": 1}\n'
 
 
-def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
-    """As when `tee` dies of the Ctrl-C that stops training."""
-    process = _long_training(tmp_path / "run")
-    assert process.stderr is not None
-    for _ in range(4):
-        process.stderr.readline()
-    process.stderr.close()
-    log = tmp_path / "run" / "metrics.jsonl"
-    _wait(lambda: log.exists() and log.read_text().count("\n") > 2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 130
-    assert load_agent(tmp_path / "run").state["update"] == log.read_text().count("\n")
-
-
 def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     from ppo37.envs import env_factory
 
@@ -199,24 +166,6 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     resume(run)
     assert _equal(_model(run), before[0])
     assert log_without_clock(run) == before[1]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
-    number: signal.Signals, code: int, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    process = _long_training(run)
-    _wait(lambda: (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text()))
-    process.send_signal(number)
-    process.send_signal(number)  # a second one harms nothing
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
-    done = len((run / "metrics.jsonl").read_text().splitlines())
-    assert load_agent(run).state["update"] == done
-    assert len(evaluate(run, episodes=2).scores) == 2
-    assert not json.loads((run / "summary.json").read_text())["finished"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -18,15 +19,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .config import PRESET_NAMES, Config, field_type, from_preset
-from .errors import RunError, UsageError
+from .errors import RunError, Stopped, UsageError
 
-INTERRUPTED = 130
+SIGNALLED = 128
 PROTOCOLS = ("classic", "machado")
 _NOT_OPTIONS = ("game", "preset")
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
   ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
   ppo37 resume RUN                       go on where a run stopped, bit for bit
+  ppo37 verify-resume pong               see for yourself that it does
   ppo37 eval RUN                         30 whole games with the trained agent
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
@@ -50,12 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in words
     if not debug:
         threading.excepthook = lambda _: None  # what matters of it reaches the main thread
+    # To save and go on; where there is nothing to save yet or any more, to go on.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         code = _run([word for word in words if word != "--debug"])
     except UsageError as error:
         code = _complain(str(error), debug, 2)
-    except KeyboardInterrupt:
-        code = _complain("interrupted", debug, INTERRUPTED)
+    except KeyboardInterrupt as error:
+        number = error.signal_number if isinstance(error, Stopped) else signal.SIGINT
+        code = _complain("interrupted", debug, SIGNALLED + number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -120,6 +125,16 @@ def build_parser() -> argparse.ArgumentParser:
     fingerprint = add("fingerprint", _fingerprint, "print what two runs share if they go on alike")
     fingerprint.add_argument("run", metavar="RUN")
     _add_json(fingerprint)
+
+    verify = add("verify-resume", _verify_resume, "kill a run, resume it and compare it with one "
+                                                  "that was not killed")  # fmt: skip
+    verify.add_argument("game", metavar="GAME")
+    verify.add_argument("--preset", default="auto", choices=PRESET_NAMES,
+                        help="where the settings start from (auto: fast)")  # fmt: skip
+    verify.add_argument("--updates", type=int, default=8, metavar="N",
+                        help="updates before and after the checkpoint; default 8")  # fmt: skip
+    _add_json(verify)
+    _add_settings(verify)
 
     bench = add("bench", _bench, "measure the speed of this machine and where the time goes")
     bench.add_argument("--game", default="breakout", metavar="GAME")
@@ -193,19 +208,24 @@ def _or_none(plain: type) -> Any:
     return convert
 
 
-def _train(options: argparse.Namespace) -> int:
+def _config(options: argparse.Namespace) -> Config:
+    """The configuration that GAME, --preset and the settings ask for."""
     from .envs.games import resolve_game
-    from .run.view import ConsoleView
     from .runtime.device import resolve_device
-    from .train import train
 
-    _require_positive("checkpoint-every", options.checkpoint_every)
     game = resolve_game(options.game)
     names = {field.name for field in dataclasses.fields(Config)} - set(_NOT_OPTIONS)
     changes = {name: value for name, value in vars(options).items() if name in names}
     device = resolve_device(changes.pop("device", "auto"))
-    config = from_preset(options.preset, game, device, **changes)
-    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
+    return from_preset(options.preset, game, device, **changes)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .run.view import ConsoleView
+    from .train import train
+
+    _require_positive("checkpoint-every", options.checkpoint_every)
+    summary = train(_config(options), options.out, options.checkpoint_every, ConsoleView())
     return _finish(summary, options.json)
 
 
@@ -232,7 +252,7 @@ def _finish(summary: Any, as_json: bool) -> int:
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         _print_json({"run": str(summary.run), **document})
-    return 128 + summary.signal_number if stopped else 0
+    return SIGNALLED + summary.signal_number if stopped else 0
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -313,6 +333,22 @@ def _fingerprint(options: argparse.Namespace) -> int:
     else:
         print(found)
     return 0
+
+
+def _verify_resume(options: argparse.Namespace) -> int:
+    from .verify import verify_resume
+
+    _require_positive("updates", options.updates)
+    verdict = verify_resume(_config(options), options.updates, _say)
+    if options.json:
+        _print_json(verdict.to_json())
+    else:
+        print(f"never killed          {verdict.unbroken}")
+        print(f"killed and resumed    {verdict.resumed}")
+        log = "the same" if verdict.same_log else "NOT the same"
+        same = "identical" if verdict.identical else "NOT identical"
+        print(f"{same} after {verdict.updates} updates; the logs are {log}, the clock aside")
+    return 0 if verdict.identical else 1
 
 
 def _games(options: argparse.Namespace) -> int:

@@ -7,3 +7,11 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """A failure in the middle of work; what was saved before stays valid. Exit 1."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end of work that leaves nothing behind. Exit 128 + its number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number

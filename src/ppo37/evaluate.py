@@ -16,6 +16,7 @@ from .errors import UsageError
 from .model import Agent
 from .run.checkpoint import load_model
 from .run.directory import find_checkpoint
+from .run.signals import Signals
 from .runtime.device import keep_freed_memory, resolve_device, usable_cores
 from .runtime.executables import make_act
 from .runtime.network import place
@@ -66,7 +67,8 @@ def load_agent(
         (warn or (lambda _: None))(warning)
     config = from_dict(saved.state["config"])
     obs_shape = tuple(saved.state["obs_shape"])
-    agent = Agent(obs_shape, len(saved.state["action_names"]), config.network, seed=0)
+    with torch.device("meta"):  # no memory before the sizes are known to be those of the file
+        agent = Agent(obs_shape, len(saved.state["action_names"]), config.network, seed=0)
     load_model(agent, saved)
     agent.bf16 = config.precision == "bf16"
     return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
@@ -82,6 +84,8 @@ def evaluate(
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
     on `seed` alone and differ from those of any training run.  make_envs: as for `train`.
+    Stopped, a KeyboardInterrupt, if a signal asks for it: the mean of the games that were first
+    to end would be that of short games.
     """
     if episodes < 1:
         raise UsageError(f"episodes must be at least 1, not {episodes}")
@@ -120,8 +124,9 @@ def _play(
     act = make_act(network)
     games: list[list[Episode]] = [[] for _ in wanted]
     obs = envs.reset()
-    with network.held():
+    with Signals() as signals, network.held():
         for uniforms in evaluation_noise(seed, len(wanted)):
+            signals.check()
             drawn = torch.from_numpy(uniforms).to(network.device)
             actions, _, _ = act(torch.from_numpy(obs), drawn)
             step = envs.step(actions.cpu().numpy())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .algorithm.distributions import Categorical
+from .errors import UsageError
 
 CHANNELS_AND_FEATURES = {
     "nature": ((32, 64, 64), 512),
@@ -18,8 +19,8 @@ CHANNELS_AND_FEATURES = {
 }
 """Sizes of the trunk by the name of the network: three convolutions and a dense layer."""
 
-SMALLEST_SIDE = 36
-"""Pixels a side that the three convolutions need at least."""
+SMALLEST_SIDE, LARGEST_SIDE = 36, 4096
+"""Pixels a side: what the three convolutions need, and more than anything that is a screen."""
 
 
 def orthogonal(layer: nn.Module, gain: float, generator: torch.Generator) -> None:
@@ -50,6 +51,13 @@ class NatureCNN(nn.Module):
     ) -> None:
         super().__init__()
         planes, height, width = obs_shape
+        if min(height, width) < SMALLEST_SIDE:
+            raise UsageError(
+                f"observations of {height} x {width} pixels are too small for the convolutions, "
+                f"which need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+            )
+        if max(obs_shape) > LARGEST_SIDE:
+            raise UsageError(f"observations of {obs_shape} are too large; {LARGEST_SIDE} is most")
         first, second, third = channels
         self.conv1 = nn.Conv2d(planes, first, 8, stride=4)
         self.conv2 = nn.Conv2d(first, second, 4, stride=2)

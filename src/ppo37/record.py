@@ -29,6 +29,7 @@ from .evaluate import (
 )
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
+from .run.signals import Signals
 from .runtime.executables import make_act
 from .runtime.network import Network, place
 
@@ -141,7 +142,8 @@ def record(
     `{game}.mp4` here for an agent that is in no run.  A file of that name is replaced when the
     new one is complete, and is left alone by a failure.  max_seconds: length at which the film is
     cut; None: 30 for a GIF, without limit for an MP4.
-    UsageError for what cannot work, before the game begins; RunError if the encoder fails.
+    UsageError for what cannot work, before the game begins; RunError if the encoder fails;
+    Stopped, a KeyboardInterrupt, if a signal asks for it.
     """
     if games < 1:
         raise UsageError(f"games must be at least 1, not {games}")
@@ -161,8 +163,8 @@ def record(
     try:
         require_same_actions(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
-        with _workplace(path) as folder, network.held():
-            moments = _play(network, stage, seed)
+        with Signals() as signals, _workplace(path) as folder, network.held():
+            moments = _play(network, stage, seed, signals)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
             _finish(folder, path, ffmpeg)
@@ -206,13 +208,14 @@ def _catch_stage(games_seed: int) -> Stage:
     return Stage(envs, screens, names.__getitem__, lambda: envs.scores[0], CATCH_SCALE)
 
 
-def _play(network: Network, stage: Stage, seed: int) -> Iterator[Moment]:
+def _play(network: Network, stage: Stage, seed: int, signals: Signals) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     act = make_act(network)
     ended_scores: tuple[float, ...] = ()
     began = 0
     obs = stage.envs.reset()
     for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
+        signals.check()
         drawn = torch.from_numpy(uniforms).to(network.device)
         actions, _, values = act(torch.from_numpy(obs), drawn)
         step = stage.envs.step(actions.cpu().numpy())

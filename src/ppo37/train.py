@@ -18,11 +18,10 @@ from .algorithm.update import Batch, make_optimizer, set_learning_rate, update
 from .config import Config
 from .envs import EnvFactory, Episode, Moment, VecEnv, env_factory
 from .errors import RunError, UsageError
-from .model import SMALLEST_SIDE, Agent
+from .model import Agent
 from .run import checkpoint, directory
-from .run.files import to_json, write_atomically
 from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, record_of
-from .run.signals import StopRequest
+from .run.signals import Signals
 from .run.view import NoView, View
 from .runtime.clock import Clock
 from .runtime.device import (
@@ -38,6 +37,7 @@ from .runtime.lanes import Lanes, emulator_threads, split
 from .runtime.precision import choose_precision
 
 SAVE_EVERY_S = 120.0
+STOPPING = "stopping after this update; a checkpoint will be left"
 
 
 class Summary(NamedTuple):
@@ -91,12 +91,14 @@ def train(
             "machine": describe_machine(),
             "versions": versions(),
         }
-        with StopRequest() as stop:  # before there is a run, so that none is left without an agent
+        with Signals(
+            STOPPING
+        ) as signals:  # before there is a run, so that none is left without an agent
             lock = directory.create(path, document, _checkpoints_bytes(agent))
             with closing(lock), closing(view or NoView()) as view:
                 view.announce(config, path, choice.reason, estimate_s(config, agent, parts))
                 state = State(agent, optimizer)
-                return _run(config, path, state, parts, checkpoint_every, view, stop)
+                return _run(config, path, state, parts, checkpoint_every, view, signals)
 
 
 def resume(
@@ -119,7 +121,7 @@ def resume(
         )
     prepare_process(config)
     with (
-        StopRequest() as stop,
+        Signals(STOPPING) as signals,
         closing(directory.lock(path)),
         closing(view or NoView()) as view,
     ):
@@ -128,9 +130,11 @@ def resume(
             warnings += _changed_versions(saved.state["versions"])
         for warning in warnings:
             view.note(warning)
-        moments = [] if saved is None or new_games else _moments(saved, config)
-        seedings = saved.state["seedings"] + (not moments) if saved else 0
-        if saved is not None and not moments:
+        goes_on = saved is not None and saved.state["update"] < config.num_updates
+        moments = _moments(saved, config) if saved and goes_on and not new_games else []
+        seedings = saved.state["seedings"] if saved else 0
+        if goes_on and not moments:
+            seedings += 1
             view.note("the games begin anew: the run goes on, but not as it would have")
         with _open_parts(config, make_envs, seedings) as parts:
             envs = parts[0]
@@ -144,12 +148,12 @@ def resume(
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, parts)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
-            return _run(config, path, state, parts, checkpoint_every, view, stop, moments)
+            return _run(config, path, state, parts, checkpoint_every, view, signals, moments)
 
 
 def _run(
     config: Config, path: Path, state: State, parts: list[VecEnv], checkpoint_every: int | None,
-    view: View, stop: StopRequest, moments: Sequence[Moment] = (),
+    view: View, signals: Signals, moments: Sequence[Moment] = (),
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
@@ -198,8 +202,9 @@ def _run(
             finished = state.update == config.num_updates
             due = (state.update % checkpoint_every == 0 if checkpoint_every
                    else now - saved_at_s > SAVE_EVERY_S)  # fmt: skip
-            stopping = stop.signal_number is not None  # asked once: it may change at any moment
-            if finished or due or stopping:
+            stopping = signals.stop is not None  # asked once: it may change at any moment
+            if signals.take_save() or finished or due or stopping:
+                logs.sync()
                 save(path, state, config, parts[0], lanes.save())
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
@@ -208,9 +213,9 @@ def _run(
 
     summary = Summary(
         path, state.update * config.batch_size, state.wall_s, state.games, recent_mean(state),
-        None if state.update == config.num_updates else stop.signal_number,
+        None if state.update == config.num_updates else signals.stop,
     )  # fmt: skip
-    write_atomically(path / directory.SUMMARY, to_json(_summary_document(summary)))
+    directory.write_summary(path, _summary_document(summary))
     return summary
 
 
@@ -240,11 +245,6 @@ def prepare_process(config: Config) -> None:
 
 def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> Agent:
     """The network of a run, freshly initialised from its seed, on its device."""
-    if min(obs_shape[1:]) < SMALLEST_SIDE:
-        raise UsageError(
-            f"observations of {obs_shape[1]} x {obs_shape[2]} pixels are too small for the "
-            f"convolutions, which need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
-        )
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
     agent = Agent(obs_shape, num_actions, config.network, seed, config.contrast_init)
     agent.bf16 = config.precision == "bf16"
@@ -292,7 +292,7 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
         raise UsageError(f"{saved.path} is a published agent without optimizer; it cannot go on")
     checkpoint.load_model(state.agent, saved)
     names = (name for name, _ in state.agent.named_parameters())
-    checkpoint.restore_optimizer(state.optimizer, names, saved.optimizer)
+    checkpoint.restore_optimizer(state.optimizer, names, saved)
     state.update = saved.state["update"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
@@ -301,13 +301,14 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
 
 def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
     """The saved moments of all environments; none if there are none."""
-    states = saved.state.get("environments", [])
-    actions = saved.actions or {}
+    states, actions = saved.state["environments"], saved.actions or {}
     if not states:
         return []
-    if len(states) != config.num_envs or set(actions) != set(map(str, range(config.num_envs))):
+    logs = [actions.get(str(env), torch.empty(0)) for env in range(config.num_envs)]
+    known = all(log.dtype == torch.uint8 and log.dim() == 1 for log in logs)
+    if not known or not len(states) == len(actions) == config.num_envs:
         raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
-    return [Moment(state, actions[str(env)].numpy()) for env, state in enumerate(states)]
+    return [Moment(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
 
 
 def _checkpoints_bytes(agent: Agent) -> int:

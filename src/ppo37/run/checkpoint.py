@@ -1,13 +1,15 @@
 """Checkpoints: folders of tensors and JSON that are complete or absent, and cannot lie.
 
 A checkpoint `checkpoints/{update:08d}/` holds `model.safetensors`, `optimizer.safetensors`,
-`state.json` and `manifest.json`, the last with the size and SHA-256 of the others. Nothing in
-it can be executed. A published agent is the same without the optimizer.
+`actions.safetensors`, `state.json` and `manifest.json`, the last with the size and SHA-256 of the
+others and its own. Nothing in it can be executed, and no file makes its reader allocate more than
+a few times its own size. A published agent has neither optimizer nor actions.
 """
 
 import hashlib
 import json
 import shutil
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +23,25 @@ from torch import Tensor
 from ..errors import RunError, UsageError
 from .files import space_missing, sync_directory, to_json, write_atomically, write_synced
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 3
 MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
     "model.safetensors", "optimizer.safetensors", "actions.safetensors", "state.json",
     "manifest.json",
 )  # fmt: skip
-LARGEST_FILE_BYTES = 1 << 30
+LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 24}
+LARGEST_NUMBER = 1 << 53
+"""Counters up to here are exact in JSON, wherever it is read."""
 SPACE_FACTOR = 2
 """Free space asked for, in units of what is about to be written."""
+
+
+STATE_FORM: dict[str, Any] = {
+    "update": int, "agent_steps": int, "games": int, "seedings": int, "wall_s": float,
+    "recent": [(int, float, int)], "action_names": [str], "obs_shape": (int, int, int),
+    "environments": [dict], "config": dict, "machine": dict, "versions": dict,
+}  # fmt: skip
+"""What `state.json` holds: a list may have any length, a tuple has one value per form."""
 
 
 class Damaged(UsageError):
@@ -60,8 +72,7 @@ def save(
         contents[OPTIMIZER] = safetensors.torch.save(optimizer)
     if actions is not None:
         contents[ACTIONS] = safetensors.torch.save(actions)
-    entries = {name: _entry(content) for name, content in contents.items()}
-    contents[MANIFEST] = to_json({"format": FORMAT, "files": entries})
+    contents[MANIFEST] = _manifest({name: _entry(c) for name, c in contents.items()})
 
     directory.parent.mkdir(parents=True, exist_ok=True)
     missing = space_missing(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
@@ -113,26 +124,26 @@ def numbered(checkpoints: Path) -> list[Path]:
 
 def verify(directory: Path) -> dict[str, bytes]:
     """The files of a checkpoint by name; Damaged unless all are what the manifest says."""
-    try:
-        manifest = json.loads(_read(directory / MANIFEST))
-        if manifest["format"] != FORMAT:
-            raise Damaged(
-                f"{directory} has checkpoint format {manifest['format']!r}; this version of ppo37 "
-                f"reads format {FORMAT}"
-            )
-        entries = dict(manifest["files"])
-        if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
-            raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, Damaged):
-            raise
-        raise Damaged(f"{directory / MANIFEST} is damaged") from error
-    contents = {}
+    content = _read(directory / MANIFEST)
+    manifest = parse_json(content, directory / MANIFEST)
+    if not _fits(manifest, {"format": int, "files": dict}):
+        raise Damaged(f"{directory / MANIFEST} is damaged")
+    if manifest["format"] != FORMAT:
+        raise Damaged(
+            f"{directory} has checkpoint format {manifest['format']}; this version of ppo37 reads "
+            f"format {FORMAT}"
+        )
+    entries = manifest["files"]
+    fit = all(_fits(entry, {"bytes": int, "sha256": str}) for entry in entries.values())
+    # None of its bytes is free, so that its own SHA-256 covers all that could be changed.
+    if not fit or content != _manifest(entries):
+        raise Damaged(f"{directory / MANIFEST} is damaged")
+    if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
+        raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
+    contents = {name: _read(directory / name) for name in entries}
     for name, expected in entries.items():
-        content = _read(directory / name)
-        if _entry(content) != expected:
+        if _entry(contents[name]) != expected:
             raise Damaged(f"{directory / name} is damaged: it is not what the manifest says")
-        contents[name] = content
     return contents
 
 
@@ -144,15 +155,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def load(directory: Path) -> Checkpoint:
     """Read and verify one checkpoint."""
     contents = verify(directory)
-    try:
-        model = safetensors.torch.load(contents[MODEL])
-        optimizer, actions = (
-            safetensors.torch.load(contents[name]) if name in contents else None
-            for name in (OPTIMIZER, ACTIONS)
-        )
-        state = json.loads(contents[STATE])
-    except (safetensors.SafetensorError, ValueError, struct.error) as error:
-        raise Damaged(f"{directory} cannot be read: {error}") from error
+    state = parse_json(contents[STATE], directory / STATE)
+    if not _fits(state, STATE_FORM):
+        raise Damaged(f"{directory / STATE} is not the state of a run")
+    model = _tensors(contents[MODEL], directory / MODEL)
+    optimizer, actions = (
+        _tensors(contents[name], directory / name) if name in contents else None
+        for name in (OPTIMIZER, ACTIONS)
+    )
     return Checkpoint(directory, model, optimizer, state, actions)
 
 
@@ -169,6 +179,14 @@ def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
     raise UsageError(f"{checkpoints.parent} holds no checkpoint yet")
 
 
+def parse_json(content: bytes, path: Path) -> Any:
+    """The value that a file's bytes are; Damaged if they are no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is damaged: no JSON") from error
+
+
 def require_same(saved: Checkpoint, what: str, found: Any, expected: Any) -> None:
     """UsageError unless a checkpoint's game, network or the like is the expected one."""
     if found != expected:
@@ -176,13 +194,13 @@ def require_same(saved: Checkpoint, what: str, found: Any, expected: Any) -> Non
 
 
 def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
-    """Put saved weights into a network; Damaged unless names, shapes and types agree."""
-    wanted = {name: (t.shape, t.dtype) for name, t in agent.state_dict().items()}
-    found = {name: (t.shape, t.dtype) for name, t in saved.model.items()}
-    if wanted != found:
-        differing = sorted(set(wanted.items()) ^ set(found.items()), key=str)[0][0]
-        raise Damaged(f"{saved.path / MODEL} does not fit the network: {differing} differs")
-    agent.load_state_dict(saved.model)
+    """Put saved weights into a network; Damaged unless names, shapes and types agree.
+
+    A network on the device `meta`, which has sizes but no memory, takes the saved tensors over.
+    """
+    weights = agent.state_dict()
+    _require_alike(weights, saved.model, saved.path / MODEL)
+    agent.load_state_dict(saved.model, assign=any(t.is_meta for t in weights.values()))
 
 
 def fingerprint(saved: Checkpoint) -> str:
@@ -205,8 +223,7 @@ def export(saved: Checkpoint, directory: Path) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder."""
     if directory.exists():
         raise UsageError(f"{directory} exists already; choose another --out")
-    state = {name: value for name, value in saved.state.items() if name != "environments"}
-    return save(directory, saved.model, None, state)
+    return save(directory, saved.model, None, {**saved.state, "environments": []})
 
 
 def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:
@@ -219,16 +236,57 @@ def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tens
     }
 
 
-def restore_optimizer(optimizer: Any, names: Iterator[str], tensors: dict[str, Tensor]) -> None:
-    """Put back what `tensors_of_optimizer` took; groups (rates, epsilon) stay as configured."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, name in enumerate(names):
-        prefix = f"{name}/"
-        entry = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if entry:
-            state[index] = entry
+def restore_optimizer(optimizer: Any, names: Iterator[str], saved: Checkpoint) -> None:
+    """Put back what `tensors_of_optimizer` took; groups (rates, epsilon) stay as configured.
+
+    Damaged unless there are two moments like every parameter, and a count.
+    """
+    assert saved.optimizer is not None
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor | None]] = {}
+    wanted: dict[str, Tensor] = {}
+    for index, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
+        like = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.tensor(0.0)}
+        wanted |= {f"{name}/{key}": tensor for key, tensor in like.items()}
+        state[index] = {key: saved.optimizer.get(f"{name}/{key}") for key in like}
+    _require_alike(wanted, saved.optimizer, saved.path / OPTIMIZER)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _require_alike(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    """Damaged unless names, shapes and types agree."""
+    kinds = [{name: (t.shape, t.dtype) for name, t in each.items()} for each in (wanted, found)]
+    differing = sorted(name for name, _ in set(kinds[0].items()) ^ set(kinds[1].items()))
+    if differing:
+        raise Damaged(f"{path} does not fit the network: {differing[0]} differs")
+
+
+def _fits(value: Any, form: Any) -> bool:
+    """Whether a value from JSON has a form as in `STATE_FORM`."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(
+            name in value and _fits(value[name], part) for name, part in form.items()
+        )
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(item, form[0]) for item in value)
+    if isinstance(form, tuple):
+        return isinstance(value, list) and len(value) == len(form) and all(map(_fits, value, form))
+    if form is float:
+        return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # not so nan
+    return type(value) is form and (form is not int or 0 <= value <= LARGEST_NUMBER)
+
+
+def _manifest(entries: dict[str, Any]) -> bytes:
+    listing = {"format": FORMAT, "files": entries}
+    return to_json({**listing, "sha256": hashlib.sha256(to_json(listing)).hexdigest()})
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, struct.error) as error:
+        raise Damaged(f"{path} cannot be read: {error}") from error
 
 
 def _entry(content: bytes) -> dict[str, Any]:
@@ -237,7 +295,9 @@ def _entry(content: bytes) -> dict[str, Any]:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Damaged(f"{path} is not a file")
+        if path.stat().st_size > LARGEST_BYTES[path.suffix]:
             raise Damaged(f"{path} is larger than any checkpoint's file")
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ from typing import IO, Any
 from ..config import Config, from_dict
 from ..errors import RunError, UsageError
 from . import checkpoint
-from .files import space_missing, to_json, write_atomically
+from .files import space_missing, sync_directory, to_json, write_atomically
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
     "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
@@ -26,7 +26,7 @@ def default_path(config: Config) -> Path:
 def require_new(path: Path) -> None:
     """UsageError if a run cannot be created at `path` because something is there."""
     try:
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and _nothing_begun(path):
             return
         if (path / CONFIG).exists():
             raise UsageError(
@@ -36,6 +36,13 @@ def require_new(path: Path) -> None:
             raise UsageError(f"{path} exists and is not empty; choose another --out")
     except OSError as error:
         raise UsageError(f"cannot use {path}: {error.strerror}; choose another --out") from error
+
+
+def _nothing_begun(path: Path) -> bool:
+    """Whether a directory is empty, but for what a crash in `create` may have left."""
+    leftovers = {LOCK, CHECKPOINTS, f".{CONFIG}.tmp"}
+    names = {entry.name for entry in path.iterdir()}
+    return names <= leftovers and not any((path / CHECKPOINTS).glob("*"))
 
 
 def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
@@ -52,6 +59,7 @@ def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
             raise UsageError(f"{missing}; free some or choose another --out")
         held = lock(path)
         write_atomically(path / CONFIG, to_json(document))
+        sync_directory(path.parent)
     except OSError as error:
         _remove_unused(path)
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
@@ -115,6 +123,16 @@ def read_config(run: Path) -> Config:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{run / CONFIG} is damaged") from error
+
+
+def write_summary(run: Path, document: dict[str, Any]) -> None:
+    """Replace `summary.json`; RunError if that cannot be written."""
+    try:
+        write_atomically(run / SUMMARY, to_json(document))
+    except OSError as error:
+        raise RunError(
+            f"cannot write {run / SUMMARY}: {error.strerror}; the checkpoints of the run are valid"
+        ) from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

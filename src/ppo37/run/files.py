@@ -27,8 +27,12 @@ def sync_directory(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file as one step."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, content)
-    temporary.replace(path)
+    try:
+        write_synced(temporary, content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

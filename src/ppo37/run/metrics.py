@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from .directory import METRICS
 FRAMES_PER_STEP = 4
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
 LAST_100 = "charts/episodic_return_last_100"
+CLOCK = ("wall_s", "charts/SPS")
+"""What the wall clock decides; all else in a record is the same whenever the run is."""
 
 
 class Log(Protocol):
@@ -41,6 +44,10 @@ class JsonLines:
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(_finite(record)) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -76,12 +83,18 @@ class Logs:
         """Go on after `update` updates of `agent_steps` steps in all."""
         self._run = run
         with self._in_words():
-            self._logs: list[Log] = [JsonLines(run, update), TensorBoard(run, agent_steps)]
+            self._lines = JsonLines(run, update)
+            self._logs: list[Log] = [self._lines, TensorBoard(run, agent_steps)]
 
     def write(self, record: dict[str, Any]) -> None:
         with self._in_words():
             for log in self._logs:
                 log.write(record)
+
+    def sync(self) -> None:
+        """Wait until a checkpoint may tell of what was written: no crash loses it any more."""
+        with self._in_words():
+            self._lines.sync()
 
     def close(self) -> None:
         with self._in_words():
@@ -123,10 +136,15 @@ def record_of(
     }
 
 
+def without_clock(record: dict[str, Any]) -> dict[str, Any]:
+    """What of a record can be compared between runs."""
+    return {key: value for key, value in record.items() if key not in CLOCK}
+
+
 def _update_of(line: bytes) -> float:
     """The update that a line is of; infinity for a torn one."""
     try:
-        return float(json.loads(line)["update"])
+        return float(json.loads(line)["update"]) if line.endswith(b"\n") else math.inf
     except (ValueError, KeyError, TypeError):
         return math.inf
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..algorithm.rollout import Act, Rollout, collect
 from ..envs import Episode, Moment, VecEnv
+from ..errors import UsageError
 from .clock import Clock
 from .device import usable_cores
 
@@ -101,7 +102,18 @@ class _Lane:
         torch.get_num_threads()
         torch.set_num_threads(1)
         part = list(moments[self._part])
-        self._obs = self.envs.restore(part) if part else self.envs.reset()
+        self._obs = self._restore(part) if part else self.envs.reset()
+
+    def _restore(self, moments: list[Moment]) -> Any:
+        try:
+            return self.envs.restore(moments)
+        except UsageError:
+            raise
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise UsageError(
+                f"the saved games do not fit these environments ({type(error).__name__}: {error}); "
+                "--new-games goes on with new games"
+            ) from error
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
         self._obs, episodes = collect(

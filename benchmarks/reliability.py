@@ -1,0 +1,152 @@
+"""What keeping a run safe costs: the figures of docs/reliability.md that are no tests.
+
+    python benchmarks/reliability.py restore    time to bring 8 games back, against their length
+    python benchmarks/reliability.py reseeding  training speed with and without seeded resets
+    python benchmarks/reliability.py soak       an hour of training: memory, files, threads
+
+Each prints a Markdown table. An idle machine is the condition for times worth quoting.
+"""
+
+import argparse
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ppo37.algorithm.rollout import allocate
+from ppo37.config import from_preset
+from ppo37.envs import env_factory
+from ppo37.run.directory import read_metrics
+from ppo37.runtime.lanes import Lanes, emulator_threads, split
+
+ENVS = 8
+NEVER = 1 << 40
+LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 27_000)
+"""Agent steps since a seeded reset; the last is a game as long as there can be."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("--game", default="breakout")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--protocol", default="classic")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the soak")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison of speeds")
+    options = parser.parse_args()
+    for cells in MEASURES[options.measure](options):
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+Rows = Iterator[tuple[str, ...]]
+
+
+def restore(options: argparse.Namespace) -> Rows:
+    """Seconds until 8 environments are back, all of them as far from their seeded reset."""
+    yield f"steps since the seeded reset, {options.game}", "seconds to restore 8 environments"
+    yield "---", "---"
+    for steps in LENGTHS:
+        played = _parts(options)
+        moments = []
+        for envs in played:
+            envs.reset()
+            rng = np.random.default_rng(0)
+            for _ in range(steps):
+                envs.step(rng.integers(len(envs.action_names), size=envs.num_envs))
+            moments += envs.save()
+            envs.close()
+        fresh = _parts(options)
+        buffers = allocate(1, ENVS, fresh[0].obs_shape, torch.device("cpu"))
+        started = time.perf_counter()
+        with closing(Lanes(fresh, None, buffers, moments=moments)):  # type: ignore[arg-type]
+            seconds = time.perf_counter() - started
+        for envs in fresh:
+            envs.close()
+        yield f"{steps:,}", f"{seconds:.1f}"
+
+
+def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
+    factory = env_factory(options.game, options.protocol, emulator_threads(), NEVER)
+    return [factory(part.stop - part.start, 1, first_env=part.start) for part in split(ENVS)]
+
+
+def reseeding(options: argparse.Namespace) -> Rows:
+    """The same training with the usual `reseed_interval` and with none, in turn."""
+    usual = from_preset(options.preset, options.game, "cpu")
+    updates = 4 * usual.reseed_interval // usual.num_steps
+    yield f"{options.game}, {options.preset}, {updates} updates", "wall seconds"
+    yield "---", "---"
+    arms = {f"reseed_interval {usual.reseed_interval}": usual.reseed_interval, "never": NEVER}
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(options.rounds):
+        for name, interval in arms.items():
+            with tempfile.TemporaryDirectory() as folder:
+                run = Path(folder, "run")
+                _ppo37("train", options.game, "--preset", options.preset, "--out", str(run),
+                       "--protocol", options.protocol, "--seed", str(number + 1),
+                       "--total-timesteps", str(updates * usual.batch_size),
+                       "--reseed-interval", str(interval))  # fmt: skip
+                seconds[name].append(read_metrics(run)[-1]["wall_s"])
+    for name, all_s in seconds.items():
+        yield name, f"{statistics.median(all_s):.1f} ({min(all_s):.1f} to {max(all_s):.1f})"
+    ratios = [a / b - 1 for a, b in zip(*seconds.values(), strict=True)]
+    yield "cost, median of the rounds", f"{statistics.median(ratios):.1%}"
+
+
+def soak(options: argparse.Namespace) -> Rows:
+    """Resident memory, open files and threads of a training process, looked at all the time."""
+    yield "minute", "resident MiB", "open files", "threads"
+    yield "---", "---", "---", "---"
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ppo37", "train", options.game, "--preset", options.preset,
+             "--protocol", options.protocol, "--total-timesteps", "1000000000",
+             "--checkpoint-every", "20", "--out", str(Path(folder, "run"))],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            yield from _watched(process, options.minutes)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+        updates = len(read_metrics(Path(folder, "run")))
+    yield f"{updates:,} updates", f"exit code {process.returncode}", "", ""
+
+
+def _watched(process: "subprocess.Popen[bytes]", minutes: float) -> Rows:
+    """A row for every tenth of the time: medians over it."""
+    window_s = 60 * minutes / 10
+    for number in range(1, 11):
+        looks = []
+        ends = time.monotonic() + window_s
+        while time.monotonic() < ends and process.poll() is None:
+            time.sleep(2)
+            looks.append(_held(process.pid))
+        middle = [statistics.median(column) for column in zip(*looks, strict=True)]
+        yield f"{number * window_s / 60:.0f}", *(f"{value:.0f}" for value in middle)
+
+
+def _held(pid: int) -> tuple[float, int, int]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"])
+
+
+def _ppo37(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "ppo37", *words], check=True, capture_output=True)
+
+
+MEASURES = {"restore": restore, "reseeding": reseeding, "soak": soak}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Signals: a run saves, or stops and goes on; nothing else in it changes."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, log_without_clock, tiny
+
+from ppo37 import evaluate, load_agent, train
+from ppo37.run import checkpoint
+
+
+def _long_training(run: Path) -> "subprocess.Popen[str]":
+    """Training of catch in a process of its own, which would go on for long."""
+    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
+               "--total-timesteps", "1000000", "--precision", "fp32",
+               "--out", str(run), *options]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def _wait(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = _long_training(run)
+    _wait(lambda: (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text()))
+    process.send_signal(number)
+    process.send_signal(number)  # a second one harms nothing
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert load_agent(run).state["update"] == done
+    assert len(evaluate(run, episodes=2).scores) == 2
+    assert not json.loads((run / "summary.json").read_text())["finished"]
+
+
+def _started(log: Path) -> Callable[[], bool]:
+    return lambda: log.exists() and b"\n" in log.read_bytes()
+
+
+def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _long_training(run)
+    _wait(_started(run / "metrics.jsonl"))
+    assert not checkpoint.numbered(run / "checkpoints")
+    process.send_signal(signal.SIGUSR1)
+    _wait(lambda: bool(checkpoint.numbered(run / "checkpoints")))
+    first = checkpoint.numbered(run / "checkpoints")[0]
+    length = (run / "metrics.jsonl").stat().st_size
+    _wait(lambda: (run / "metrics.jsonl").stat().st_size > length)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 143
+    assert checkpoint.load(first).state["update"] < load_agent(run).state["update"]
+
+
+def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
+    """SIGUSR1 all the time, and the run stopped and resumed again and again."""
+    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=40 * 64)
+    train(config, tmp_path / "whole")
+    run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    options = [f"--{name.replace('_', '-')}={TINY[name]}"
+               for name in ("seed", "num_envs", "num_steps", "network")]  # fmt: skip
+    command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(40 * 64),
+               "--precision", "fp32", "--out", str(run), *options]  # fmt: skip
+    codes = []
+    for lines in (10, 25, 1000):
+        codes.append(_pestered(command, log, lines))
+        command = ["resume", str(run)]
+    assert codes == [143, 143, 0]
+    ends = [checkpoint.load_newest(each / "checkpoints")[0] for each in (run, tmp_path / "whole")]
+    assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
+    assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def _pestered(words: list[str], log: Path, lines: int) -> int:
+    """The exit code of a run under a rain of SIGUSR1, with two SIGTERMs after so many updates."""
+    process = subprocess.Popen([sys.executable, "-m", "ppo37", *words], stderr=subprocess.DEVNULL)
+    _wait(lambda: _listens_to(signal.SIGUSR1, process.pid))
+    stops = 0
+    while process.poll() is None:
+        process.send_signal(signal.SIGUSR1)
+        if stops < 2 and log.exists() and log.read_bytes().count(b"\n") >= lines:
+            process.send_signal(signal.SIGTERM)
+            stops += 1
+        time.sleep(0.01)
+    return process.returncode
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+def test_playing_stops_at_once_and_leaves_nothing(
+    number: signal.Signals, code: int, breakout_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(breakout_run, run)
+    film = str(tmp_path / "film.mp4")
+    _stop_while_playing(["eval", str(run), "--episodes", "2000"], number, code)
+    _stop_while_playing(["record", str(run), "--out", film], number, code)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def _stop_while_playing(words: list[str], number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ppo37", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    _wait(lambda: _listens_to(signal.SIGUSR1, process.pid))
+    process.send_signal(signal.SIGUSR1)  # nothing to save: nothing happens
+    process.send_signal(number)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert out == ""
+    assert "Traceback" not in errors
+
+
+def _listens_to(number: signal.Signals, pid: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    assert caught
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """As when `tee` dies of the Ctrl-C that stops training."""
+    process = _long_training(tmp_path / "run")
+    assert process.stderr is not None
+    for _ in range(4):
+        process.stderr.readline()
+    process.stderr.close()
+    log = tmp_path / "run" / "metrics.jsonl"
+    _wait(lambda: log.exists() and log.read_text().count("\n") > 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 130
+    assert load_agent(tmp_path / "run").state["update"] == log.read_text().count("\n")

@@ -1,0 +1,220 @@
+"""A checkpoint from anywhere: it is read or refused, and never does anything else."""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ppo37.run import checkpoint
+from ppo37.run.files import to_json
+
+NASTY = [
+    None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",
+    "\ud800", "../../etc", "x" * 10_000, [], [[]], {}, {"": None}, [None] * 1000,
+]  # fmt: skip
+BANNED = ("exec", "compile", "import", "pickle.find_class", "os.system", "os.exec",
+          "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove",
+          "os.rename", "os.mkdir", "ctypes.dlopen")  # fmt: skip
+MOST_GROWTH_BYTES = 200 << 20
+
+
+# Mutations, each with a manifest that agrees with them so that they are looked at
+
+
+def _of_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Flip, cut, repeat or insert."""
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        at = rng.randrange(len(changed) + 1)
+        kind = rng.randrange(4)
+        if kind == 0 and at < len(changed):
+            changed[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del changed[at : at + rng.choice((1, 7, 1000))]
+        elif kind == 2:
+            changed[at:at] = changed[at : at + rng.choice((1, 8, 100))]
+        else:
+            changed[at:at] = rng.randbytes(rng.choice((1, 8)))
+    return bytes(changed)
+
+
+def _of_json(value: Any, rng: random.Random) -> Any:
+    """Put something nasty in the place of some value, or remove, or add."""
+    if isinstance(value, (dict, list)) and value and rng.random() < 0.9:
+        key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+        kind = rng.random()
+        if kind < 0.1:
+            del value[key]
+        elif kind < 0.2 and isinstance(value, dict):
+            value[rng.choice(("__class__", "x", "update"))] = rng.choice(NASTY)
+        else:
+            value[key] = _of_json(value[key], rng)
+        return value
+    return rng.choice(NASTY)
+
+
+def _of_header(content: bytes, rng: random.Random) -> bytes:
+    """The header of a file of tensors: names, types, shapes, places."""
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.dumps(_of_json(json.loads(content[8 : 8 + size]), rng)).encode()
+    size = rng.choice((len(header), len(header), len(header), 0, 2**62, len(header) + 1))
+    return struct.pack("<Q", size) + header + content[8 + size :]
+
+
+def _mutate(good: dict[str, bytes], rng: random.Random) -> dict[str, bytes]:
+    files = dict(good)
+    name = rng.choice([n for n in files if n != checkpoint.MANIFEST])
+    kind = rng.randrange(4)
+    if name.endswith(".json"):
+        bombs = (b"[" * 200_000, b'{"a":' * 100_000, b"1" * 5000)
+        changed = to_json(_of_json(json.loads(files[name]), rng))
+        files[name] = rng.choice(bombs) if rng.random() < 0.02 else changed
+    elif kind:
+        files[name] = _of_header(files[name], rng)
+    if kind == 0:
+        files[name] = _of_bytes(files[name], rng)
+    entries = {
+        n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()}
+        for n, c in files.items() if n != checkpoint.MANIFEST
+    }  # fmt: skip
+    listing = {"format": checkpoint.FORMAT, "files": entries}
+    own = hashlib.sha256(to_json(listing)).hexdigest()
+    files[checkpoint.MANIFEST] = to_json({**listing, "sha256": own})
+    if rng.random() < 0.1:
+        files[checkpoint.MANIFEST] = _of_bytes(files[checkpoint.MANIFEST], rng)
+    if rng.random() < 0.05:
+        manifest = _of_json(json.loads(good[checkpoint.MANIFEST]), rng)
+        files[checkpoint.MANIFEST] = to_json(manifest)
+    return files
+
+
+def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Load `count` mutants of a checkpoint in every way there is; how often what came of it.
+
+    Runs in a process of its own, where what is `BANNED` ends it.
+    """
+    from conftest import tiny
+
+    from ppo37 import load_agent, train
+    from ppo37.algorithm.rollout import allocate
+    from ppo37.algorithm.update import make_optimizer
+    from ppo37.envs import env_factory
+    from ppo37.errors import UsageError
+    from ppo37.runtime.executables import make_act
+    from ppo37.runtime.lanes import Lanes
+    from ppo37.runtime.network import place
+
+    assert callable(train)
+    loop = sys.modules["ppo37.train"]
+    config = tiny()
+    good = {path.name: path.read_bytes() for path in source.iterdir()}
+    folder.mkdir()
+
+    def load() -> None:
+        saved = checkpoint.load(folder)
+        checkpoint.fingerprint(saved)
+        load_agent(folder)
+        envs = env_factory("catch")(config.num_envs, config.seed)
+        agent = loop.make_agent(config, envs.obs_shape, len(envs.action_names))
+        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+        loop.restore(loop.State(agent, optimizer), saved, config, envs)
+        buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))
+        moments = loop._moments(saved, config)
+        Lanes([envs], make_act(place(agent)), buffers, moments=moments).close()
+
+    def write(files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    write(good)
+    load()
+    loading: list[bool] = []
+    sys.addaudithook(_guard(loading, folder))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counts = {"accepted": 0, "refused": 0}
+    rng = random.Random(seed)
+    for _ in range(count):
+        write(_mutate(good, rng))
+        loading.append(True)
+        try:
+            load()
+            counts["accepted"] += 1
+        except UsageError:
+            counts["refused"] += 1
+        finally:
+            loading.clear()
+    growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return {**counts, "growth_bytes": growth}
+
+
+def _guard(loading: list[bool], folder: Path) -> Callable[[str, tuple[Any, ...]], None]:
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if not loading:
+            return
+        outside = event == "open" and not str(arguments[0]).startswith(str(folder))
+        if event in BANNED or outside:
+            os.write(2, f"{event} {arguments}\n".encode())
+            os._exit(3)
+
+    return look
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_mutated_checkpoints_are_read_or_refused(
+    count: int, finished_run: Path, tmp_path: Path
+) -> None:
+    source = checkpoint.numbered(finished_run / "checkpoints")[0]
+    code = (
+        "import json, sys; from pathlib import Path; from test_untrusted import load_mutants; "
+        f"print(json.dumps(load_mutants(Path({str(source)!r}), Path({str(tmp_path / 'x')!r}), "
+        f"{count}, 0)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = json.loads(done.stdout.splitlines()[-1])
+    print(counts)
+    assert counts["refused"] > 0.5 * count
+    assert counts["growth_bytes"] < MOST_GROWTH_BYTES
+
+
+def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
+    """Else the test above would prove nothing."""
+    for act in ("eval('1 + 1')", "import pickle; pickle.loads(pickle.dumps(print))",
+                "import os; os.system('true')", "open('/etc/hostname')"):  # fmt: skip
+        code = (
+            "import pickle, sys; from pathlib import Path; from test_untrusted import _guard; "
+            f"sys.addaudithook(_guard([True], Path({str(tmp_path)!r}))); {act}"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 3, act
+
+
+def test_a_checkpoint_is_no_way_out_of_its_folder(finished_run: Path, tmp_path: Path) -> None:
+    """Names in a manifest, however well signed, are those of a checkpoint's files."""
+    folder = tmp_path / "00000007"
+    shutil.copytree(checkpoint.numbered(finished_run / "checkpoints")[0], folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("../../elsewhere", "/etc/hostname", "extra.safetensors"):
+        entries = {**manifest["files"], name: manifest["files"]["model.safetensors"]}
+        listing = {"format": checkpoint.FORMAT, "files": entries}
+        own = hashlib.sha256(to_json(listing)).hexdigest()
+        (folder / "manifest.json").write_bytes(to_json({**listing, "sha256": own}))
+        with pytest.raises(checkpoint.Damaged, match="does not list"):
+            checkpoint.load(folder)
