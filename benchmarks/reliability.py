@@ -1,36 +1,38 @@
 """What keeping a run safe costs: the figures of docs/reliability.md that are no tests.
 
     python benchmarks/reliability.py restore    time to bring 8 games back, against their length
-    python benchmarks/reliability.py reseeding  what seeded resets cost a training run at most
+    python benchmarks/reliability.py reseeding  how long seeded resets hold up training
     python benchmarks/reliability.py soak       an hour of training: memory, files, threads
 
 Each prints a Markdown table. An idle machine is the condition for times worth quoting.
 """
 
 import argparse
-import json
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ppo37 import train
 from ppo37.algorithm.rollout import allocate
 from ppo37.config import from_preset
 from ppo37.envs import env_factory
+from ppo37.envs.atari import Atari
 from ppo37.run.directory import read_metrics
+from ppo37.run.view import NoView
 from ppo37.runtime.lanes import Lanes, emulator_threads, split
 
 ENVS = 8
-RESETS = 20
 NEVER = 1 << 40
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 27_000)
 """Agent steps since a seeded reset; the last is a game as long as there can be."""
@@ -81,31 +83,45 @@ def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
 
 
 def reseeding(options: argparse.Namespace) -> Rows:
-    """What seeded resets cost at most: as if the whole machine waited for every one of them.
+    """The share of a training run in which seeded resets held it up.
 
-    A comparison of whole runs cannot show a hundredth on a machine that varies by a tenth.
+    In every rollout that is the time of the lane which spent more on them; the other may have
+    had something else to do. A comparison of whole runs cannot show a hundredth on a machine
+    that varies by a tenth.
     """
-    interval = from_preset(options.preset, options.game, "cpu").reseed_interval
-    envs = env_factory(options.game, options.protocol, 1, NEVER)(ENVS // 2, 1)
-    envs.reset()
-    one = np.arange(ENVS // 2) == 0
-    seconds = [_timed(lambda: envs._begin(one)) for _ in range(RESETS)]  # type: ignore[attr-defined]
-    envs.close()
-    command = ("bench", "--game", options.game, "--preset", options.preset, "--json")
-    sps = json.loads(_ppo37(*command))["loop_sps"]
-    reset_s = statistics.median(seconds)
-    yield "", f"{options.game}, {options.preset}"
+    config = from_preset(options.preset, options.game, "cpu", protocol=options.protocol)
+    updates = 2 * config.reseed_interval // config.num_steps + 1
+    config = replace(config, total_timesteps=updates * config.batch_size)
+    spent: list[tuple[int, float]] = []
+    genuine = Atari._begin
+
+    def begin(envs: Atari, which: Any) -> Any:
+        started = time.perf_counter()
+        obs = genuine(envs, which)
+        if not which.all():  # all of them is the beginning of the run
+            spent.append((envs._first_env, time.perf_counter() - started))
+        return obs
+
+    class Watch(NoView):
+        held_up_s = 0.0
+        resets_s: list[float] = []  # noqa: RUF012
+
+        def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
+            lanes = {lane: sum(s for n, s in spent if n == lane) for lane, _ in spent}
+            self.held_up_s += max(lanes.values(), default=0.0)
+            self.resets_s += [s for _, s in spent]
+            spent.clear()
+
+    watch = Watch()
+    Atari._begin = begin  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        summary = train(config, Path(folder, "run"), view=watch)
+    yield f"{options.game}, {options.protocol}, {options.preset}", f"{updates} updates"
     yield "---", "---"
-    yield "a seeded reset of one environment", f"{reset_s:.3f} s"
-    yield "steps of it between two", f"at least {interval:,}"
-    yield "training", f"{sps:,.0f} agent steps a second in {ENVS} environments"
-    yield "cost at most", f"{reset_s * sps / interval:.1%}"
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    yield "agent steps a second", f"{summary.agent_steps / summary.wall_s:,.0f}"
+    resets = f"{len(watch.resets_s)}, {statistics.median(watch.resets_s):.3f} s each"
+    yield f"seeded resets, every {config.reseed_interval:,} steps", resets
+    yield "training held up by them", f"{watch.held_up_s / summary.wall_s:.1%}"
 
 
 def soak(options: argparse.Namespace) -> Rows:
@@ -146,11 +162,6 @@ def _held(pid: int) -> tuple[float, int, int]:
     status = dict(line.split(":\t", 1) for line in lines)
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"])
-
-
-def _ppo37(*words: str) -> bytes:
-    command = [sys.executable, "-m", "ppo37", *words]
-    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 MEASURES = {"restore": restore, "reseeding": reseeding, "soak": soak}

@@ -65,9 +65,9 @@ class Config:
         False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
     )
     reseed_interval: int = _option(
-        8192,
-        "steps after which an environment's next game is seeded anew; bounds what going on with a "
-        "run has to replay",
+        5000,
+        "every so many steps an environment's next game is seeded anew; bounds what going on with "
+        "a run has to replay",
         least=1,
     )
     device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))

@@ -22,7 +22,6 @@ MAX_FRAMES = 108_000
 """Thirty minutes of play at 60 Hz: the cap that all published scores share."""
 MOST_RESEEDINGS = 1 << 20
 """Room for seedings of one environment before the next `index`."""
-GOLDEN = (5**0.5 - 1) / 2
 
 
 class Protocol(NamedTuple):
@@ -60,9 +59,9 @@ class Atari(VecEnv):
 
     No call of the emulator saves all of its state, but what follows a seeded reset is a function
     of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
-    plays them again. To bound them, an environment whose game ends `reseed_interval` or more
-    steps after its last seeded reset gets another, which takes a tenth of a second or two. The
-    first interval differs between environments, so that they do not all come to this together.
+    plays them again. To bound them, every `reseed_interval` steps each environment gets another
+    one when its game ends, which takes a tenth of a second or two. All do so at about the same
+    time, because what is played again takes as long as the longest of them.
     """
 
     obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
@@ -89,7 +88,8 @@ class Atari(VecEnv):
         self._first_seeding = index * MOST_RESEEDINGS
         self._seedings = np.full(num_envs, self._first_seeding)
         self._played: list[NDArray[np.uint8]] = []  # the actions [N] of the last steps
-        self._since = np.zeros(num_envs, np.int64)  # steps since the last seeded reset
+        self._steps = 0
+        self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
         self._engine = _make_engine(game, num_envs, self._protocol, num_threads, max_frames)
         self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())
         self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
@@ -104,7 +104,8 @@ class Atari(VecEnv):
 
     def reset(self) -> NDArray[np.uint8]:
         self._seedings[:] = self._first_seeding
-        self._since[:] = 0
+        self._steps = 0
+        self._seeded_at[:] = 0
         self._played = []
         self._fire_next[:] = False
         self._scores[:] = 0
@@ -150,12 +151,13 @@ class Atari(VecEnv):
             Moment(
                 {
                     "seedings": int(self._seedings[i]),
+                    "seeded_at": int(self._seeded_at[i]),
                     "score": float(self._scores[i]),
                     "length": int(self._lengths[i]),
                     "fire_next": bool(self._fire_next[i]),
                     "obs_sha256": hashlib.sha256(self._obs[i].tobytes()).hexdigest(),
                 },
-                played[len(played) - self._since[i] :, i].copy(),
+                played[len(played) - (self._steps - self._seeded_at[i]) :, i].copy(),
             )
             for i in range(self.num_envs)
         ]
@@ -166,7 +168,8 @@ class Atari(VecEnv):
         self._scores[:] = [state["score"] for state in states]
         self._lengths[:] = [state["length"] for state in states]
         self._fire_next[:] = [state["fire_next"] for state in states]
-        self._since[:] = [len(log) for log in logs]
+        self._seeded_at[:] = [state["seeded_at"] for state in states]
+        self._steps = int(self._seeded_at[0]) + len(logs[0])
         self._obs = self._replay(logs)
         for i, (now, state) in enumerate(zip(self._obs, states, strict=True)):
             if hashlib.sha256(now.tobytes()).hexdigest() != state["obs_sha256"]:
@@ -207,22 +210,15 @@ class Atari(VecEnv):
         if self._reseed_interval is None:
             return obs
         self._played.append(actions.astype(np.uint8))
-        self._since += 1
-        if not game_over.any():
-            return obs
-        due = game_over & (self._since >= self._reseed_interval * self._shares())
+        self._steps += 1
+        intervals = (self._seeded_at // self._reseed_interval, self._steps // self._reseed_interval)
+        due = game_over & (intervals[0] < intervals[1])
         if not due.any():
             return obs
         self._seedings[due] += 1
-        self._since[due] = 0
-        del self._played[: len(self._played) - self._since.max()]
+        self._seeded_at[due] = self._steps
+        del self._played[: len(self._played) - (self._steps - self._seeded_at.min())]
         return self._begin(due)
-
-    def _shares(self) -> NDArray[np.float64]:
-        """How much of `reseed_interval` each environment's present seeding lasts at least."""
-        numbers = self._first_env + np.arange(self.num_envs)
-        # Multiples of the golden ratio spread evenly, however many there are.
-        return np.where(self._seedings % MOST_RESEEDINGS == 0, (numbers + 1) * GOLDEN % 1, 1.0)
 
     def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Seeded resets of some environments; the observations of all."""
