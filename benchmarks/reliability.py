@@ -35,7 +35,7 @@ from ppo37.runtime.lanes import Lanes, emulator_threads, split
 ENVS = 8
 NEVER = 1 << 40
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 27_000)
-"""Agent steps since a seeded reset; the last is a game as long as there can be."""
+"""Agent steps since a seeded reset; the last is those of the longest game there can be."""
 
 
 def main() -> None:

@@ -41,6 +41,11 @@ def log_without_clock(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
 
 
+def content(run: Path) -> dict[Path, bytes]:
+    """The files of a run."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny run of catch; tests only read it."""

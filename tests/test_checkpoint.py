@@ -1,6 +1,7 @@
 """Checkpoints are complete or absent, and damage is never taken for an agent."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_STATE, tiny
+from conftest import SMALL_STATE, content, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.errors import RunError, UsageError
 from ppo37.run import checkpoint, directory, files
 from ppo37.run.checkpoint import Damaged
+from ppo37.run.view import NoView
 
 
 @pytest.fixture
@@ -69,16 +71,56 @@ def test_a_run_with_nothing_valid_is_refused_not_restarted(run: Path) -> None:
 def test_a_run_stopped_before_its_first_checkpoint_begins_anew(run: Path) -> None:
     for folder in checkpoint.numbered(run / "checkpoints"):
         shutil.rmtree(folder)
-    assert resume(run).agent_steps == 384
+    heard: list[str] = []
+
+    class Hear(NoView):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    assert resume(run, view=Hear()).agent_steps == 384
+    assert heard == ["no checkpoint was saved yet: beginning from the start"]
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
-    folder = _small(tmp_path / "00000007")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(Damaged, match="format 99"):
-        checkpoint.load(folder)
+def _sign(folder: Path, number: int) -> None:
+    """Make the manifest of a checkpoint one of another format."""
+    listing = json.loads((folder / "manifest.json").read_text()) | {"format": number}
+    del listing["sha256"]
+    own = hashlib.sha256(files.to_json(listing)).hexdigest()
+    (folder / "manifest.json").write_bytes(files.to_json({**listing, "sha256": own}))
+
+
+def test_what_may_be_whole_is_neither_passed_over_nor_deleted(run: Path) -> None:
+    """Another version may have written it, or a mount may be missing for a while."""
+    newest = checkpoint.numbered(run / "checkpoints")[0]
+    before = {path: path.read_bytes() for path in newest.iterdir()}
+    _sign(newest, checkpoint.FORMAT)
+    assert (newest / "manifest.json").read_bytes() == before[newest / "manifest.json"]
+    _sign(newest, 99)
+    with pytest.raises(UsageError, match="format 99; this version of ppo37 reads") as caught:
+        resume(run)
+    assert not isinstance(caught.value, Damaged)
+    _sign(newest, checkpoint.FORMAT)
+    model = newest / "model.safetensors"
+    model.unlink()
+    model.symlink_to(model)  # what cannot be opened, even by root
+    with pytest.raises(UsageError, match="cannot be read: Too many levels") as caught:
+        resume(run)
+    assert not isinstance(caught.value, Damaged)
+    model.unlink()
+    model.write_bytes(before[model])
+    assert {path: path.read_bytes() for path in newest.iterdir()} == before
+    assert len(checkpoint.numbered(run / "checkpoints")) == 3
+
+
+def test_a_log_that_does_not_reach_the_checkpoint_is_not_cut(run: Path) -> None:
+    log = run / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([lines[0], "damaged", *lines[2:]]))
+    before = content(run)
+    with pytest.raises(UsageError, match="damaged in line 2"):
+        resume(checkpoint.numbered(run / "checkpoints")[-1])
+    assert content(run) == before
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, log_without_clock, tiny
+from conftest import TINY, content, log_without_clock, tiny
 
 from ppo37 import Config, resume, train
 from ppo37.envs.atari import Atari
@@ -132,8 +132,10 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
         def note(self, text: str) -> None:
             self.notes.append(text)
 
+    before = content(run)
     with pytest.raises(UsageError, match="does not come back as it was"):
         resume(saved.path)
+    assert content(run) == before
     summary = resume(saved.path, view=Ear(), new_games=True)
     assert summary.agent_steps == ATARI.total_timesteps
     assert any("begin anew" in note for note in Ear.notes)

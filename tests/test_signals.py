@@ -16,6 +16,10 @@ from conftest import TINY, log_without_clock, tiny
 from ppo37 import evaluate, load_agent, train
 from ppo37.run import checkpoint
 
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="looks at processes in /proc"
+)
+
 
 def _long_training(run: Path) -> "subprocess.Popen[str]":
     """Training of catch in a process of its own, which would go on for long."""
@@ -72,6 +76,7 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     assert checkpoint.load(first).state["update"] < load_agent(run).state["update"]
 
 
+@LINUX
 def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     """SIGUSR1 all the time, and the run stopped and resumed again and again."""
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=40 * 64)
@@ -91,7 +96,6 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def _pestered(words: list[str], log: Path, lines: int) -> int:
     """The exit code of a run under a rain of SIGUSR1, with two SIGTERMs after so many updates."""
     process = subprocess.Popen([sys.executable, "-m", "ppo37", *words], stderr=subprocess.DEVNULL)
@@ -106,7 +110,8 @@ def _pestered(words: list[str], log: Path, lines: int) -> int:
     return process.returncode
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+@LINUX
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_playing_stops_at_once_and_leaves_nothing(
     number: signal.Signals, code: int, breakout_run: Path, tmp_path: Path
 ) -> None:

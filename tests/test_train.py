@@ -137,7 +137,7 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
     assert done < 6
     assert load_agent(run).state["update"] == done
     (run / "metrics.jsonl").write_text('{"update": 1}\n{"update": 9}\n{"upd')
-    Logs(run, 4, 256).close()
+    Logs(run, 1, 64).close()
     assert (run / "metrics.jsonl").read_text() == '{"update": 1}\n'
 
 

@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--updates", type=int, default=8, metavar="N",
                         help="updates before and after the checkpoint; default 8")  # fmt: skip
     _add_json(verify)
-    _add_settings(verify)
+    _add_settings(verify, without=("total_timesteps", "reseed_interval"))
 
     bench = add("bench", _bench, "measure the speed of this machine and where the time goes")
     bench.add_argument("--game", default="breakout", metavar="GAME")
@@ -179,13 +179,13 @@ def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
     """One option per setting of `Config`; those not given stay as in the preset."""
     group = parser.add_argument_group(
         "settings", "in brackets the value of the classic preset; others are set by --preset"
     )
     for field in dataclasses.fields(Config):
-        if field.name in _NOT_OPTIONS:
+        if field.name in (*_NOT_OPTIONS, *without):
             continue
         plain, optional = field_type(field)
         flag = "--" + field.name.replace("_", "-")

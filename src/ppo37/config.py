@@ -14,6 +14,8 @@ from typing import Any
 
 from .errors import UsageError
 
+LARGEST_SEED = 2**31 - 1
+
 
 def _option(default: Any, text: str, *, least: float | None = None, above: float | None = None,
             most: float | None = None, choices: tuple[str, ...] = ()) -> Any:  # fmt: skip
@@ -34,7 +36,7 @@ class Config:
         "machado: sticky actions .25, all 18 actions, only game over ends it",
         choices=("classic", "machado"),
     )
-    seed: int = _option(1, "seed of everything random", least=0, most=2**31 - 1)
+    seed: int = _option(1, "seed of everything random", least=0, most=LARGEST_SEED)
     total_timesteps: int = _option(10_000_000, "agent steps (of 4 frames) in all", least=1)
     num_envs: int = _option(8, "environments stepped together", least=1, most=4096)
     num_steps: int = _option(128, "steps per environment in a rollout", least=1)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import randomness
-from .config import Config, from_dict
+from .config import LARGEST_SEED, Config, from_dict
 from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import UsageError
 from .model import Agent
@@ -150,7 +150,9 @@ def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:
 
 
 def games_seed(seed: int) -> int:
-    """Seeds of evaluation games come from a stream of their own."""
+    """Seeds of evaluation games come from a stream of their own; UsageError if out of range."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed must be from 0 to {LARGEST_SEED}, not {seed}")
     return int(randomness.generator(seed, randomness.EVALUATION).integers(2**31))
 
 

@@ -167,7 +167,7 @@ def record(
             moments = _play(network, stage, seed, signals)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
-            _finish(folder, path, ffmpeg)
+            _finish(folder, path, ffmpeg, signals)
     finally:
         stage.envs.close()
     complete = last.ended and len(last.scores) == games
@@ -298,7 +298,7 @@ def _encode(
     return count, last
 
 
-def _finish(folder: Path, path: Path, ffmpeg: str) -> None:
+def _finish(folder: Path, path: Path, ffmpeg: str, signals: Signals) -> None:
     """Turn the film in `folder` into what the name of `path` asks for, and put it there."""
     film = folder / FILM
     if path.suffix.lower() == ".gif":
@@ -312,6 +312,7 @@ def _finish(folder: Path, path: Path, ffmpeg: str) -> None:
             (*source, "-i", str(palette), "-lavfi", filters, "-f", "gif", str(film)), folder
         ):
             pass
+    signals.check()
     try:
         film.replace(path)
     except OSError as error:

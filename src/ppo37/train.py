@@ -126,8 +126,11 @@ def resume(
         closing(view or NoView()) as view,
     ):
         saved, warnings = _newest(Path(run), path)
-        if saved is not None:
-            warnings += _changed_versions(saved.state["versions"])
+        if saved is None:
+            warnings.append("no checkpoint was saved yet: beginning from the start")
+        else:
+            warnings += _changed(saved.state["versions"], versions())
+            warnings += _changed(saved.state["config"], dataclasses.asdict(config))
         for warning in warnings:
             view.note(warning)
         goes_on = saved is not None and saved.state["update"] < config.num_updates
@@ -143,8 +146,6 @@ def resume(
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
                 restore(state, saved, config, envs)
-            for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
-                view.note(f"deleted checkpoint {name}: going on from before it")
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, parts)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
@@ -164,10 +165,14 @@ def _run(
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
 
-    with (
-        closing(Logs(path, state.update, state.update * config.batch_size)) as logs,
-        closing(Lanes(parts, run.act, buffers, clock, moments)) as lanes,
-    ):
+    with ExitStack() as stack:
+        # Before anything of the run is touched, because games may not come back.
+        lanes = stack.enter_context(closing(Lanes(parts, run.act, buffers, clock, moments)))
+        logs = Logs(path, state.update, state.update * config.batch_size)
+        stack.enter_context(closing(logs))
+        for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
+            view.note(f"deleted checkpoint {name}: going on from before it")
+        (path / directory.SUMMARY).unlink(missing_ok=True)  # of how it ended before
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
@@ -314,6 +319,11 @@ def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
 def _checkpoints_bytes(agent: Agent) -> int:
     """Room for the checkpoints that are kept and one being written: weights and two moments."""
     weights = sum(p.numel() * p.element_size() for p in agent.parameters())
+    if 2 * weights > checkpoint.LARGEST_BYTES[".safetensors"]:
+        raise UsageError(
+            f"a network of {weights / 1e6:,.0f} MB is too large to be saved; make the observations "
+            "smaller"
+        )
     return 3 * weights * (checkpoint.KEPT + 1)
 
 
@@ -348,11 +358,15 @@ def _require_finite(state: State, loss: float, rollout: Rollout, batch: Batch, p
         return
     kept = path / directory.BROKEN_BATCH
     judged = {"advantages": batch.advantages, "targets": batch.targets}
-    checkpoint.save_tensors(kept, rollout._asdict() | judged)
+    try:
+        checkpoint.save_tensors(kept, rollout._asdict() | judged)
+        whereabouts = f"what it learned from is in {kept}"
+    except OSError as error:
+        whereabouts = f"what it learned from cannot be kept in {kept}: {error.strerror}"
     where = "" if broken is None else f" and {broken} is not finite"
     raise RunError(
         f"the loss is {loss:.3g}{where} in update {state.update}; no checkpoint of it was "
-        f"written. Lower the learning rate; what it learned from is in {kept}"
+        f"written. Lower the learning rate; {whereabouts}"
     )
 
 
@@ -363,13 +377,13 @@ def _newest(wanted: Path, run: Path) -> tuple[checkpoint.Checkpoint | None, list
     return directory.find_checkpoint(wanted)
 
 
-def _changed_versions(before: dict[str, str]) -> list[str]:
-    """What a person should know who goes on with other software than the run began with."""
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a person should know who goes on with another version or setting than was saved."""
     return [
-        f"this run was saved with {name} {before.get(name)}, and this is {version}: it goes on, "
+        f"this run was saved with {name} {before.get(name)}, and this is {value}: it goes on, "
         "but not as it would have"
-        for name, version in versions().items()
-        if before.get(name) != version
+        for name, value in now.items()
+        if before.get(name) != value
     ]
 
 

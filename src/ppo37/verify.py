@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 from .config import Config
 from .errors import RunError
 from .run import checkpoint, directory
 from .run.metrics import without_clock
+from .run.signals import Signals
 
 POLL_S = 0.01
 
@@ -51,52 +53,76 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         config, total_timesteps=2 * updates * config.batch_size,
         reseed_interval=max(1, updates * config.num_steps // 2),
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="ppo37-verify-") as folder:
+    every = ("--checkpoint-every", str(updates))
+    with tempfile.TemporaryDirectory(prefix="ppo37-verify-") as folder, Signals() as signals:
         whole, killed = Path(folder, "unbroken"), Path(folder, "killed")
         say(f"a run of {2 * updates} updates")
-        _finish(_start("train", config.game, *_settings(config), "--out", str(whole)))
+        with _running("train", config.game, *_settings(config), "--out", str(whole)) as run:
+            _finish(run, signals)
         # The choice of `auto` is a measurement, and may be another one the next time.
         config = dataclasses.replace(config, precision=directory.read_config(whole).precision)
+        half_s = directory.read_metrics(whole)[-1]["wall_s"] / 2
         say(f"the same, to be killed after its checkpoint of update {updates}")
-        every = ("--checkpoint-every", str(updates))
-        process = _start("train", config.game, *_settings(config), "--out", str(killed), *every)
-        spent_s = directory.read_metrics(whole)[-1]["wall_s"]
-        _kill(process, killed / directory.CHECKPOINTS / f"{updates:08d}", spent_s / 2)
+        words = ("train", config.game, *_settings(config), "--out", str(killed), *every)
+        with _running(*words) as run:
+            _kill(run, killed / directory.CHECKPOINTS / f"{updates:08d}", half_s, signals)
         done = len(directory.read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         say(f"killed in update {done + 1}; going on from update {resumed_from}")
-        _finish(_start("resume", str(killed), *every))
+        with _running("resume", str(killed), *every) as run:
+            _finish(run, signals)
         return Verdict(
             2 * updates, done + 1, resumed_from, _fingerprint(whole), _fingerprint(killed),
             _log(whole) == _log(killed),
         )  # fmt: skip
 
 
-def _kill(process: "subprocess.Popen[bytes]", awaited: Path, left_s: float) -> None:
+class _Run(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    words: IO[bytes]
+
+    def complain(self) -> NoReturn:
+        """RunError with the last words of a run that failed."""
+        self.words.seek(0)
+        lines = self.words.read().decode(errors="replace").strip().splitlines()
+        raise RunError(lines[-1] if lines else f"a run ended with {self.process.returncode}")
+
+
+@contextmanager
+def _running(*words: str) -> Iterator[_Run]:
+    """A command of ppo37 in a process of its own, which does not outlive the block."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ppo37", *words], stdout=subprocess.DEVNULL, stderr=said
+        )
+        try:
+            yield _Run(process, said)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _finish(run: _Run, signals: Signals) -> None:
+    """Wait for the end; RunError if it is not a good one."""
+    while run.process.poll() is None:
+        signals.check()
+        time.sleep(POLL_S)
+    if run.process.returncode != 0:
+        run.complain()
+
+
+def _kill(run: _Run, awaited: Path, left_s: float, signals: Signals) -> None:
     """SIGKILL at a random moment between a checkpoint and the end, `left_s` later."""
-    try:
-        while not awaited.exists() and process.poll() is None:
-            time.sleep(POLL_S)
-        time.sleep(random.uniform(0, 0.8 * left_s))
-    finally:
-        process.kill()
-    if process.wait() >= 0:
+    while not awaited.exists() and run.process.poll() is None:
+        signals.check()
+        time.sleep(POLL_S)
+    time.sleep(random.uniform(0, 0.8 * left_s))
+    run.process.kill()
+    code = run.process.wait()
+    if code > 0:
+        run.complain()
+    if code == 0:
         raise RunError("the run ended before it could be killed; use more --updates")
-
-
-def _start(*words: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "ppo37", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def _finish(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end; RunError with the last words if it fails."""
-    try:
-        _, words = process.communicate()
-    finally:
-        process.kill()
-    if process.returncode != 0:
-        raise RunError(words.decode(errors="replace").strip().splitlines()[-1])
 
 
 def _settings(config: Config) -> list[str]:

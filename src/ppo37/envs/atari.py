@@ -98,7 +98,7 @@ class Atari(VecEnv):
         self._scores = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
-            watchdog_s, f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
+            watchdog_s, lambda: f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
             f"seeds {self._seeds(slice(None)).tolist()}"
         )  # fmt: skip
 

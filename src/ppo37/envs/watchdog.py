@@ -9,7 +9,7 @@ import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,8 @@ class Watchdog:
     own looks, not the clock: a machine that slept or a process that was stopped is no hang.
     """
 
-    def __init__(self, limit_s: float, what: str) -> None:
+    def __init__(self, limit_s: float, what: Callable[[], str]) -> None:
+        """what: says what is watched, at the time when it hangs."""
         self._limit_s = limit_s
         self._what = what
         self._doing: tuple[Any] | None = None
@@ -57,7 +58,7 @@ class Watchdog:
 
     def _give_up(self, doing: Any) -> None:
         print(
-            f"ppo37: the emulator has not answered for {self._limit_s:g} s ({self._what}; "
+            f"ppo37: the emulator has not answered for {self._limit_s:g} s ({self._what()}; "
             f"actions {doing}); giving up. The last checkpoint is valid: `ppo37 resume RUN`.",
             file=sys.stderr,
             flush=True,

@@ -2,8 +2,8 @@
 
 A checkpoint `checkpoints/{update:08d}/` holds `model.safetensors`, `optimizer.safetensors`,
 `actions.safetensors`, `state.json` and `manifest.json`, the last with the size and SHA-256 of the
-others and its own. Nothing in it can be executed, and no file makes its reader allocate more than
-a few times its own size. A published agent has neither optimizer nor actions.
+others and its own. Nothing in it can be executed, and what a reader allocates is in proportion to
+the sizes of the files, which are bounded. A published agent has neither optimizer nor actions.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
     "model.safetensors", "optimizer.safetensors", "actions.safetensors", "state.json",
     "manifest.json",
 )  # fmt: skip
-LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 24}
+LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
 LARGEST_NUMBER = 1 << 53
 """Counters up to here are exact in JSON, wherever it is read."""
 SPACE_FACTOR = 2
@@ -74,13 +74,16 @@ def save(
         contents[ACTIONS] = safetensors.torch.save(actions)
     contents[MANIFEST] = _manifest({name: _entry(c) for name, c in contents.items()})
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    missing = space_missing(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
-    if missing:
-        raise RunError(f"{missing}; free some and resume from the checkpoint before")
+    for name, content in contents.items():
+        if len(content) > LARGEST_BYTES[Path(name).suffix]:
+            raise RunError(f"{name} of {directory} would be larger than can be read again")
     temporary = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        missing = space_missing(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
+        if missing:
+            raise RunError(f"{missing}; free some and resume from the checkpoint before")
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, content in contents.items():
             write_synced(temporary / name, content)
@@ -89,19 +92,19 @@ def save(
         if directory.exists():
             shutil.rmtree(directory)
         temporary.rename(directory)
+        sync_directory(directory.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             what = f"{error.strerror}: cannot write checkpoint {directory}"
-            raise RunError(f"{what}; the ones before it are valid") from error
+            raise RunError(f"{what}; any before it is valid") from error
         raise
-    sync_directory(directory.parent)
     return directory
 
 
 def prune(checkpoints: Path, keep: int = KEPT) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for old in numbered(checkpoints)[keep:]:
+    """Delete all but the newest `keep` checkpoints, and what kills left of unfinished ones."""
+    for old in (*numbered(checkpoints)[keep:], *checkpoints.glob(".*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -123,21 +126,25 @@ def numbered(checkpoints: Path) -> list[Path]:
 
 
 def verify(directory: Path) -> dict[str, bytes]:
-    """The files of a checkpoint by name; Damaged unless all are what the manifest says."""
+    """The files of a checkpoint by name; Damaged unless all are what the manifest says.
+
+    What is of another format, or cannot be read just now, may be whole: a plain UsageError. (A
+    manifest looks the same in every format.)
+    """
     content = _read(directory / MANIFEST)
     manifest = parse_json(content, directory / MANIFEST)
     if not _fits(manifest, {"format": int, "files": dict}):
         raise Damaged(f"{directory / MANIFEST} is damaged")
-    if manifest["format"] != FORMAT:
-        raise Damaged(
-            f"{directory} has checkpoint format {manifest['format']}; this version of ppo37 reads "
-            f"format {FORMAT}"
-        )
     entries = manifest["files"]
     fit = all(_fits(entry, {"bytes": int, "sha256": str}) for entry in entries.values())
     # None of its bytes is free, so that its own SHA-256 covers all that could be changed.
-    if not fit or content != _manifest(entries):
+    if not fit or content != _manifest(entries, manifest["format"]):
         raise Damaged(f"{directory / MANIFEST} is damaged")
+    if manifest["format"] != FORMAT:
+        raise UsageError(
+            f"{directory} has checkpoint format {manifest['format']}; this version of ppo37 reads "
+            f"format {FORMAT}"
+        )
     if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
         raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
     contents = {name: _read(directory / name) for name in entries}
@@ -221,9 +228,13 @@ def fingerprint(saved: Checkpoint) -> str:
 
 def export(saved: Checkpoint, directory: Path) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder."""
-    if directory.exists():
-        raise UsageError(f"{directory} exists already; choose another --out")
-    return save(directory, saved.model, None, {**saved.state, "environments": []})
+    try:
+        if directory.exists():
+            raise UsageError(f"{directory} exists already; choose another --out")
+        return save(directory, saved.model, None, {**saved.state, "environments": []})
+    except (OSError, RunError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise UsageError(f"cannot write {directory}: {reason}; choose another --out") from error
 
 
 def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:
@@ -277,15 +288,18 @@ def _fits(value: Any, form: Any) -> bool:
     return type(value) is form and (form is not int or 0 <= value <= LARGEST_NUMBER)
 
 
-def _manifest(entries: dict[str, Any]) -> bytes:
-    listing = {"format": FORMAT, "files": entries}
+def _manifest(entries: dict[str, Any], number: int = FORMAT) -> bytes:
+    listing = {"format": number, "files": entries}
     return to_json({**listing, "sha256": hashlib.sha256(to_json(listing)).hexdigest()})
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, struct.error) as error:
+    except (
+        safetensors.SafetensorError, ValueError, TypeError, LookupError, OverflowError,
+        RuntimeError, struct.error,
+    ) as error:  # fmt: skip  # what its reader lets through: unknown types, sizes that overflow
         raise Damaged(f"{path} cannot be read: {error}") from error
 
 
@@ -303,4 +317,4 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
     except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error

@@ -88,8 +88,11 @@ def lock(path: Path) -> IO[str]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run directory."""
-    return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
+    """Whether `path` is a run directory; UsageError if that cannot be seen."""
+    try:
+        return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def run_of(path: Path) -> Path:

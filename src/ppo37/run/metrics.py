@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..envs.contract import Episode
-from ..errors import RunError
+from ..errors import RunError, UsageError
 from .directory import METRICS
+from .files import sync_directory
 
 FRAMES_PER_STEP = 4
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
@@ -32,14 +33,27 @@ class JsonLines:
     """One object per update, appended and flushed."""
 
     def __init__(self, run: Path, update: int) -> None:
-        """Go on after `update` updates: lines of later ones, which a crash left, are cut off."""
+        """Go on after `update` updates: lines of later ones, which a crash left, are cut off.
+
+        UsageError, and nothing cut off, if a line before them is damaged.
+        """
         self._path = run / METRICS
         if self._path.exists():
-            lines = self._path.read_bytes().splitlines(keepends=True)
-            kept = itertools.takewhile(lambda line: _update_of(line) <= update, lines)
-            with self._path.open("r+b") as file:
-                file.truncate(sum(map(len, kept)))
+            self._cut(update)
         self._file = self._path.open("a")
+        sync_directory(run)
+
+    def _cut(self, update: int) -> None:
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
+        last = _update_of(kept[-1]) if kept else 0
+        if lines and last != update:
+            raise UsageError(
+                f"{self._path} is damaged in line {len(kept) + 1}: it does not reach update "
+                f"{update}. Mend it, or move it away to go on without what was logged before"
+            )
+        with self._path.open("r+b") as file:
+            file.truncate(sum(map(len, kept)))
 
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(_finite(record)) + "\n")
