@@ -1,5 +1,7 @@
-# make train   set up, train an agent, evaluate it and film it
-# make test    set up, lint, check types and run the tests
+# make train       set up, train an agent, evaluate it, film it and draw its curve;
+#                  GAME=breakout, ARGS="--seed 2" (options of ppo37 train), RUN=directory
+# make test        set up, lint, check types and run the tests
+# make test-slow   the tests that take longer
 PYTHON ?= python3
 GAME ?= pong
 ARGS ?=
@@ -13,7 +15,8 @@ train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
 	$(BIN)/ppo37 eval "$(RUN)"
 	$(BIN)/ppo37 record "$(RUN)"
-	-$(BIN)/ppo37 plot "$(RUN)"  # a very short run may have no finished game to draw
+	@# A very short run may have no finished game to draw.
+	-$(BIN)/ppo37 plot "$(RUN)"
 
 test: lint
 	$(BIN)/python -m pytest
@@ -30,6 +33,7 @@ bench: .venv/.installed
 	$(BIN)/ppo37 bench
 
 .venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppo37 needs Python 3.11 or newer; name one by PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@

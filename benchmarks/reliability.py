@@ -145,13 +145,15 @@ def soak(options: argparse.Namespace) -> Rows:
 
 
 def _watched(process: "subprocess.Popen[bytes]", minutes: float) -> Rows:
-    """A row for every tenth of the time: medians over it."""
+    """A row for every tenth of the time: medians over it. No more of them after its end."""
     window_s = 60 * minutes / 10
     for number in range(1, 11):
         looks = []
         ends = time.monotonic() + window_s
-        while time.monotonic() < ends and process.poll() is None:
+        while time.monotonic() < ends:
             time.sleep(2)
+            if process.poll() is not None:
+                return
             looks.append(_held(process.pid))
         middle = [statistics.median(column) for column in zip(*looks, strict=True)]
         yield f"{number * window_s / 60:.0f}", *(f"{value:.0f}" for value in middle)

@@ -186,17 +186,16 @@ def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
 
 @pytest.mark.parametrize("form", [Network, SpaceToDepth])
 def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
-    """An autocast around the call changes neither choice."""
+    """An autocast around the call is refused: it would change the heads."""
     agent = Agent((1, 36, 36), 3, "nature", seed=1)
     placed = form(agent)
     obs = placed.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
         agent.bf16 = bf16
-        inside, values = placed(obs)
-        with torch.autocast("cpu", torch.bfloat16):
-            surrounded, surrounded_values = placed(obs)
-        assert torch.equal(inside.logits, surrounded.logits)
-        assert torch.equal(values, surrounded_values)
+        distribution, values = placed(obs)
+        assert distribution.logits.dtype == values.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(AssertionError, match="bf16"):
+            placed(obs)
 
 
 def test_observations_are_left_alone() -> None:

@@ -107,11 +107,10 @@ class Agent(nn.Module):
 
     def heads(self, features: Tensor) -> tuple[Categorical, Tensor]:
         """What forward returns, from the trunk's features [B, F]; always in fp32."""
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            logits = self.policy_head(features)
-            values = self.value_head(features).squeeze(-1)
-        return Categorical(logits), values
+        # To switch it off here would take longer than the heads do.
+        assert not torch.is_autocast_enabled(features.device.type), "`bf16` chooses the precision"
+        features = features.float()
+        return Categorical(self.policy_head(features)), self.value_head(features).squeeze(-1)
 
 
 def _cells(side: int) -> int:

@@ -54,7 +54,7 @@ def eager(
 def make_act(network: Network) -> Act:
     """The policy as a function of observations and uniforms."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(obs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         distribution, values = network(network.arrange(obs))
         actions = distribution.sample(uniforms)
