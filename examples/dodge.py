@@ -73,7 +73,7 @@ class Dodge(VecEnv):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on a game of one's own.")
     parser.add_argument("--total-timesteps", type=int, default=200_000)
-    parser.add_argument("--out", default="runs/dodge")
+    parser.add_argument("--out", help="a new run directory (default: one under runs/)")
     options = parser.parse_args()
     config = Config(
         game="dodge",

@@ -172,9 +172,22 @@ def _example(name: str, value: object) -> list[str]:
 
 
 def _readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The commands of the README and of all documents that have some."""
+    pages = [ROOT / "README.md", *ROOT.glob("agents/*/README.md"), ROOT / "docs" / "reliability.md"]
+    blocks = [block for page in pages
+              for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+              if not block.startswith("#!")]  # fmt: skip
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return sorted({line for line in lines if line})
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    shorter = code.replace("200_000", "1024").replace("episodes=30", "episodes=2")
+    assert shorter.count("1024") == shorter.count("episodes=2") == 1
+    exec(shorter, {})
+    assert len(list(tmp_path.glob("runs/breakout__fast__s1__*"))) == 1
 
 
 def test_readme_has_commands() -> None:
@@ -240,8 +253,18 @@ def test_an_unexpected_failure_is_one_line_and_exit_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     train(tiny(total_timesteps=64), tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text("not json\nnor this\n")
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(json.dumps({**json.loads(log.read_text()), "episodes": 7}) + "\n")
     code, _, err = run(capsys, "plot", str(tmp_path / "run"))
     assert code == 1
-    assert "line 1 is damaged" in err
     assert len(err.splitlines()) == 1
+    for damaged in (b"not json\nnor this\n", b"\xff\n\xff\n", b"7\n7\n"):
+        log.write_bytes(damaged)
+        code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+        assert code == 2
+        assert "line 1 is damaged" in err
+        assert len(err.splitlines()) == 1
+    log.write_text('{"update": 1}\n')
+    code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+    assert code == 2
+    assert "line 1 is not the log of an update" in err

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conftest import tiny
 
-from ppo37 import evaluate
+from ppo37 import evaluate, load_agent, train
 from ppo37 import record as recording
 from ppo37.envs.catch import CELLS
 from ppo37.errors import RunError, UsageError
+from ppo37.evaluate import translation
 from ppo37.record import BAR_HEIGHT, Moment, Recording, record
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -254,10 +256,26 @@ def test_nothing_to_film_is_refused(finished_run: Path, tmp_path: Path, options:
         record(finished_run, tmp_path / "a.mp4", **options)
 
 
-def test_a_protocol_with_other_actions_is_refused(breakout_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="knows 4 actions"):
-        record(breakout_run, tmp_path / "a.mp4", protocol="machado")
-    assert not list(tmp_path.iterdir())
+def test_an_agent_of_few_actions_plays_where_all_are_offered(
+    breakout_run: Path, tmp_path: Path
+) -> None:
+    made = record(breakout_run, tmp_path / "a.mp4", protocol="machado")
+    played = evaluate(breakout_run, episodes=1, protocol="machado")
+    assert (made.score, made.length) == (played.scores[0], played.lengths[0])
+    trained = load_agent(breakout_run)
+    few = ("NOOP", "FIRE", "RIGHT", "LEFT")
+    assert tuple(trained.state["action_names"]) == few
+    offered = ("LEFT", "UP", "RIGHT", "NOOP", "FIRE")
+    assert [offered[i] for i in translation(trained, offered, "machado")] == list(few)
+
+
+def test_an_action_that_is_not_offered_is_named(tmp_path: Path) -> None:
+    train(tiny(game="breakout", protocol="machado", num_envs=2, total_timesteps=64), tmp_path / "r")
+    with pytest.raises(UsageError, match=r"the action UP, .* use --protocol machado"):
+        record(tmp_path / "r", tmp_path / "a.mp4", protocol="classic")
+    with pytest.raises(UsageError, match=r"the action UP, .* use --protocol machado"):
+        evaluate(tmp_path / "r", protocol="classic")
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 @pytest.mark.parametrize("module", ["imageio_ffmpeg", "PIL.ImageFont"])
@@ -265,7 +283,7 @@ def test_without_the_extra_one_line_says_what_to_install(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=r"pip install 'ppo37\[video\]'"):
+    with pytest.raises(UsageError, match="pip install imageio-ffmpeg pillow"):
         record(finished_run, tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 

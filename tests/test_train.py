@@ -236,3 +236,30 @@ def test_threads_are_not_left_behind(tmp_path: Path) -> None:
     assert threading.active_count() == before
     names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert names == ["00000001"]
+
+
+def test_epsilon_is_annealed_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = sys.modules["ppo37.train"]
+    genuine, seen = loop.eager, []
+
+    def spying(agent: Any, optimizer: Any, config: Any, clip_coef: torch.Tensor) -> Any:
+        run = genuine(agent, optimizer, config, clip_coef)
+
+        def advantages(rollout: Any) -> Any:
+            seen.append(float(clip_coef))
+            return run.advantages(rollout)
+
+        return run._replace(advantages=advantages)
+
+    monkeypatch.setattr(loop, "eager", spying)
+    train(tiny(anneal_clip=True, clip_coef=0.3), tmp_path / "run", checkpoint_every=2)
+    wanted = [0.3 * (1 - k / 6) for k in range(6)]
+    assert seen == pytest.approx(wanted, rel=1e-6)
+    seen.clear()
+    resume(tmp_path / "run" / "checkpoints" / "00000002")
+    assert seen == pytest.approx(wanted[2:], rel=1e-6)
+    seen.clear()
+    train(tiny(clip_coef=0.3), tmp_path / "constant")
+    assert seen == pytest.approx([0.3] * 6, rel=1e-6)

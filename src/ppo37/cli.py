@@ -33,7 +33,8 @@ _EXAMPLES = """examples:
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
 
-RUN is a run directory, a checkpoint in it, or a published agent such as agents/pong."""
+RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
+published agent such as agents/pong."""
 
 
 class _Parser(argparse.ArgumentParser):

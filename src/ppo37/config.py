@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UsageError
-
-LARGEST_SEED = 2**31 - 1
+from .randomness import MAX_SEED
 
 
 def _option(default: Any, text: str, *, least: float | None = None, above: float | None = None,
@@ -36,7 +35,7 @@ class Config:
         "machado: sticky actions .25, all 18 actions, only game over ends it",
         choices=("classic", "machado"),
     )
-    seed: int = _option(1, "seed of everything random", least=0, most=LARGEST_SEED)
+    seed: int = _option(1, "seed of everything random", least=0, most=MAX_SEED)
     total_timesteps: int = _option(10_000_000, "agent steps (of 4 frames) in all", least=1)
     num_envs: int = _option(8, "environments stepped together", least=1, most=4096)
     num_steps: int = _option(128, "steps per environment in a rollout", least=1)
@@ -113,6 +112,11 @@ class Config:
         """Rollouts, each followed by one update, in the whole run."""
         return self.total_timesteps // self.batch_size
 
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps in the whole run: `total_timesteps`, less what is no whole rollout."""
+        return self.num_updates * self.batch_size
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # openai/baselines ppo2 and CleanRL ppo_atari: what is compared with published scores.
@@ -146,6 +150,16 @@ def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
     name = "fast" if preset == "auto" else preset
     values = PRESETS[f"fast_{device}" if name == "fast" else name]
     return from_dict({**values, **changes, "game": game, "preset": name, "device": device})
+
+
+def changes(config: Config) -> dict[str, Any]:
+    """The hyperparameters that differ from those of the preset that `config` names."""
+    told_apart = ("protocol", "seed", "device", "precision")
+    preset = from_preset(config.preset, config.game, config.device)
+    return {
+        name: value for name, value in dataclasses.asdict(config).items()
+        if name not in told_apart and value != getattr(preset, name)
+    }  # fmt: skip
 
 
 def from_dict(values: dict[str, Any]) -> Config:

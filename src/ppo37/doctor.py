@@ -29,8 +29,8 @@ LEAST_MEMORY_BYTES = 1 << 30
 
 INSTALL_TORCH = "install PyTorch by the selector on pytorch.org, or `pip install torch`"
 INSTALL_ALE = "pip install 'ale-py>=0.12.1'"
-INSTALL_VIDEO = "`ppo37 record` needs it: pip install 'ppo37[video]'"
-INSTALL_PLOT = "`ppo37 plot` needs it: pip install 'ppo37[plot]'"
+INSTALL_VIDEO = "`ppo37 record` needs it: pip install imageio-ffmpeg pillow"
+INSTALL_PLOT = "`ppo37 plot` needs it: pip install matplotlib"
 INSTALL_TENSORBOARD = "pip install tensorboard"
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import randomness
-from .config import LARGEST_SEED, Config, from_dict
+from .config import Config, from_dict
 from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import UsageError
 from .model import Agent
@@ -99,13 +99,13 @@ def evaluate(
     factory = make_envs or env_factory(config.game, protocol, usable_cores())
     envs = factory(num_envs, games_seed(seed))
     try:
-        require_same_actions(trained, envs.action_names, protocol)
+        numbers = translation(trained, envs.action_names, protocol)
         if list(envs.obs_shape) != trained.state["obs_shape"]:
             raise UsageError(
                 f"the agent sees observations of {trained.state['obs_shape']} and these "
                 f"environments give {list(envs.obs_shape)}"
             )
-        games = _play(trained.agent, envs, wanted, seed, progress)
+        games = _play(trained.agent, envs, numbers, wanted, seed, progress)
     finally:
         envs.close()
     scores = [game.score for game in games]
@@ -117,8 +117,9 @@ def evaluate(
 
 
 def _play(
-    agent: Agent, envs: VecEnv, wanted: Any, seed: int, progress: Callable[[int, int], None] | None
-) -> list[Episode]:
+    agent: Agent, envs: VecEnv, numbers: NDArray[np.int64], wanted: Any, seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Episode]:  # fmt: skip
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     network = place(agent)
     act = make_act(network)
@@ -129,7 +130,7 @@ def _play(
             signals.check()
             drawn = torch.from_numpy(uniforms).to(network.device)
             actions, _, _ = act(torch.from_numpy(obs), drawn)
-            step = envs.step(actions.cpu().numpy())
+            step = envs.step(numbers[actions.cpu().numpy()])
             obs = step.obs
             for episode in step.episodes:
                 games[episode.env].append(episode)
@@ -151,18 +152,24 @@ def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:
 
 def games_seed(seed: int) -> int:
     """Seeds of evaluation games come from a stream of their own; UsageError if out of range."""
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"seed must be from 0 to {LARGEST_SEED}, not {seed}")
-    return int(randomness.generator(seed, randomness.EVALUATION).integers(2**31))
+    if not 0 <= seed <= randomness.MAX_SEED:
+        raise UsageError(f"seed must be from 0 to {randomness.MAX_SEED}, not {seed}")
+    return int(randomness.generator(seed, randomness.EVALUATION_GAMES).integers(2**31))
 
 
-def require_same_actions(
+def translation(
     trained: TrainedAgent, action_names: tuple[str, ...], protocol: str
-) -> None:
-    """UsageError unless the protocol offers the actions that the agent was trained with."""
-    known = tuple(trained.state["action_names"])
-    if known != action_names:
+) -> NDArray[np.int64]:
+    """The number that each action of the agent has in the environment: the same for most.
+
+    An agent that learned with the few actions that its game knows can play where all are offered.
+    UsageError where the environment lacks an action of the agent's.
+    """
+    known = trained.state["action_names"]
+    missing = [name for name in known if name not in action_names]
+    if missing:
         raise UsageError(
-            f"the agent knows {len(known)} actions and protocol {protocol} has "
-            f"{len(action_names)}; evaluate it with --protocol {trained.config.protocol}"
+            f"the agent was trained with the action {missing[0]}, which is not offered here "
+            f"(protocol {protocol}); use --protocol {trained.config.protocol}"
         )
+    return np.array([action_names.index(name) for name in known])

@@ -94,11 +94,11 @@ class Agent(nn.Module):
         self.bf16 = False
         generator = torch.Generator().manual_seed(seed)
         for layer in self.trunk.children():
-            orthogonal(layer, math.sqrt(2.0), generator)
+            orthogonal(layer, math.sqrt(2.0), generator)  # D02
         if contrast_init:
             see_contrast(self.trunk.conv1)
-        orthogonal(self.policy_head, 0.01, generator)
-        orthogonal(self.value_head, 1.0, generator)
+        orthogonal(self.policy_head, 0.01, generator)  # D02
+        orthogonal(self.value_head, 1.0, generator)  # D02
 
     def forward(self, obs: Tensor) -> tuple[Categorical, Tensor]:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):

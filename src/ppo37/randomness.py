@@ -8,8 +8,8 @@ to save, and what environment g gets does not depend on how many processes share
 import numpy as np
 from numpy.typing import NDArray
 
-ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL = range(5)
-"""The streams."""
+ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL, EVALUATION_GAMES = range(6)
+"""The streams; no two purposes share one."""
 
 MAX_SEED = 2**31 - 1
 

@@ -25,7 +25,7 @@ from .evaluate import (
     evaluation_noise,
     games_seed,
     load_agent,
-    require_same_actions,
+    translation,
 )
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
@@ -161,10 +161,10 @@ def record(
     protocol = protocol or config.protocol
     stage = _stage(config.game, games_seed(seed), protocol)
     try:
-        require_same_actions(trained, stage.envs.action_names, protocol)
+        numbers = translation(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
         with Signals() as signals, _workplace(path) as folder, network.held():
-            moments = _play(network, stage, seed, signals)
+            moments = _play(network, stage, numbers, seed, signals)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
             _finish(folder, path, ffmpeg, signals)
@@ -208,7 +208,9 @@ def _catch_stage(games_seed: int) -> Stage:
     return Stage(envs, screens, names.__getitem__, lambda: envs.scores[0], CATCH_SCALE)
 
 
-def _play(network: Network, stage: Stage, seed: int, signals: Signals) -> Iterator[Moment]:
+def _play(
+    network: Network, stage: Stage, numbers: NDArray[np.int64], seed: int, signals: Signals
+) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     act = make_act(network)
     ended_scores: tuple[float, ...] = ()
@@ -217,15 +219,16 @@ def _play(network: Network, stage: Stage, seed: int, signals: Signals) -> Iterat
     for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
         signals.check()
         drawn = torch.from_numpy(uniforms).to(network.device)
-        actions, _, values = act(torch.from_numpy(obs), drawn)
-        step = stage.envs.step(actions.cpu().numpy())
+        chosen, _, values = act(torch.from_numpy(obs), drawn)
+        actions = numbers[chosen.cpu().numpy()]
+        step = stage.envs.step(actions)
         obs = step.obs
         ended = bool(step.episodes)
         score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)
         yield Moment(
-            stage.screens(step), stage.action(int(actions)), float(values), scores, count - began,
-            count, ended,
+            stage.screens(step), stage.action(int(actions[0])), float(values), scores,
+            count - began, count, ended,
         )  # fmt: skip
         if ended:
             ended_scores, began = scores, count
@@ -376,7 +379,9 @@ def _find_ffmpeg() -> str:
         import imageio_ffmpeg
         import PIL.ImageFont  # noqa: F401
     except ImportError as error:
-        raise UsageError("recording needs the video extra: pip install 'ppo37[video]'") from error
+        raise UsageError(
+            "recording needs imageio-ffmpeg and Pillow: pip install imageio-ffmpeg pillow"
+        ) from error
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:

@@ -265,10 +265,10 @@ def _make_engine(  # type: ignore[no-untyped-def]
         full_action_space=protocol.full_action_space,
         max_num_frames_per_episode=max_frames,
         noop_max=30,  # D14
-        use_fire_reset=protocol.auto_fire,
+        use_fire_reset=protocol.auto_fire,  # D17
         frameskip=FRAME_SKIP,  # D15
-        maxpool=True,
-        img_height=SIDE,
+        maxpool=True,  # D15
+        img_height=SIDE,  # D18
         img_width=SIDE,
-        stack_num=STACK,
+        stack_num=STACK,  # D20
     )

@@ -335,5 +335,5 @@ def _import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("plotting needs the plot extra: pip install 'ppo37[plot]'") from error
+        raise UsageError("plotting needs matplotlib: pip install matplotlib") from error
     return matplotlib, Figure

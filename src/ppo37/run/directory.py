@@ -68,7 +68,7 @@ def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
 
 def _remove_unused(path: Path) -> None:
     """Take back what `create` made so far; what is not empty stays."""
-    for made in (path / LOCK, path / CHECKPOINTS, path):
+    for made in (path / CONFIG, path / LOCK, path / CHECKPOINTS, path):
         with suppress(OSError):
             made.rmdir() if made.is_dir() else made.unlink()
 
@@ -105,6 +105,11 @@ def run_of(path: Path) -> Path:
     folder = path.absolute().parent
     if folder.name == CHECKPOINTS and is_run(folder.parent):
         return folder.parent
+    if (path / checkpoint.MANIFEST).is_file():
+        raise UsageError(
+            f"{path} is a published agent, which can be evaluated and recorded; it has no run that "
+            "could go on or be drawn"
+        )
     raise UsageError(f"{path} is not a run directory (it holds no {CONFIG} and {CHECKPOINTS}/)")
 
 
@@ -143,13 +148,20 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / METRICS
     if not path.is_file():
         raise UsageError(f"{run} has no {METRICS}: nothing was logged yet")
-    lines = path.read_text().splitlines()
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
+            record = json.loads(line)
+            known = {"update", "frames", "wall_s", "episodes"} <= set(record)
+        except (ValueError, TypeError) as error:
             if number == len(lines):
                 break
-            raise RunError(f"{path}, line {number} is damaged") from error
+            raise UsageError(f"{path}, line {number} is damaged") from error
+        if not known:
+            raise UsageError(f"{path}, line {number} is not the log of an update")
+        records.append(record)
     return records

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config
+from ..config import Config, changes
 from ..envs.games import title
 from .metrics import FRAMES_PER_STEP, LAST_100
 
@@ -77,10 +77,10 @@ class ConsoleView:
     def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
         self._config = config
         self._begun = time.monotonic()
-        steps = config.total_timesteps
+        steps = config.agent_steps
         for line in (
-            f"{title(config.game)}, preset {config.preset}, protocol {config.protocol}, "
-            f"seed {config.seed} -> {path}",
+            f"{title(config.game)}, preset {config.preset}{_changes(config)}, protocol "
+            f"{config.protocol}, seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
             f"{config.num_steps} steps, {config.update_epochs} epochs x "
@@ -117,15 +117,21 @@ class ConsoleView:
                 self._live.stop()
 
 
+def _changes(config: Config) -> str:
+    """What of the preset was changed, in words."""
+    changed = [f"{name} {value}" for name, value in changes(config).items()]
+    return f" with {', '.join(changed)}" if changed else ""
+
+
 def _facts(
     record: dict[str, Any], config: Config, games: int, sps: float, seconds: dict[str, float]
 ) -> dict[str, str]:
     """What is shown, by its label."""
     steps = record["agent_steps"]
-    left_s = (config.total_timesteps - steps) / sps
+    left_s = (config.agent_steps - steps) / sps
     mean = record[LAST_100]
     return {
-        "steps": f"{steps:,} of {config.total_timesteps:,} ({steps / config.total_timesteps:.0%})",
+        "steps": f"{steps:,} of {config.agent_steps:,} ({steps / config.agent_steps:.0%})",
         "frames": f"{record['frames']:,}",
         "return": "no game over yet"
         if mean is None
