@@ -1,11 +1,14 @@
 """E4 and sampling: a categorical distribution against its definition and against chance."""
 
+import math
+import statistics
+
 import oracle
 import pytest
 import torch
 from torch import Tensor
 
-from ppo37.algorithm.distributions import Categorical
+from ppo37.algorithm.distributions import Categorical, Gaussian, MultiCategorical, masked
 
 LAST_UNIFORM = 1.0 - 2.0**-24
 """The largest number in [0, 1) that an fp32 uniform takes."""
@@ -140,3 +143,116 @@ def test_extreme_logits_stay_finite(size: float) -> None:
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert distribution.sample(torch.tensor([0.5, 0.0, LAST_UNIFORM])).tolist() == [0, 0, 2]
+
+
+# Several independent choices
+
+
+NVEC = (3, 3, 2)
+
+
+def choices(count: int, seed: int) -> MultiCategorical:
+    return MultiCategorical(
+        tuple(Categorical(logit_sets(count, n, seed + d)) for d, n in enumerate(NVEC))
+    )
+
+
+def test_independent_choices_are_one_choice_of_their_product() -> None:
+    """Log-probabilities and entropy of the joint distribution of all 18 combinations (D37)."""
+    several = choices(20, seed=12)
+    rows = [probabilities(choice.logits) for choice in several.choices]
+    joint = torch.einsum("ba,bc,bd->bacd", *rows)
+    every = torch.cartesian_prod(*(torch.arange(n) for n in NVEC))
+    found = MultiCategorical(
+        tuple(Categorical(c.logits.double().unsqueeze(1).expand(-1, 18, -1))
+              for c in several.choices)
+    ).log_prob(every.expand(20, 18, 3))  # fmt: skip
+    torch.testing.assert_close(found.exp(), joint.flatten(1), rtol=1e-12, atol=1e-15)
+    entropies = [-sum(p * math.log(p) for p in row if p > 0) for row in joint.flatten(1).tolist()]
+    torch.testing.assert_close(
+        several.entropy().double(), torch.tensor(entropies, dtype=torch.float64), rtol=1e-5,
+        atol=1e-6,
+    )  # fmt: skip
+
+
+def test_each_choice_is_drawn_by_its_own_uniform() -> None:
+    several, u = choices(40, seed=13), uniforms(13, 40, 3)
+    drawn = several.sample(u)
+    for d, choice in enumerate(several.choices):
+        assert torch.equal(drawn[:, d], choice.sample(u[:, d]))
+
+
+def test_a_masked_action_has_no_probability_no_entropy_and_no_gradient() -> None:
+    logits = logit_sets(50, 6, seed=14).requires_grad_()
+    possible = torch.tensor([True, False, True, True, False, True])
+    some, fewer = Categorical(masked(logits, possible)), Categorical(logits[:, possible])
+    torch.testing.assert_close(some.entropy(), fewer.entropy(), rtol=1e-6, atol=1e-7)
+    kept = torch.arange(6)[possible]
+    for k, action in enumerate(kept.tolist()):
+        torch.testing.assert_close(
+            some.log_prob(torch.full([50], action)), fewer.log_prob(torch.full([50], k)),
+            rtol=1e-6, atol=1e-7,
+        )  # fmt: skip
+    drawn = Categorical(some.logits.unsqueeze(1).expand(-1, 500, -1)).sample(uniforms(14, 50, 500))
+    assert torch.isin(drawn, kept).all()
+    (some.entropy().sum() + some.log_prob(torch.full([50], 2)).sum()).backward()
+    assert logits.grad is not None
+    assert logits.grad[:, ~possible].eq(0).all()
+    assert logits.grad[:, possible].ne(0).any()
+
+
+# Real numbers
+
+
+def gaussian(count: int, dimensions: int, seed: int) -> Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    mean = 3 * torch.randn(count, dimensions, generator=generator, dtype=torch.float64)
+    return Gaussian(mean, torch.randn(dimensions, generator=generator, dtype=torch.float64))
+
+
+def test_a_gaussian_is_its_density() -> None:
+    """Of each action the product of the dimensions' densities, by the standard library's own."""
+    policy = gaussian(10, 3, seed=15)
+    actions = policy.mean + torch.randn(10, 3, dtype=torch.float64)
+    std = policy.log_std.exp().tolist()
+    for row, action, found in zip(
+        policy.mean.tolist(), actions.tolist(), policy.log_prob(actions).tolist(), strict=True
+    ):
+        density = math.prod(
+            statistics.NormalDist(m, s).pdf(a) for m, s, a in zip(row, std, action, strict=True)
+        )
+        assert found == pytest.approx(math.log(density), rel=1e-12)
+    entropy = sum(math.log(s * math.sqrt(2 * math.pi * math.e)) for s in std)
+    assert policy.entropy().tolist() == pytest.approx([entropy] * 10, rel=1e-12)
+
+
+def test_a_gaussian_is_drawn_by_the_inverse_of_its_cumulative() -> None:
+    policy, u = gaussian(200, 2, seed=16), uniforms(16, 200, 2)
+    std = policy.log_std.exp().tolist()
+    drawn = policy.sample(u)
+    for mean, row, numbers in zip(
+        policy.mean.tolist(), drawn.tolist(), u.double().tolist(), strict=True
+    ):
+        for m, s, x, number in zip(mean, std, row, numbers, strict=True):
+            assert statistics.NormalDist(m, s).cdf(x) == pytest.approx(number, abs=2e-7)
+
+
+def test_the_ends_of_the_interval_give_finite_actions() -> None:
+    policy = gaussian(5, 3, seed=17)
+    for u in (0.0, LAST_UNIFORM):
+        drawn = policy.sample(torch.full([5, 3], u))
+        assert drawn.isfinite().all()
+        off = ((drawn - policy.mean) / policy.log_std.exp()).abs()
+        assert off.max() < 6  # what 2^-25 is under the tail: 5.4 deviations
+
+
+def test_the_gradients_of_a_gaussian_are_those_of_finite_differences() -> None:
+    policy = gaussian(4, 3, seed=18)
+    actions = policy.mean + torch.randn(4, 3, dtype=torch.float64)
+
+    def f(mean: Tensor, log_std: Tensor) -> Tensor:
+        made = Gaussian(mean, log_std)
+        return made.log_prob(actions) + made.entropy()
+
+    inputs = tuple(part.clone().requires_grad_() for part in policy)
+    assert torch.autograd.gradcheck(f, inputs)
