@@ -125,9 +125,9 @@ def test_doctor_finds_everything_well_here(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("check", "module", "remedy"),
     [
-        (doctor._video, "imageio_ffmpeg", "ppo37[video]"),
-        (doctor._video, "PIL", "ppo37[video]"),
-        (doctor._plot, "matplotlib", "ppo37[plot]"),
+        (doctor._video, "imageio_ffmpeg", "pip install imageio-ffmpeg"),
+        (doctor._video, "PIL", "pip install imageio-ffmpeg pillow"),
+        (doctor._plot, "matplotlib", "pip install matplotlib"),
     ],
 )
 def test_a_missing_option_is_a_note_with_its_remedy(
