@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from ppo37 import Config, train
+from ppo37.algorithm.distributions import Categorical
 
 TINY: dict[str, Any] = {
     "game": "catch",
@@ -39,6 +41,13 @@ def log_without_clock(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, without what the wall clock decides."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
+
+
+def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
+    """What a network says of single observations [B, ...]: its distribution and values [B]."""
+    memory = getattr(network, "agent", network).empty_memory(len(obs))
+    distribution, values, _ = network(obs.unsqueeze(1), memory, memory.new_zeros(len(obs), 1))
+    return Categorical(distribution.logits.squeeze(1)), values.squeeze(1)
 
 
 def content(run: Path) -> dict[Path, bytes]:

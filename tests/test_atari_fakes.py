@@ -83,7 +83,7 @@ class FakeEngine:
     def _observe(self) -> np.ndarray:
         """The number of frames as the colour of all pixels."""
         frames = self._frames.astype(np.uint8)[:, None, None, None]
-        return np.broadcast_to(frames, (self._num_envs, *atari.Atari.obs_shape))
+        return np.broadcast_to(frames, (self._num_envs, *atari.OBS_SHAPE))
 
     def _info(self) -> dict[str, np.ndarray]:
         return {"frame_number": self._frames, "episode_frame_number": self._episode_frames}

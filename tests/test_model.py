@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import alone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,7 +71,7 @@ def test_parameter_count(
 ) -> None:
     agent = Agent(obs_shape, num_actions, network, seed=0)
     assert sum(parameter.numel() for parameter in agent.parameters()) == count
-    distribution, values = agent(pixels(2, obs_shape))
+    distribution, values = alone(agent, pixels(2, obs_shape))
     assert distribution.logits.shape == (2, num_actions)
     assert values.shape == (2,)
 
@@ -113,7 +114,7 @@ def test_output_and_gradient_equal_the_published_network(
     obs = pixels(8, obs_shape)
     parameters, logits, values = reference(agent, obs)
     placed = form(agent)
-    distribution, our_values = placed(placed.arrange(obs))
+    distribution, our_values = alone(placed, placed.arrange(obs))
     assert relative_error(distribution.logits, logits) < 2e-6
     assert relative_error(our_values, values) < 2e-6
 
@@ -146,9 +147,9 @@ def test_held_weights_are_the_weights_of_the_moment() -> None:
         agent.bf16 = bf16
         placed = SpaceToDepth(agent)
         for _ in range(2):
-            expected, _ = placed(placed.arrange(obs))
+            expected, _ = alone(placed, placed.arrange(obs))
             with placed.held():
-                held, _ = placed(placed.arrange(obs))
+                held, _ = alone(placed, placed.arrange(obs))
             assert torch.equal(held.logits, expected.logits)
             with torch.no_grad():
                 agent.trunk.conv2.weight.mul_(-1.0)
@@ -168,7 +169,7 @@ def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
     _, logits, values = reference(agent, obs)
     agent.bf16 = True
     placed = form(agent)
-    distribution, our_values = placed(placed.arrange(obs))
+    distribution, our_values = alone(placed, placed.arrange(obs))
     assert distribution.logits.dtype == our_values.dtype == torch.float32
     # bf16 keeps 8 bits: 0.4 % a rounding, of which a few add up over four layers.
     for found, expected in ((distribution.logits, logits), (our_values, values)):
@@ -192,15 +193,15 @@ def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
     obs = placed.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
         agent.bf16 = bf16
-        distribution, values = placed(obs)
+        distribution, values = alone(placed, obs)
         assert distribution.logits.dtype == values.dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(AssertionError, match="bf16"):
-            placed(obs)
+            alone(placed, obs)
 
 
 def test_observations_are_left_alone() -> None:
     agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
-    agent(obs)
-    place(agent)(place(agent).arrange(obs))
+    alone(agent, obs)
+    alone(place(agent), place(agent).arrange(obs))
     assert torch.equal(obs, before)

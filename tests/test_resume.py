@@ -47,8 +47,9 @@ def _oldest(run: Path) -> Path:
         tiny(),
         ATARI,
         dataclasses.replace(ATARI, game="space_invaders", protocol="machado", precision="bf16"),
+        dataclasses.replace(ATARI, network="lstm"),
     ],
-    ids=lambda config: f"{config.game}-{config.protocol}",
+    ids=lambda config: f"{config.game}-{config.protocol}-{config.network}",
 )
 def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")

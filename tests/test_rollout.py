@@ -43,18 +43,21 @@ class Script:
         return Step(self.obs(), rewards, dones, truncated, self.obs(100), episodes)
 
 
-def act(obs: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Action, log-probability and value that can be traced to the inputs."""
+def act(
+    obs: torch.Tensor, memory: torch.Tensor, uniforms: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Action, log-probability and value that can be traced to the inputs; memory counts steps."""
     first = obs.flatten(1)[:, 0].float()
-    return (uniforms * 4).long(), -first, first
+    return (uniforms * 4).long(), -first, first, memory + 1
 
 
 def test_every_row_is_in_its_place() -> None:
     script = Script()
-    buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
+    buffers = allocate(3, 2, SHAPE, torch.device("cpu"), memory_size=1)
     buffers.final_values.fill_(99.0)  # left from the rollout before
     uniforms = torch.tensor([[0.0, 0.3], [0.6, 0.9], [0.3, 0.0], [0.9, 0.9]])
-    obs, episodes = collect(script.step, act, buffers, script.obs(), uniforms)
+    memory = torch.tensor([[0.0], [5.0]])
+    obs, memory, episodes = collect(script.step, act, buffers, script.obs(), memory, uniforms)
     assert buffers.obs[:, :, 0, 0, 0].tolist() == [[0, 1], [10, 11], [20, 21]]
     assert script.actions == buffers.actions.tolist() == [[0, 1], [2, 3], [1, 0]]
     assert buffers.log_probs.tolist() == [[0, -1], [-10, -11], [-20, -21]]
@@ -64,19 +67,22 @@ def test_every_row_is_in_its_place() -> None:
     # Only the truncated environment is valued after its end, at its own last observation.
     assert buffers.final_values.tolist() == [[0, 0], [0, 0], [0, 131]]
     assert obs[:, 0, 0, 0].tolist() == [30, 31]
+    # Remembered from before the rollout, and empty again after the steps that ended an episode.
+    assert buffers.memory.tolist() == [[0.0], [5.0]]
+    assert memory.tolist() == [[1.0], [0.0]]
     assert episodes == [Episode(1, 7.0, 3)]
 
 
 def test_a_batch_flattens_steps_then_environments() -> None:
     script = Script()
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    collect(script.step, act, buffers, script.obs(), torch.zeros(4, 2))
+    collect(script.step, act, buffers, script.obs(), buffers.memory, torch.zeros(4, 2))
     for bootstrap, last in ((False, -3.0 - 21.0), (True, -3.0 + 0.5 * 131 - 21.0)):
         batch = prepare(buffers, 0.5, 0.0, bootstrap)  # lambda = 0: the advantage is delta
-        assert batch.obs[:, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21]
+        assert batch.obs[:, 0, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21]
         deltas = [1 + 5 - 0, -1 + 5.5 - 1, 2 - 10, -2 + 10.5 - 11, 3 + 15 - 20, last]
-        assert batch.advantages.tolist() == deltas
-        assert batch.targets.tolist() == [
+        assert batch.advantages.flatten().tolist() == deltas
+        assert batch.targets.flatten().tolist() == [
             d + v for d, v in zip(deltas, [0, 1, 10, 11, 20, 21], strict=True)
         ]
 
@@ -87,19 +93,24 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
     parts = [env_factory(game)(2, 5), env_factory(game)(2, 5, first_env=2)]
     num_actions = len(whole.action_names)
 
-    def act(obs: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        looks = obs.flatten(1).long().sum(1)
-        return (looks + (uniforms * 97).long()) % num_actions, -uniforms, looks / 1e6
+    def act(
+        obs: torch.Tensor, memory: torch.Tensor, uniforms: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        looks = obs.flatten(1).long().sum(1) + memory[:, 0].long()
+        memory = 0.5 * memory + torch.stack([looks % 16, looks % 8], dim=1)
+        return (looks + (uniforms * 97).long()) % num_actions, -uniforms, looks / 1e6, memory
 
-    expected, found = (allocate(40, 4, whole.obs_shape, torch.device("cpu")) for _ in range(2))
-    obs = whole.reset()
+    device = torch.device("cpu")
+    expected, found = (allocate(40, 4, whole.obs_shape, device, 2) for _ in range(2))
+    obs, memory = whole.reset(), expected.memory
     with closing(Lanes(parts, act, found)) as lanes:
         for k in range(2):  # the second goes on where the first stopped
             uniforms = torch.from_numpy(noise(5, k, 41, 4))
-            obs, episodes = collect(whole.step, act, expected, obs, uniforms)
+            obs, memory, episodes = collect(whole.step, act, expected, obs, memory, uniforms)
             assert sorted(lanes.collect(uniforms)) == sorted(episodes)
             for name, a, b in zip(expected._fields, expected, found, strict=True):
                 assert torch.equal(a, b), name
+            assert torch.equal(lanes.memory, memory)
     for envs in (whole, *parts):
         envs.close()
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import oracle
 import pytest
 import torch
+from conftest import alone
 from torch import Tensor, nn
 
 from ppo37.algorithm import rollout as rollouts
@@ -40,6 +41,10 @@ def one_thread() -> object:
     torch.set_num_threads(before)
 
 
+NOTHING = torch.zeros(0)
+"""What a network that does not remember does not look at."""
+
+
 class TinyNet(nn.Module):
     """The oracle's network: one hidden tanh layer, a policy head and a value head, in float64."""
 
@@ -52,9 +57,11 @@ class TinyNet(nn.Module):
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.5, generator=generator)
 
-    def forward(self, obs: Tensor) -> tuple[Categorical, Tensor]:
+    def forward(
+        self, obs: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Categorical, Tensor, Tensor]:
         features = torch.tanh(self.hidden(obs))
-        return Categorical(self.policy(features)), self.value(features).squeeze(-1)
+        return Categorical(self.policy(features)), self.value(features).squeeze(-1), memory
 
 
 def weights_of(net: nn.Module) -> oracle.Weights:
@@ -72,7 +79,7 @@ def make_rollout(k: int) -> rollouts.Rollout:
     obs = normal(STEPS, ENVS, FEATURES)
     actions = torch.randint(ACTIONS, (STEPS, ENVS), generator=generator)
     with torch.no_grad():
-        distribution, values = net(obs)
+        distribution, values, _ = net(obs, NOTHING, NOTHING)
     dones = (normal(STEPS, ENVS) > 1.0).double()
     return rollouts.Rollout(
         obs=obs,
@@ -82,6 +89,7 @@ def make_rollout(k: int) -> rollouts.Rollout:
         rewards=normal(STEPS, ENVS),
         dones=dones,
         final_values=dones * normal(STEPS, ENVS) * (normal(STEPS, ENVS) > 0),
+        memory=torch.zeros(ENVS, 0, dtype=torch.float64),
     )
 
 
@@ -131,7 +139,7 @@ def theirs(s: oracle.Settings, anneal: bool = True, shuffle: bool = True) -> Run
     adam = oracle.Adam(weights)
     for k in range(UPDATES):
         rate = oracle.linear(LEARNING_RATE, k if anneal else 0, NUM_UPDATES)
-        lists = (part.tolist() for part in make_rollout(k))
+        *lists, _ = (part.tolist() for part in make_rollout(k))
         samples = oracle.prepare(oracle.Rollout(*lists), s)
         orders = make_permutations(k).tolist() if shuffle else [list(range(STEPS * ENVS))] * EPOCHS
         history, gradient_norms = oracle.update(weights, adam, samples, orders, fp32(rate), s)
@@ -285,7 +293,7 @@ def test_kl_equal_to_the_target_goes_on() -> None:
 
 def test_minibatch_keeps_samples_together() -> None:
     """All parts of a sample move with it, also through the flattening of [T, N]."""
-    numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)
+    numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)  # sequences of one step
     rollout = make_rollout(0)._replace(
         obs=numbers[..., None].expand(-1, -1, 3),
         actions=numbers.long(),
@@ -297,10 +305,27 @@ def test_minibatch_keeps_samples_together() -> None:
     batch = prepare(rollout, 0.9, 0.9, bootstrap_truncated=False)
     indices = torch.tensor([5, 0, 63, 17])
     chosen = minibatch(batch, indices)
-    assert chosen.obs.tolist() == [[float(i)] * 3 for i in indices]
+    assert chosen.obs.tolist() == [[[float(i)] * 3] for i in indices]
     for part in (chosen.actions, chosen.log_probs, chosen.values, chosen.targets):
-        assert part.tolist() == indices.tolist()
-    assert chosen.advantages.tolist() == [0.0] * 4  # every step ends: r - V = 0
+        assert part.flatten().tolist() == indices.tolist()
+    assert chosen.advantages.flatten().tolist() == [0.0] * 4  # every step ends: r - V = 0
+
+
+@pytest.mark.parametrize("length", [1, 4, STEPS])
+def test_a_sequence_is_of_one_environment_step_after_step(length: int) -> None:
+    """D35: with whole rollouts, sequence n is environment n, and memory is that of its start."""
+    numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)  # step * ENVS + environment
+    rollout = make_rollout(0)._replace(
+        log_probs=numbers, memory=torch.arange(float(ENVS)).unsqueeze(1)
+    )
+    batch = prepare(rollout, 0.9, 0.9, bootstrap_truncated=False, length=length)
+    assert batch.log_probs.shape == (STEPS * ENVS // length, length)
+    assert batch.obs.shape == (STEPS * ENVS // length, length, FEATURES)
+    environments, steps = batch.log_probs % ENVS, batch.log_probs // ENVS
+    assert torch.equal(environments, environments[:, :1].expand(-1, length))
+    assert torch.equal(steps - steps[:, :1], torch.arange(float(length)).expand_as(steps))
+    assert batch.log_probs.flatten().sort().values.tolist() == numbers.flatten().tolist()
+    assert torch.equal(batch.memory[:, 0], environments[:, 0])
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.01, 1e6])
@@ -313,7 +338,7 @@ def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
         gradient_step(net, optimizer, batch, coefficients, max_grad_norm)
     gradient = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
-    distribution, values = net(batch.obs)
+    distribution, values, _ = net(batch.obs, batch.memory, batch.dones)
     terms = ppo_loss(
         distribution.log_prob(batch.actions), distribution.entropy(), values,
         batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
@@ -358,20 +383,24 @@ def log_ratios_of_an_unmoved_policy(
     obs = network.arrange(frames(generator, 128))
     agent.bf16 = acting_bf16
     with network.held():
-        logits = torch.cat([network(screens)[0].logits for screens in obs.split(num_envs)])
+        logits = torch.cat([alone(network, screens)[0].logits for screens in obs.split(num_envs)])
     actions = Categorical(logits).sample(torch.rand(128, generator=generator))
     old = Categorical(logits).log_prob(actions)
     favourite = logits.softmax(-1).amax(-1).mean().item()
     assert (favourite < 0.18) if gain < 1.0 else (0.5 < favourite < 0.9)
 
-    batch = Batch(obs, actions, old, torch.zeros(128), torch.zeros(128), torch.zeros(128))
+    zeros = torch.zeros(128, 1)
+    batch = Batch(
+        obs.unsqueeze(1), actions.unsqueeze(1), old.unsqueeze(1), zeros, zeros, zeros, zeros,
+        agent.empty_memory(128),
+    )  # fmt: skip
     agent.bf16 = learning_bf16
     log_ratios = []
     for indices in torch.randperm(128, generator=generator).chunk(4):
         samples = minibatch(batch, indices)
-        distribution, _ = network(samples.obs)
+        distribution, _, _ = network(samples.obs, samples.memory, samples.dones)
         log_ratios.append(distribution.log_prob(samples.actions) - samples.log_probs)
-    return torch.cat(log_ratios).detach()
+    return torch.cat(log_ratios).flatten().detach()
 
 
 @pytest.mark.parametrize("num_envs", [8, 1])

@@ -77,7 +77,9 @@ def bench(
     config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
     prepare_process(config)
 
-    make_envs = env_factory(config.game, config.protocol, usable_cores())
+    make_envs = env_factory(
+        config.game, config.protocol, usable_cores(), num_frames=config.num_frames
+    )
     with closing(make_envs(config.num_envs, config.seed)) as envs:
         agent = make_agent(config, envs.obs_shape, len(envs.action_names))
         choice = choose_precision(precision, agent, envs.obs_shape, config.minibatch_size)
@@ -211,35 +213,43 @@ def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tupl
     clip_coef = torch.tensor(config.clip_coef, device=config.device)
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
     executables = eager(agent, optimizer, config, clip_coef)
-    act_sps = _acting(executables, envs, config, seconds * ACT_SHARE)
-    return act_sps, _learning(executables, envs, config, seconds * LEARN_SHARE)
+    act_sps = _acting(executables, agent, envs, config, seconds * ACT_SHARE)
+    return act_sps, _learning(executables, agent, envs, config, seconds * LEARN_SHARE)
 
 
-def _acting(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
+def _acting(
+    executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
+) -> float:
     shape = (config.num_envs, *envs.obs_shape)
     obs = torch.randint(0, 256, shape, dtype=torch.uint8, device=config.device)
     uniforms = torch.from_numpy(randomness.noise(config.seed, 0, 1, config.num_envs)[0])
     uniforms = uniforms.to(config.device)
 
+    memory = agent.empty_memory(config.num_envs)
+
     def act() -> int:
-        executables.act(obs, uniforms)
+        executables.act(obs, memory, uniforms)
         return config.num_envs
 
     with executables.held():
         return _per_second(act, budget_s, config.device)
 
 
-def _learning(executables: Executables, envs: VecEnv, config: Config, budget_s: float) -> float:
+def _learning(
+    executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
+) -> float:
     device = torch.device(config.device)
-    rollout = allocate(config.num_steps, config.num_envs, envs.obs_shape, device)
+    rollout = allocate(config.num_steps, config.num_envs, envs.obs_shape, device,
+                       agent.core.memory_size)  # fmt: skip
     draws = torch.Generator(device).manual_seed(0)
     rollout.obs.random_(0, 256, generator=draws)
     rollout.actions.random_(0, len(envs.action_names), generator=draws)
     for part in (rollout.log_probs, rollout.values, rollout.rewards):
         part.normal_(generator=draws)
     batch = executables.advantages(rollout)
-    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, config.batch_size)[0])
-    minibatches = itertools.cycle(order.to(device).split(config.minibatch_size))
+    sequences = config.batch_size // config.sequence_length
+    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, sequences)[0])
+    minibatches = itertools.cycle(order.to(device).split(sequences // config.num_minibatches))
 
     def learn() -> int:
         executables.train_step(batch, next(minibatches))

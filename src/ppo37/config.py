@@ -59,9 +59,14 @@ class Config:
     )
     network: str = _option(
         "nature",
-        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each",
-        choices=("nature", "nature_half"),
+        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
+        "lstm: nature and an LSTM of 128 cells",
+        choices=("nature", "nature_half", "lstm"),
     )
+    frame_stack: int | None = _option(
+        None, "frames in an observation; none: 4, but 1 for a network that remembers",
+        least=1, most=16,
+    )  # fmt: skip
     contrast_init: bool = _option(
         False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
     )
@@ -86,6 +91,12 @@ class Config:
                 f"num_envs * num_steps = {self.batch_size} does not divide into "
                 f"num_minibatches = {self.num_minibatches}; choose a divisor of {self.batch_size}"
             )
+        if self.remembers and self.num_envs % self.num_minibatches:
+            raise UsageError(
+                f"network {self.network} learns from whole sequences, and num_envs = "
+                f"{self.num_envs} does not divide into num_minibatches = {self.num_minibatches}; "
+                f"choose a divisor of {self.num_envs}"
+            )
         if self.norm_adv and self.minibatch_size < 2:
             raise UsageError(
                 "a minibatch of 1 sample has no standard deviation to normalise advantages by; "
@@ -104,8 +115,23 @@ class Config:
 
     @property
     def minibatch_size(self) -> int:
-        """Samples in one gradient step."""
+        """Agent steps in one gradient step."""
         return self.batch_size // self.num_minibatches
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the network has a memory."""
+        return self.network == "lstm"
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps of one environment that are learned from together."""
+        return self.num_steps if self.remembers else 1
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in an observation."""
+        return self.frame_stack or (1 if self.remembers else 4)
 
     @property
     def num_updates(self) -> int:

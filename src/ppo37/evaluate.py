@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import randomness
+from .algorithm.rollout import forget
 from .config import Config, from_dict
 from .envs import EnvFactory, Episode, VecEnv, env_factory
 from .errors import UsageError
@@ -96,7 +97,9 @@ def evaluate(
     keep_freed_memory()
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
-    factory = make_envs or env_factory(config.game, protocol, usable_cores())
+    factory = make_envs or env_factory(
+        config.game, protocol, usable_cores(), num_frames=config.num_frames
+    )
     envs = factory(num_envs, games_seed(seed))
     try:
         numbers = translation(trained, envs.action_names, protocol)
@@ -124,13 +127,14 @@ def _play(
     network = place(agent)
     act = make_act(network)
     games: list[list[Episode]] = [[] for _ in wanted]
-    obs = envs.reset()
+    obs, memory = envs.reset(), agent.empty_memory(envs.num_envs)
     with Signals() as signals, network.held():
         for uniforms in evaluation_noise(seed, len(wanted)):
             signals.check()
             drawn = torch.from_numpy(uniforms).to(network.device)
-            actions, _, _ = act(torch.from_numpy(obs), drawn)
+            actions, _, _, memory = act(torch.from_numpy(obs), memory, drawn)
             step = envs.step(numbers[actions.cpu().numpy()])
+            memory = forget(memory, torch.from_numpy(step.dones).to(memory))
             obs = step.obs
             for episode in step.episodes:
                 games[episode.env].append(episode)

@@ -1,23 +1,36 @@
 """The networks: pixels in, a distribution over actions and a value out.
 
-Legend: B samples, A actions. Low precision lives in the layers of the trunk; logits and values
-are always fp32.
+A trunk sees single observations, a core may remember, and heads answer. Low precision lives in
+the layers of the trunk; core, logits and values are always fp32.
+
+Legend: M sequences of L steps, B = M * L samples, F features, R numbers of memory, A actions.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .algorithm.distributions import Categorical
+from .algorithm.distributions import Categorical, Distribution
+from .algorithm.rollout import forget
 from .errors import UsageError
 
-CHANNELS_AND_FEATURES = {
-    "nature": ((32, 64, 64), 512),
-    "nature_half": ((16, 32, 32), 256),
+
+class Sizes(NamedTuple):
+    """Of a network: channels of three convolutions, features of a dense layer, cells of an LSTM."""
+
+    channels: tuple[int, int, int]
+    features: int
+    cells: int = 0
+
+
+NETWORKS = {
+    "nature": Sizes((32, 64, 64), 512),
+    "nature_half": Sizes((16, 32, 32), 256),
+    "lstm": Sizes((32, 64, 64), 512, 128),
 }
-"""Sizes of the trunk by the name of the network: three convolutions and a dense layer."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 36, 4096
 """Pixels a side: what the three convolutions need, and more than anything that is a screen."""
@@ -26,9 +39,9 @@ SMALLEST_SIDE, LARGEST_SIDE = 36, 4096
 def orthogonal(layer: nn.Module, gain: float, generator: torch.Generator) -> None:
     """Orthogonal weights of the given gain, zero biases (Saxe et al. 2014)."""
     assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    assert layer.bias is not None
     nn.init.orthogonal_(layer.weight, gain, generator=generator)  # D02
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def see_contrast(first: nn.Conv2d) -> None:
@@ -75,10 +88,50 @@ class NatureCNN(nn.Module):
         return torch.relu_(self.dense(x.flatten(1)))
 
 
-class Agent(nn.Module):
-    """A policy and a value function on one shared trunk.
+class Forgetful(nn.Module):
+    """The core of a network that does not remember: features as they are, R = 0."""
 
-    forward(obs [B, *obs_shape] uint8) -> (Categorical with logits [B, A], values [B]), fp32.
+    memory_size = 0
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
+        return x, memory
+
+
+class LSTM(nn.Module):
+    """A core that remembers: long short-term memory (Hochreiter and Schmidhuber 1997) of H cells.
+
+    forward(x [M, L, F], memory [M, 2 H], dones [M, L]) -> (outputs [M, L, H], memory [M, 2 H]),
+    in fp32. Memory is outputs and cells, both empty again after a step that ended its episode.
+    """
+
+    def __init__(self, features: int, cells: int) -> None:
+        super().__init__()
+        self.features, self.memory_size = cells, 2 * cells
+        self.inputs = nn.Linear(features, 4 * cells)
+        self.recurrent = nn.Linear(cells, 4 * cells, bias=False)
+
+    def forward(self, x: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for gates, done in zip(self.inputs(x).unbind(1), dones.unbind(1), strict=True):
+            output, cells = memory.chunk(2, dim=-1)
+            parts = (gates + self.recurrent(output)).chunk(4, dim=-1)
+            let_in, keep, let_out = (part.sigmoid() for part in (parts[0], parts[1], parts[3]))
+            cells = keep * cells + let_in * parts[2].tanh()
+            output = let_out * cells.tanh()
+            outputs.append(output)
+            memory = forget(torch.cat([output, cells], dim=-1), done)
+        return torch.stack(outputs, dim=1), memory
+
+
+class Agent(nn.Module):
+    """A policy and a value function on one shared trunk and core.
+
+    forward(obs [M, L, *obs_shape] uint8, memory [M, R], dones [M, L])
+    -> (distribution over actions [M, L], values [M, L], memory [M, R]), fp32.
     With `bf16` the trunk computes in bfloat16 by autocast; parameters stay fp32.
     """
 
@@ -87,30 +140,42 @@ class Agent(nn.Module):
         contrast_init: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        channels, features = CHANNELS_AND_FEATURES[network]
-        self.trunk = NatureCNN(obs_shape, channels, features)  # D21
-        self.policy_head = nn.Linear(features, num_actions)
-        self.value_head = nn.Linear(features, 1)
+        sizes = NETWORKS[network]
+        self.trunk = NatureCNN(obs_shape, sizes.channels, sizes.features)  # D21
+        self.core = LSTM(sizes.features, sizes.cells) if sizes.cells else Forgetful(sizes.features)
+        self.policy_head = nn.Linear(self.core.features, num_actions)
+        self.value_head = nn.Linear(self.core.features, 1)
         self.bf16 = False
         generator = torch.Generator().manual_seed(seed)
         for layer in self.trunk.children():
             orthogonal(layer, math.sqrt(2.0), generator)  # D02
         if contrast_init:
             see_contrast(self.trunk.conv1)
+        for layer in self.core.children():
+            orthogonal(layer, 1.0, generator)  # D32
         orthogonal(self.policy_head, 0.01, generator)  # D02
         orthogonal(self.value_head, 1.0, generator)  # D02
 
-    def forward(self, obs: Tensor) -> tuple[Categorical, Tensor]:
+    def forward(
+        self, obs: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Distribution, Tensor, Tensor]:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.trunk(obs)
-        return self.heads(features)
+            features = self.trunk(obs.flatten(0, 1))
+        return self.answer(features, memory, dones)
 
-    def heads(self, features: Tensor) -> tuple[Categorical, Tensor]:
+    def answer(
+        self, features: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Distribution, Tensor, Tensor]:
         """What forward returns, from the trunk's features [B, F]; always in fp32."""
         # To switch it off here would take longer than the heads do.
         assert not torch.is_autocast_enabled(features.device.type), "`bf16` chooses the precision"
-        features = features.float()
-        return Categorical(self.policy_head(features)), self.value_head(features).squeeze(-1)
+        x = features.float().unflatten(0, dones.shape)
+        x, memory = self.core(x, memory, dones)
+        return Categorical(self.policy_head(x)), self.value_head(x).squeeze(-1), memory
+
+    def empty_memory(self, count: int) -> Tensor:
+        """The memory [count, R] at the beginning of an episode."""
+        return self.value_head.weight.new_zeros(count, self.core.memory_size)  # D33
 
 
 def _cells(side: int) -> int:

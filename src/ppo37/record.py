@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .algorithm.rollout import forget
 from .envs import Step, VecEnv
 from .envs.games import CATCH, require_known, title
 from .errors import RunError, UsageError
@@ -159,7 +160,7 @@ def record(
     torch.set_num_threads(1)  # one picture at a time is no work for more, and ffmpeg runs beside
     config = trained.config
     protocol = protocol or config.protocol
-    stage = _stage(config.game, games_seed(seed), protocol)
+    stage = _stage(config.game, games_seed(seed), protocol, config.num_frames)
     try:
         numbers = translation(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
@@ -179,7 +180,7 @@ def record(
     )  # fmt: skip
 
 
-def _stage(game: str, games_seed: int, protocol: str) -> Stage:
+def _stage(game: str, games_seed: int, protocol: str, num_frames: int) -> Stage:
     """The environment of a game, and how to look at it."""
     if game == CATCH:
         return _catch_stage(games_seed)
@@ -187,7 +188,7 @@ def _stage(game: str, games_seed: int, protocol: str) -> Stage:
     from .envs.reference import ReferenceAtari
 
     # As the engine plays, because the agent has learned with the engine.
-    envs = ReferenceAtari(game, 1, games_seed, protocol, manner="engine")
+    envs = ReferenceAtari(game, 1, games_seed, protocol, manner="engine", num_frames=num_frames)
     return Stage(
         envs, lambda _: envs.screens[0], lambda _: envs.played[0], lambda: envs.scores[0],
         ATARI_SCALE,
@@ -215,13 +216,14 @@ def _play(
     act = make_act(network)
     ended_scores: tuple[float, ...] = ()
     began = 0
-    obs = stage.envs.reset()
+    obs, memory = stage.envs.reset(), network.agent.empty_memory(1)
     for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
         signals.check()
         drawn = torch.from_numpy(uniforms).to(network.device)
-        chosen, _, values = act(torch.from_numpy(obs), drawn)
+        chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
         actions = numbers[chosen.cpu().numpy()]
         step = stage.envs.step(actions)
+        memory = forget(memory, torch.from_numpy(step.dones).to(memory))
         obs = step.obs
         ended = bool(step.episodes)
         score = step.episodes[0].score if ended else stage.score()

@@ -37,6 +37,8 @@ from .runtime.lanes import Lanes, emulator_threads, split
 from .runtime.precision import choose_precision
 
 SAVE_EVERY_S = 120.0
+MEMORY = "memory"
+"""The name of the network's memory beside the logs of the games."""
 STOPPING = "stopping after this update; a checkpoint will be left"
 
 
@@ -149,25 +151,29 @@ def resume(
             left = 1 - state.update / config.num_updates
             expected_s = left * estimate_s(config, agent, parts)
             view.announce(config, path, f"going on after update {state.update}", expected_s)
-            return _run(config, path, state, parts, checkpoint_every, view, signals, moments)
+            memory = _memory(saved, config, agent) if saved and moments else None
+            return _run(config, path, state, parts, checkpoint_every, view, signals, moments,
+                        memory)  # fmt: skip
 
 
 def _run(
     config: Config, path: Path, state: State, parts: list[VecEnv], checkpoint_every: int | None,
     view: View, signals: Signals, moments: Sequence[Moment] = (),
+    memory: torch.Tensor | None = None,
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping."""
     device = torch.device(config.device)
     clip_coef = torch.tensor(config.clip_coef, device=device)
     run = eager(state.agent, state.optimizer, config, clip_coef)
-    buffers = allocate(config.num_steps, config.num_envs, parts[0].obs_shape, device)
+    buffers = allocate(config.num_steps, config.num_envs, parts[0].obs_shape, device,
+                       state.agent.core.memory_size)  # fmt: skip
     clock = Clock()
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
 
     with ExitStack() as stack:
         # Before anything of the run is touched, because games may not come back.
-        lanes = stack.enter_context(closing(Lanes(parts, run.act, buffers, clock, moments)))
+        lanes = stack.enter_context(closing(Lanes(parts, run.act, buffers, clock, moments, memory)))
         logs = Logs(path, state.update, state.update * config.batch_size)
         stack.enter_context(closing(logs))
         for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
@@ -210,7 +216,7 @@ def _run(
             stopping = signals.stop is not None  # asked once: it may change at any moment
             if signals.take_save() or finished or due or stopping:
                 logs.sync()
-                save(path, state, config, parts[0], lanes.save())
+                save(path, state, config, parts[0], lanes.save(), lanes.memory)
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
             if stopping:
@@ -230,8 +236,9 @@ def _open_parts(
 ) -> Iterator[list[VecEnv]]:
     """The environments of a run, for its `index`-th seeding, in a part for each lane."""
     factory = factory or env_factory(
-        config.game, config.protocol, emulator_threads(), config.reseed_interval
-    )
+        config.game, config.protocol, emulator_threads(), config.reseed_interval,
+        config.num_frames,
+    )  # fmt: skip
     with ExitStack() as stack:
         parts = []
         for part in split(config.num_envs):
@@ -257,8 +264,9 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> 
 
 
 def save(
-    path: Path, state: State, config: Config, envs: VecEnv, moments: Sequence[Moment] = ()
-) -> Path:
+    path: Path, state: State, config: Config, envs: VecEnv, moments: Sequence[Moment] = (),
+    memory: torch.Tensor | None = None,
+) -> Path:  # fmt: skip
     """Write a checkpoint of the run in directory `path`, and delete old ones."""
     names = (name for name, _ in state.agent.named_parameters())
     document = {
@@ -275,14 +283,16 @@ def save(
         "machine": describe_machine(),
         "versions": versions(),
     }
-    actions = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(moments)}
+    games = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(moments)}
+    if memory is not None and memory.numel() and games:
+        games[MEMORY] = memory.cpu()
     checkpoints = path / directory.CHECKPOINTS
     written = checkpoint.save(
         checkpoints / f"{state.update:08d}",
         state.agent.state_dict(),
         checkpoint.tensors_of_optimizer(state.optimizer, names),
         document,
-        actions or None,
+        games or None,
     )
     checkpoint.prune(checkpoints)
     return written
@@ -306,14 +316,24 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
 
 def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
     """The saved moments of all environments; none if there are none."""
-    states, actions = saved.state["environments"], saved.actions or {}
+    states, games = saved.state["environments"], saved.actions or {}
     if not states:
         return []
-    logs = [actions.get(str(env), torch.empty(0)) for env in range(config.num_envs)]
+    logs = [games.get(str(env), torch.empty(0)) for env in range(config.num_envs)]
     known = all(log.dtype == torch.uint8 and log.dim() == 1 for log in logs)
-    if not known or not len(states) == len(actions) == config.num_envs:
+    held = len(games) - (MEMORY in games)
+    if not known or not len(states) == held == config.num_envs:
         raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
     return [Moment(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
+
+
+def _memory(saved: checkpoint.Checkpoint, config: Config, agent: Agent) -> torch.Tensor:
+    """What the network remembered of all environments; UsageError if that does not fit."""
+    empty = agent.empty_memory(config.num_envs)
+    memory = (saved.actions or {}).get(MEMORY, empty)
+    if memory.shape != empty.shape or memory.dtype != empty.dtype:
+        raise UsageError(f"{saved.path} does not hold the memory of network {config.network}")
+    return memory.to(empty.device)
 
 
 def _checkpoints_bytes(agent: Agent) -> int:
@@ -343,7 +363,8 @@ def _uniforms(config: Config, k: int, device: torch.device) -> torch.Tensor:
 
 
 def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
-    order = randomness.permutations(config.seed, k, config.update_epochs, config.batch_size)
+    sequences = config.batch_size // config.sequence_length
+    order = randomness.permutations(config.seed, k, config.update_epochs, sequences)
     return torch.from_numpy(order).to(device)
 
 

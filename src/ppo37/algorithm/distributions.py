@@ -20,7 +20,10 @@ IMPOSSIBLE = -1e8
 
 
 class Distribution(Protocol):
-    """Of actions [B] or [B, D]."""
+    """Of actions [B] or [B, D]; `outputs` are what of it the network computes for each sample."""
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]: ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """log pi(a|s) [B]."""
@@ -39,6 +42,10 @@ class Categorical(NamedTuple):
     """One of A actions, given unnormalised log-probabilities `logits` [B, A], finite, in fp32."""
 
     logits: Tensor
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return (self.logits,)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """log pi(a|s) [B] of `actions` [B] int64, by a log-softmax (stable for large logits)."""
@@ -70,6 +77,10 @@ class MultiCategorical(NamedTuple):
 
     choices: tuple[Categorical, ...]
 
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return tuple(choice.logits for choice in self.choices)
+
     def log_prob(self, actions: Tensor) -> Tensor:
         """The sum of the choices' log-probabilities, because they are independent, [B]."""
         columns = actions.unbind(-1)
@@ -96,6 +107,10 @@ class Gaussian(NamedTuple):
 
     mean: Tensor
     log_std: Tensor
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return (self.mean,)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """The sum over dimensions of log N(a; mean, std), [B]."""

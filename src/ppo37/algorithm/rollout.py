@@ -1,6 +1,9 @@
 """Acting: T steps in N environments with the policy frozen.
 
 Data flows one way: environments -> `Rollout` -> advantages -> update.
+
+A network may remember: beside an observation it takes a memory of R numbers and gives the next
+one. One that does not remember has R = 0.
 """
 
 from collections.abc import Callable
@@ -20,17 +23,20 @@ class Rollout(NamedTuple):
     rewards: Tensor  # [T, N], what is learned from; raw scores are in the episodes
     dones: Tensor  # [T, N], 1 where step t ended the learning episode
     final_values: Tensor  # [T, N], V(last observation) where only a time limit ended it
+    memory: Tensor  # [N, R], what the network remembered before the first step
 
 
-Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""act(obs [N, ...], uniforms [N]) -> actions [N], log-probabilities [N], values [N]."""
+Act = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""act(obs [N, ...], memory [N, R], uniforms [N])
+-> actions [N], log-probabilities [N], values [N], memory [N, R]."""
 EnvStep = Callable[[Any], Any]
 """step(actions [N]) -> what `Step` of the environment contract says."""
 
 
 def allocate(
-    num_steps: int, num_envs: int, obs_shape: tuple[int, ...], device: torch.device
-) -> Rollout:
+    num_steps: int, num_envs: int, obs_shape: tuple[int, ...], device: torch.device,
+    memory_size: int = 0,
+) -> Rollout:  # fmt: skip
     """Buffers for one rollout, allocated once; observations stay uint8 (a quarter of fp32)."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -44,33 +50,43 @@ def allocate(
         rewards=zeros(num_steps, num_envs),
         dones=zeros(num_steps, num_envs),
         final_values=zeros(num_steps, num_envs),
+        memory=zeros(num_envs, memory_size),  # D33
     )
 
 
-def collect(
-    env_step: EnvStep, act: Act, buffers: Rollout, obs: Any, uniforms: Tensor
-) -> tuple[Any, list[Any]]:
-    """Fill `buffers`; returns the observations to go on from, and the games that ended.
+def forget(memory: Tensor, dones: Tensor) -> Tensor:
+    """Memory [N, R], empty again where a step ended the episode (`dones` [N])."""
+    return memory * (1.0 - dones).unsqueeze(-1)  # D34
 
-    obs: [N, *obs_shape] uint8, left by the rollout before; environments are never reset between
-    rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
+
+def collect(
+    env_step: EnvStep, act: Act, buffers: Rollout, obs: Any, memory: Tensor, uniforms: Tensor
+) -> tuple[Any, Tensor, list[Any]]:
+    """Fill `buffers`; returns observations and memory to go on from, and the games that ended.
+
+    obs: [N, *obs_shape] uint8 and memory: [N, R], left by the rollout before; environments are
+    never reset between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
     """
     device = uniforms.device
     num_steps = len(buffers.actions)
     episodes: list[Any] = []
     buffers.final_values.zero_()
+    buffers.memory.copy_(memory)  # D36
     for t in range(num_steps):  # D01
         seen = buffers.obs[t].copy_(torch.from_numpy(obs))
-        actions, buffers.log_probs[t], buffers.values[t] = act(seen, uniforms[t])
+        actions, buffers.log_probs[t], buffers.values[t], memory = act(seen, memory, uniforms[t])
         buffers.actions[t] = actions
         step = env_step(actions.cpu().numpy())
         buffers.rewards[t] = torch.from_numpy(step.rewards)
         buffers.dones[t] = torch.from_numpy(step.dones)
         if step.truncated.any():
-            final_values = act(torch.from_numpy(step.final_obs).to(device), uniforms[t])[2]
+            final_obs = torch.from_numpy(step.final_obs).to(device)
+            final_values = act(final_obs, memory, uniforms[t])[2]
             truncated = torch.from_numpy(step.truncated).to(device)
             buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
+        memory = forget(memory, buffers.dones[t])
         obs = step.obs
         episodes += step.episodes
-    buffers.values[num_steps] = act(torch.from_numpy(obs).to(device), uniforms[num_steps])[2]
-    return obs, episodes
+    last = torch.from_numpy(obs).to(device)
+    buffers.values[num_steps] = act(last, memory, uniforms[num_steps])[2]
+    return obs, memory, episodes

@@ -1,6 +1,9 @@
 """Learning: several epochs of minibatch gradient steps on one rollout.
 
-Legend: B = T * N samples, M in a minibatch.
+A sample is a sequence: L steps of one environment, one after the other. A network that remembers
+learns from whole rollouts of an environment (L = T), any other from single steps (L = 1).
+
+Legend: S = T * N / L sequences, M of them in a minibatch.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,45 +13,63 @@ import torch
 from torch import Tensor
 
 from .advantages import bootstrap_truncations, gae, value_targets
-from .distributions import Categorical
+from .distributions import Distribution
 from .losses import Coefficients, LossTerms, ppo_loss
 from .rollout import Rollout
 
 
 class Network(Protocol):
-    """What is trained: obs [M, ...] -> distributions over actions, and values [M]."""
+    """What is trained: obs [M, L, ...], the memory [M, R] before them and `dones` [M, L]
+    -> distributions over actions [M, L], values [M, L], and the memory [M, R] after them."""
 
-    def __call__(self, obs: Tensor, /) -> tuple[Categorical, Tensor]: ...
+    def __call__(
+        self, obs: Tensor, memory: Tensor, dones: Tensor, /
+    ) -> tuple[Distribution, Tensor, Tensor]: ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
 
 class Batch(NamedTuple):
-    """A rollout, flattened [T, N, ...] -> [B, ...], with what the losses need."""
+    """A rollout in sequences, with what the losses need."""
 
-    obs: Tensor  # [B, *obs_shape] uint8
-    actions: Tensor  # [B] int64
-    log_probs: Tensor  # [B]
-    values: Tensor  # [B]
-    advantages: Tensor  # [B]
-    targets: Tensor  # [B]
+    obs: Tensor  # [S, L, *obs_shape] uint8
+    actions: Tensor  # [S, L] int64
+    log_probs: Tensor  # [S, L]
+    values: Tensor  # [S, L]
+    advantages: Tensor  # [S, L]
+    targets: Tensor  # [S, L]
+    dones: Tensor  # [S, L]
+    memory: Tensor  # [S, R], before the first step of each sequence
 
 
-def prepare(rollout: Rollout, gamma: float, gae_lambda: float, bootstrap_truncated: bool) -> Batch:
-    """Advantages and value targets of a rollout, flattened into a batch."""
+def prepare(
+    rollout: Rollout, gamma: float, gae_lambda: float, bootstrap_truncated: bool, length: int = 1
+) -> Batch:
+    """Advantages and value targets of a rollout, cut into sequences of `length` steps."""
     rewards = rollout.rewards
     if bootstrap_truncated:
         rewards = bootstrap_truncations(rewards, rollout.final_values, gamma)
     advantages = gae(rewards, rollout.values, rollout.dones, gamma, gae_lambda)
     targets = value_targets(advantages, rollout.values)
-    parts = (
-        rollout.obs, rollout.actions, rollout.log_probs, rollout.values[:-1], advantages, targets
-    )  # fmt: skip
-    return Batch(*(part.flatten(0, 1) for part in parts))
+
+    def cut(part: Tensor) -> Tensor:
+        """[T, N, ...] -> [S, L, ...]; steps of one environment stay together."""
+        return part.unflatten(0, (-1, length)).transpose(1, 2).flatten(0, 1)  # D35
+
+    return Batch(
+        obs=cut(rollout.obs),
+        actions=cut(rollout.actions),
+        log_probs=cut(rollout.log_probs),
+        values=cut(rollout.values[:-1]),
+        advantages=cut(advantages),
+        targets=cut(targets),
+        dones=cut(rollout.dones),
+        memory=rollout.memory.repeat(len(rollout.actions) // length, 1),
+    )
 
 
 def minibatch(batch: Batch, indices: Tensor) -> Batch:
-    """The samples `indices` [M] of a batch."""
+    """The sequences `indices` [M] of a batch."""
     return Batch(*(part.index_select(0, indices) for part in batch))
 
 
@@ -78,7 +99,7 @@ def gradient_step(
     max_grad_norm: float,
 ) -> LossTerms:
     """One optimizer step on one minibatch. Returns the terms of its loss, detached."""
-    distribution, values = network(batch.obs)
+    distribution, values, _ = network(batch.obs, batch.memory, batch.dones)  # D36
     terms = ppo_loss(
         distribution.log_prob(batch.actions), distribution.entropy(), values,
         batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
@@ -97,9 +118,9 @@ def update(
     num_minibatches: int,
     target_kl: float | None = None,
 ) -> dict[str, Tensor]:
-    """Run every epoch over the whole batch; each sample is used exactly once per epoch.
+    """Run every epoch over the whole batch; each sequence is used exactly once per epoch.
 
-    permutations: [epochs, B], a fresh shuffle for each epoch.  With `target_kl` the epochs stop
+    permutations: [epochs, S], a fresh shuffle for each epoch.  With `target_kl` the epochs stop
     once the last minibatch's `approx_kl` exceeds it.  Returns the mean of every loss term over
     the minibatches, and how much of the targets' variance the old values explained.
     """

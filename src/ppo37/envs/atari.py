@@ -18,6 +18,7 @@ from .watchdog import Watchdog
 FRAME_SKIP = 4
 STACK = 4
 SIDE = 84
+OBS_SHAPE = (STACK, SIDE, SIDE)
 MAX_FRAMES = 108_000
 """Thirty minutes of play at 60 Hz: the cap that all published scores share."""
 MOST_RESEEDINGS = 1 << 20
@@ -53,9 +54,9 @@ def protocol_named(name: str) -> Protocol:
 class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
-    Observations: the last 4 frames, [N, 4, 84, 84] uint8 (D18, D20). Environment i is seeded by
-    (seed, index, first_env + i) alone. A game is cut off after `max_frames`, counted from its
-    first observation.
+    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20). Environment i is
+    seeded by (seed, index, first_env + i) alone. A game is cut off after `max_frames`, counted
+    from its first observation.
 
     No call of the emulator saves all of its state, but what follows a seeded reset is a function
     of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
@@ -63,8 +64,6 @@ class Atari(VecEnv):
     one when its game ends, which takes a tenth of a second or two. All do so at about the same
     time, because what is played again takes as long as the longest of them.
     """
-
-    obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
 
     def __init__(
         self,
@@ -75,6 +74,7 @@ class Atari(VecEnv):
         *,
         first_env: int = 0,
         index: int = 0,
+        num_frames: int = STACK,
         num_threads: int = 0,
         reseed_interval: int | None = None,
         max_frames: int = MAX_FRAMES,
@@ -90,7 +90,10 @@ class Atari(VecEnv):
         self._played: list[NDArray[np.uint8]] = []  # the actions [N] of the last steps
         self._steps = 0
         self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
-        self._engine = _make_engine(game, num_envs, self._protocol, num_threads, max_frames)
+        self.obs_shape = (num_frames, SIDE, SIDE)
+        self._engine = _make_engine(
+            game, num_envs, self._protocol, num_threads, max_frames, num_frames
+        )
         self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())
         self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
         self._fire_next = np.zeros(num_envs, np.bool_)
@@ -244,8 +247,9 @@ class Atari(VecEnv):
 
 
 def _make_engine(  # type: ignore[no-untyped-def]
-    game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int
-):
+    game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int,
+    num_frames: int,
+):  # fmt: skip
     from ale_py import ALEInterface, LoggerMode
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
@@ -270,5 +274,5 @@ def _make_engine(  # type: ignore[no-untyped-def]
         maxpool=True,  # D15
         img_height=SIDE,  # D18
         img_width=SIDE,
-        stack_num=STACK,  # D20
+        stack_num=num_frames,  # D20
     )

@@ -62,8 +62,6 @@ class ReferenceAtari(VecEnv):
     opened the game.
     """
 
-    obs_shape: tuple[int, ...] = (STACK, SIDE, SIDE)
-
     def __init__(
         self,
         game: str,
@@ -74,17 +72,19 @@ class ReferenceAtari(VecEnv):
         first_env: int = 0,
         index: int = 0,
         manner: str = "reference",
+        num_frames: int = STACK,
         max_frames: int = MAX_FRAMES,
     ) -> None:
         if manner not in MANNERS:
             raise UsageError(f"unknown manner {manner!r}; there are {', '.join(MANNERS)}")
         self.num_envs = num_envs
+        self.obs_shape = (num_frames, SIDE, SIDE)
         self._first_env = first_env
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         rules = protocol_named(protocol)
         self._life_ends_episode = rules.life_ends_episode
         self._games = [
-            _Game(game, int(game_seed), rules, MANNERS[manner], max_frames)
+            _Game(game, int(game_seed), rules, MANNERS[manner], max_frames, num_frames)
             for game_seed in game_seeds(seed, index, num_envs, first_env)
         ]
         self.action_names = tuple(action.name for action in self._games[0].actions)
@@ -139,8 +139,9 @@ class _Game:
     """One emulator with what is remembered of its game."""
 
     def __init__(
-        self, game: str, seed: int, protocol: Protocol, manner: Manner, max_frames: int
-    ) -> None:
+        self, game: str, seed: int, protocol: Protocol, manner: Manner, max_frames: int,
+        num_frames: int,
+    ) -> None:  # fmt: skip
         rom = roms.get_rom_path(game)
         if rom is None:
             raise UsageError(f"unknown game {game!r}; `ppo37 games` lists them all")
@@ -148,6 +149,7 @@ class _Game:
         self._rom, self._seed, self._fresh = rom, seed, False
         self._manner = manner
         self._max_frames = max_frames
+        self._num_frames = num_frames
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
         self.rewind()
@@ -222,7 +224,7 @@ class _Game:
     def _open(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             self._play(action)
-        self.stack = np.zeros((STACK, SIDE, SIDE), np.uint8)
+        self.stack = np.zeros((self._num_frames, SIDE, SIDE), np.uint8)
         self._push()
         self._lives = self._ale.lives()
 

@@ -29,17 +29,21 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     device, obs_shape = torch.device(config.device), parts[0].obs_shape
     network = place(agent)
     steps = min(MOST_STEPS, config.num_steps)
-    buffers = allocate(steps, config.num_envs, obs_shape, device)
+    buffers = allocate(steps, config.num_envs, obs_shape, device, agent.core.memory_size)
     uniforms = torch.full((steps + 1, config.num_envs), 0.5, device=device)
     with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
         step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
 
     learner = place(copy.deepcopy(agent))
     optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
-    size = config.minibatch_size
-    zeros = torch.zeros(size, device=device)
-    pixels = learner.arrange(buffers.obs[0, :1].expand(size, *obs_shape))
-    batch = Batch(pixels, zeros.long(), zeros, zeros, zeros, zeros)
+    length = config.sequence_length
+    size = config.minibatch_size // length
+    zeros = torch.zeros(size, length, device=device)
+    pixels = learner.arrange(buffers.obs[0, :1].expand(size * length, *obs_shape))
+    batch = Batch(
+        pixels.unflatten(0, zeros.shape), zeros.long(), zeros, zeros, zeros, zeros, zeros,
+        agent.empty_memory(size),
+    )  # fmt: skip
     clip_coef = torch.tensor(config.clip_coef, device=device)
     weights = Coefficients(clip_coef, config.clip_vloss, False, config.ent_coef, config.vf_coef)
     learn_s = _seconds(

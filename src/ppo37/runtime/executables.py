@@ -41,8 +41,12 @@ def eager(
     )
 
     def advantages(rollout: Rollout) -> Batch:
-        batch = prepare(rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated)
-        return batch._replace(obs=network.arrange(batch.obs))
+        batch = prepare(
+            rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated,
+            config.sequence_length,
+        )  # fmt: skip
+        arranged = network.arrange(batch.obs.flatten(0, 1))
+        return batch._replace(obs=arranged.unflatten(0, batch.values.shape))
 
     def train_step(batch: Batch, indices: Tensor) -> LossTerms:
         samples = minibatch(batch, indices)
@@ -52,12 +56,15 @@ def eager(
 
 
 def make_act(network: Network) -> Act:
-    """The policy as a function of observations and uniforms."""
+    """The policy as a function of observations, memory and uniforms."""
 
     @torch.inference_mode()
-    def act(obs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        distribution, values = network(network.arrange(obs))
-        actions = distribution.sample(uniforms)
-        return actions, distribution.log_prob(actions), values
+    def act(obs: Tensor, memory: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        arranged = network.arrange(obs).unsqueeze(1)  # sequences of one step
+        goes_on = memory.new_zeros(len(obs), 1)
+        distribution, values, memory = network(arranged, memory, goes_on)
+        actions = distribution.sample(uniforms.unsqueeze(1))
+        log_probs = distribution.log_prob(actions)
+        return actions.squeeze(1), log_probs.squeeze(1), values.squeeze(1), memory
 
     return act

@@ -36,19 +36,22 @@ def emulator_threads() -> int:
 class Lanes:
     """Collects rollouts of N environments, given in parts; the last observations stay in here.
 
-    Resets the environments, or brings back `moments`, each part in the thread that steps it.
+    Resets the environments, or brings back `moments`, each part in the thread that steps it; the
+    network remembers `memory` [N, R], or nothing yet.
     `clock` counts what a lane spends in `env` and `act`, on average.
     """
 
     def __init__(
         self, parts: Sequence[VecEnv], act: Act, buffers: Rollout, clock: Clock | None = None,
-        moments: Sequence[Moment] = (),
+        moments: Sequence[Moment] = (), memory: Tensor | None = None,
     ) -> None:  # fmt: skip
         self._clock = clock or Clock()
+        memory = torch.zeros_like(buffers.memory) if memory is None else memory
         self._lanes: list[_Lane] = []
         first = 0
         for envs in parts:
-            self._lanes.append(_Lane(envs, act, buffers, slice(first, first + envs.num_envs)))
+            part = slice(first, first + envs.num_envs)
+            self._lanes.append(_Lane(envs, act, buffers, memory[part], part))
             first += envs.num_envs
         threads = torch.get_num_threads()
         self._in_each(lambda lane: lane.start(moments))
@@ -66,6 +69,11 @@ class Lanes:
                 self._clock.add(name, seconds / len(self._lanes))
             lane.clock.seconds.clear()
         return [episode for episodes in ended for episode in episodes]
+
+    @property
+    def memory(self) -> Tensor:
+        """What the network remembers of all environments, [N, R]."""
+        return torch.cat([lane.memory for lane in self._lanes])
 
     def save(self) -> list[Moment]:
         """The moments of all environments; none if some cannot be saved."""
@@ -85,12 +93,16 @@ class Lanes:
 
 
 class _Lane:
-    def __init__(self, envs: VecEnv, act: Act, buffers: Rollout, part: slice) -> None:
+    def __init__(
+        self, envs: VecEnv, act: Act, buffers: Rollout, memory: Tensor, part: slice
+    ) -> None:
         self.thread = ThreadPoolExecutor(1, "lane")
         self.clock = Clock()
         self.envs = envs
+        self.memory = memory
         self._part = part
-        self._buffers = Rollout(*(buffer[:, part] for buffer in buffers))
+        views = {name: buffer[:, part] for name, buffer in buffers._asdict().items()}
+        self._buffers = Rollout(**{**views, "memory": buffers.memory[part]})
         self._act = self.clock.timed("act", act)
         self._step = self.clock.timed("env", envs.step)
         self._obs: Any = None
@@ -116,7 +128,7 @@ class _Lane:
             ) from error
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
-        self._obs, episodes = collect(
-            self._step, self._act, self._buffers, self._obs, uniforms[:, self._part]
+        self._obs, self.memory, episodes = collect(
+            self._step, self._act, self._buffers, self._obs, self.memory, uniforms[:, self._part]
         )
         return episodes

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..algorithm.distributions import Categorical
+from ..algorithm.distributions import Distribution
 from ..model import Agent
 
 
 class Network:
     """An agent, computed as it is written.
 
-    Call it with what `arrange` made of observations; the result is the agent's.
+    Call it with what `arrange` made of observations, [M, L, ...], and as the agent itself else;
+    the result is the agent's.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -32,8 +33,11 @@ class Network:
         """Observations [B, *obs_shape] uint8 as the network reads them; B stays in front."""
         return obs.to(self.device)
 
-    def __call__(self, arranged: Tensor) -> tuple[Categorical, Tensor]:
-        return self.agent(arranged)
+    def __call__(
+        self, arranged: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Distribution, Tensor, Tensor]:
+        answer: tuple[Distribution, Tensor, Tensor] = self.agent(arranged, memory, dones)
+        return answer
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.agent.parameters()
@@ -77,15 +81,18 @@ class SpaceToDepth(Network):
         blocks = strips.view(samples, rows, 4 * planes, columns).transpose(2, 3).contiguous()
         return blocks.view(torch.uint8)
 
-    def __call__(self, arranged: Tensor) -> tuple[Categorical, Tensor]:
+    def __call__(
+        self, arranged: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Distribution, Tensor, Tensor]:
         weights = self._held or self._weights()
-        x = arranged.to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
+        x = arranged.flatten(0, 1).to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
         x = torch.relu_(F.conv2d(x, *weights.conv1))
         x = torch.relu_(F.conv2d(_blocks_of_4(x), *weights.conv2))
         x = torch.relu_(F.conv2d(x, *weights.conv3))
         if x.requires_grad:  # else it comes in the order of `flatten`, slow for all before
             x.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
-        return self.agent.heads(torch.relu_(F.linear(x.flatten(1), *weights.dense)))
+        features = torch.relu_(F.linear(x.flatten(1), *weights.dense))
+        return self.agent.answer(features, memory, dones)
 
     def _weights(self) -> _Weights:
         trunk, dtype = self.agent.trunk, torch.bfloat16 if self.agent.bf16 else torch.float32

@@ -55,13 +55,15 @@ def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size
 
 
 def _outputs(network: Network, obs: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the network computes, and a gradient of it: features [B, F] and a flat vector."""
+    """What the network computes and a gradient of it, both as flat vectors."""
     network.agent.bf16 = bf16
     network.agent.zero_grad(set_to_none=True)
-    distribution, values = network(obs)
-    (values.square().mean() + distribution.logits.square().mean()).backward()
+    memory = network.agent.empty_memory(len(obs))
+    distribution, values, _ = network(obs.unsqueeze(1), memory, memory.new_zeros(len(obs), 1))
+    parts = (values, *distribution.outputs)
+    torch.stack([part.square().mean() for part in parts]).sum().backward()
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
-    return torch.cat([values, distribution.logits.flatten()]).detach(), torch.cat(gradients)
+    return torch.cat([part.detach().flatten() for part in parts]), torch.cat(gradients)
 
 
 def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,0 +1,210 @@
+"""D32-D36: a network that remembers, against PyTorch's own cells and against its own rollouts."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+from torch import Tensor, nn
+
+from ppo37 import evaluate, train
+from ppo37.algorithm.advantages import gae
+from ppo37.algorithm.distributions import Categorical
+from ppo37.algorithm.losses import Coefficients
+from ppo37.algorithm.rollout import Rollout, allocate, forget
+from ppo37.algorithm.update import gradient_step, make_optimizer, minibatch, prepare
+from ppo37.envs import env_factory
+from ppo37.errors import UsageError
+from ppo37.model import LSTM, Agent
+from ppo37.randomness import noise
+from ppo37.runtime.executables import make_act
+from ppo37.runtime.lanes import Lanes
+from ppo37.runtime.network import place
+
+FEATURES, CELLS = 7, 5
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def ours(seed: int = 0) -> LSTM:
+    core = LSTM(FEATURES, CELLS).double()
+    for k, parameter in enumerate(core.parameters()):
+        parameter.data = 0.5 * normal(*parameter.shape, seed=seed + k)
+    return core
+
+
+def theirs(core: LSTM) -> nn.LSTM:
+    """The same weights in PyTorch's cells, which have two biases that are added up."""
+    peer = nn.LSTM(FEATURES, CELLS, batch_first=True).double()
+    state = {
+        "weight_ih_l0": core.inputs.weight, "bias_ih_l0": core.inputs.bias,
+        "weight_hh_l0": core.recurrent.weight, "bias_hh_l0": torch.zeros(4 * CELLS),
+    }  # fmt: skip
+    peer.load_state_dict({name: part.detach() for name, part in state.items()})
+    return peer
+
+
+def episode_by_episode(peer: nn.LSTM, x: Tensor, memory: Tensor, dones: Tensor) -> Tensor:
+    """Outputs [M, L, H] of a peer that is run anew, from nothing, after every end."""
+    rows = []
+    for sequence, before, ends in zip(x, memory, dones, strict=True):
+        state = tuple(part.view(1, 1, CELLS) for part in before.chunk(2))
+        parts, begin = [], 0
+        cuts = [int(t) + 1 for t in ends.nonzero()]
+        for cut in (*cuts, len(sequence)):
+            if cut > begin:
+                parts.append(peer(sequence[begin:cut].unsqueeze(0), state)[0][0])
+            state = (torch.zeros(1, 1, CELLS).double(),) * 2
+            begin = cut
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> None:
+    core, x, memory = ours(), normal(4, 9, FEATURES), normal(4, 2 * CELLS, seed=1)
+    dones = (normal(4, 9, seed=2) > 0.7).double()
+    dones[1], dones[2, 0], dones[3, -1] = 0, 1, 1
+    outputs, after = core(x, memory, dones)
+    expected = episode_by_episode(theirs(core), x, memory, dones)
+    torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-14)
+    assert after[3].eq(0).all()
+    assert after[1].ne(0).all()
+    # In pieces it is the same, as when a rollout goes on where the one before stopped.
+    first, between = core(x[:, :4], memory, dones[:, :4])
+    second, last = core(x[:, 4:], between, dones[:, 4:])
+    torch.testing.assert_close(torch.cat([first, second], 1), outputs, rtol=0, atol=1e-15)
+    torch.testing.assert_close(last, after, rtol=0, atol=1e-15)
+
+
+def test_the_gradients_are_those_of_finite_differences() -> None:
+    core = ours().requires_grad_(False)
+    dones = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    inputs = (normal(2, 3, FEATURES).requires_grad_(), normal(2, 2 * CELLS).requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, m: core(x, m, dones), inputs)
+
+
+def test_first_weights_are_orthogonal_with_gain_1() -> None:
+    agent = Agent((1, 84, 84), 6, "lstm", seed=3)
+    assert (agent.core.features, agent.core.memory_size) == (128, 256)
+    assert agent.core.inputs.bias.eq(0).all()
+    for weight in (agent.core.inputs.weight, agent.core.recurrent.weight):
+        columns = weight.detach().double()
+        identity = torch.eye(columns.shape[1], dtype=torch.float64)
+        torch.testing.assert_close(columns.T @ columns, identity, rtol=0, atol=1e-5)
+    assert agent.empty_memory(3).eq(0).all()
+    assert agent.policy_head.weight.shape == (6, 128)
+
+
+class Small(nn.Module):
+    """Our core between two layers, in float64; or a peer's cells, run episode by episode."""
+
+    def __init__(self, peer: bool) -> None:
+        super().__init__()
+        self.core = ours()
+        self.peer = theirs(self.core) if peer else None
+        self.policy, self.value = nn.Linear(CELLS, 3).double(), nn.Linear(CELLS, 1).double()
+        for k, part in enumerate((*self.policy.parameters(), *self.value.parameters())):
+            part.data = normal(*part.shape, seed=50 + k)
+        if self.peer is not None:
+            self.core.requires_grad_(False)
+            self.peer.bias_hh_l0.requires_grad_(False)  # the other bias does the work of both
+
+    def forward(
+        self, obs: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Categorical, Tensor, int]:
+        x = (self.core(obs, memory, dones)[0] if self.peer is None
+             else episode_by_episode(self.peer, obs, memory, dones))  # fmt: skip
+        return Categorical(self.policy(x)), self.value(x).squeeze(-1), 0
+
+
+def test_an_update_is_that_of_a_peers_cells() -> None:
+    """Gradient steps on whole sequences of shuffled environments, weight by weight (D35, D36)."""
+    steps, envs = 8, 4
+    rollout = Rollout(
+        obs=normal(steps, envs, FEATURES, seed=3),
+        actions=torch.randint(3, (steps, envs), generator=torch.Generator().manual_seed(4)),
+        log_probs=-1.1 + 0.1 * normal(steps, envs, seed=5),
+        values=normal(steps + 1, envs, seed=6),
+        rewards=normal(steps, envs, seed=7),
+        dones=(normal(steps, envs, seed=8) > 1).double(),
+        final_values=torch.zeros(steps, envs).double(),
+        memory=normal(envs, 2 * CELLS, seed=9),
+    )
+    assert rollout.dones.sum() > 2
+    batch = prepare(rollout, 0.99, 0.95, False, length=steps)
+    expected = gae(rollout.rewards, rollout.values, rollout.dones, 0.99, 0.95)
+    assert torch.equal(batch.advantages, expected.T)
+    coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
+    nets = Small(peer=False), Small(peer=True)
+    for net in nets:
+        optimizer = make_optimizer(net, 1e-2, 1e-5)
+        for indices in ([2, 0], [3, 1], [1, 2], [0, 3]):
+            gradient_step(
+                net, optimizer, minibatch(batch, torch.tensor(indices)), coefficients, 0.5
+            )
+    found, peer = nets[0].core, nets[1].peer
+    assert peer is not None
+    pairs = [
+        (found.inputs.weight, peer.weight_ih_l0), (found.recurrent.weight, peer.weight_hh_l0),
+        (nets[0].policy.weight, nets[1].policy.weight), (nets[0].value.bias, nets[1].value.bias),
+    ]  # fmt: skip
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    assert (found.inputs.weight - ours().inputs.weight).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("game", ["catch", "breakout"])
+def test_learning_sees_what_acting_saw(game: str) -> None:
+    """Log-probabilities and values of a second rollout, replayed from its start (D34, D36)."""
+    factory = env_factory(game, num_frames=1)
+    parts = [factory(2, 5), factory(2, 5, first_env=2)]
+    agent = Agent(parts[0].obs_shape, len(parts[0].action_names), "lstm", seed=1)
+    nn.init.orthogonal_(agent.policy_head.weight, 3.0)
+    network = place(agent)
+    steps = 64
+    buffers = allocate(steps, 4, parts[0].obs_shape, torch.device("cpu"), agent.core.memory_size)
+    with closing(Lanes(parts, make_act(network), buffers)) as lanes:
+        for k in range(3):
+            lanes.collect(torch.from_numpy(noise(5, k, steps + 1, 4)))
+    for envs in parts:
+        envs.close()
+    assert buffers.dones.sum() > 0
+    assert buffers.memory.ne(0).any()
+    batch = prepare(buffers, 0.99, 0.95, False, length=steps)
+    obs = network.arrange(batch.obs.flatten(0, 1)).unflatten(0, (4, steps))
+
+    def off(memory: Tensor, dones: Tensor) -> float:
+        distribution, values, _ = network(obs, memory, dones)
+        ratio = (distribution.log_prob(batch.actions) - batch.log_probs).exp()
+        return max(float((ratio - 1).abs().max()), float((values - batch.values).abs().max()))
+
+    assert off(batch.memory, batch.dones) < 1e-4
+    assert off(torch.zeros_like(batch.memory), batch.dones) > 1e-3
+    assert off(batch.memory, torch.zeros_like(batch.dones)) > 1e-3
+
+
+def test_forgetting() -> None:
+    memory = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert forget(memory, torch.tensor([0.0, 1.0])).tolist() == [[1.0, 2.0], [0.0, 0.0]]
+    assert forget(torch.zeros(2, 0), torch.tensor([0.0, 1.0])).shape == (2, 0)
+
+
+def test_it_learns_catch(tmp_path: Path) -> None:
+    config = tiny(
+        network="lstm", total_timesteps=40_960, num_envs=32, num_steps=32, num_minibatches=4,
+        update_epochs=4, learning_rate=1e-3,
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    assert evaluate(tmp_path / "run", episodes=64).mean > 5
+
+
+def test_sequences_need_environments_for_every_minibatch() -> None:
+    with pytest.raises(UsageError, match="num_envs = 6 does not divide into num_minibatches = 4"):
+        tiny(network="lstm", num_envs=6, num_minibatches=4)
+    assert tiny(network="lstm").num_frames == 1
+    assert tiny(network="lstm", frame_stack=4).num_frames == 4
+    assert tiny().num_frames == 4
