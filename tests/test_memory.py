@@ -115,10 +115,10 @@ class Small(nn.Module):
 
     def forward(
         self, obs: Tensor, memory: Tensor, dones: Tensor
-    ) -> tuple[Categorical, Tensor, int]:
+    ) -> tuple[Categorical, Tensor, Tensor]:
         x = (self.core(obs, memory, dones)[0] if self.peer is None
              else episode_by_episode(self.peer, obs, memory, dones))  # fmt: skip
-        return Categorical(self.policy(x)), self.value(x).squeeze(-1), 0
+        return Categorical(self.policy(x)), self.value(x).squeeze(-1), memory
 
 
 def test_an_update_is_that_of_a_peers_cells() -> None:
@@ -177,6 +177,7 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     batch = prepare(buffers, 0.99, 0.95, False, length=steps)
     obs = network.arrange(batch.obs.flatten(0, 1)).unflatten(0, (4, steps))
 
+    @torch.no_grad()
     def off(memory: Tensor, dones: Tensor) -> float:
         distribution, values, _ = network(obs, memory, dones)
         ratio = (distribution.log_prob(batch.actions) - batch.log_probs).exp()
