@@ -180,7 +180,7 @@ def test_a_published_agent_plays_and_does_not_resume(run: Path, tmp_path: Path) 
         "model.safetensors", "state.json", "manifest.json",
     }  # fmt: skip
     assert evaluate(agent, episodes=3).scores == evaluate(run, episodes=3).scores
-    with pytest.raises(UsageError, match="not a run directory"):
+    with pytest.raises(UsageError, match="is a published agent"):
         resume(agent)
     with pytest.raises(UsageError, match="exists already"):
         checkpoint.export(saved, tmp_path / "agent")
