@@ -46,8 +46,8 @@ def log_without_clock(run: Path) -> list[dict[str, Any]]:
 def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
     """What a network says of single observations [B, ...]: its distribution and values [B]."""
     memory = getattr(network, "agent", network).empty_memory(len(obs))
-    distribution, values, _ = network(obs.unsqueeze(1), memory, memory.new_zeros(len(obs), 1))
-    return Categorical(distribution.logits.squeeze(1)), values.squeeze(1)
+    distribution, values, _ = network(obs, memory, memory.new_zeros(len(obs), 1))
+    return distribution, values
 
 
 def content(run: Path) -> dict[Path, bytes]:

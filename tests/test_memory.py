@@ -68,22 +68,24 @@ def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> No
     core, x, memory = ours(), normal(4, 9, FEATURES), normal(4, 2 * CELLS, seed=1)
     dones = (normal(4, 9, seed=2) > 0.7).double()
     dones[1], dones[2, 0], dones[3, -1] = 0, 1, 1
-    outputs, after = core(x, memory, dones)
+    outputs, after = core(x.flatten(0, 1), memory, dones)
+    outputs = outputs.unflatten(0, dones.shape)
     expected = episode_by_episode(theirs(core), x, memory, dones)
     torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-14)
     assert after[3].eq(0).all()
     assert after[1].ne(0).all()
     # In pieces it is the same, as when a rollout goes on where the one before stopped.
-    first, between = core(x[:, :4], memory, dones[:, :4])
-    second, last = core(x[:, 4:], between, dones[:, 4:])
-    torch.testing.assert_close(torch.cat([first, second], 1), outputs, rtol=0, atol=1e-15)
+    first, between = core(x[:, :4].flatten(0, 1), memory, dones[:, :4])
+    second, last = core(x[:, 4:].flatten(0, 1), between, dones[:, 4:])
+    both = torch.cat([first.unflatten(0, (4, 4)), second.unflatten(0, (4, 5))], 1)
+    torch.testing.assert_close(both, outputs, rtol=0, atol=1e-15)
     torch.testing.assert_close(last, after, rtol=0, atol=1e-15)
 
 
 def test_the_gradients_are_those_of_finite_differences() -> None:
     core = ours().requires_grad_(False)
     dones = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]).double()
-    inputs = (normal(2, 3, FEATURES).requires_grad_(), normal(2, 2 * CELLS).requires_grad_())
+    inputs = (normal(6, FEATURES).requires_grad_(), normal(2, 2 * CELLS).requires_grad_())
     assert torch.autograd.gradcheck(lambda x, m: core(x, m, dones), inputs)
 
 
@@ -116,8 +118,11 @@ class Small(nn.Module):
     def forward(
         self, obs: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Categorical, Tensor, Tensor]:
-        x = (self.core(obs, memory, dones)[0] if self.peer is None
-             else episode_by_episode(self.peer, obs, memory, dones))  # fmt: skip
+        if self.peer is None:
+            x = self.core(obs, memory, dones)[0]
+        else:
+            sequences = obs.unflatten(0, dones.shape)
+            x = episode_by_episode(self.peer, sequences, memory, dones).flatten(0, 1)
         return Categorical(self.policy(x)), self.value(x).squeeze(-1), memory
 
 
@@ -175,13 +180,14 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     assert buffers.dones.sum() > 0
     assert buffers.memory.ne(0).any()
     batch = prepare(buffers, 0.99, 0.95, False, length=steps)
-    obs = network.arrange(batch.obs.flatten(0, 1)).unflatten(0, (4, steps))
+    obs = network.arrange(batch.obs.flatten(0, 1))
 
     @torch.no_grad()
     def off(memory: Tensor, dones: Tensor) -> float:
         distribution, values, _ = network(obs, memory, dones)
-        ratio = (distribution.log_prob(batch.actions) - batch.log_probs).exp()
-        return max(float((ratio - 1).abs().max()), float((values - batch.values).abs().max()))
+        ratio = (distribution.log_prob(batch.actions.flatten()) - batch.log_probs.flatten()).exp()
+        off = values - batch.values.flatten()
+        return max(float((ratio - 1).abs().max()), float(off.abs().max()))
 
     assert off(batch.memory, batch.dones) < 1e-4
     assert off(torch.zeros_like(batch.memory), batch.dones) > 1e-3

@@ -338,7 +338,7 @@ def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
         gradient_step(net, optimizer, batch, coefficients, max_grad_norm)
     gradient = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
-    distribution, values, _ = net(batch.obs, batch.memory, batch.dones)
+    distribution, values, _ = net(batch.obs, batch.memory, batch.dones)  # as they are
     terms = ppo_loss(
         distribution.log_prob(batch.actions), distribution.entropy(), values,
         batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
@@ -398,9 +398,10 @@ def log_ratios_of_an_unmoved_policy(
     log_ratios = []
     for indices in torch.randperm(128, generator=generator).chunk(4):
         samples = minibatch(batch, indices)
-        distribution, _, _ = network(samples.obs, samples.memory, samples.dones)
-        log_ratios.append(distribution.log_prob(samples.actions) - samples.log_probs)
-    return torch.cat(log_ratios).flatten().detach()
+        distribution, _ = alone(network, samples.obs.flatten(0, 1))
+        new = distribution.log_prob(samples.actions.flatten())
+        log_ratios.append(new - samples.log_probs.flatten())
+    return torch.cat(log_ratios).detach()
 
 
 @pytest.mark.parametrize("num_envs", [8, 1])

@@ -97,14 +97,14 @@ class Forgetful(nn.Module):
         super().__init__()
         self.features = features
 
-    def forward(self, x: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
-        return x, memory
+    def forward(self, features: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
+        return features, memory
 
 
 class LSTM(nn.Module):
     """A core that remembers: long short-term memory (Hochreiter and Schmidhuber 1997) of H cells.
 
-    forward(x [M, L, F], memory [M, 2 H], dones [M, L]) -> (outputs [M, L, H], memory [M, 2 H]),
+    forward(features [B, F], memory [M, 2 H], dones [M, L]) -> (outputs [B, H], memory [M, 2 H]),
     in fp32. Memory is outputs and cells, both empty again after a step that ended its episode.
     """
 
@@ -114,9 +114,10 @@ class LSTM(nn.Module):
         self.inputs = nn.Linear(features, 4 * cells)
         self.recurrent = nn.Linear(cells, 4 * cells, bias=False)
 
-    def forward(self, x: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, memory: Tensor, dones: Tensor) -> tuple[Tensor, Tensor]:
         outputs = []
-        for gates, done in zip(self.inputs(x).unbind(1), dones.unbind(1), strict=True):
+        steps = self.inputs(features).unflatten(0, dones.shape).unbind(1)
+        for gates, done in zip(steps, dones.unbind(1), strict=True):
             output, cells = memory.chunk(2, dim=-1)
             parts = (gates + self.recurrent(output)).chunk(4, dim=-1)
             let_in, keep, let_out = (part.sigmoid() for part in (parts[0], parts[1], parts[3]))
@@ -124,14 +125,14 @@ class LSTM(nn.Module):
             output = let_out * cells.tanh()
             outputs.append(output)
             memory = forget(torch.cat([output, cells], dim=-1), done)
-        return torch.stack(outputs, dim=1), memory
+        return torch.stack(outputs, dim=1).flatten(0, 1), memory
 
 
 class Agent(nn.Module):
     """A policy and a value function on one shared trunk and core.
 
-    forward(obs [M, L, *obs_shape] uint8, memory [M, R], dones [M, L])
-    -> (distribution over actions [M, L], values [M, L], memory [M, R]), fp32.
+    forward(obs [B, *obs_shape] uint8, memory [M, R], dones [M, L])
+    -> (distribution over actions [B], values [B], memory [M, R]), fp32.
     With `bf16` the trunk computes in bfloat16 by autocast; parameters stay fp32.
     """
 
@@ -160,7 +161,7 @@ class Agent(nn.Module):
         self, obs: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.trunk(obs.flatten(0, 1))
+            features = self.trunk(obs)
         return self.answer(features, memory, dones)
 
     def answer(
@@ -169,8 +170,7 @@ class Agent(nn.Module):
         """What forward returns, from the trunk's features [B, F]; always in fp32."""
         # To switch it off here would take longer than the heads do.
         assert not torch.is_autocast_enabled(features.device.type), "`bf16` chooses the precision"
-        x = features.float().unflatten(0, dones.shape)
-        x, memory = self.core(x, memory, dones)
+        x, memory = self.core(features.float(), memory, dones)
         return Categorical(self.policy_head(x)), self.value_head(x).squeeze(-1), memory
 
     def empty_memory(self, count: int) -> Tensor:

@@ -28,6 +28,7 @@ from .runtime.device import (
     describe_machine,
     keep_freed_memory,
     resolve_device,
+    settled,
     usable_cores,
     versions,
 )
@@ -179,6 +180,7 @@ def _run(
         for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
             view.note(f"deleted checkpoint {name}: going on from before it")
         (path / directory.SUMMARY).unlink(missing_ok=True)  # of how it ended before
+        stack.enter_context(settled())
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)

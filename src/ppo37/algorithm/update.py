@@ -3,7 +3,7 @@
 A sample is a sequence: L steps of one environment, one after the other. A network that remembers
 learns from whole rollouts of an environment (L = T), any other from single steps (L = 1).
 
-Legend: S = T * N / L sequences, M of them in a minibatch.
+Legend: S = T * N / L sequences, M of them in a minibatch, B = M * L samples.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from .rollout import Rollout
 
 
 class Network(Protocol):
-    """What is trained: obs [M, L, ...], the memory [M, R] before them and `dones` [M, L]
-    -> distributions over actions [M, L], values [M, L], and the memory [M, R] after them."""
+    """What is trained: obs [B, ...] of M sequences, one after the other, the memory [M, R] before
+    them and `dones` [M, L] -> distributions over actions [B], values [B], memory [M, R] after."""
 
     def __call__(
         self, obs: Tensor, memory: Tensor, dones: Tensor, /
@@ -99,10 +99,13 @@ def gradient_step(
     max_grad_norm: float,
 ) -> LossTerms:
     """One optimizer step on one minibatch. Returns the terms of its loss, detached."""
-    distribution, values, _ = network(batch.obs, batch.memory, batch.dones)  # D36
+    obs, actions, log_probs, old_values, advantages, targets = (
+        part.flatten(0, 1) for part in batch[:6]
+    )
+    distribution, values, _ = network(obs, batch.memory, batch.dones)  # D36
     terms = ppo_loss(
-        distribution.log_prob(batch.actions), distribution.entropy(), values,
-        batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
+        distribution.log_prob(actions), distribution.entropy(), values,
+        log_probs, old_values, advantages, targets, coefficients,
     )  # fmt: skip
     optimizer.zero_grad()
     terms.loss.backward()

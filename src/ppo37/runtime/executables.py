@@ -60,11 +60,9 @@ def make_act(network: Network) -> Act:
 
     @torch.inference_mode()
     def act(obs: Tensor, memory: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        arranged = network.arrange(obs).unsqueeze(1)  # sequences of one step
-        goes_on = memory.new_zeros(len(obs), 1)
-        distribution, values, memory = network(arranged, memory, goes_on)
-        actions = distribution.sample(uniforms.unsqueeze(1))
-        log_probs = distribution.log_prob(actions)
-        return actions.squeeze(1), log_probs.squeeze(1), values.squeeze(1), memory
+        goes_on = memory.new_zeros(len(obs), 1)  # sequences of one step
+        distribution, values, memory = network(network.arrange(obs), memory, goes_on)
+        actions = distribution.sample(uniforms)
+        return actions, distribution.log_prob(actions), values, memory
 
     return act

@@ -21,8 +21,7 @@ from ..model import Agent
 class Network:
     """An agent, computed as it is written.
 
-    Call it with what `arrange` made of observations, [M, L, ...], and as the agent itself else;
-    the result is the agent's.
+    Call it as the agent, but with what `arrange` made of observations; the result is the agent's.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -85,7 +84,7 @@ class SpaceToDepth(Network):
         self, arranged: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
         weights = self._held or self._weights()
-        x = arranged.flatten(0, 1).to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
+        x = arranged.to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
         x = torch.relu_(F.conv2d(x, *weights.conv1))
         x = torch.relu_(F.conv2d(_blocks_of_4(x), *weights.conv2))
         x = torch.relu_(F.conv2d(x, *weights.conv3))

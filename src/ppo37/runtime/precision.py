@@ -59,7 +59,7 @@ def _outputs(network: Network, obs: torch.Tensor, bf16: bool) -> tuple[torch.Ten
     network.agent.bf16 = bf16
     network.agent.zero_grad(set_to_none=True)
     memory = network.agent.empty_memory(len(obs))
-    distribution, values, _ = network(obs.unsqueeze(1), memory, memory.new_zeros(len(obs), 1))
+    distribution, values, _ = network(obs, memory, memory.new_zeros(len(obs), 1))
     parts = (values, *distribution.outputs)
     torch.stack([part.square().mean() for part in parts]).sum().backward()
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
