@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
 
     write(good)
     load()
+    warnings.simplefilter("error")
     loading: list[bool] = []
     sys.addaudithook(_guard(loading, folder))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

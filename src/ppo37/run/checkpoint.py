@@ -163,7 +163,7 @@ def load(directory: Path) -> Checkpoint:
     """Read and verify one checkpoint."""
     contents = verify(directory)
     state = parse_json(contents[STATE], directory / STATE)
-    if not _fits(state, STATE_FORM):
+    if not _fits(state, STATE_FORM) or not all((state["action_names"], *state["obs_shape"])):
         raise Damaged(f"{directory / STATE} is not the state of a run")
     model = _tensors(contents[MODEL], directory / MODEL)
     optimizer, actions = (
