@@ -1,6 +1,8 @@
 """Shared by the tests: tiny runs of the real thing."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,18 @@ SMALL_STATE: dict[str, Any] = {
 
 def tiny(**changes: Any) -> Config:
     return Config(**{**TINY, **changes})
+
+
+def options(*names: str) -> list[str]:
+    """Settings of `TINY` as words of a command."""
+    return [f"--{name.replace('_', '-')}={TINY[name]}" for name in names]
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
 
 
 def log_without_clock(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, log_without_clock, tiny
+from conftest import log_without_clock, options, tiny, wait_until
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.run import checkpoint
@@ -23,18 +23,14 @@ LINUX = pytest.mark.skipif(
 
 def _long_training(run: Path) -> "subprocess.Popen[str]":
     """Training of catch in a process of its own, which would go on for long."""
-    options = [f"--{name.replace('_', '-')}={TINY[name]}" for name in ("num_envs", "num_steps")]
     command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
                "--total-timesteps", "1000000", "--precision", "fp32",
-               "--out", str(run), *options]  # fmt: skip
+               "--out", str(run), *options("num_envs", "num_steps")]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def _wait(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+def _started(log: Path) -> Callable[[], bool]:
+    return lambda: log.exists() and b"\n" in log.read_bytes()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -43,7 +39,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 ) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    _wait(lambda: (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text()))
+    wait_until(_started(run / "metrics.jsonl"))
     process.send_signal(number)
     process.send_signal(number)  # a second one harms nothing
     _, errors = process.communicate(timeout=300)
@@ -55,20 +51,16 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     assert not json.loads((run / "summary.json").read_text())["finished"]
 
 
-def _started(log: Path) -> Callable[[], bool]:
-    return lambda: log.exists() and b"\n" in log.read_bytes()
-
-
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    _wait(_started(run / "metrics.jsonl"))
+    wait_until(_started(run / "metrics.jsonl"))
     assert not checkpoint.numbered(run / "checkpoints")
     process.send_signal(signal.SIGUSR1)
-    _wait(lambda: bool(checkpoint.numbered(run / "checkpoints")))
+    wait_until(lambda: bool(checkpoint.numbered(run / "checkpoints")))
     first = checkpoint.numbered(run / "checkpoints")[0]
     length = (run / "metrics.jsonl").stat().st_size
-    _wait(lambda: (run / "metrics.jsonl").stat().st_size > length)
+    wait_until(lambda: (run / "metrics.jsonl").stat().st_size > length)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=300)
@@ -82,10 +74,9 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=40 * 64)
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    options = [f"--{name.replace('_', '-')}={TINY[name]}"
-               for name in ("seed", "num_envs", "num_steps", "network")]  # fmt: skip
     command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(40 * 64),
-               "--precision", "fp32", "--out", str(run), *options]  # fmt: skip
+               "--precision", "fp32", "--out", str(run),
+               *options("seed", "num_envs", "num_steps", "network")]  # fmt: skip
     codes = []
     for lines in (10, 25, 1000):
         codes.append(_pestered(command, log, lines))
@@ -99,7 +90,7 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
 def _pestered(words: list[str], log: Path, lines: int) -> int:
     """The exit code of a run under a rain of SIGUSR1, with two SIGTERMs after so many updates."""
     process = subprocess.Popen([sys.executable, "-m", "ppo37", *words], stderr=subprocess.DEVNULL)
-    _wait(lambda: _listens_to(signal.SIGUSR1, process.pid))
+    wait_until(lambda: _listens_to(signal.SIGUSR1, process.pid))
     stops = 0
     while process.poll() is None:
         process.send_signal(signal.SIGUSR1)
@@ -128,7 +119,7 @@ def _stop_while_playing(words: list[str], number: signal.Signals, code: int) -> 
         [sys.executable, "-m", "ppo37", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    _wait(lambda: _listens_to(signal.SIGUSR1, process.pid))
+    wait_until(lambda: _listens_to(signal.SIGUSR1, process.pid))
     process.send_signal(signal.SIGUSR1)  # nothing to save: nothing happens
     process.send_signal(number)
     process.send_signal(number)
@@ -153,7 +144,7 @@ def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None
         process.stderr.readline()
     process.stderr.close()
     log = tmp_path / "run" / "metrics.jsonl"
-    _wait(lambda: log.exists() and log.read_text().count("\n") > 2)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
     process.send_signal(signal.SIGINT)
     assert process.wait(300) == 130
     assert load_agent(tmp_path / "run").state["update"] == log.read_text().count("\n")

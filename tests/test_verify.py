@@ -4,15 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import options, wait_until
 
-NAMES = ("precision", "num_envs", "num_steps", "num_minibatches", "network")
 WORDS = [sys.executable, "-m", "ppo37", "verify-resume", "catch", "--preset", "debug",
-         *(f"--{name.replace('_', '-')}={TINY[name]}" for name in NAMES)]  # fmt: skip
+         *options("precision", "num_envs", "num_steps", "num_minibatches", "network")]  # fmt: skip
 
 
 def test_a_killed_run_is_found_to_be_the_same() -> None:
@@ -29,10 +27,7 @@ def test_a_killed_run_is_found_to_be_the_same() -> None:
 def test_a_stopped_proof_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = subprocess.Popen([*WORDS, "--updates", "100000"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("ppo37-verify-*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: bool(list(tmp_path.glob("ppo37-verify-*/*/metrics.jsonl"))))
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import options
 
 from ppo37 import Config
 from ppo37.config import changes, from_preset
 
-NAMES = ("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision")
 WORDS = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
          "--total-timesteps", "650", "--device", "cpu",
-         *(f"--{name.replace('_', '-')}={TINY[name]}" for name in NAMES)]  # fmt: skip
+         *options("seed", "num_envs", "num_steps", "num_minibatches", "network",
+                  "precision")]  # fmt: skip
 SHARES = r"\d+% env, \d+% act, \d+% copy, \d+% update"
 
 

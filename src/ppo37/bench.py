@@ -247,9 +247,9 @@ def _learning(
     for part in (rollout.log_probs, rollout.values, rollout.rewards):
         part.normal_(generator=draws)
     batch = executables.advantages(rollout)
-    sequences = config.batch_size // config.sequence_length
-    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, sequences)[0])
-    minibatches = itertools.cycle(order.to(device).split(sequences // config.num_minibatches))
+    order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, config.num_sequences)[0])
+    size = config.num_sequences // config.num_minibatches
+    minibatches = itertools.cycle(order.to(device).split(size))
 
     def learn() -> int:
         executables.train_step(batch, next(minibatches))

@@ -129,6 +129,11 @@ class Config:
         return self.num_steps if self.remembers else 1
 
     @property
+    def num_sequences(self) -> int:
+        """Sequences in one rollout."""
+        return self.batch_size // self.sequence_length
+
+    @property
     def num_frames(self) -> int:
         """Frames in an observation."""
         return self.frame_stack or (1 if self.remembers else 4)

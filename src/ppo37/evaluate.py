@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import randomness
 from .algorithm.rollout import forget
 from .config import Config, from_dict
-from .envs import EnvFactory, Episode, VecEnv, env_factory
+from .envs import EnvFactory, Episode, Step, VecEnv, env_factory
 from .errors import UsageError
 from .model import Agent
 from .run.checkpoint import load_model
@@ -20,7 +20,7 @@ from .run.directory import find_checkpoint
 from .run.signals import Signals
 from .runtime.device import keep_freed_memory, resolve_device, usable_cores
 from .runtime.executables import make_act
-from .runtime.network import place
+from .runtime.network import Network, place
 from .stats import interval_of_mean
 
 MAX_ENVS = 32
@@ -108,7 +108,7 @@ def evaluate(
                 f"the agent sees observations of {trained.state['obs_shape']} and these "
                 f"environments give {list(envs.obs_shape)}"
             )
-        games = _play(trained.agent, envs, numbers, wanted, seed, progress)
+        games = _play(place(trained.agent), envs, numbers, wanted, seed, progress)
     finally:
         envs.close()
     scores = [game.score for game in games]
@@ -120,22 +120,14 @@ def evaluate(
 
 
 def _play(
-    agent: Agent, envs: VecEnv, numbers: NDArray[np.int64], wanted: Any, seed: int,
+    network: Network, envs: VecEnv, numbers: NDArray[np.int64], wanted: Any, seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Episode]:  # fmt: skip
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
-    network = place(agent)
-    act = make_act(network)
     games: list[list[Episode]] = [[] for _ in wanted]
-    obs, memory = envs.reset(), agent.empty_memory(envs.num_envs)
     with Signals() as signals, network.held():
-        for uniforms in evaluation_noise(seed, len(wanted)):
+        for step, _, _ in playing(network, envs, numbers, seed):
             signals.check()
-            drawn = torch.from_numpy(uniforms).to(network.device)
-            actions, _, _, memory = act(torch.from_numpy(obs), memory, drawn)
-            step = envs.step(numbers[actions.cpu().numpy()])
-            memory = forget(memory, torch.from_numpy(step.dones).to(memory))
-            obs = step.obs
             for episode in step.episodes:
                 games[episode.env].append(episode)
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
@@ -145,6 +137,25 @@ def _play(
                 break
     firsts = [g[:n] for g, n in zip(games, wanted, strict=True)]
     return [g[k] for k in range(max(wanted)) for g in firsts if k < len(g)]
+
+
+def playing(
+    network: Network, envs: VecEnv, numbers: NDArray[np.int64], seed: int
+) -> Iterator[tuple[Step, NDArray[np.int64], torch.Tensor]]:
+    """Play on for ever, actions sampled as in training: each step, its actions and values [N].
+
+    numbers: as `translation` gives them.  Without its weights held it is slow.
+    """
+    act = make_act(network)
+    obs, memory = envs.reset(), network.agent.empty_memory(envs.num_envs)
+    for uniforms in evaluation_noise(seed, envs.num_envs):
+        drawn = torch.from_numpy(uniforms).to(network.device)
+        chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
+        actions = numbers[chosen.cpu().numpy()]
+        step = envs.step(actions)
+        yield step, actions, values
+        memory = forget(memory, torch.from_numpy(step.dones).to(memory))
+        obs = step.obs
 
 
 def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:

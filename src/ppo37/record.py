@@ -17,21 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .algorithm.rollout import forget
 from .envs import Step, VecEnv
 from .envs.games import CATCH, require_known, title
 from .errors import RunError, UsageError
-from .evaluate import (
-    TrainedAgent,
-    evaluation_noise,
-    games_seed,
-    load_agent,
-    translation,
-)
+from .evaluate import TrainedAgent, games_seed, load_agent, playing, translation
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
-from .runtime.executables import make_act
 from .runtime.network import Network, place
 
 Pixels = NDArray[np.uint8]
@@ -213,18 +205,11 @@ def _play(
     network: Network, stage: Stage, numbers: NDArray[np.int64], seed: int, signals: Signals
 ) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
-    act = make_act(network)
     ended_scores: tuple[float, ...] = ()
     began = 0
-    obs, memory = stage.envs.reset(), network.agent.empty_memory(1)
-    for count, uniforms in enumerate(evaluation_noise(seed, 1), start=1):
+    steps = playing(network, stage.envs, numbers, seed)
+    for count, (step, actions, values) in enumerate(steps, start=1):
         signals.check()
-        drawn = torch.from_numpy(uniforms).to(network.device)
-        chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
-        actions = numbers[chosen.cpu().numpy()]
-        step = stage.envs.step(actions)
-        memory = forget(memory, torch.from_numpy(step.dones).to(memory))
-        obs = step.obs
         ended = bool(step.episodes)
         score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)

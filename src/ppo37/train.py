@@ -321,10 +321,10 @@ def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
     states, games = saved.state["environments"], saved.actions or {}
     if not states:
         return []
-    logs = [games.get(str(env), torch.empty(0)) for env in range(config.num_envs)]
+    names = [str(env) for env in range(config.num_envs)]
+    logs = [games.get(name, torch.empty(0)) for name in names]
     known = all(log.dtype == torch.uint8 and log.dim() == 1 for log in logs)
-    held = len(games) - (MEMORY in games)
-    if not known or not len(states) == held == config.num_envs:
+    if not known or len(states) != len(names) or set(games) - {MEMORY} != set(names):
         raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
     return [Moment(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
 
@@ -365,8 +365,7 @@ def _uniforms(config: Config, k: int, device: torch.device) -> torch.Tensor:
 
 
 def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
-    sequences = config.batch_size // config.sequence_length
-    order = randomness.permutations(config.seed, k, config.update_epochs, sequences)
+    order = randomness.permutations(config.seed, k, config.update_epochs, config.num_sequences)
     return torch.from_numpy(order).to(device)
 
 

@@ -104,25 +104,29 @@ def _running(*words: str) -> Iterator[_Run]:
 
 def _finish(run: _Run, signals: Signals) -> None:
     """Wait for the end; RunError if it is not a good one."""
-    while run.process.poll() is None:
-        signals.check()
-        time.sleep(POLL_S)
+    _wait(run, signals, lambda: False)
     if run.process.returncode != 0:
         run.complain()
 
 
 def _kill(run: _Run, awaited: Path, left_s: float, signals: Signals) -> None:
     """SIGKILL at a random moment between a checkpoint and the end, `left_s` later."""
-    while not awaited.exists() and run.process.poll() is None:
-        signals.check()
-        time.sleep(POLL_S)
-    time.sleep(random.uniform(0, 0.8 * left_s))
+    _wait(run, signals, awaited.exists)
+    moment = time.monotonic() + random.uniform(0, 0.8 * left_s)
+    _wait(run, signals, lambda: time.monotonic() >= moment)
     run.process.kill()
     code = run.process.wait()
     if code > 0:
         run.complain()
     if code == 0:
         raise RunError("the run ended before it could be killed; use more --updates")
+
+
+def _wait(run: _Run, signals: Signals, until: Callable[[], bool]) -> None:
+    """Until something is so, or the run has ended."""
+    while not until() and run.process.poll() is None:
+        signals.check()
+        time.sleep(POLL_S)
 
 
 def _settings(config: Config) -> list[str]:
