@@ -78,8 +78,9 @@ def restore(options: argparse.Namespace) -> Rows:
 
 
 def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
-    factory = env_factory(options.game, options.protocol, emulator_threads(), NEVER)
-    return [factory(part.stop - part.start, 1, first_env=part.start) for part in split(ENVS)]
+    lanes = split(ENVS)
+    factory = env_factory(options.game, options.protocol, emulator_threads(len(lanes)), NEVER)
+    return [factory(part.stop - part.start, 1, first_env=part.start) for part in lanes]
 
 
 def reseeding(options: argparse.Namespace) -> Rows:

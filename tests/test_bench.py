@@ -19,6 +19,7 @@ from ppo37.bench import bench, flops_per_sample, table
 from ppo37.config import Config
 from ppo37.errors import UsageError
 from ppo37.model import Agent
+from ppo37.policies import CategoricalPolicy
 
 ATARI = (4, 84, 84)
 KEYS = {
@@ -33,7 +34,7 @@ NAMES = ["python", "torch", "cuda", "ale-py", "emulator", "bf16", "video", "plot
 
 
 def atari_agent(num_actions: int, network: str = "nature") -> Agent:
-    return Agent(ATARI, num_actions, network, seed=0)
+    return Agent(ATARI, CategoricalPolicy(num_actions), network, seed=0)
 
 
 def test_flops_of_the_nature_network_are_the_known_ones() -> None:

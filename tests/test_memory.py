@@ -17,6 +17,7 @@ from ppo37.algorithm.update import gradient_step, make_optimizer, minibatch, pre
 from ppo37.envs import env_factory
 from ppo37.errors import UsageError
 from ppo37.model import LSTM, Agent
+from ppo37.policies import CategoricalPolicy
 from ppo37.randomness import noise
 from ppo37.runtime.executables import make_act
 from ppo37.runtime.lanes import Lanes
@@ -90,7 +91,7 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
 
 
 def test_first_weights_are_orthogonal_with_gain_1() -> None:
-    agent = Agent((1, 84, 84), 6, "lstm", seed=3)
+    agent = Agent((1, 84, 84), CategoricalPolicy(6), "lstm", seed=3)
     assert (agent.core.features, agent.core.memory_size) == (128, 256)
     assert agent.core.inputs.bias.eq(0).all()
     for weight in (agent.core.inputs.weight, agent.core.recurrent.weight):
@@ -167,7 +168,7 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     """Log-probabilities and values of a second rollout, replayed from its start (D34, D36)."""
     factory = env_factory(game, num_frames=1)
     parts = [factory(2, 5), factory(2, 5, first_env=2)]
-    agent = Agent(parts[0].obs_shape, len(parts[0].action_names), "lstm", seed=1)
+    agent = Agent(parts[0].obs_shape, CategoricalPolicy(len(parts[0].action_names)), "lstm", seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)
     network = place(agent)
     steps = 64

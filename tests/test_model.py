@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppo37.model import Agent
+from ppo37.policies import CategoricalPolicy
 from ppo37.runtime.network import Network, SpaceToDepth, place
 
 ATARI = (4, 84, 84)
@@ -69,7 +70,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 def test_parameter_count(
     obs_shape: tuple[int, ...], num_actions: int, network: str, count: int
 ) -> None:
-    agent = Agent(obs_shape, num_actions, network, seed=0)
+    agent = Agent(obs_shape, CategoricalPolicy(num_actions), network, seed=0)
     assert sum(parameter.numel() for parameter in agent.parameters()) == count
     distribution, values = alone(agent, pixels(2, obs_shape))
     assert distribution.logits.shape == (2, num_actions)
@@ -78,7 +79,7 @@ def test_parameter_count(
 
 def test_initial_weights_are_orthogonal() -> None:
     """W W^T = gain^2 I, each layer seen as a matrix with one row for each output; no biases."""
-    agent = Agent(ATARI, 6, "nature", seed=3)
+    agent = Agent(ATARI, CategoricalPolicy(6), "nature", seed=3)
     gains = {"policy_head": 0.01, "value_head": 1.0}
     layers = {name: m for name, m in agent.named_modules() if hasattr(m, "weight")}
     assert len(layers) == 6
@@ -93,7 +94,7 @@ def test_initial_weights_are_orthogonal() -> None:
 def test_the_seed_alone_decides_the_weights() -> None:
     def weights(seed: int, elsewhere: int) -> Tensor:
         torch.manual_seed(elsewhere)
-        agent = Agent((1, 36, 36), 3, "nature", seed)
+        agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed)
         return torch.cat([parameter.detach().flatten() for parameter in agent.parameters()])
 
     assert torch.equal(weights(1, 10), weights(1, 11))
@@ -110,7 +111,7 @@ def test_output_and_gradient_equal_the_published_network(
     form: type[Network], network: str, obs_shape: tuple[int, ...]
 ) -> None:
     """With pixels / 255, though the weights are divided instead; fp32 rounding is all there is."""
-    agent = with_biases(Agent(obs_shape, 6, network, seed=1))
+    agent = with_biases(Agent(obs_shape, CategoricalPolicy(6), network, seed=1))
     obs = pixels(8, obs_shape)
     parameters, logits, values = reference(agent, obs)
     placed = form(agent)
@@ -128,7 +129,10 @@ def test_output_and_gradient_equal_the_published_network(
 
 
 def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> None:
-    plain, other = (Agent(ATARI, 6, "nature", seed=3, contrast_init=on) for on in (False, True))
+    plain, other = (
+        Agent(ATARI, CategoricalPolicy(6), "nature", seed=3, contrast_init=on)
+        for on in (False, True)
+    )
     flat = torch.tensor([87.0, 0.0, 236.0, 142.0]).view(1, 4, 1, 1).expand(1, 4, 84, 84)
     assert other.trunk.conv1(flat).abs().max() < 1e-3 < plain.trunk.conv1(flat).abs().max()
 
@@ -142,7 +146,7 @@ def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> Non
 
 def test_held_weights_are_the_weights_of_the_moment() -> None:
     """Brought into form when the rollout begins, let go at its end; the numbers are the same."""
-    agent, obs = Agent(ATARI, 6, "nature_half", seed=1), pixels(8)
+    agent, obs = Agent(ATARI, CategoricalPolicy(6), "nature_half", seed=1), pixels(8)
     for bf16 in (False, True):
         agent.bf16 = bf16
         placed = SpaceToDepth(agent)
@@ -156,7 +160,7 @@ def test_held_weights_are_the_weights_of_the_moment() -> None:
 
 
 def test_the_form_follows_the_device() -> None:
-    agent = Agent((1, 36, 36), 3, "nature", seed=1)
+    agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
     assert type(place(agent)) is SpaceToDepth
     assert type(place(agent.to("meta"))) is Network
 
@@ -164,7 +168,7 @@ def test_the_form_follows_the_device() -> None:
 @pytest.mark.parametrize("form", [Network, SpaceToDepth])
 def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
     """Close to fp32, with fp32 heads, outputs, parameters and gradients, and uint8 pixels in."""
-    agent = with_biases(Agent(ATARI, 6, "nature", seed=1))
+    agent = with_biases(Agent(ATARI, CategoricalPolicy(6), "nature", seed=1))
     obs = pixels(8)
     _, logits, values = reference(agent, obs)
     agent.bf16 = True
@@ -188,7 +192,7 @@ def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
 @pytest.mark.parametrize("form", [Network, SpaceToDepth])
 def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
     """An autocast around the call is refused: it would change the heads."""
-    agent = Agent((1, 36, 36), 3, "nature", seed=1)
+    agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
     placed = form(agent)
     obs = placed.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
@@ -200,7 +204,7 @@ def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
 
 
 def test_observations_are_left_alone() -> None:
-    agent, obs = Agent((1, 36, 36), 3, "nature", seed=1), pixels(4, (1, 36, 36))
+    agent, obs = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
     alone(agent, obs)
     alone(place(agent), place(agent).arrange(obs))

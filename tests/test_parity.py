@@ -53,9 +53,14 @@ def make():
         envs.close()
 
 
-def random_actions(envs, steps: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(len(envs.action_names), size=(steps, envs.num_envs))
+def random_actions(envs, steps: int, action_space: str = "discrete") -> np.ndarray:
+    rng = np.random.default_rng(0)
+    size = (steps, envs.num_envs)
+    if action_space == "continuous":
+        return rng.normal(size=(*size, 3)).astype(np.float32)
+    if action_space == "joystick":
+        return np.stack([rng.integers(choices, size=size) for choices in (3, 3, 2)], axis=-1)
+    return rng.integers(len(envs.action_names), size=size)
 
 
 def assert_same_step(ours: Step, theirs: Step) -> None:
@@ -76,7 +81,7 @@ def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) ->
     assert envs.action_names == reference.action_names
     np.testing.assert_array_equal(envs.reset(), reference.reset())
     answers = []
-    for actions in random_actions(envs, steps):
+    for actions in random_actions(envs, steps, settings.get("action_space", "discrete")):
         answers.append(envs.step(actions))
         assert_same_step(answers[-1], reference.step(actions))
         np.testing.assert_array_equal(envs._scores, reference.scores)
@@ -103,6 +108,16 @@ def test_lost_lives_and_ended_games_are_the_same_in_both(make, game, losses) -> 
 @pytest.mark.parametrize("game", ["breakout", "ms_pacman"])
 def test_sticky_actions_are_the_same_in_both(make, game) -> None:
     assert_parity(make, game, steps=150, protocol="machado")
+
+
+@same_arithmetic
+@pytest.mark.parametrize("action_space", ["joystick", "continuous"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("game", ["breakout", "kaboom", "ms_pacman", "space_invaders"])
+def test_other_ways_to_hold_the_joystick_are_the_same_in_both(
+    make, game, protocol, action_space
+) -> None:
+    assert_parity(make, game, 120, num_envs=2, protocol=protocol, action_space=action_space)
 
 
 @same_arithmetic

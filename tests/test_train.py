@@ -147,7 +147,7 @@ def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     loop = sys.modules["ppo37.train"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
-    agent = loop.make_agent(config, envs.obs_shape, len(envs.action_names))
+    agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
     optimizer = loop.make_optimizer(agent, config.learning_rate, config.adam_eps)
     state = loop.State(agent, optimizer)
     saved = load_newest(finished_run / "checkpoints")[0]

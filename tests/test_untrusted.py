@@ -129,7 +129,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         checkpoint.fingerprint(saved)
         load_agent(folder)
         envs = env_factory("catch")(config.num_envs, config.seed)
-        agent = loop.make_agent(config, envs.obs_shape, len(envs.action_names))
+        agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
         loop.restore(loop.State(agent, optimizer), saved, config, envs)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))

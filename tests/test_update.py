@@ -23,6 +23,7 @@ from ppo37.algorithm.update import (
     update,
 )
 from ppo37.model import Agent
+from ppo37.policies import CategoricalPolicy
 from ppo37.runtime.network import place
 
 STEPS, ENVS, FEATURES, HIDDEN, ACTIONS = 16, 4, 5, 6, 4
@@ -377,7 +378,7 @@ def log_ratios_of_an_unmoved_policy(
     minibatches of 32 with gradients: the same numbers but for the order they are summed in.
     """
     generator = torch.Generator().manual_seed(0)
-    agent = Agent((4, 84, 84), 6, "nature", seed=1)
+    agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, gain, generator=generator)
     network = place(agent)
     obs = network.arrange(frames(generator, 128))

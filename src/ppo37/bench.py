@@ -18,18 +18,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from . import randomness
-from .algorithm.rollout import allocate
 from .algorithm.update import make_optimizer
+from .build import make_agent, make_factory
 from .config import Config, from_preset
-from .envs import VecEnv, env_factory
+from .envs import VecEnv
 from .envs.games import resolve_game, title
 from .errors import UsageError
-from .model import Agent
+from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
 from .runtime.device import (
@@ -38,9 +37,9 @@ from .runtime.device import (
     usable_cores,
     versions,
 )
-from .runtime.executables import Executables, eager
+from .runtime.executables import Executables, eager, make_buffers
 from .runtime.precision import choose_precision
-from .train import make_agent, prepare_process, train
+from .train import prepare_process, train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
 """Parts of the time for each measurement; what is left goes to the self-test and to start-up."""
@@ -77,16 +76,14 @@ def bench(
     config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
     prepare_process(config)
 
-    make_envs = env_factory(
-        config.game, config.protocol, usable_cores(), num_frames=config.num_frames
-    )
+    make_envs = make_factory(config, usable_cores())
     with closing(make_envs(config.num_envs, config.seed)) as envs:
-        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+        agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         choice = choose_precision(precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
         agent.bf16 = choice.precision == "bf16"
         flops = flops_per_sample(agent, envs.obs_shape)
-        env_sps = _environment(envs, seconds * ENV_SHARE)
+        env_sps = _environment(envs, agent, seconds * ENV_SHARE)
         act_sps, samples_per_s = _network(agent, envs, config, seconds)
 
     step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
@@ -155,23 +152,24 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
 
 
-def flops_per_sample(agent: nn.Module, obs_shape: tuple[int, ...]) -> Flops:
+def flops_per_sample(agent: Agent, obs_shape: tuple[int, ...]) -> Flops:
     """Work of the convolutions and dense layers, which stand in the order of the data flow.
 
     Going backward costs the forward work twice, once for the weights and once for the input;
-    nobody needs the gradient of the pixels, so the first layer does without the second.
+    nobody needs the gradient of the observation, so the first layers do without the second.
     """
-    height, width = obs_shape[1:]
-    products = []
-    for layer in agent.modules():
+    *_, height, width = obs_shape
+    products = {}
+    for layer in layers_of(agent):
+        places = 1
         if isinstance(layer, nn.Conv2d):
             height = (height - layer.kernel_size[0]) // layer.stride[0] + 1
             width = (width - layer.kernel_size[1]) // layer.stride[1] + 1
-            products.append(layer.weight.numel() * height * width)
-        elif isinstance(layer, nn.Linear):
-            products.append(layer.weight.numel())
-    forward = 2 * sum(products)
-    return Flops(forward, 3 * forward - 2 * products[0])
+            places = height * width
+        products[layer] = layer.weight.numel() * places
+    forward = 2 * sum(products.values())
+    unneeded = 2 * sum(products[layer] for layer in agent.trunk.first_layers)
+    return Flops(forward, 3 * forward - unneeded)
 
 
 def peak_memory_mib() -> float:
@@ -194,11 +192,14 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def _environment(envs: VecEnv, budget_s: float) -> float:
+def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
     """Agent steps a second with random actions; starting new games is part of it."""
-    draws = np.random.default_rng(0)
-    actions = draws.integers(len(envs.action_names), size=(1024, envs.num_envs))
-    rows = itertools.cycle(actions)
+    rows = itertools.cycle(
+        _random_actions(agent, 1024 * envs.num_envs)
+        .cpu()
+        .numpy()
+        .reshape(1024, envs.num_envs, *agent.policy.action_shape)
+    )
     envs.reset()
 
     def step() -> int:
@@ -217,14 +218,21 @@ def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tupl
     return act_sps, _learning(executables, agent, envs, config, seconds * LEARN_SHARE)
 
 
+def _random_actions(agent: Agent, count: int) -> torch.Tensor:
+    """Actions [count, *action_shape] of a policy that has no preference."""
+    policy = agent.policy
+    draws = torch.Generator(agent.device).manual_seed(0)
+    uniforms = torch.rand(count, *policy.action_shape, generator=draws, device=agent.device)
+    actions: torch.Tensor = policy(uniforms.new_zeros(count, policy.num_outputs)).sample(uniforms)
+    return actions.detach()
+
+
 def _acting(
     executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
 ) -> float:
     shape = (config.num_envs, *envs.obs_shape)
-    obs = torch.randint(0, 256, shape, dtype=torch.uint8, device=config.device)
-    uniforms = torch.from_numpy(randomness.noise(config.seed, 0, 1, config.num_envs)[0])
-    uniforms = uniforms.to(config.device)
-
+    obs = torch.randint(0, 256, shape, device=config.device).to(agent.obs_dtype)
+    uniforms = torch.rand(config.num_envs, *agent.policy.action_shape, device=config.device)
     memory = agent.empty_memory(config.num_envs)
 
     def act() -> int:
@@ -238,12 +246,12 @@ def _acting(
 def _learning(
     executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
 ) -> float:
-    device = torch.device(config.device)
-    rollout = allocate(config.num_steps, config.num_envs, envs.obs_shape, device,
-                       agent.core.memory_size)  # fmt: skip
+    device = agent.device
+    rollout = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     draws = torch.Generator(device).manual_seed(0)
     rollout.obs.random_(0, 256, generator=draws)
-    rollout.actions.random_(0, len(envs.action_names), generator=draws)
+    actions = _random_actions(agent, config.batch_size)
+    rollout.actions.copy_(actions.view_as(rollout.actions))
     for part in (rollout.log_probs, rollout.values, rollout.rewards):
         part.normal_(generator=draws)
     batch = executables.advantages(rollout)

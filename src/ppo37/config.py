@@ -57,16 +57,40 @@ class Config:
     bootstrap_truncated: bool = _option(
         False, "value what a time limit cut off (the reference algorithm does not)"
     )
+    observation: str = _option(
+        "pixels",
+        "pixels: the screen; ram: the 128 bytes of the console's memory, by default with network "
+        "mlp, norm_obs and norm_reward",
+        choices=("pixels", "ram"),
+    )
     network: str = _option(
         "nature",
         "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
-        "lstm: nature and an LSTM of 128 cells",
-        choices=("nature", "nature_half", "lstm"),
+        "lstm: nature and an LSTM of 128 cells; mlp: two dense layers of 64 for the policy and two "
+        "for the value; mlp_shared: two for both",
+        choices=("nature", "nature_half", "lstm", "mlp", "mlp_shared"),
     )
     frame_stack: int | None = _option(
-        None, "frames in an observation; none: 4, but 1 for a network that remembers",
+        None, "frames in an observation; none: 4, but 1 for a network that remembers and for ram",
         least=1, most=16,
     )  # fmt: skip
+    action_space: str = _option(
+        "discrete",
+        "discrete: one of the game's actions; joystick: left or right, down or up, FIRE or not; "
+        "continuous: radius and angle of a stick, and FIRE, as real numbers",
+        choices=("discrete", "joystick", "continuous"),
+    )
+    mask_actions: bool = _option(
+        False, "never choose what the game does not know, where all that a joystick can is offered"
+    )
+    norm_obs: bool = _option(
+        False, "deviations of observations from their running mean, in standard deviations"
+    )
+    clip_obs: float = _option(10.0, "bound on normalised observations", above=0)
+    norm_reward: bool = _option(
+        False, "rewards in standard deviations of the discounted return, instead of their signs"
+    )
+    clip_reward: float = _option(10.0, "bound on scaled rewards", above=0)
     contrast_init: bool = _option(
         False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
     )
@@ -97,6 +121,7 @@ class Config:
                 f"{self.num_envs} does not divide into num_minibatches = {self.num_minibatches}; "
                 f"choose a divisor of {self.num_envs}"
             )
+        self._check_senses()
         if self.norm_adv and self.minibatch_size < 2:
             raise UsageError(
                 "a minibatch of 1 sample has no standard deviation to normalise advantages by; "
@@ -107,6 +132,20 @@ class Config:
                 f"total_timesteps = {self.total_timesteps} is less than one rollout of "
                 f"num_envs * num_steps = {self.batch_size} steps"
             )
+
+    def _check_senses(self) -> None:
+        """UsageError for a network, an observation and an action space that do not fit."""
+        if self.network not in NETWORKS_FOR[self.observation]:
+            raise UsageError(
+                f"network {self.network} cannot read observation {self.observation}; use "
+                f"--network {' or '.join(NETWORKS_FOR[self.observation])}"
+            )
+        if self.norm_obs and self.observation == "pixels":
+            raise UsageError("norm_obs is for observation ram: pixels are divided by 255 instead")
+        if self.contrast_init and self.observation == "ram":
+            raise UsageError("contrast_init is for observation pixels: it is about convolutions")
+        if self.mask_actions and self.action_space == "continuous":
+            raise UsageError("mask_actions is for actions to choose from, not for real numbers")
 
     @property
     def batch_size(self) -> int:
@@ -136,7 +175,12 @@ class Config:
     @property
     def num_frames(self) -> int:
         """Frames in an observation."""
-        return self.frame_stack or (1 if self.remembers else 4)
+        return self.frame_stack or (1 if self.remembers or self.observation == "ram" else 4)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the environments can be stepped apart: they share no running moments."""
+        return not (self.norm_obs or self.norm_reward)
 
     @property
     def num_updates(self) -> int:
@@ -148,6 +192,9 @@ class Config:
         """Agent steps in the whole run: `total_timesteps`, less what is no whole rollout."""
         return self.num_updates * self.batch_size
 
+
+NETWORKS_FOR = {"pixels": ("nature", "nature_half", "lstm"), "ram": ("mlp", "mlp_shared")}
+"""The networks that can read each kind of observation."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # openai/baselines ppo2 and CleanRL ppo_atari: what is compared with published scores.
@@ -171,6 +218,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What each preset changes from the defaults of `Config`; `fast` has one entry per device."""
 
+RAM = {"network": "mlp", "contrast_init": False, "norm_obs": True, "norm_reward": True}
+"""What every preset has instead where the console's memory is looked at."""
+
 PRESET_NAMES = ("auto", "classic", "fast", "debug")
 
 
@@ -180,7 +230,13 @@ def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
         raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
     name = "fast" if preset == "auto" else preset
     values = PRESETS[f"fast_{device}" if name == "fast" else name]
-    return from_dict({**values, **changes, "game": game, "preset": name, "device": device})
+    if changes.get("observation") == "ram":
+        values = {**values, **RAM}
+    values = {**values, **changes, "game": game, "preset": name, "device": device}
+    if values.get("network") == "lstm" and "num_minibatches" not in changes:
+        most = values.get("num_envs", Config.num_envs)  # a minibatch has whole sequences
+        values["num_minibatches"] = min(most, values.get("num_minibatches", Config.num_minibatches))
+    return from_dict(values)
 
 
 def changes(config: Config) -> dict[str, Any]:

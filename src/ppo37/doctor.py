@@ -145,10 +145,11 @@ def _emulator() -> Check:
 def _bf16() -> Check:
     from .envs.atari import OBS_SHAPE
     from .model import Agent
+    from .policies import CategoricalPolicy
     from .runtime.device import resolve_device
     from .runtime.precision import choose_precision
 
-    agent = Agent(OBS_SHAPE, 4, "nature", seed=0).to(resolve_device("auto"))
+    agent = Agent(OBS_SHAPE, CategoricalPolicy(4), "nature", seed=0).to(resolve_device("auto"))
     choice = choose_precision("auto", agent, OBS_SHAPE, MINIBATCH)
     return Check("bf16", True, f"--precision auto means {choice.precision} ({choice.reason})")
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from . import randomness
 from .algorithm.rollout import forget
+from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
-from .envs import EnvFactory, Episode, Step, VecEnv, env_factory
+from .envs import EnvFactory, Episode, Step, VecEnv
 from .errors import UsageError
 from .model import Agent
 from .run.checkpoint import load_model
@@ -24,6 +25,7 @@ from .runtime.network import Network, place
 from .stats import interval_of_mean
 
 MAX_ENVS = 32
+Translation = Callable[[NDArray[Any]], NDArray[Any]]
 BLOCK_STEPS = 256
 """Uniforms are drawn for this many steps at a time."""
 
@@ -67,11 +69,10 @@ def load_agent(
     for warning in warnings:
         (warn or (lambda _: None))(warning)
     config = from_dict(saved.state["config"])
-    obs_shape = tuple(saved.state["obs_shape"])
+    obs_shape, action_names = (tuple(saved.state[name]) for name in ("obs_shape", "action_names"))
     with torch.device("meta"):  # no memory before the sizes are known to be those of the file
-        agent = Agent(obs_shape, len(saved.state["action_names"]), config.network, seed=0)
+        agent = make_agent(config, obs_shape, action_names)
     load_model(agent, saved)
-    agent.bf16 = config.precision == "bf16"
     return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
 
 
@@ -97,18 +98,16 @@ def evaluate(
     keep_freed_memory()
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
-    factory = make_envs or env_factory(
-        config.game, protocol, usable_cores(), num_frames=config.num_frames
-    )
-    envs = factory(num_envs, games_seed(seed))
+    factory = make_envs or make_factory(config, usable_cores(), protocol)
+    envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
     try:
-        numbers = translation(trained, envs.action_names, protocol)
+        translate = translation(trained, envs.action_names, protocol)
         if list(envs.obs_shape) != trained.state["obs_shape"]:
             raise UsageError(
                 f"the agent sees observations of {trained.state['obs_shape']} and these "
                 f"environments give {list(envs.obs_shape)}"
             )
-        games = _play(place(trained.agent), envs, numbers, wanted, seed, progress)
+        games = _play(place(trained.agent), envs, translate, wanted, seed, progress)
     finally:
         envs.close()
     scores = [game.score for game in games]
@@ -120,13 +119,13 @@ def evaluate(
 
 
 def _play(
-    network: Network, envs: VecEnv, numbers: NDArray[np.int64], wanted: Any, seed: int,
+    network: Network, envs: VecEnv, translate: Translation, wanted: Any, seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Episode]:  # fmt: skip
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
     with Signals() as signals, network.held():
-        for step, _, _ in playing(network, envs, numbers, seed):
+        for step, _ in playing(network, envs, translate, seed):
             signals.check()
             for episode in step.episodes:
                 games[episode.env].append(episode)
@@ -140,29 +139,30 @@ def _play(
 
 
 def playing(
-    network: Network, envs: VecEnv, numbers: NDArray[np.int64], seed: int
-) -> Iterator[tuple[Step, NDArray[np.int64], torch.Tensor]]:
-    """Play on for ever, actions sampled as in training: each step, its actions and values [N].
+    network: Network, envs: VecEnv, translate: Translation, seed: int
+) -> Iterator[tuple[Step, torch.Tensor]]:
+    """Play on for ever, actions sampled as in training: each step, and the values [N] before it.
 
-    numbers: as `translation` gives them.  Without its weights held it is slow.
+    Without its weights held the network is slow.
     """
     act = make_act(network)
     obs, memory = envs.reset(), network.agent.empty_memory(envs.num_envs)
-    for uniforms in evaluation_noise(seed, envs.num_envs):
+    for uniforms in evaluation_noise(seed, envs.num_envs, network.agent.policy.action_shape):
         drawn = torch.from_numpy(uniforms).to(network.device)
         chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
-        actions = numbers[chosen.cpu().numpy()]
-        step = envs.step(actions)
-        yield step, actions, values
+        step = envs.step(translate(chosen.cpu().numpy()))
+        yield step, values
         memory = forget(memory, torch.from_numpy(step.dones).to(memory))
         obs = step.obs
 
 
-def evaluation_noise(seed: int, num_envs: int) -> Iterator[NDArray[np.float32]]:
-    """Uniforms [num_envs] for the actions of step 0, 1, 2, ... without end."""
+def evaluation_noise(
+    seed: int, num_envs: int, shape: tuple[int, ...] = ()
+) -> Iterator[NDArray[np.float32]]:
+    """Uniforms [num_envs, *shape] for the actions of step 0, 1, 2, ... without end."""
     for block in itertools.count():
         yield from randomness.noise(seed, block, BLOCK_STEPS, num_envs,
-                                    stream=randomness.EVALUATION)  # fmt: skip
+                                    stream=randomness.EVALUATION, shape=shape)  # fmt: skip
 
 
 def games_seed(seed: int) -> int:
@@ -172,10 +172,8 @@ def games_seed(seed: int) -> int:
     return int(randomness.generator(seed, randomness.EVALUATION_GAMES).integers(2**31))
 
 
-def translation(
-    trained: TrainedAgent, action_names: tuple[str, ...], protocol: str
-) -> NDArray[np.int64]:
-    """The number that each action of the agent has in the environment: the same for most.
+def translation(trained: TrainedAgent, action_names: tuple[str, ...], protocol: str) -> Translation:
+    """From the agent's actions to those of the environment, which are the same for most agents.
 
     An agent that learned with the few actions that its game knows can play where all are offered.
     UsageError where the environment lacks an action of the agent's.
@@ -187,4 +185,6 @@ def translation(
             f"the agent was trained with the action {missing[0]}, which is not offered here "
             f"(protocol {protocol}); use --protocol {trained.config.protocol}"
         )
-    return np.array([action_names.index(name) for name in known])
+    if trained.config.action_space != "discrete":
+        return lambda actions: actions
+    return np.array([action_names.index(name) for name in known]).__getitem__

@@ -21,11 +21,12 @@ def generator(seed: int, stream: int, index: int = 0, env: int = 0) -> np.random
 
 def noise(
     seed: int, update: int, num_draws: int, num_envs: int, *, first_env: int = 0,
-    stream: int = ACTIONS,
+    stream: int = ACTIONS, shape: tuple[int, ...] = (),
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Uniforms [num_draws, num_envs] in [0, 1) for the actions of one update."""
+    """Uniforms [num_draws, num_envs, *shape] in [0, 1) for the actions of one update."""
+    size = (num_draws, *shape)
     columns = [
-        generator(seed, stream, update, first_env + env).random(num_draws, dtype=np.float32)
+        generator(seed, stream, update, first_env + env).random(size, dtype=np.float32)
         for env in range(num_envs)
     ]
     return np.stack(columns, axis=1)

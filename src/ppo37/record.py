@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .build import normalized
 from .envs import Step, VecEnv
 from .envs.games import CATCH, require_known, title
 from .errors import RunError, UsageError
-from .evaluate import TrainedAgent, games_seed, load_agent, playing, translation
+from .evaluate import TrainedAgent, Translation, games_seed, load_agent, playing, translation
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
@@ -101,7 +102,7 @@ class Stage(NamedTuple):
 
     envs: VecEnv
     screens: Callable[[Step], list[Pixels]]
-    action: Callable[[int], str]
+    action: Callable[[], str]
     score: Callable[[], float]
     scale: tuple[int, int]
 
@@ -152,12 +153,12 @@ def record(
     torch.set_num_threads(1)  # one picture at a time is no work for more, and ffmpeg runs beside
     config = trained.config
     protocol = protocol or config.protocol
-    stage = _stage(config.game, games_seed(seed), protocol, config.num_frames)
+    stage = _stage(trained, games_seed(seed), protocol)
     try:
-        numbers = translation(trained, stage.envs.action_names, protocol)
+        translate = translation(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
         with Signals() as signals, _workplace(path) as folder, network.held():
-            moments = _play(network, stage, numbers, seed, signals)
+            moments = _play(network, stage, translate, seed, signals)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
             _finish(folder, path, ffmpeg, signals)
@@ -172,18 +173,22 @@ def record(
     )  # fmt: skip
 
 
-def _stage(game: str, games_seed: int, protocol: str, num_frames: int) -> Stage:
-    """The environment of a game, and how to look at it."""
-    if game == CATCH:
+def _stage(trained: TrainedAgent, games_seed: int, protocol: str) -> Stage:
+    """The environment of an agent's game, and how to look at it."""
+    config = trained.config
+    if config.game == CATCH:
         return _catch_stage(games_seed)
-    require_known(game)
+    require_known(config.game)
     from .envs.reference import ReferenceAtari
 
     # As the engine plays, because the agent has learned with the engine.
-    envs = ReferenceAtari(game, 1, games_seed, protocol, manner="engine", num_frames=num_frames)
+    envs = ReferenceAtari(
+        config.game, 1, games_seed, protocol, manner="engine", action_space=config.action_space,
+        observation=config.observation, num_frames=config.num_frames,
+    )  # fmt: skip
     return Stage(
-        envs, lambda _: envs.screens[0], lambda _: envs.played[0], lambda: envs.scores[0],
-        ATARI_SCALE,
+        normalized(envs, trained.agent, config, learn=False), lambda _: envs.screens[0],
+        lambda: envs.played[0], lambda: envs.scores[0], ATARI_SCALE,
     )  # fmt: skip
 
 
@@ -197,24 +202,23 @@ def _catch_stage(games_seed: int) -> Stage:
         obs = step.final_obs if step.episodes else step.obs  # catch fills it for every end
         return [np.repeat(obs[0, -1, :, :, np.newaxis], 3, axis=2)] * FRAMES_PER_STEP
 
-    names = envs.action_names
-    return Stage(envs, screens, names.__getitem__, lambda: envs.scores[0], CATCH_SCALE)
+    return Stage(envs, screens, lambda: envs.played[0], lambda: envs.scores[0], CATCH_SCALE)
 
 
 def _play(
-    network: Network, stage: Stage, numbers: NDArray[np.int64], seed: int, signals: Signals
+    network: Network, stage: Stage, translate: Translation, seed: int, signals: Signals
 ) -> Iterator[Moment]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     ended_scores: tuple[float, ...] = ()
     began = 0
-    steps = playing(network, stage.envs, numbers, seed)
-    for count, (step, actions, values) in enumerate(steps, start=1):
+    steps = playing(network, stage.envs, translate, seed)
+    for count, (step, values) in enumerate(steps, start=1):
         signals.check()
         ended = bool(step.episodes)
         score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)
         yield Moment(
-            stage.screens(step), stage.action(int(actions[0])), float(values), scores,
+            stage.screens(step), stage.action(), float(values), scores,
             count - began, count, ended,
         )  # fmt: skip
         if ended:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 
 from . import randomness
-from .algorithm.rollout import Rollout, allocate
+from .algorithm.rollout import Rollout
 from .algorithm.schedules import linear
 from .algorithm.update import Batch, make_optimizer, set_learning_rate, update
+from .build import make_agent, make_factory, normalized
 from .config import Config
-from .envs import EnvFactory, Episode, Moment, VecEnv, env_factory
+from .envs import EnvFactory, Episode, Moment, VecEnv
 from .errors import RunError, UsageError
 from .model import Agent
 from .run import checkpoint, directory
@@ -33,7 +34,7 @@ from .runtime.device import (
     versions,
 )
 from .runtime.estimate import estimate_s
-from .runtime.executables import eager
+from .runtime.executables import eager, make_buffers
 from .runtime.lanes import Lanes, emulator_threads, split
 from .runtime.precision import choose_precision
 
@@ -84,7 +85,7 @@ def train(
     prepare_process(config)
     with _open_parts(config, make_envs) as parts:
         envs = parts[0]
-        agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+        agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
         agent.bf16 = choice.precision == "bf16"
@@ -144,7 +145,7 @@ def resume(
             view.note("the games begin anew: the run goes on, but not as it would have")
         with _open_parts(config, make_envs, seedings) as parts:
             envs = parts[0]
-            agent = make_agent(config, envs.obs_shape, len(envs.action_names))
+            agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
             state = State(agent, optimizer, seedings=seedings)
             if saved is not None:
@@ -166,8 +167,8 @@ def _run(
     device = torch.device(config.device)
     clip_coef = torch.tensor(config.clip_coef, device=device)
     run = eager(state.agent, state.optimizer, config, clip_coef)
-    buffers = allocate(config.num_steps, config.num_envs, parts[0].obs_shape, device,
-                       state.agent.core.memory_size)  # fmt: skip
+    parts = [normalized(part, state.agent, config) for part in parts]
+    buffers = make_buffers(state.agent, config.num_steps, config.num_envs, parts[0].obs_shape)
     clock = Clock()
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
@@ -188,7 +189,7 @@ def _run(
             clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
 
             with clock.part("rollout"), run.held():
-                episodes = lanes.collect(_uniforms(config, k, device))
+                episodes = lanes.collect(_uniforms(config, k, state.agent))
             with clock.part("update"):
                 batch = run.advantages(buffers)
                 shuffles = _shuffles(config, k, device)
@@ -237,13 +238,13 @@ def _open_parts(
     config: Config, factory: EnvFactory | None, index: int = 0
 ) -> Iterator[list[VecEnv]]:
     """The environments of a run, for its `index`-th seeding, in a part for each lane."""
-    factory = factory or env_factory(
-        config.game, config.protocol, emulator_threads(), config.reseed_interval,
-        config.num_frames,
-    )  # fmt: skip
+    lanes = split(config.num_envs, config.divisible)
+    factory = factory or make_factory(
+        config, emulator_threads(len(lanes)), reseed_interval=config.reseed_interval
+    )
     with ExitStack() as stack:
         parts = []
-        for part in split(config.num_envs):
+        for part in lanes:
             size = part.stop - part.start
             envs = factory(size, config.seed, first_env=part.start, index=index)
             parts.append(stack.enter_context(closing(envs)))
@@ -255,14 +256,6 @@ def prepare_process(config: Config) -> None:
     torch.set_num_threads(usable_cores())
     if config.device == "cpu":
         keep_freed_memory()
-
-
-def make_agent(config: Config, obs_shape: tuple[int, ...], num_actions: int) -> Agent:
-    """The network of a run, freshly initialised from its seed, on its device."""
-    seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    agent = Agent(obs_shape, num_actions, config.network, seed, config.contrast_init)
-    agent.bf16 = config.precision == "bf16"
-    return agent.to(config.device)
 
 
 def save(
@@ -323,7 +316,7 @@ def _moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
         return []
     names = [str(env) for env in range(config.num_envs)]
     logs = [games.get(name, torch.empty(0)) for name in names]
-    known = all(log.dtype == torch.uint8 and log.dim() == 1 for log in logs)
+    known = all(log.dtype in (torch.uint8, torch.float32) for log in logs)
     if not known or len(states) != len(names) or set(games) - {MEMORY} != set(names):
         raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
     return [Moment(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
@@ -359,9 +352,10 @@ def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:
     return linear(initial, k, config.num_updates) if anneal else initial
 
 
-def _uniforms(config: Config, k: int, device: torch.device) -> torch.Tensor:
-    draws = randomness.noise(config.seed, k, config.num_steps + 1, config.num_envs)
-    return torch.from_numpy(draws).to(device)
+def _uniforms(config: Config, k: int, agent: Agent) -> torch.Tensor:
+    draws = randomness.noise(config.seed, k, config.num_steps + 1, config.num_envs,
+                             shape=agent.policy.action_shape)  # fmt: skip
+    return torch.from_numpy(draws).to(agent.device)
 
 
 def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 class Rollout(NamedTuple):
     """What T steps in N environments left behind; tensors are reused by the next rollout."""
 
-    obs: Tensor  # [T, N, *obs_shape] uint8
-    actions: Tensor  # [T, N] int64
+    obs: Tensor  # [T, N, *obs_shape] uint8, or fp32 where they are normalised
+    actions: Tensor  # [T, N, *action_shape], what the policy drew
     log_probs: Tensor  # [T, N]
     values: Tensor  # [T+1, N]
     rewards: Tensor  # [T, N], what is learned from; raw scores are in the episodes
@@ -27,24 +27,25 @@ class Rollout(NamedTuple):
 
 
 Act = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""act(obs [N, ...], memory [N, R], uniforms [N])
--> actions [N], log-probabilities [N], values [N], memory [N, R]."""
+"""act(obs [N, ...], memory [N, R], uniforms [N, *action_shape])
+-> actions [N, *action_shape], log-probabilities [N], values [N], memory [N, R]."""
 EnvStep = Callable[[Any], Any]
-"""step(actions [N]) -> what `Step` of the environment contract says."""
+"""step(actions [N, *action_shape]) -> what `Step` of the environment contract says."""
 
 
 def allocate(
     num_steps: int, num_envs: int, obs_shape: tuple[int, ...], device: torch.device,
-    memory_size: int = 0,
+    memory_size: int = 0, action_shape: tuple[int, ...] = (),
+    action_dtype: torch.dtype = torch.int64, obs_dtype: torch.dtype = torch.uint8,
 ) -> Rollout:  # fmt: skip
-    """Buffers for one rollout, allocated once; observations stay uint8 (a quarter of fp32)."""
+    """Buffers for one rollout, allocated once; pixels stay uint8 (a quarter of fp32)."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     return Rollout(
-        obs=zeros(num_steps, num_envs, *obs_shape, dtype=torch.uint8),
-        actions=zeros(num_steps, num_envs, dtype=torch.int64),
+        obs=zeros(num_steps, num_envs, *obs_shape, dtype=obs_dtype),
+        actions=zeros(num_steps, num_envs, *action_shape, dtype=action_dtype),
         log_probs=zeros(num_steps, num_envs),
         values=zeros(num_steps + 1, num_envs),
         rewards=zeros(num_steps, num_envs),
@@ -64,8 +65,8 @@ def collect(
 ) -> tuple[Any, Tensor, list[Any]]:
     """Fill `buffers`; returns observations and memory to go on from, and the games that ended.
 
-    obs: [N, *obs_shape] uint8 and memory: [N, R], left by the rollout before; environments are
-    never reset between rollouts.  uniforms: [T+1, N] in [0, 1), one for every action drawn.
+    obs: [N, *obs_shape] and memory: [N, R], left by the rollout before; environments are never
+    reset between rollouts.  uniforms: [T+1, N, *action_shape] in [0, 1), for the actions.
     """
     device = uniforms.device
     num_steps = len(buffers.actions)

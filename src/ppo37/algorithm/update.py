@@ -32,8 +32,8 @@ class Network(Protocol):
 class Batch(NamedTuple):
     """A rollout in sequences, with what the losses need."""
 
-    obs: Tensor  # [S, L, *obs_shape] uint8
-    actions: Tensor  # [S, L] int64
+    obs: Tensor  # [S, L, *obs_shape]
+    actions: Tensor  # [S, L, *action_shape]
     log_probs: Tensor  # [S, L]
     values: Tensor  # [S, L]
     advantages: Tensor  # [S, L]

@@ -2,29 +2,38 @@
 
 from functools import partial
 
+from ..errors import UsageError
 from .contract import EnvFactory, Episode, Moment, Step, VecEnv
 from .games import CATCH, require_known
 
 
 def env_factory(
     game: str, protocol: str = "classic", num_threads: int = 0,
-    reseed_interval: int | None = None, num_frames: int = 4,
+    reseed_interval: int | None = None, num_frames: int = 4, *, action_space: str = "discrete",
+    observation: str = "pixels", clip_rewards: bool = True,
 ) -> EnvFactory:  # fmt: skip
-    """What makes the environments of a resolved game name; UsageError if it is not one of ours.
+    """What makes the environments of a resolved game name; UsageError if there are none such.
 
     reseed_interval: steps between seeded resets; None if the environments need not be saved.
-    num_frames: in an observation of an Atari game.
+    The last four are about Atari games: frames in an observation, what an action and an
+    observation is, and whether rewards are clipped to their signs.
     """
     if game == CATCH:
         from .catch import Catch
 
+        if (action_space, observation) != ("discrete", "pixels"):
+            raise UsageError(
+                "catch has three buttons and a screen: it needs action_space discrete and "
+                "observation pixels"
+            )
         return Catch
     require_known(game)
     from .atari import Atari
 
     return partial(
         Atari, game, protocol=protocol, num_threads=num_threads, reseed_interval=reseed_interval,
-        num_frames=num_frames,
+        num_frames=num_frames, action_space=action_space, observation=observation,
+        clip_rewards=clip_rewards,
     )  # fmt: skip
 
 

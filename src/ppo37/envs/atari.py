@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..randomness import game_seeds
-from .contract import Episode, Moment, Step, VecEnv, check_actions
+from .contract import Episode, Moment, Step, VecEnv
+from .controls import THRESHOLD, make_controls
+from .games import known_actions
 from .watchdog import Watchdog
 
 FRAME_SKIP = 4
 STACK = 4
 SIDE = 84
 OBS_SHAPE = (STACK, SIDE, SIDE)
+FRAME_SHAPES = {"pixels": (SIDE, SIDE), "ram": (128,)}
+"""Of what an agent sees of one step: the screen, or the bytes of the console's memory."""
 MAX_FRAMES = 108_000
 """Thirty minutes of play at 60 Hz: the cap that all published scores share."""
 MOST_RESEEDINGS = 1 << 20
@@ -51,12 +55,25 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def rules_of(game: str, protocol: str, action_space: str) -> Protocol:
+    """How a game is played: a protocol, and what the action space asks of it.
+
+    All but `discrete` need the whole joystick, and FIRE is then pressed only in games that know
+    it.
+    """
+    rules = protocol_named(protocol)
+    if action_space == "discrete":
+        return rules
+    auto_fire = rules.auto_fire and "FIRE" in known_actions(game)
+    return rules._replace(full_action_space=True, auto_fire=auto_fire)
+
+
 class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
-    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20). Environment i is
-    seeded by (seed, index, first_env + i) alone. A game is cut off after `max_frames`, counted
-    from its first observation.
+    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20), or of `ram`
+    [N, 1, 128]. Environment i is seeded by (seed, index, first_env + i) alone. A game is cut off
+    after `max_frames`, counted from its first observation.
 
     No call of the emulator saves all of its state, but what follows a seeded reset is a function
     of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
@@ -74,7 +91,10 @@ class Atari(VecEnv):
         *,
         first_env: int = 0,
         index: int = 0,
+        action_space: str = "discrete",
+        observation: str = "pixels",
         num_frames: int = STACK,
+        clip_rewards: bool = True,
         num_threads: int = 0,
         reseed_interval: int | None = None,
         max_frames: int = MAX_FRAMES,
@@ -82,20 +102,24 @@ class Atari(VecEnv):
     ) -> None:
         self.num_envs = num_envs
         self._first_env = first_env
-        self._protocol = protocol_named(protocol)
+        self._protocol = rules_of(game, protocol, action_space)
+        self._clip_rewards = clip_rewards
         self._seed = seed
         self._reseed_interval = reseed_interval
         self._first_seeding = index * MOST_RESEEDINGS
         self._seedings = np.full(num_envs, self._first_seeding)
-        self._played: list[NDArray[np.uint8]] = []  # the actions [N] of the last steps
+        self._played: list[NDArray[Any]] = []  # the engine's actions [N, ...] of the last steps
         self._steps = 0
         self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
-        self.obs_shape = (num_frames, SIDE, SIDE)
+        self.obs_shape = (num_frames, *FRAME_SHAPES[observation])
         self._engine = _make_engine(
-            game, num_envs, self._protocol, num_threads, max_frames, num_frames
-        )
-        self.action_names = tuple(a.name for a in self._engine.ale.get_action_set())
-        self._fire = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
+            game, num_envs, self._protocol, num_threads, max_frames, num_frames, observation,
+            action_space == "continuous",
+        )  # fmt: skip
+        engine_names = tuple(action.name for action in self._engine.ale.get_action_set())
+        self._controls = make_controls(action_space, engine_names)
+        self.action_names = self._controls.names
+        self._presses_fire = self._protocol.auto_fire and "FIRE" in engine_names
         self._fire_next = np.zeros(num_envs, np.bool_)
         self._past_frames = np.zeros(num_envs, np.int64)
         self._scores = np.zeros(num_envs)
@@ -116,12 +140,13 @@ class Atari(VecEnv):
         self._obs = self._begin(np.ones(self.num_envs, np.bool_))
         return self._obs
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
-        check_actions(actions, self.num_envs, len(self.action_names))
-        if self._fire is not None:
-            actions = np.where(self._fire_next, self._fire, actions)  # D17
+    def step(self, actions: NDArray[Any]) -> Step:
+        actions = self._controls.press(actions, self.num_envs)
+        if self._fire_next.any():
+            actions = actions.copy()  # they belong to the caller
+            actions[self._fire_next] = self._controls.fire  # D17
         with self._watchdog.guard(actions):
-            obs, rewards, terminated, truncated, info = self._engine.step(actions)
+            obs, rewards, terminated, truncated, info = self._engine.step(_sent(actions))
 
         # A row marked as ended is a lost life or the end of a game, which the engine does not
         # tell apart. Only at the end of a game do its frames join those of past games.
@@ -129,7 +154,7 @@ class Atari(VecEnv):
         past_frames = info["frame_number"] - info["episode_frame_number"]
         game_over = past_frames != self._past_frames
         self._past_frames[:] = past_frames
-        self._fire_next = ended & ~game_over & self._protocol.auto_fire
+        self._fire_next = ended & ~game_over & self._presses_fire
 
         self._scores += rewards
         self._lengths += 1
@@ -142,14 +167,18 @@ class Atari(VecEnv):
         self._obs = self._keep(actions, obs, game_over)
 
         dones = ended if self._protocol.life_ends_episode else game_over  # D16
-        clipped = np.sign(rewards).astype(np.float32)  # D19
+        if self._clip_rewards:
+            rewards = np.sign(rewards)  # D19
         final_obs = info.get("final_obs", obs)
-        return Step(self._obs, clipped, dones, truncated & game_over, final_obs, episodes)
+        return Step(self._obs, rewards.astype(np.float32), dones, truncated & game_over, final_obs,
+                    episodes)  # fmt: skip
 
     def save(self) -> list[Moment]:
         if self._reseed_interval is None:
             return []
-        played = np.array(self._played, np.uint8).reshape(-1, self.num_envs)
+        neutral = self._controls.neutral
+        played = np.array(self._played, neutral.dtype)
+        played = played.reshape(-1, self.num_envs, *neutral.shape)
         return [
             Moment(
                 {
@@ -166,7 +195,7 @@ class Atari(VecEnv):
         ]
 
     def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
-        states, logs = [m.state for m in moments], [m.actions.astype(np.int64) for m in moments]
+        states, logs = [m.state for m in moments], [m.actions for m in moments]
         self._seedings[:] = [state["seedings"] for state in states]
         self._scores[:] = [state["score"] for state in states]
         self._lengths[:] = [state["length"] for state in states]
@@ -182,14 +211,18 @@ class Atari(VecEnv):
                 )
         return self._obs
 
-    def _replay(self, logs: list[NDArray[np.int64]]) -> NDArray[np.uint8]:
+    def _replay(self, logs: list[NDArray[Any]]) -> NDArray[np.uint8]:
         """Play logs of different lengths so that all end together: the last observations.
 
-        An environment with a shorter log waits for its turn with NOOPs, and is then reset.
+        An environment with a shorter log waits for its turn doing nothing, and is then reset.
         """
+        neutral = self._controls.neutral
+        if any((log.dtype, log.shape[1:]) != (neutral.dtype, neutral.shape) for log in logs):
+            raise ValueError(f"actions of another kind than {neutral.dtype} {neutral.shape}")
         steps = max(map(len, logs))
         waits = np.array([steps - len(log) for log in logs])
-        actions = np.zeros((steps, self.num_envs), np.int64)
+        actions = np.empty((steps, self.num_envs, *neutral.shape), neutral.dtype)
+        actions[:] = neutral
         for i, log in enumerate(logs):
             actions[waits[i] :, i] = log
         self._played = []
@@ -197,22 +230,22 @@ class Atari(VecEnv):
         for t, row in enumerate(actions):
             if t > 0 and (waits == t).any():
                 self._begin(waits == t)
-            check_actions(row, self.num_envs, len(self.action_names))
+            self._controls.check(row, self.num_envs)
             with self._watchdog.guard(row):
-                obs, _, _, _, info = self._engine.step(row)
-            self._played.append(row.astype(np.uint8))
+                obs, _, _, _, info = self._engine.step(_sent(row))
+            self._played.append(row)
             self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
         if steps > 0 and (waits == steps).any():
             obs = self._begin(waits == steps)
         return obs
 
     def _keep(
-        self, actions: NDArray[np.int64], obs: NDArray[np.uint8], game_over: NDArray[np.bool_]
+        self, actions: NDArray[Any], obs: NDArray[np.uint8], game_over: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
         """Log a step, and seed anew where it is time; the observations to go on from."""
         if self._reseed_interval is None:
             return obs
-        self._played.append(actions.astype(np.uint8))
+        self._played.append(actions.astype(self._controls.neutral.dtype))
         self._steps += 1
         intervals = (self._seeded_at // self._reseed_interval, self._steps // self._reseed_interval)
         due = game_over & (intervals[0] < intervals[1])
@@ -246,10 +279,19 @@ class Atari(VecEnv):
         self._engine.close()
 
 
+def _sent(actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions in a type that the engine takes."""
+    return actions if actions.dtype == np.float32 else actions.astype(np.int64)
+
+
 def _make_engine(  # type: ignore[no-untyped-def]
     game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int,
-    num_frames: int,
+    num_frames: int, observation: str, continuous: bool,
 ):  # fmt: skip
+    if observation == "ram":
+        from .ram import RamEngine
+
+        return RamEngine(game, num_envs, protocol, max_frames, num_frames)
     from ale_py import ALEInterface, LoggerMode
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
@@ -267,6 +309,8 @@ def _make_engine(  # type: ignore[no-untyped-def]
         reward_clipping=False,  # the raw reward would be lost
         repeat_action_probability=protocol.repeat_action_probability,
         full_action_space=protocol.full_action_space,
+        continuous=continuous,
+        continuous_action_threshold=THRESHOLD,
         max_num_frames_per_episode=max_frames,
         noop_max=30,  # D14
         use_fire_reset=protocol.auto_fire,  # D17

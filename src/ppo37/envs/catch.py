@@ -38,6 +38,7 @@ class Catch(VecEnv):
         self._ball = np.zeros((num_envs, 2), np.int64)  # row, column
         self._caught = np.zeros(num_envs, np.int64)
         self._length = np.zeros(num_envs, np.int64)
+        self._moved = np.zeros(num_envs, np.int64)
 
     def reset(self) -> NDArray[np.uint8]:
         seed, index = self._address
@@ -48,6 +49,7 @@ class Catch(VecEnv):
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         check_actions(actions, self.num_envs, len(self.action_names))
+        self._moved = actions
         self._paddle = np.clip(self._paddle + actions - 1, 0, CELLS - 1)
         self._ball[:, 0] += 1
         self._length += 1
@@ -92,6 +94,11 @@ class Catch(VecEnv):
             self._caught[i] = state["caught"]
             self._length[i] = state["length"]
         return self._draw()
+
+    @property
+    def played(self) -> list[str]:
+        """The actions of the last step."""
+        return [self.action_names[action] for action in self._moved]
 
     @property
     def scores(self) -> list[float]:

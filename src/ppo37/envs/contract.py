@@ -29,27 +29,30 @@ class Step(NamedTuple):
     mean nothing). `episodes` lists the whole games that ended.
     """
 
-    obs: NDArray[np.uint8]  # [N, *obs_shape]
+    obs: NDArray[Any]  # [N, *obs_shape] uint8, or fp32 where they are normalised
     rewards: NDArray[np.float32]  # [N], what is learned from
     dones: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N], implies done
-    final_obs: NDArray[np.uint8]
+    final_obs: NDArray[Any]
     episodes: list[Episode]
 
 
 class Moment(NamedTuple):
     """What one environment can be brought back from, exactly.
 
-    `state` holds plain JSON values; `actions` [n], n >= 0, were played since a beginning that
-    `state` tells of.
+    `state` holds plain JSON values; `actions` [n, ...], n >= 0, were played since a beginning
+    that `state` tells of.
     """
 
     state: dict[str, Any]
-    actions: NDArray[np.uint8]
+    actions: NDArray[Any]
 
 
 class VecEnv(Protocol):
     """N environments that step together and restart themselves.
+
+    An action is the number of one of `action_names`; or else it has as many parts, each a choice
+    or a real number, as the setting `action_space` says.
 
     Training makes several, each with a part of the environments, and resets and steps each in a
     thread of its own: they must not share anything that they change.
@@ -59,12 +62,12 @@ class VecEnv(Protocol):
     obs_shape: tuple[int, ...]
     action_names: tuple[str, ...]
 
-    def reset(self) -> NDArray[np.uint8]:
+    def reset(self) -> NDArray[Any]:
         """Start every environment anew from its seed; the first observations [N, *obs_shape]."""
         ...
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
-        """One step with actions [N], each in [0, len(action_names)); else ValueError."""
+    def step(self, actions: NDArray[Any]) -> Step:
+        """One step with actions [N] int64, or [N, parts]; ValueError if they cannot be taken."""
         ...
 
     def save(self) -> list[Moment]:
@@ -74,7 +77,7 @@ class VecEnv(Protocol):
         """
         return []
 
-    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+    def restore(self, moments: list[Moment]) -> NDArray[Any]:
         """Instead of `reset`: the observations [N, *obs_shape] of N saved moments.
 
         UsageError where the environments are not what they were.

@@ -48,6 +48,19 @@ def require_known(game: str) -> None:
         )
 
 
+@lru_cache(maxsize=8)
+def known_actions(game: str) -> tuple[str, ...]:
+    """The actions that an Atari game makes use of, by their names; a moment for each game."""
+    from ale_py import ALEInterface, LoggerMode, roms
+
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    rom = roms.get_rom_path(game)
+    assert rom is not None, "a game of ours"
+    emulator = ALEInterface()
+    emulator.loadROM(rom)
+    return tuple(action.name for action in emulator.getMinimalActionSet())
+
+
 def title(game: str) -> str:
     """A name to show: `space_invaders` -> `Space Invaders`."""
     return game.replace("_", " ").title()

@@ -1,16 +1,17 @@
 """Atari in plain Python over the single emulator: the nine Atari details, readable.
 
 It has two uses. It is the oracle that the C++ environment `Atari` is compared with, and it gives
-the real colour screens, which the C++ environment cannot. It plays in one of two manners:
-`reference` does what OpenAI baselines' wrappers do; `engine` does what the C++ engine does
-instead, and then plays the very games that `Atari` plays. docs/fidelity.md has the differences.
+the real colour screens and the console's memory, which the C++ environment cannot. It plays in
+one of two manners: `reference` does what OpenAI baselines' wrappers do; `engine` does what the
+C++ engine does instead, and then plays the very games that `Atari` plays. docs/fidelity.md has
+the differences.
 
 The other two Atari details, the network and the scaling of pixels, are in model.py.
 Legend: H is the height of the screen, 210 in most games and up to 250.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..randomness import game_seeds
-from .atari import FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, protocol_named
-from .contract import Episode, Step, VecEnv, check_actions
+from .atari import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
+from .contract import Episode, Step, VecEnv
+from .controls import make_controls, stick
 
 NOOP_MAX = 30
 Pixels = NDArray[np.uint8]
@@ -72,22 +74,27 @@ class ReferenceAtari(VecEnv):
         first_env: int = 0,
         index: int = 0,
         manner: str = "reference",
+        action_space: str = "discrete",
+        observation: str = "pixels",
         num_frames: int = STACK,
         max_frames: int = MAX_FRAMES,
     ) -> None:
         if manner not in MANNERS:
             raise UsageError(f"unknown manner {manner!r}; there are {', '.join(MANNERS)}")
         self.num_envs = num_envs
-        self.obs_shape = (num_frames, SIDE, SIDE)
+        kind = RamGame if observation == "ram" else Game
+        self.obs_shape = (num_frames, *kind.frame_shape)
         self._first_env = first_env
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
-        rules = protocol_named(protocol)
+        rules = rules_of(game, protocol, action_space)
         self._life_ends_episode = rules.life_ends_episode
         self._games = [
-            _Game(game, int(game_seed), rules, MANNERS[manner], max_frames, num_frames)
+            kind(game, int(game_seed), rules, MANNERS[manner], max_frames, num_frames)
             for game_seed in game_seeds(seed, index, num_envs, first_env)
         ]
-        self.action_names = tuple(action.name for action in self._games[0].actions)
+        engine_names = tuple(action.name for action in self._games[0].actions)
+        self._controls = make_controls(action_space, engine_names)
+        self.action_names = self._controls.names
 
     def reset(self) -> Pixels:
         for game in self._games:
@@ -96,15 +103,15 @@ class ReferenceAtari(VecEnv):
         self.screens = [game.screens for game in self._games]
         return self._observe()
 
-    def step(self, actions: NDArray[np.int64]) -> Step:
-        check_actions(actions, self.num_envs, len(self.action_names))
+    def step(self, actions: NDArray[Any]) -> Step:
+        pressed = self._controls.press(actions, self.num_envs)
         rewards = np.zeros(self.num_envs, np.float32)
         dones = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         final_obs = np.zeros((self.num_envs, *self.obs_shape), np.uint8)
         episodes: list[Episode] = []
         for i, game in enumerate(self._games):
-            rewards[i] = game.step(int(actions[i]))
+            rewards[i] = game.step(pressed[i])
             self.screens[i] = game.screens
             life_lost = game.count_lives() and self._life_ends_episode
             truncated[i] = game.ended and not game.over and not life_lost
@@ -135,24 +142,30 @@ class ReferenceAtari(VecEnv):
         return np.stack([game.stack for game in self._games])
 
 
-class _Game:
-    """One emulator with what is remembered of its game."""
+class Game:
+    """One emulator with what is remembered of its game; `stack` holds the last frames seen.
+
+    film: keep the colour screens of every frame.
+    """
+
+    frame_shape: tuple[int, ...] = FRAME_SHAPES["pixels"]
 
     def __init__(
         self, game: str, seed: int, protocol: Protocol, manner: Manner, max_frames: int,
-        num_frames: int,
+        num_frames: int, film: bool = True,
     ) -> None:  # fmt: skip
         rom = roms.get_rom_path(game)
         if rom is None:
             raise UsageError(f"unknown game {game!r}; `ppo37 games` lists them all")
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._rom, self._seed, self._fresh = rom, seed, False
+        self._film = film
         self._manner = manner
         self._max_frames = max_frames
         self._num_frames = num_frames
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
-        self.rewind()
+        self.rewind(seed)
         full = protocol.full_action_space
         self.actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         fire = protocol.auto_fire and Action.FIRE in self.actions
@@ -160,10 +173,12 @@ class _Game:
         self.played = Action.NOOP
         self._opening = (Action.FIRE, self.actions[2]) if fire and not manner.fire_first else ()
 
-    def rewind(self) -> None:
-        """Go back to where only the seed determines what comes."""
-        if self._fresh:
+    def rewind(self, seed: int | None = None) -> None:
+        """Go back to where only the seed determines what comes; None: the seed of before."""
+        seed = self._seed if seed is None else seed
+        if self._fresh and seed == self._seed:
             return
+        self._seed = seed
         self._ale.setInt("random_seed", self._seed)
         self._ale.loadROM(self._rom)  # the seed takes effect only here
         self._random = np.random.RandomState(self._seed)  # the Mersenne Twister of the engine
@@ -195,15 +210,24 @@ class _Game:
         else:
             self._fire_next = self._fire_first
 
-    def step(self, action: int) -> float:
-        """Play one agent step; the sum of its raw rewards."""
+    def step(self, pressed: NDArray[Any]) -> float:
+        """Play one agent step, a number or a continuous action; the sum of its raw rewards."""
         self.screens = []
         self.length += 1
-        self.played = Action.FIRE if self._fire_next else self.actions[action]
-        reward = self._play(self.played)
+        self.played, strength = self._chosen(pressed)
+        if self._fire_next:
+            self.played = Action.FIRE
+        reward = self._play(self.played, strength)
         self._fire_next = False
         self._push()
         return reward
+
+    def _chosen(self, pressed: NDArray[Any]) -> tuple[Action, float]:
+        """The action to play and how fast a paddle moves."""
+        if pressed.ndim == 0:
+            return self.actions[int(pressed)], 1.0
+        name, strength = stick(pressed)
+        return Action.__members__[name], strength
 
     def count_lives(self) -> bool:
         """Whether a life was lost since the last count, but not the last one.
@@ -221,18 +245,23 @@ class _Game:
     def ended(self) -> bool:
         return self.over or self._frames >= self._max_frames
 
+    @property
+    def frame_numbers(self) -> tuple[int, int]:
+        """Frames played since the emulator was loaded, and in this game."""
+        return self._ale.getFrameNumber(), self._ale.getEpisodeFrameNumber()
+
     def _open(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             self._play(action)
-        self.stack = np.zeros((self._num_frames, SIDE, SIDE), np.uint8)
+        self.stack = np.zeros((self._num_frames, *self.frame_shape), np.uint8)
         self._push()
         self._lives = self._ale.lives()
 
-    def _play(self, action: Action) -> float:
+    def _play(self, action: Action, strength: float = 1.0) -> float:
         """Hold the action for four frames, fewer if the game ends; look at the last two."""
         reward = 0.0
         for frame in range(FRAME_SKIP):  # D15
-            reward += self._act(action)
+            reward += self._act(action, strength)
             ended = self.ended
             if frame >= FRAME_SKIP - 2 and (self._manner.see_last_frame or not ended):
                 self._pool[frame - FRAME_SKIP + 2] = self._look()
@@ -241,10 +270,11 @@ class _Game:
         self.score += reward
         return reward
 
-    def _act(self, action: Action) -> int:
-        reward = self._ale.act(action)
+    def _act(self, action: Action, strength: float = 1.0) -> int:
+        reward = self._ale.act(action, strength)
         self._frames += 1
-        self.screens.append(self._ale.getScreenRGB())
+        if self._film:
+            self.screens.append(self._ale.getScreenRGB())
         return int(reward)
 
     def _look(self) -> Pixels:
@@ -252,10 +282,25 @@ class _Game:
         return self._ale.getScreenGrayscale() if grey_first else self._ale.getScreenRGB()
 
     def _push(self) -> None:
+        self.stack = np.concatenate([self.stack[1:], self._frame()[np.newaxis]])  # D20
+
+    def _frame(self) -> Pixels:
+        """What an agent sees of the last step."""
         pooled = np.maximum(*self._pool)  # D15
         self._pool[1] = pooled  # seen again only if the next step ends early
-        frame = pooled if self._manner.grey_first else grayscale(pooled)
-        self.stack = np.concatenate([self.stack[1:], shrink(frame)[np.newaxis]])  # D20
+        return shrink(pooled if self._manner.grey_first else grayscale(pooled))
+
+
+class RamGame(Game):
+    """A game of which the 128 bytes of the console's memory are seen, as they are after a step."""
+
+    frame_shape: tuple[int, ...] = FRAME_SHAPES["ram"]
+
+    def _look(self) -> Pixels:
+        return self._ale.getRAM()
+
+    def _frame(self) -> Pixels:
+        return self._ale.getRAM()
 
 
 def draw(random: np.random.RandomState, count: int) -> int:

@@ -38,7 +38,7 @@ SPACE_FACTOR = 2
 
 STATE_FORM: dict[str, Any] = {
     "update": int, "agent_steps": int, "games": int, "seedings": int, "wall_s": float,
-    "recent": [(int, float, int)], "action_names": [str], "obs_shape": (int, int, int),
+    "recent": [(int, float, int)], "action_names": [str], "obs_shape": [int],
     "environments": [dict], "config": dict, "machine": dict, "versions": dict,
 }  # fmt: skip
 """What `state.json` holds: a list may have any length, a tuple has one value per form."""
@@ -51,7 +51,7 @@ class Damaged(UsageError):
 class Checkpoint(NamedTuple):
     """What a checkpoint holds; a published agent has no `optimizer` and no `actions`.
 
-    actions: for every environment, by its number, those [n] uint8 since its last beginning; None
+    actions: for every environment, by its number, those [n, ...] since its last beginning; None
     if the environments cannot be saved.  state: plain values.
     """
 

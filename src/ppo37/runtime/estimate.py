@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from ..algorithm.losses import Coefficients
-from ..algorithm.rollout import allocate
 from ..algorithm.update import Batch, gradient_step, make_optimizer
 from ..config import Config
 from ..envs import VecEnv
 from ..model import Agent
-from .executables import make_act
+from .executables import make_act, make_buffers
 from .lanes import Lanes
 from .network import place
 
@@ -26,11 +25,12 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
 
     `parts`: its environments; they are stepped, and must be reset before they are used.
     """
-    device, obs_shape = torch.device(config.device), parts[0].obs_shape
+    device, obs_shape = agent.device, parts[0].obs_shape
     network = place(agent)
     steps = min(MOST_STEPS, config.num_steps)
-    buffers = allocate(steps, config.num_envs, obs_shape, device, agent.core.memory_size)
-    uniforms = torch.full((steps + 1, config.num_envs), 0.5, device=device)
+    buffers = make_buffers(agent, steps, config.num_envs, obs_shape)
+    shape = (steps + 1, config.num_envs, *agent.policy.action_shape)
+    uniforms = torch.full(shape, 0.5, device=device)
     with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
         step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
 
@@ -39,10 +39,13 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     length = config.sequence_length
     size = config.minibatch_size // length
     zeros = torch.zeros(size, length, device=device)
-    pixels = learner.arrange(buffers.obs[0, :1].expand(size * length, *obs_shape))
+    obs, actions = (
+        part[0, :1].expand(size * length, *part.shape[2:])
+        for part in (buffers.obs, buffers.actions)
+    )
     batch = Batch(
-        pixels.unflatten(0, zeros.shape), zeros.long(), zeros, zeros, zeros, zeros, zeros,
-        agent.empty_memory(size),
+        learner.arrange(obs).unflatten(0, zeros.shape), actions.unflatten(0, zeros.shape),
+        zeros, zeros, zeros, zeros, zeros, agent.empty_memory(size),
     )  # fmt: skip
     clip_coef = torch.tensor(config.clip_coef, device=device)
     weights = Coefficients(clip_coef, config.clip_vloss, False, config.ent_coef, config.vf_coef)

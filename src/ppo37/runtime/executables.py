@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..algorithm.losses import Coefficients, LossTerms
-from ..algorithm.rollout import Act, Rollout
+from ..algorithm.rollout import Act, Rollout, allocate
 from ..algorithm.update import Batch, gradient_step, minibatch, prepare
 from ..config import Config
 from ..model import Agent
@@ -66,3 +66,13 @@ def make_act(network: Network) -> Act:
         return actions, distribution.log_prob(actions), values, memory
 
     return act
+
+
+def make_buffers(
+    agent: Agent, num_steps: int, num_envs: int, obs_shape: tuple[int, ...]
+) -> Rollout:
+    """What rollouts of an agent are kept in, on its device."""
+    return allocate(
+        num_steps, num_envs, obs_shape, agent.device, agent.core.memory_size,
+        agent.policy.action_shape, agent.policy.action_dtype, agent.obs_dtype,
+    )  # fmt: skip

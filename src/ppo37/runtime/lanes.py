@@ -21,16 +21,16 @@ from .device import usable_cores
 MOST_LANES = 2
 
 
-def split(num_envs: int) -> list[slice]:
+def split(num_envs: int, divisible: bool = True) -> list[slice]:
     """The environments of each lane: equal parts, but for the last."""
-    lanes = min(MOST_LANES, usable_cores())
+    lanes = min(MOST_LANES, usable_cores()) if divisible else 1
     size = -(-num_envs // lanes)
     return [slice(first, min(first + size, num_envs)) for first in range(0, num_envs, size)]
 
 
-def emulator_threads() -> int:
-    """Threads for the environments of one lane."""
-    return max(1, usable_cores() // MOST_LANES)
+def emulator_threads(lanes: int) -> int:
+    """Threads for the environments of one of so many lanes."""
+    return max(1, usable_cores() // lanes)
 
 
 class Lanes:
@@ -61,7 +61,7 @@ class Lanes:
     def collect(self, uniforms: Tensor) -> list[Episode]:
         """Fill the buffers by one rollout; the games that ended, lane after lane.
 
-        uniforms: [T+1, N] in [0, 1).
+        uniforms: [T+1, N, *action_shape] in [0, 1).
         """
         ended = self._in_each(lambda lane: lane.collect(uniforms))
         for lane in self._lanes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..algorithm.distributions import Distribution
-from ..model import Agent
+from ..model import Agent, NatureCNN
 
 
 class Network:
@@ -26,10 +26,10 @@ class Network:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self.device = next(agent.parameters()).device
+        self.device = agent.device
 
     def arrange(self, obs: Tensor) -> Tensor:
-        """Observations [B, *obs_shape] uint8 as the network reads them; B stays in front."""
+        """Observations [B, *obs_shape] as the network reads them; B stays in front."""
         return obs.to(self.device)
 
     def __call__(
@@ -95,6 +95,7 @@ class SpaceToDepth(Network):
 
     def _weights(self) -> _Weights:
         trunk, dtype = self.agent.trunk, torch.bfloat16 if self.agent.bf16 else torch.float32
+        assert isinstance(trunk, NatureCNN)
 
         def cast(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
             assert bias is not None
@@ -123,8 +124,8 @@ class SpaceToDepth(Network):
 
 def place(agent: Agent) -> Network:
     """The fastest form of an agent on the device that it is on."""
-    on_cpu = next(agent.parameters()).device.type == "cpu"
-    return SpaceToDepth(agent) if on_cpu else Network(agent)
+    convolves = isinstance(agent.trunk, NatureCNN)
+    return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else Network(agent)
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..model import Agent
+from ..model import MLP, Agent
 from .network import Network, place
 
 FORWARD_TOLERANCE = 0.03
@@ -32,6 +32,8 @@ def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size
     """
     if wanted != "auto":
         return Choice(wanted, "as asked")
+    if isinstance(agent.trunk, MLP):
+        return Choice("fp32", "so small a network gains nothing by bf16")
     network = place(agent)
     generator = torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)

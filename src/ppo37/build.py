@@ -1,0 +1,54 @@
+"""What a configuration asks for: its environments and its network, and what lies between them.
+
+Legend: N environments.
+"""
+
+from . import randomness
+from .config import Config
+from .envs import EnvFactory, VecEnv, env_factory
+from .envs.controls import possible, sizes
+from .envs.games import known_actions, require_known
+from .envs.normalized import NormalizedObservations, ScaledRewards
+from .model import Agent
+from .policies import make_policy
+
+
+def make_factory(
+    config: Config, num_threads: int, protocol: str | None = None,
+    reseed_interval: int | None = None,
+) -> EnvFactory:  # fmt: skip
+    """What makes the environments of a run, without those wrappers that need its agent.
+
+    protocol: None for the configured one.  UsageError if there can be none such.
+    """
+    return env_factory(
+        config.game, protocol or config.protocol, num_threads, reseed_interval, config.num_frames,
+        action_space=config.action_space, observation=config.observation,
+        clip_rewards=not config.norm_reward,
+    )  # fmt: skip
+
+
+def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
+    """The network of a run, freshly initialised from its seed, on its device."""
+    known = None
+    if config.mask_actions:
+        require_known(config.game)
+        known = possible(config.action_space, action_names, known_actions(config.game))
+    policy = make_policy(config.action_space, sizes(config.action_space, action_names), known)
+    seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
+    agent = Agent(
+        obs_shape, policy, config.network, seed, config.contrast_init, config.norm_obs,
+        config.norm_reward,
+    )  # fmt: skip
+    agent.bf16 = config.precision == "bf16"
+    return agent
+
+
+def normalized(envs: VecEnv, agent: Agent, config: Config, learn: bool = True) -> VecEnv:
+    """The environments as the agent is to see them; `learn`: its moments grow with every step."""
+    if agent.seen_obs is not None:
+        envs = NormalizedObservations(envs, agent.seen_obs.moments, config.clip_obs, learn)
+    if agent.seen_returns is not None and learn:
+        moments = agent.seen_returns.moments
+        envs = ScaledRewards(envs, moments, config.gamma, config.clip_reward)
+    return envs

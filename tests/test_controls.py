@@ -1,0 +1,154 @@
+"""D27, D37 and masks: from what a policy draws to what the emulator plays."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from ale_py import AtariEnv
+
+from ppo37.envs.atari import Atari
+from ppo37.envs.controls import (
+    BUTTON,
+    CHOICES,
+    SIDEWAYS,
+    UPWARDS,
+    Analog,
+    Joystick,
+    combination,
+    possible,
+    stick,
+)
+from ppo37.envs.games import known_actions
+from ppo37.policies import GaussianPolicy, make_policy
+
+LEGAL = ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT",
+         "DOWNLEFT", "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE",
+         "DOWNRIGHTFIRE", "DOWNLEFTFIRE")  # fmt: skip
+"""The 18 actions of the console, in the order of the ALE's documentation."""
+
+
+def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
+    assert CHOICES == (3, 3, 2)
+    rows = np.array(list(itertools.product(range(3), range(3), range(2))))
+    pressed = Joystick(LEGAL).press(rows, len(rows))
+    assert sorted(pressed) == list(range(18))
+    for (x, y, fire), number in zip(rows.tolist(), pressed.tolist(), strict=True):
+        theirs = AtariEnv.map_action_idx(x - 1, y - 1, bool(fire))
+        assert LEGAL[number] == theirs.name
+
+
+def test_the_stick_is_that_of_the_ale() -> None:
+    pressed = Analog().press(np.random.default_rng(0).normal(size=(500, 3)).astype("f4"), 500)
+    names = set()
+    for radius, angle, fire in pressed:
+        x, y = radius * np.cos(angle), radius * np.sin(angle)
+        sides = [-int(side < -0.5) + int(side > 0.5) for side in (x, y)]
+        name, strength = stick(np.array([radius, angle, fire]))
+        assert name == AtariEnv.map_action_idx(*sides, bool(fire > 0.5)).name
+        assert strength == radius
+        names.add(name)
+    assert names == set(LEGAL)
+
+
+def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
+    drawn = np.array([[-3.0, 0.5, 0.0], [1.0, -7.0, 2.0], [0.0, 0.0, -0.5]], np.float32)
+    kept = drawn.copy()
+    pressed = Analog().press(drawn, 3)
+    expected = [[0.0, np.pi / 2, 0.5], [1.0, -np.pi, 1.0], [0.5, 0.0, 0.25]]
+    np.testing.assert_allclose(pressed, expected, rtol=1e-6)
+    assert pressed.dtype == np.float32
+    np.testing.assert_array_equal(drawn, kept)
+
+
+@pytest.mark.parametrize("space", ["joystick", "continuous"])
+def test_fire_opens_a_life_only_in_games_that_know_it(space: str) -> None:
+    """The whole joystick is offered in every game; Freeway's chicken has nothing to shoot."""
+    for game, knows in (("breakout", True), ("ms_pacman", False)):
+        envs = Atari(game, 2, 1, action_space=space, num_threads=1)
+        sent = []
+        step = envs._engine.step
+        envs._engine.step = lambda actions, step=step, sent=sent: (
+            sent.append(actions) or step(actions)
+        )
+        envs.reset()
+        resting = {"joystick": np.full((2, 3), (1, 1, 0)), "continuous": np.full((2, 3), -1.0)}
+        lost = fired = 0
+        for _ in range(500):
+            dones = envs.step(resting[space].astype("f4" if space == "continuous" else "i8")).dones
+            now = np.array(sent[-1]).reshape(2, -1)[:, -1]
+            fired += int((now > 0).sum())
+            lost += int(dones.sum())
+        envs.close()
+        assert lost >= 2, game
+        assert (fired > 0) == knows, game
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong", "message"),
+    [
+        ("joystick", [[0, 0, 0], [0, 3, 0]], "action 3 of environment 1 is not in 0..2"),
+        ("joystick", [[0, 0, 0], [0, 0, -1]], "action -1 of environment 1 is not in 0..1"),
+        ("continuous", [[0, 0, 0], [0, np.nan, 0]], "of environment 1 is not finite"),
+        ("continuous", [[np.inf, 0, 0], [0, 0, 0]], "of environment 0 is not finite"),
+        ("continuous", [[0, 0], [0, 0]], "expected 2 actions of 3 numbers"),
+    ],
+)
+def test_a_wrong_action_never_reaches_the_engine(space, wrong, message) -> None:
+    envs = Atari("pong", 2, 1, action_space=space, num_threads=1)
+    envs.reset()
+    envs._engine.step = None
+    dtype = np.float32 if space == "continuous" else np.int64
+    with pytest.raises(ValueError, match=message):
+        envs.step(np.array(wrong, dtype))
+    envs.close()
+
+
+@pytest.mark.parametrize("game", ["pong", "breakout", "freeway", "ms_pacman", "boxing"])
+def test_what_a_game_does_not_know_is_masked(game: str) -> None:
+    known = known_actions(game)
+    assert possible("discrete", LEGAL, known) == [name in known for name in LEGAL]
+    mask = possible("joystick", (), known)
+    sides, ups, fires = mask[:3], mask[3:6], mask[6:]
+    reached = {
+        combination(SIDEWAYS[x], UPWARDS[y], BUTTON[b])
+        for x, y, b in itertools.product(range(3), range(3), range(2))
+        if sides[x] and ups[y] and fires[b]
+    }
+    assert reached >= set(known)
+    if game in ("pong", "freeway", "boxing"):
+        assert reached == set(known)  # all combinations of what is left are actions of theirs
+    assert all(mask) == (game == "boxing")
+
+
+@pytest.mark.parametrize("space", ["discrete", "joystick"])
+def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
+    """Its probabilities are those of the others alone, its entropy is theirs (A4)."""
+    mask = possible(space, LEGAL, known_actions("pong"))
+    sizes = CHOICES if space == "joystick" else (18,)
+    policy = make_policy(space, sizes, mask)
+    generator = torch.Generator().manual_seed(0)
+    outputs = 5 * torch.randn(4000, policy.num_outputs, generator=generator)
+    uniforms = torch.rand(4000, *policy.action_shape, generator=generator)
+    distribution = policy(outputs)
+    actions = distribution.sample(uniforms).reshape(4000, -1)
+    log_probs = entropy = 0.0
+    first = 0
+    for part, size in enumerate(sizes):
+        allowed = [k for k in range(size) if mask[first + k]]
+        assert set(actions[:, part].tolist()) == set(allowed)
+        few = torch.distributions.Categorical(logits=outputs[:, [first + k for k in allowed]])
+        places = torch.tensor([allowed.index(a) for a in actions[:, part].tolist()])
+        log_probs, entropy = log_probs + few.log_prob(places), entropy + few.entropy()
+        first += size
+    taken = actions.squeeze(1) if space == "discrete" else actions
+    torch.testing.assert_close(distribution.log_prob(taken), log_probs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(distribution.entropy(), entropy, rtol=1e-5, atol=1e-5)
+
+
+def test_deviations_are_learned_but_the_same_in_every_state() -> None:
+    policy = GaussianPolicy(3)
+    assert policy.log_std.tolist() == [0.0, 0.0, 0.0]  # deviation 1 to begin with
+    assert policy.log_std.requires_grad
+    distribution = policy(torch.randn(5, 3))
+    assert distribution.log_std is policy.log_std

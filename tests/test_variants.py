@@ -1,0 +1,185 @@
+"""Other actions and other observations, from the emulator to the update and back from disk."""
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import log_without_clock, tiny
+from torch import nn
+
+from ppo37 import Config, evaluate, load_agent, resume, train
+from ppo37.algorithm.update import prepare
+from ppo37.build import make_agent, make_factory, normalized
+from ppo37.config import from_preset
+from ppo37.envs.atari import Atari
+from ppo37.errors import UsageError
+from ppo37.model import NETWORKS, Agent
+from ppo37.policies import CategoricalPolicy
+from ppo37.randomness import noise
+from ppo37.run import checkpoint
+from ppo37.runtime.executables import make_act, make_buffers
+from ppo37.runtime.lanes import Lanes, split
+from ppo37.runtime.network import place
+
+RAM = {"observation": "ram", "network": "mlp", "norm_obs": True, "norm_reward": True}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "joystick": {"action_space": "joystick", "mask_actions": True},
+    "continuous": {"action_space": "continuous"},
+    "continuous lstm": {"action_space": "continuous", "network": "lstm"},
+    "ram": RAM,
+    "continuous ram": {**RAM, "action_space": "continuous", "network": "mlp_shared"},
+    "scaled rewards": {"norm_reward": True},
+}
+variants = pytest.mark.parametrize("variant", list(VARIANTS))
+
+
+def config_of(variant: str, **changes: Any) -> Config:
+    """Six updates of Breakout, long enough for games to end."""
+    return tiny(game="breakout", num_steps=48, total_timesteps=6 * 4 * 48,
+                **{**VARIANTS[variant], **changes})  # fmt: skip
+
+
+@variants
+def test_learning_sees_what_acting_saw(variant: str) -> None:
+    """Log-probabilities and values of a second rollout, computed anew from what it kept."""
+    config = config_of(variant)
+    factory = make_factory(config, 1)
+    lanes = split(config.num_envs, config.divisible)
+    parts = [factory(lane.stop - lane.start, 5, first_env=lane.start) for lane in lanes]
+    agent = make_agent(config, parts[0].obs_shape, parts[0].action_names)
+    nn.init.orthogonal_(agent.policy_head.weight, 3.0)
+    network = place(agent)
+    envs = [normalized(part, agent, config) for part in parts]
+    buffers = make_buffers(agent, 48, 4, parts[0].obs_shape)
+    with closing(Lanes(envs, make_act(network), buffers)) as lanes:
+        for k in range(2):
+            uniforms = noise(5, k, 49, 4, shape=agent.policy.action_shape)
+            lanes.collect(torch.from_numpy(uniforms))
+    for part in parts:
+        part.close()
+    batch = prepare(buffers, 0.99, 0.95, False, length=config.sequence_length)
+    with torch.no_grad():
+        obs = network.arrange(batch.obs.flatten(0, 1))
+        distribution, values, _ = network(obs, batch.memory, batch.dones)
+        ratio = distribution.log_prob(batch.actions.flatten(0, 1)) - batch.log_probs.flatten()
+    assert ratio.abs().max() < 1e-4
+    torch.testing.assert_close(values, batch.values.flatten(), rtol=0, atol=1e-4)
+    if config.action_space == "continuous":
+        assert batch.actions.abs().max() > 1.5  # as they were drawn (D27)
+
+
+@variants
+def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
+    config = config_of(variant, reseed_interval=60)
+    train(config, tmp_path / "whole", checkpoint_every=3)
+    train(config, tmp_path / "other", checkpoint_every=3)
+    for name in ("summary.json", "checkpoints/00000006"):
+        path = tmp_path / "other" / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    resume(tmp_path / "other", checkpoint_every=3)
+    ends = [checkpoint.load_newest(tmp_path / name / "checkpoints")[0]
+            for name in ("whole", "other")]  # fmt: skip
+    assert ends[0].state["update"] == ends[1].state["update"] == 6
+    assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
+    assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
+    before = load_agent(tmp_path / "whole").agent.state_dict()
+    scores = [evaluate(tmp_path / "whole", episodes=2).scores for _ in range(2)]
+    assert scores[0] == scores[1]
+    after = load_agent(tmp_path / "whole").agent.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_moments_are_saved_with_the_agent(tmp_path: Path) -> None:
+    config = config_of("ram")
+    train(config, tmp_path / "run")
+    agent = load_agent(tmp_path / "run").agent
+    assert agent.seen_obs is not None
+    assert agent.seen_returns is not None
+    # Every step, and the observations that the games began with.
+    steps = config.agent_steps
+    assert float(agent.seen_obs.moments.number) == pytest.approx(steps + config.num_envs, rel=1e-6)
+    assert float(agent.seen_returns.moments.number) == pytest.approx(steps, rel=1e-6)
+    assert agent.seen_obs.moments.mean.shape == (1, 128)
+
+
+@pytest.mark.parametrize(("network", "separate"), [("mlp", True), ("mlp_shared", False)])
+def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
+    """D13, D26: what trains the value leaves a policy of its own alone, and the reverse."""
+    agent = Agent((1, 128), CategoricalPolicy(6), network, seed=1)
+    nn.init.orthogonal_(agent.policy_head.weight, 1.0)
+    assert NETWORKS[network].features == 64
+    obs = torch.randint(0, 256, (9, 1, 128), dtype=torch.uint8)
+    memory = agent.empty_memory(9)
+    distribution, values, _ = agent(obs, memory, memory.new_zeros(9, 1))
+    towers = [list(tower.parameters()) for tower in agent.trunk.layers]
+    assert len(towers) == 1 + separate
+    for loss, own in ((values.square().sum(), -1), (distribution.outputs[0].square().sum(), 0)):
+        agent.zero_grad()
+        loss.backward(retain_graph=True)
+        for k, tower in enumerate(towers):
+            trained = tower is towers[own]
+            assert all((p.grad is not None and bool(p.grad.any())) == trained for p in tower), k
+    # Two layers of 64, tanh, as they are in any book.
+    x = obs.flatten(1) / 255.0
+    for layer in agent.trunk.layers[0]:
+        x = torch.tanh(x @ layer.weight.T + layer.bias)
+    expected = x @ agent.policy_head.weight.T + agent.policy_head.bias
+    torch.testing.assert_close(distribution.outputs[0], expected)
+
+
+def test_the_memory_of_the_console_is_that_of_the_game_on_the_screen() -> None:
+    """The engine in Python and the one in C++ play the same games, reseeding included."""
+    kinds = [{"observation": "ram", "num_frames": 2}, {"num_threads": 1}]
+    ram, pixels = (Atari("breakout", 2, 3, reseed_interval=60, **kind) for kind in kinds)
+    assert ram.reset().shape == (2, 2, 128)
+    pixels.reset()
+    rng = np.random.default_rng(0)
+    games = 0
+    last = None
+    for _ in range(250):
+        actions = rng.integers(4, size=2)
+        ours, theirs = ram.step(actions), pixels.step(actions)
+        np.testing.assert_array_equal(ours.rewards, theirs.rewards)
+        np.testing.assert_array_equal(ours.dones, theirs.dones)
+        assert ours.episodes == theirs.episodes
+        games += len(ours.episodes)
+        if last is not None and not ours.dones.any():
+            np.testing.assert_array_equal(ours.obs[:, 0], last[:, 1])  # the step before
+        last = ours.obs
+    assert games >= 2
+    ram.close()
+    pixels.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observation": "ram"}, "network nature_half cannot read observation ram; use --network"),
+        ({"network": "mlp"}, "network mlp cannot read observation pixels"),
+        ({"norm_obs": True}, "pixels are divided by 255"),
+        ({"action_space": "continuous", "mask_actions": True}, "not for real numbers"),
+        ({**RAM, "contrast_init": True}, "contrast_init is for observation pixels"),
+        ({"clip_obs": 0.0}, "clip_obs must be more than 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny(game="breakout", **changes)
+
+
+@pytest.mark.parametrize("changes", [{"action_space": "joystick"}, RAM])
+def test_catch_has_three_buttons_and_a_screen(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="catch has three buttons"):
+        train(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_fit_what_is_looked_at_and_what_remembers() -> None:
+    ram = from_preset("fast", "pong", "cpu", observation="ram")
+    assert (ram.network, ram.norm_obs, ram.norm_reward, ram.num_frames) == ("mlp", True, True, 1)
+    assert from_preset("fast", "pong", "cpu", network="lstm").num_minibatches == 8
+    assert from_preset("classic", "pong", "cpu", network="lstm").num_minibatches == 4
