@@ -1,5 +1,6 @@
 """The picture of an ablation: what is lost without each detail, and the curves behind it."""
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,9 @@ INTERVAL, ZERO = "interval", "zero"
 WIDTH_INCHES, ROW_INCHES, FRAME_INCHES, LEAST_INCHES = 13.0, 0.5, 2.2, 5.0
 COLOURS_OF_ARMS = COLOURS[:-1]
 """Without the black, which is for all details."""
+LABEL_LETTERS = 24
+DOTS_BELOW = 0.24
+"""Seeds stand this part of a row below their interval, or they would hide each other."""
 NEAR = 0.047
 """Names at the ends of curves are moved apart to this part of the axis' height."""
 
@@ -41,11 +45,11 @@ def figure(document: dict[str, Any]) -> "Figure":
     matplotlib, new_figure = import_matplotlib()
     base, *arms = document["arms"]
     styles = {arm["name"]: _style(turn) for turn, arm in enumerate(arms)}
-    arms = sorted(arms, key=lambda arm: arm["score_difference"]["mean"] or 0.0, reverse=True)
+    arms = sorted(arms, key=lambda arm: arm["score_difference"]["mean"] or 0.0)
     height = max(LEAST_INCHES, FRAME_INCHES + ROW_INCHES * len(arms))
     with matplotlib.rc_context(STYLE):
         drawing = new_figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-        left, right = drawing.subplots(1, 2, width_ratios=(1.0, 1.0))
+        left, right = drawing.subplots(1, 2, width_ratios=(1.0, 1.35))
         _draw_differences(left, arms, styles)
         _draw_curves(right, document, base, arms, styles)
         drawing.suptitle(_explanation(document), x=0.01, ha="left", fontsize=11, color=FAINT_INK)
@@ -93,23 +97,26 @@ def _draw_differences(
             panel.plot(gap["interval"], [row, row], color=colour, linewidth=3.4,
                        solid_capstyle="butt", gid=INTERVAL)  # fmt: skip
         seeds = list(gap["by_seed"].values())
-        panel.plot(seeds, [row] * len(seeds), linestyle="none", marker="o", markersize=5.5,
-                   color="white", markeredgecolor=colour, markeredgewidth=1.3,
+        panel.plot(seeds, [row + DOTS_BELOW] * len(seeds), linestyle="none", marker="o",
+                   markersize=4.5, color="white", markeredgecolor=colour, markeredgewidth=1.3,
                    gid=DOTS)  # fmt: skip
         if gap["mean"] is not None:
-            panel.plot([gap["mean"]], [row], linestyle="none", marker="D", markersize=8.5,
+            panel.plot([gap["mean"]], [row], linestyle="none", marker="D", markersize=8,
                        color=colour, markeredgecolor="white", gid=MEANS)  # fmt: skip
         panel.text(1.02, row, _with_minus(name_difference(gap)), va="center", fontsize=10,
                    transform=panel.get_yaxis_transform(), color=FAINT_INK)  # fmt: skip
-    panel.set_yticks(range(len(arms)), [_capital(arm["label"]) for arm in arms])
+    panel.set_yticks(range(len(arms)), [_wrapped(arm) for arm in arms])
     for label, arm in zip(panel.get_yticklabels(), arms, strict=True):
         label.set_color(styles[arm["name"]]["color"])
     panel.tick_params(axis="y", length=0)
     panel.grid(visible=False, axis="y")
     panel.set_ylim(len(arms) - 0.5, -0.5)
     panel.spines["left"].set_visible(False)
-    panel.set_xlabel("difference of the score to all details")
-    panel.set_title("What a detail is worth")
+    panel.set_xlabel("score without it, minus score with all details")
+    panel.set_title("What each detail is worth")
+    intervals = any(arm["score_difference"]["interval"] for arm in arms)
+    panel.text(1.02, 1.01, "mean (95% interval)" if intervals else "one seed",
+               transform=panel.transAxes, va="bottom", fontsize=10, color=FAINT_INK)  # fmt: skip
 
 
 def _draw_curves(
@@ -133,10 +140,10 @@ def _draw_curves(
     mean = curves.mean(axis=0)
     panel.plot(frames, mean, color=INK, linewidth=3.4, gid=MEANS, label=base["label"], zorder=4)
     _name_ends(panel, [*ends, (float(mean[-1]), base["label"], INK)], float(frames[-1]))
-    panel.set_xlim(left=0)
+    panel.set_xlim(0, document["agent_steps"] * FRAMES_PER_STEP / 1e6)
     panel.set_xlabel("frames (millions)")
     panel.set_ylabel("raw score of a whole game")
-    panel.set_title("How it learns without")
+    panel.set_title("Learning without it")
 
 
 def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -> None:
@@ -146,11 +153,11 @@ def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -
     heights = spread([height for height, _, _ in ends], NEAR * (top - bottom), bottom, top)
     for (height, name, colour), shown in zip(ends, heights, strict=True):
         panel.annotate(
-            name, (last, height), xytext=(1.05, shown),
+            name, (last, height), xytext=(1.06, shown),
             textcoords=panel.get_yaxis_transform(), va="center", color=colour, fontsize=10,
             fontweight="bold" if colour == INK else "normal", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6,
-                        "shrinkA": 1, "shrinkB": 3},
+                        "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 2},
         )  # fmt: skip
 
 
@@ -189,8 +196,9 @@ def _curves(arm: dict[str, Any]) -> NDArray[np.float64]:
     return np.array([run["curve"] for run in arm["runs"] if run["curve"] is not None], float)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _wrapped(arm: dict[str, Any]) -> str:
+    """What an arm goes without, in short lines; what it has in addition says so."""
+    return textwrap.fill(arm["label"].removeprefix("without "), LABEL_LETTERS)
 
 
 def _explanation(document: dict[str, Any]) -> str:
