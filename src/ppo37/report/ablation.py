@@ -96,7 +96,7 @@ def _draw_differences(
         if gap["interval"] is not None:
             panel.plot(gap["interval"], [row, row], color=colour, linewidth=3.4,
                        solid_capstyle="butt", gid=INTERVAL)  # fmt: skip
-        seeds = list(gap["by_seed"].values())
+        seeds = list(gap["by_seed"].values()) if gap["interval"] else []
         panel.plot(seeds, [row + DOTS_BELOW] * len(seeds), linestyle="none", marker="o",
                    markersize=4.5, color="white", markeredgecolor=colour, markeredgewidth=1.3,
                    gid=DOTS)  # fmt: skip
@@ -206,11 +206,14 @@ def _explanation(document: dict[str, Any]) -> str:
     text = (f"{title(config['game'])}, preset {config['preset']}, "
             f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
             f"{name_seeds(seeds)}.  ")  # fmt: skip
+    curves = "Learning curves of one seed"
     if len(seeds) == 1:
         text += "Diamonds: difference of one seed, which does not tell an effect from chance"
     else:
-        text += (f"Diamonds: mean difference, dots: single seeds, bars: 95% interval of the mean "
-                 f"(Student's t, {len(seeds)} pairs)")  # fmt: skip
+        text += ("Diamonds: mean difference, dots: single seeds, bars: 95% interval of the mean "
+                 "(Student's t)")  # fmt: skip
+        curves = "Curves: mean over seeds; band: lowest to highest seed"
     text += ("\nScore: mean raw score of the whole games that ended in the last quarter of the "
-             "steps.  Curves: mean over seeds")  # fmt: skip
-    return text + ("; band: lowest to highest seed" if len(seeds) > 1 else "")
+             f"steps.  {curves}")  # fmt: skip
+    missing = len(document["missing"])
+    return f"{text}\nNot complete: {missing} runs are missing" if missing else text
