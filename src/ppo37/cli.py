@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   ppo37 eval RUN                         30 whole games with the trained agent
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
+  ppo37 ablate pong --details 4,7        what are annealing and normalised advantages worth?
 
 RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
 published agent such as agents/pong."""
@@ -136,6 +137,20 @@ def build_parser() -> argparse.ArgumentParser:
                         help="updates before and after the checkpoint; default 8")  # fmt: skip
     _add_json(verify)
     _add_settings(verify, without=("total_timesteps", "reseed_interval"))
+
+    ablate = add("ablate", _ablate, "train with and without each detail of PPO, and compare")
+    ablate.add_argument("game", metavar="GAME")
+    ablate.add_argument("--preset", default="auto", choices=PRESET_NAMES,
+                        help="where the settings start from (auto: fast)")  # fmt: skip
+    ablate.add_argument("--details", metavar="N,N", help="numbers of details, as 4,7 (default: "
+                        "all of the 37 that have a switch and are on)")  # fmt: skip
+    ablate.add_argument("--seeds", type=int, default=3, metavar="N",
+                        help="seeds of each, from --seed on; default 3")  # fmt: skip
+    ablate.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="runs at once, each on its share of the cores; default 1")  # fmt: skip
+    ablate.add_argument("--out", metavar="DIR", help="the study to make, or to go on with")
+    _add_json(ablate)
+    _add_settings(ablate)
 
     bench = add("bench", _bench, "measure the speed of this machine and where the time goes")
     bench.add_argument("--game", default="breakout", metavar="GAME")
@@ -350,6 +365,19 @@ def _verify_resume(options: argparse.Namespace) -> int:
         same = "identical" if verdict.identical else "NOT identical"
         print(f"{same} after {verdict.updates} updates; the logs are {log}, the clock aside")
     return 0 if verdict.identical else 1
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from .ablate import PICTURE, ablate, table
+
+    details = None if options.details is None else options.details.split(",")
+    path, result = ablate(_config(options), details, options.seeds, options.out, options.jobs, _say)
+    if options.json:
+        _print_json({"path": str(path), **result})
+        return 0
+    print(table(result))
+    print(path / PICTURE)
+    return 0
 
 
 def _games(options: argparse.Namespace) -> int:

@@ -5,22 +5,18 @@ Every run is a process of its own, started as a person would, and one of them ge
 
 import dataclasses
 import random
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from .config import Config
 from .errors import RunError
 from .run import checkpoint, directory
 from .run.metrics import without_clock
+from .run.processes import Child, finish, running, settings, wait
 from .run.signals import Signals
-
-POLL_S = 0.01
 
 
 class Verdict(NamedTuple):
@@ -57,88 +53,37 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
     with tempfile.TemporaryDirectory(prefix="ppo37-verify-") as folder, Signals() as signals:
         whole, killed = Path(folder, "unbroken"), Path(folder, "killed")
         say(f"a run of {2 * updates} updates")
-        with _running("train", config.game, *_settings(config), "--out", str(whole)) as run:
-            _finish(run, signals)
+        with running("train", config.game, *settings(config), "--out", str(whole)) as run:
+            finish(run, signals)
         # The choice of `auto` is a measurement, and may be another one the next time.
         config = dataclasses.replace(config, precision=directory.read_config(whole).precision)
         half_s = directory.read_metrics(whole)[-1]["wall_s"] / 2
         say(f"the same, to be killed after its checkpoint of update {updates}")
-        words = ("train", config.game, *_settings(config), "--out", str(killed), *every)
-        with _running(*words) as run:
+        words = ("train", config.game, *settings(config), "--out", str(killed), *every)
+        with running(*words) as run:
             _kill(run, killed / directory.CHECKPOINTS / f"{updates:08d}", half_s, signals)
         done = len(directory.read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         say(f"killed in update {done + 1}; going on from update {resumed_from}")
-        with _running("resume", str(killed), *every) as run:
-            _finish(run, signals)
+        with running("resume", str(killed), *every) as run:
+            finish(run, signals)
         return Verdict(
             2 * updates, done + 1, resumed_from, _fingerprint(whole), _fingerprint(killed),
             _log(whole) == _log(killed),
         )  # fmt: skip
 
 
-class _Run(NamedTuple):
-    process: "subprocess.Popen[bytes]"
-    words: IO[bytes]
-
-    def complain(self) -> NoReturn:
-        """RunError with the last words of a run that failed."""
-        self.words.seek(0)
-        lines = self.words.read().decode(errors="replace").strip().splitlines()
-        raise RunError(lines[-1] if lines else f"a run ended with {self.process.returncode}")
-
-
-@contextmanager
-def _running(*words: str) -> Iterator[_Run]:
-    """A command of ppo37 in a process of its own, which does not outlive the block."""
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ppo37", *words], stdout=subprocess.DEVNULL, stderr=said
-        )
-        try:
-            yield _Run(process, said)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _finish(run: _Run, signals: Signals) -> None:
-    """Wait for the end; RunError if it is not a good one."""
-    _wait(run, signals, lambda: False)
-    if run.process.returncode != 0:
-        run.complain()
-
-
-def _kill(run: _Run, awaited: Path, left_s: float, signals: Signals) -> None:
+def _kill(run: Child, awaited: Path, left_s: float, signals: Signals) -> None:
     """SIGKILL at a random moment between a checkpoint and the end, `left_s` later."""
-    _wait(run, signals, awaited.exists)
+    wait(run, signals, awaited.exists)
     moment = time.monotonic() + random.uniform(0, 0.8 * left_s)
-    _wait(run, signals, lambda: time.monotonic() >= moment)
+    wait(run, signals, lambda: time.monotonic() >= moment)
     run.process.kill()
     code = run.process.wait()
     if code > 0:
         run.complain()
     if code == 0:
         raise RunError("the run ended before it could be killed; use more --updates")
-
-
-def _wait(run: _Run, signals: Signals, until: Callable[[], bool]) -> None:
-    """Until something is so, or the run has ended."""
-    while not until() and run.process.poll() is None:
-        signals.check()
-        time.sleep(POLL_S)
-
-
-def _settings(config: Config) -> list[str]:
-    """The options of `ppo37 train` that give this configuration."""
-    words = []
-    for name, value in dataclasses.asdict(config).items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif name != "game":
-            words.append(f"--{flag}={value}")
-    return words
 
 
 def _log(run: Path) -> list[dict[str, Any]]:

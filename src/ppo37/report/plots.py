@@ -103,9 +103,15 @@ def plot(
     if path.suffix.lower() != ".png":
         raise UsageError(f"cannot plot to {path}: the name must end in .png")
     drawing = figure([read_history(run) for run in paths], group=group)
+    save_png(drawing, path, make_folder=out is None)
+    return path
+
+
+def save_png(drawing: "Figure", path: Path, make_folder: bool = False) -> None:
+    """Write a picture as one step, in a new folder if asked; UsageError if that cannot be."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        if out is None:
+        if make_folder:
             path.parent.mkdir(exist_ok=True)
         drawing.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
         temporary.replace(path)
@@ -114,7 +120,6 @@ def plot(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return path
 
 
 def default_output(runs: list[Path]) -> Path:
@@ -149,7 +154,7 @@ def figure(histories: list[History], *, group: bool = False) -> "Figure":
     """
     if not histories:
         raise UsageError("nothing to plot: name at least one run")
-    matplotlib, new_figure = _import_matplotlib()
+    matplotlib, new_figure = import_matplotlib()
     lines = arrange(histories, group)
     games = sorted({history.config.game for history in histories})
     size = (WIDTH_INCHES, HEADER_INCHES + ROW_INCHES * len(games))
@@ -244,13 +249,13 @@ def _draw_published(left: "Axes", right: "Axes", game: str, sticky: bool) -> Non
             panel.axhline(score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5,
                           gid=DASHED)  # fmt: skip
     bottom, top = left.get_ylim()
-    named = [(score, f"{name} {_number(score)}") for score, name in scores]
+    named = [(score, f"{name} {number(score)}") for score, name in scores]
     for height, text in _merged(named, NEAR * (top - bottom)):
         right.text(1.015, height, text, transform=right.get_yaxis_transform(), va="center",
                    color=FAINT_INK, fontsize=9.5)  # fmt: skip
 
 
-def _number(score: float) -> str:
+def number(score: float) -> str:
     """`1,234.5`, `\N{MINUS SIGN}3`: with the sign that the axis has."""
     return f"{score:,.1f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
 
@@ -330,7 +335,8 @@ def _last_of_each(
     return x[last], y[last]
 
 
-def _import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
+def import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
+    """matplotlib and its Figure, on use; UsageError without it."""
     try:
         import matplotlib
         from matplotlib.figure import Figure

@@ -1,0 +1,29 @@
+"""Statistics: intervals against the printed tables of Student's t, and against their promise."""
+
+import numpy as np
+import pytest
+
+from ppo37.stats import t_bound, t_interval_of_mean
+
+
+@pytest.mark.parametrize(
+    ("freedom", "level", "printed"),
+    [(1, 0.95, 12.7062), (2, 0.95, 4.3027), (3, 0.95, 3.1824), (4, 0.95, 2.7764),
+     (9, 0.95, 2.2622), (30, 0.95, 2.0423), (120, 0.95, 1.9799), (9, 0.99, 3.2498),
+     (4, 0.90, 2.1318)],
+)  # fmt: skip
+def test_bounds_are_those_of_the_printed_tables(freedom: int, level: float, printed: float) -> None:
+    assert t_bound(freedom, level) == pytest.approx(printed, abs=6e-5)
+
+
+def test_an_interval_worked_out_by_hand() -> None:
+    # Mean 2, standard deviation 1 (ddof 1), 3 values: 2 +- 4.3027 / sqrt(3).
+    low, high = t_interval_of_mean([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    assert t_interval_of_mean([4.0, 4.0]) == (4.0, 4.0)
+
+
+def test_intervals_of_three_values_hold_the_mean_as_often_as_they_say() -> None:
+    draws = np.random.default_rng(0).normal(7, 2, size=(2000, 3))
+    held = [low <= 7 <= high for low, high in map(t_interval_of_mean, draws.tolist())]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
