@@ -184,8 +184,8 @@ def _run(
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
-            set_learning_rate(state.optimizer, learning_rate)
-            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
+            set_learning_rate(state.optimizer, learning_rate)  # D04
+            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))  # A1
 
             with clock.part("rollout"), run.held():
                 episodes = lanes.collect(_uniforms(config, k, device))
