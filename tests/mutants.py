@@ -27,7 +27,7 @@ import pytest
 from ppo37 import details
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "src" / "ppo37"
+PACKAGE = details.SOURCE
 AT_A_TIME = 2
 LIMIT_S = 300.0
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -55,12 +55,11 @@ class Witness:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Any:
         report = yield
-        if report.when == "call" or not report.passed:
-            asserted = (
-                report.when == "call" and call.excinfo and call.excinfo.errisinstance(FAILURES)
-            )
-            end = "crashed" if report.failed and not asserted else report.outcome
-            self.ends[end].append(item.nodeid)
+        if report.failed:
+            asserted = report.when == "call" and call.excinfo.errisinstance(FAILURES)
+            self.ends["failed" if asserted else "crashed"].append(item.nodeid)
+        elif report.skipped or report.when == "call":
+            self.ends[report.outcome].append(item.nodeid)
         return report
 
 

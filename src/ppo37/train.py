@@ -366,7 +366,7 @@ def _uniforms(config: Config, k: int, device: torch.device) -> torch.Tensor:
 
 def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
     sequences = config.batch_size // config.sequence_length
-    order = randomness.permutations(config.seed, k, config.update_epochs, sequences)
+    order = randomness.permutations(config.seed, k, config.update_epochs, sequences)  # D06
     return torch.from_numpy(order).to(device)
 
 
