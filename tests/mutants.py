@@ -138,6 +138,8 @@ def main(words: Sequence[str] = ()) -> int:
         for detail, verdict in zip(chosen, verdicts, strict=True):
             print(verdict_line(detail, verdict), flush=True)
             deaths += killed(verdict)
+    if len(chosen) < len(wanted):
+        print("no mutant yet:", *(detail.tag for detail in wanted if not detail.mutant))
     print(f"{deaths} of {len(chosen)} killed")
     return 0 if deaths == len(chosen) else 1
 

@@ -140,6 +140,15 @@ def test_the_settings_reach_what_they_change(
     assert same == (settings == "")
 
 
+def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:
+    """Those that catch does not listen to: the switches of D16, D17 and D20."""
+    game = {"game": "breakout", "num_envs": 2, "num_steps": 8, "total_timesteps": 16}
+    train(tiny(**game, protocol="machado", frame_stack=1), tmp_path / "run")
+    state = load_newest(tmp_path / "run" / "checkpoints")[0].state
+    assert state["obs_shape"] == [1, 84, 84]
+    assert len(state["action_names"]) == 18
+
+
 def functions(file: str) -> dict[str, list[ast.expr]]:
     """The tests of a file, with their decorators."""
     tree = ast.parse((ROOT / file).read_text())
