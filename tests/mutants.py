@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ppo37 import details
+from ppo37.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = details.SOURCE
@@ -39,10 +40,10 @@ class Verdict(NamedTuple):
     """What the tests said of a copy. `trouble` is empty if they could be run as they should."""
 
     seconds: float
-    passed: list[str]
-    failed: list[str]
-    crashed: list[str]
-    skipped: list[str]
+    passed: Sequence[str] = ()
+    failed: Sequence[str] = ()
+    crashed: Sequence[str] = ()
+    skipped: Sequence[str] = ()
     trouble: str = ""
 
 
@@ -80,17 +81,20 @@ def witness(copy: Path, modules: Sequence[str], tests: Sequence[str], answer: Pa
     answer.write_text(json.dumps({**noted.ends, "trouble": trouble}))
 
 
-def run(tests: Sequence[str], edits: Iterable[details.Edit] = ()) -> Verdict:
+def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
     """The verdict of tests on a copy of the package with some edits."""
+    assert tests, "pytest would run all there are"
+    changed = details.mutated(tuple(edits), PACKAGE)
+    modules = ["ppo37", *(f"ppo37.{file[:-3].replace('/', '.')}" for file in changed)]
     with tempfile.TemporaryDirectory() as folder:
         copy, answer = Path(folder, "ppo37").resolve(), Path(folder, "answer.json")
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        changed = details.mutated(tuple(edits), PACKAGE)
         for file, (_, after) in changed.items():
             (copy / file).write_text(after)
-        modules = ["ppo37", *(f"ppo37.{file[:-3].replace('/', '.')}" for file in changed)]
-        call = f"mutants.witness(Path({str(copy)!r}), {modules}, {tests}, Path({str(answer)!r}))"
-        script = f"import mutants; from pathlib import Path; {call}"
+        script = (
+            "import mutants; from pathlib import Path; "
+            f"mutants.witness(Path({str(copy)!r}), {modules}, {list(tests)}, Path({str(answer)!r}))"
+        )
         paths = os.pathsep.join((folder, str(ROOT / "tests")))
         started = time.monotonic()
         try:
@@ -102,10 +106,9 @@ def run(tests: Sequence[str], edits: Iterable[details.Edit] = ()) -> Verdict:
         except subprocess.TimeoutExpired:
             said = f"not done after {LIMIT_S:.0f} s"
         seconds = time.monotonic() - started
-        nothing = {"trouble": f"no answer: {said[-300:]}", "passed": [], "failed": []}
-        found = json.loads(answer.read_text()) if answer.exists() else nothing
-        return Verdict(seconds, *(found.get(name, []) for name in Verdict._fields[1:-1]),
-                       found["trouble"])  # fmt: skip
+        if not answer.exists():
+            return Verdict(seconds, trouble=f"no answer: {said[-300:]}")
+        return Verdict(seconds, **json.loads(answer.read_text()))
 
 
 def verdict_line(detail: details.Detail, verdict: Verdict) -> str:
@@ -126,6 +129,9 @@ def main(words: Sequence[str] = ()) -> int:
     """Run the mutants of the details that are named, or all; 0 if every one is killed."""
     wanted = [details.find(word) for word in words] or details.load()
     chosen = [detail for detail in wanted if detail.mutant]
+    if not chosen:
+        print("no mutant yet:", *(detail.tag for detail in wanted))
+        return 1
     tests = sorted({test for detail in chosen for test in detail.tests})
     sound = run(tests)
     if sound.trouble or sound.failed or sound.crashed or sound.skipped:
@@ -145,4 +151,8 @@ def main(words: Sequence[str] = ()) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
