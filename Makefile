@@ -1,15 +1,18 @@
 # make train       set up, train an agent, evaluate it, film it and draw its curve;
 #                  GAME=breakout, ARGS="--seed 2" (options of ppo37 train), RUN=directory
 # make test        set up, lint, check types and run the tests
-# make test-slow   the tests that take longer
+# make test-slow   the tests that take longer, `make mutants` among them
+# make mutants     take every detail of PPO out, one at a time, and see its tests fail;
+#                  DETAILS="D05 A1" for some
 PYTHON ?= python3
 GAME ?= pong
 ARGS ?=
+DETAILS ?=
 RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 BIN := .venv/bin
 
-.PHONY: train test test-slow lint bench clean
+.PHONY: train test test-slow mutants lint bench clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -23,6 +26,9 @@ test: lint
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+mutants: .venv/.installed-test
+	PYTHONPATH=src:tests $(BIN)/python -m mutants $(DETAILS)
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check .

@@ -101,8 +101,9 @@ def test_details_are_named_in_any_way_and_once() -> None:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [("99", "there is no detail '99'; choose from D03"), ("", "there is no detail ''"),
-     ("1", "choose from"), ("9", "clip_vloss False changes nothing in this configuration")],
+    [("99", "there is no detail '99'"), ("", "there is no detail ''"),
+     ("1", "choose from D03"), ("9", "--no-clip-vloss changes nothing in this configuration"),
+     ("31", "is at work with --norm-reward only")],
 )  # fmt: skip
 def test_details_that_cannot_be_compared_are_refused(number: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):

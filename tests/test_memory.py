@@ -163,6 +163,38 @@ def test_an_update_is_that_of_a_peers_cells() -> None:
     assert (found.inputs.weight - ours().inputs.weight).abs().max() > 0.01
 
 
+def test_a_gradient_step_begins_with_the_memory_of_the_rollouts_start() -> None:
+    """Of a policy that acted in a peer's cells and has not moved since, all ratios are 1 (D36)."""
+    steps, envs = 8, 4
+    obs, memory = normal(envs, steps, FEATURES, seed=3), normal(envs, 2 * CELLS, seed=9)
+    dones = (normal(envs, steps, seed=8) > 1).double()
+    with torch.no_grad():
+        acted, values, _ = Small(peer=True)(obs.flatten(0, 1), memory, dones)
+    actions = torch.randint(3, (envs * steps,), generator=torch.Generator().manual_seed(4))
+
+    def buffer(part: Tensor) -> Tensor:
+        """[N * T, ...] -> [T, N, ...]"""
+        return part.unflatten(0, (envs, steps)).transpose(0, 1)
+
+    rollout = Rollout(
+        obs=obs.transpose(0, 1), actions=buffer(actions), dones=dones.T, memory=memory,
+        log_probs=buffer(acted.log_prob(actions)),
+        values=torch.cat([buffer(values), normal(1, envs)]),
+        rewards=normal(steps, envs, seed=7), final_values=torch.zeros(steps, envs).double(),
+    )  # fmt: skip
+    batch = prepare(rollout, 0.99, 0.95, False, length=steps)
+    coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
+
+    def moved(before: Tensor) -> float:
+        net = Small(peer=False)
+        optimizer = make_optimizer(net, 1e-2, 1e-5)
+        sample = minibatch(batch._replace(memory=before), torch.tensor([2, 0, 3]))
+        return float(gradient_step(net, optimizer, sample, coefficients, 0.5).approx_kl)
+
+    assert moved(batch.memory) == pytest.approx(0.0, abs=1e-14)
+    assert moved(torch.zeros_like(batch.memory)) > 1e-4
+
+
 @pytest.mark.parametrize("game", ["catch", "breakout"])
 def test_learning_sees_what_acting_saw(game: str) -> None:
     """Log-probabilities and values of a second rollout, replayed from its start (D34, D36)."""

@@ -79,6 +79,7 @@ def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) ->
     watched = Watched(envs)
     reference = ReferenceAtari(game, num_envs, 3, manner="engine", **settings)
     assert envs.action_names == reference.action_names
+    assert envs.obs_shape == reference.obs_shape
     np.testing.assert_array_equal(envs.reset(), reference.reset())
     answers = []
     for actions in random_actions(envs, steps, settings.get("action_space", "discrete")):

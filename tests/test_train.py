@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import safetensors.torch
@@ -238,28 +238,60 @@ def test_threads_are_not_left_behind(tmp_path: Path) -> None:
     assert names == ["00000001"]
 
 
-def test_epsilon_is_annealed_and_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Watched(NamedTuple):
+    """What an update was made with."""
+
+    epsilon: float
+    rate: float
+    minibatches: list[list[int]]
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
+    """All updates that are made in the test, as the executables see them."""
     loop = sys.modules["ppo37.train"]
     genuine, seen = loop.eager, []
 
-    def spying(agent: Any, optimizer: Any, config: Any, clip_coef: torch.Tensor) -> Any:
+    def watching(agent: Any, optimizer: Any, config: Any, clip_coef: torch.Tensor) -> Any:
         run = genuine(agent, optimizer, config, clip_coef)
 
         def advantages(rollout: Any) -> Any:
-            seen.append(float(clip_coef))
+            seen.append(Watched(float(clip_coef), float(optimizer.param_groups[0]["lr"]), []))
             return run.advantages(rollout)
 
-        return run._replace(advantages=advantages)
+        def train_step(batch: Any, indices: torch.Tensor) -> Any:
+            seen[-1].minibatches.append(indices.tolist())
+            return run.train_step(batch, indices)
 
-    monkeypatch.setattr(loop, "eager", spying)
-    train(tiny(anneal_clip=True, clip_coef=0.3), tmp_path / "run", checkpoint_every=2)
-    wanted = [0.3 * (1 - k / 6) for k in range(6)]
-    assert seen == pytest.approx(wanted, rel=1e-6)
-    seen.clear()
+        return run._replace(advantages=advantages, train_step=train_step)
+
+    monkeypatch.setattr(loop, "eager", watching)
+    return seen
+
+
+def test_what_is_annealed_goes_on_where_it_was(tmp_path: Path, updates: list[Watched]) -> None:
+    """Epsilon (A1), and the rate that the optimizer really uses (D04)."""
+
+    def seen() -> list[float]:
+        values = [value for update in updates for value in (update.epsilon, 10 * update.rate)]
+        updates.clear()
+        return values
+
+    settings = {"clip_coef": 0.3, "learning_rate": 0.03}
+    train(tiny(**settings, anneal_clip=True), tmp_path / "run", checkpoint_every=2)
+    wanted = [0.3 * (1 - k / 6) for k in range(6) for _ in range(2)]
+    assert seen() == pytest.approx(wanted, rel=1e-6)
     resume(tmp_path / "run" / "checkpoints" / "00000002")
-    assert seen == pytest.approx(wanted[2:], rel=1e-6)
-    seen.clear()
-    train(tiny(clip_coef=0.3), tmp_path / "constant")
-    assert seen == pytest.approx([0.3] * 6, rel=1e-6)
+    assert seen() == pytest.approx(wanted[4:], rel=1e-6)
+    train(tiny(**settings, anneal_lr=False), tmp_path / "constant")
+    assert seen() == pytest.approx([0.3] * 12, rel=1e-6)
+
+
+def test_every_epoch_is_shuffled_anew(tmp_path: Path, updates: list[Watched]) -> None:
+    """D06: all samples, each once, and never in the same order again."""
+    train(tiny(), tmp_path / "run")
+    assert [len(update.minibatches) for update in updates] == [2 * 2] * 6
+    halves = [minibatch for update in updates for minibatch in update.minibatches]
+    epochs = [a + b for a, b in zip(halves[::2], halves[1::2], strict=True)]
+    assert all(sorted(epoch) == list(range(64)) for epoch in epochs)
+    assert len({*map(tuple, epochs), tuple(range(64))}) == 12 + 1

@@ -8,7 +8,6 @@ ordinary run directory, made by `ppo37 train` in a process of its own.
 import dataclasses
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ import numpy as np
 from .bench import commit
 from .build import make_agent, make_factory
 from .config import Config, from_dict
-from .details import Detail, load
+from .details import AUXILIARY, Detail, find, flags, load
 from .envs.games import title
 from .errors import RunError, Stopped, UsageError
 from .report import ablation as picture
@@ -61,14 +60,14 @@ class Arm(NamedTuple):
     @property
     def name(self) -> str:
         """As in the names of its runs."""
-        return f"{_how(self.detail)}_{self.detail.number}" if self.detail else BASE
+        return f"{_how(self.detail)}_{self.detail.tag}" if self.detail else BASE
 
     @property
     def label(self) -> str:
         """For people."""
         if self.detail is None:
             return "all details"
-        return f"{_how(self.detail)} {self.detail.number} {self.detail.name}"
+        return f"{_how(self.detail)} {self.detail.tag} {self.detail.name}"
 
 
 class Run(NamedTuple):
@@ -264,46 +263,44 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
 
 def _how(detail: Detail) -> str:
     """Auxiliary details are off unless they are switched on."""
-    return "with" if detail.number.startswith("A") else "without"
+    return "with" if detail.group == AUXILIARY else "without"
+
+
+def switch_of(detail: Detail) -> dict[str, Any]:
+    """The settings that an arm of a detail differs by."""
+    return detail.needs if detail.group == AUXILIARY else detail.switch
 
 
 def _default_details() -> list[Detail]:
-    return [detail for detail in load() if detail.switch and _how(detail) == "without"]
+    return [detail for detail in load() if detail.switch and detail.group != AUXILIARY]
 
 
 def _chosen(numbers: Sequence[str]) -> list[Detail]:
     """The details that people name, each once."""
-    known = {_plain_number(detail.number): detail for detail in load()}
     chosen = {}
     for number in numbers:
-        detail = known.get(_plain_number(number))
-        if detail is None or not detail.switch:
-            found = f"there is no detail {number.strip()!r}" if detail is None else (
-                f"{detail.number} ({detail.name}) has no switch"
-            )  # fmt: skip
-            some = ", ".join(other.number for other in known.values() if other.switch)
-            raise UsageError(f"{found}; choose from {some}")
-        chosen[detail.number] = detail
+        detail = find(number.strip())
+        if not switch_of(detail):
+            some = ", ".join(other.tag for other in load() if switch_of(other))
+            raise UsageError(f"{detail.tag} ({detail.name}) has no switch; choose from {some}")
+        chosen[detail.tag] = detail
     return list(chosen.values())
-
-
-def _plain_number(text: str) -> str:
-    """`4`, `04` and `d04` are `D4`."""
-    parts = re.fullmatch(r"([A-Za-z]?)0*(\d+)", text.strip())
-    return f"{parts[1].upper() or 'D'}{parts[2]}" if parts else text
 
 
 def _switched(config: Config, detail: Detail) -> Config:
     """The configuration with one detail switched; UsageError if that changes nothing."""
-    what = ", ".join(f"{name} {value}" for name, value in detail.switch.items())
+    name, switch = f"{detail.tag} ({detail.name})", switch_of(detail)
+    missing = {} if detail.group == AUXILIARY else {
+        key: value for key, value in detail.needs.items() if getattr(config, key) != value
+    }  # fmt: skip
+    if missing:
+        raise UsageError(f"{name} is at work with {flags(missing)} only")
     try:
-        switched = from_dict({**dataclasses.asdict(config), **detail.switch})
+        switched = from_dict({**dataclasses.asdict(config), **switch})
     except UsageError as error:
-        raise UsageError(f"{detail.number} ({detail.name}) by {what}: {error}") from error
+        raise UsageError(f"{name} by {flags(switch)}: {error}") from error
     if _plain(switched) == _plain(config):
-        raise UsageError(
-            f"{detail.number} ({detail.name}): {what} changes nothing in this configuration"
-        )
+        raise UsageError(f"{name}: {flags(switch)} changes nothing in this configuration")
     return switched
 
 
@@ -520,8 +517,8 @@ def _arm_document(
     document: dict[str, Any] = {
         "name": arm.name,
         "label": arm.label,
-        "detail": arm.detail.number if arm.detail else None,
-        "switch": arm.detail.switch if arm.detail else {},
+        "detail": arm.detail.tag if arm.detail else None,
+        "switch": switch_of(arm.detail) if arm.detail else {},
         "config": dataclasses.asdict(arm.config),
         "runs": [
             {"run": run.path.name, "seed": run.config.seed, **results[run.path.name]._asdict()}

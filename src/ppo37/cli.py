@@ -33,6 +33,7 @@ _EXAMPLES = """examples:
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
   ppo37 ablate pong --details 4,7        what are annealing and normalised advantages worth?
+  ppo37 details 5                        a detail of PPO, explained beside its code
 
 RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
 published agent such as agents/pong."""
@@ -157,6 +158,10 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
     _add_json(bench)
+
+    details = add("details", _details, "list the details of PPO, or explain one with its code")
+    details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
+    _add_json(details)
 
     games = add("games", _games, "list the games")
     _add_json(games)
@@ -377,6 +382,25 @@ def _ablate(options: argparse.Namespace) -> int:
         return 0
     print(table(result))
     print(path / PICTURE)
+    return 0
+
+
+def _details(options: argparse.Namespace) -> int:
+    from . import details
+
+    found = details.marks()
+    if options.number is not None:
+        detail = details.find(options.number)
+        if options.json:
+            _print_json(details.document(detail, found))
+        else:
+            print(details.explanation(detail, found))
+        return 0
+    ledger = details.load()
+    if options.json:
+        _print_json({"details": [details.document(detail, found) for detail in ledger]})
+    else:
+        print(details.table(ledger, found))
     return 0
 
 

@@ -185,8 +185,8 @@ def _run(
         for k in range(state.update, config.num_updates):
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
-            set_learning_rate(state.optimizer, learning_rate)
-            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))
+            set_learning_rate(state.optimizer, learning_rate)  # D04
+            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))  # A1
 
             with clock.part("rollout"), run.held():
                 episodes = lanes.collect(_uniforms(config, k, state.agent))
@@ -359,8 +359,10 @@ def _uniforms(config: Config, k: int, agent: Agent) -> torch.Tensor:
 
 
 def _shuffles(config: Config, k: int, device: torch.device) -> torch.Tensor:
-    order = randomness.permutations(config.seed, k, config.update_epochs, config.num_sequences)
-    return torch.from_numpy(order).to(device)
+    shuffles = randomness.permutations(
+        config.seed, k, config.update_epochs, config.num_sequences
+    )  # D06
+    return torch.from_numpy(shuffles).to(device)
 
 
 def _require_finite(state: State, loss: float, rollout: Rollout, batch: Batch, path: Path) -> None:

@@ -88,7 +88,7 @@ class MultiCategorical(NamedTuple):
 
     def entropy(self) -> Tensor:
         """The sum of the choices' entropies, [B]."""
-        return sum_of(choice.entropy() for choice in self.choices)
+        return sum_of(choice.entropy() for choice in self.choices)  # D37
 
     def sample(self, uniforms: Tensor) -> Tensor:
         """Actions [B, D], each choice from a uniform of its own."""
@@ -132,7 +132,7 @@ class Gaussian(NamedTuple):
 
 def masked(logits: Tensor, possible: Tensor) -> Tensor:
     """Logits [B, A] where only the `possible` actions [A] or [B, A] can be taken."""
-    return torch.where(possible, logits, IMPOSSIBLE)
+    return torch.where(possible, logits, IMPOSSIBLE)  # A4
 
 
 def sum_of(parts: Iterable[Tensor]) -> Tensor:

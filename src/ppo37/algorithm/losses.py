@@ -94,7 +94,7 @@ def ppo_loss(
     """
     clip_coef = coefficients.clip_coef
     if coefficients.norm_adv:
-        advantages = normalize_advantages(advantages)
+        advantages = normalize_advantages(advantages)  # D07
     ratio = probability_ratio(new_log_probs, old_log_probs)
     surrogate = policy_loss(advantages, ratio, clip_coef)
     regression = value_loss(new_values, old_values, targets, clip_coef, coefficients.clip_vloss)
@@ -104,6 +104,6 @@ def ppo_loss(
         log_ratio = new_log_probs - old_log_probs
         old_approx_kl = (-log_ratio).mean()
         approx_kl = (ratio - 1.0 - log_ratio).mean()  # D12
-        clipfrac = ((ratio - 1.0).abs() > clip_coef).to(ratio.dtype).mean()
+        clipfrac = ((ratio - 1.0).abs() > clip_coef).to(ratio.dtype).mean()  # D12
     parts = (loss, surrogate, regression, entropy, old_approx_kl, approx_kl, clipfrac)
     return LossTerms(*(part if part is loss else part.detach() for part in parts))

@@ -131,7 +131,8 @@ def update(
     for permutation in permutations:
         for indices in permutation.split(len(permutation) // num_minibatches):  # D06
             history.append(train_step(batch, indices))
-        if target_kl is not None and history[-1].approx_kl > target_kl:  # waits for the device
+        # To look at the KL is to wait for the device.
+        if target_kl is not None and history[-1].approx_kl > target_kl:  # A3
             break
     metrics = {
         name: torch.stack([getattr(terms, name) for terms in history]).mean()

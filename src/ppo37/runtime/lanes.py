@@ -46,7 +46,7 @@ class Lanes:
         moments: Sequence[Moment] = (), memory: Tensor | None = None,
     ) -> None:  # fmt: skip
         self._clock = clock or Clock()
-        memory = torch.zeros_like(buffers.memory) if memory is None else memory
+        memory = torch.zeros_like(buffers.memory) if memory is None else memory  # D33
         self._lanes: list[_Lane] = []
         first = 0
         for envs in parts:
@@ -128,7 +128,7 @@ class _Lane:
             ) from error
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
-        self._obs, self.memory, episodes = collect(
+        self._obs, self.memory, episodes = collect(  # D01
             self._step, self._act, self._buffers, self._obs, self.memory, uniforms[:, self._part]
         )
         return episodes

@@ -1,0 +1,292 @@
+"""The ledger of the details is whole, and says of the code what is so.
+
+That the tests it names notice when a detail is taken out is shown by tests/mutants.py.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mutants
+import pytest
+import torch
+from conftest import tiny
+from torch import Tensor
+
+from ppo37 import details, train
+from ppo37.cli import main
+from ppo37.config import Config
+from ppo37.details import Detail, Edit, Mark
+from ppo37.run.checkpoint import load_newest
+
+ROOT = Path(__file__).parent.parent
+LEDGER = details.load()
+MARKS = details.marks()
+TAGS = [*(f"D{n:02d}" for n in range(1, 38)), "A1", "A2", "A3", "A4"]
+GROUPS = {"core": 13, "atari": 9, "continuous": 9, "lstm": 5, "multidiscrete": 1, "auxiliary": 4}
+CODE = frozenset({"marks", "tests", "mutant"})
+AWAITED: dict[str, frozenset[str]] = {
+    "A2": CODE,
+}
+"""What the code does not have yet. A part that has come must be taken out of here."""
+
+each = pytest.mark.parametrize("detail", LEDGER, ids=lambda detail: detail.tag)
+
+
+def awaits(detail: Detail, part: str) -> bool:
+    return part in AWAITED.get(detail.tag, ())
+
+
+def test_every_detail_has_one_entry() -> None:
+    assert [detail.tag for detail in LEDGER] == TAGS
+    assert Counter(detail.group for detail in LEDGER) == GROUPS
+    assert len({detail.name for detail in LEDGER}) == len(LEDGER)
+    assert AWAITED.keys() <= set(TAGS)
+
+
+@each
+def test_every_entry_is_told_in_full(detail: Detail) -> None:
+    for text in (detail.statement, detail.why):
+        assert text[0].isupper()
+        assert text.endswith(".")
+    assert detail.name
+    assert detail.source
+    assert detail.equation != ""
+    repository = r"(openai/baselines|vwxyzjn/ppo-implementation-details)"
+    link = re.fullmatch(
+        rf"https://github\.com/{repository}/blob/[0-9a-f]{{40}}/([\w/]+\.py)#L(\d+)(?:-L(\d+))?",
+        detail.permalink,
+    )
+    assert link, detail.permalink
+    assert detail.source.startswith(link[1])
+    assert int(link[3]) < int(link[4] or sys.maxsize)
+
+
+@each
+def test_every_detail_is_marked_where_it_happens(detail: Detail) -> None:
+    own = details.marks_of(detail, MARKS)
+    assert bool(own) != awaits(detail, "marks")
+    assert detail.main is None or own[0].file == detail.main
+    if "D14" <= detail.tag <= "D20":  # what the environment does, where it trains and in its oracle
+        assert {mark.file for mark in own} >= {"envs/atari.py", "envs/reference.py"}
+
+
+def test_every_mark_has_an_entry() -> None:
+    assert MARKS.keys() <= set(TAGS)
+    # Whatever looks like a mark is read as one; the reader itself only talks of them.
+    like = re.compile(r"^\s*[^\s#].*# .*\b([DA]\d\d?)\b")
+    for path in {*details.SOURCE.rglob("*.py")} - {details.SOURCE / "details.py"}:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if match := like.search(line):
+                place = Mark(path.relative_to(details.SOURCE).as_posix(), number)
+                assert place in MARKS.get(match[1], []), f"{place}: {line.strip()}"
+
+
+@each
+def test_its_settings_are_settings_and_change_something(detail: Detail) -> None:
+    with_it, without = Config(**detail.needs), Config(**{**detail.needs, **detail.switch})
+    assert (with_it != Config()) == bool(detail.needs)
+    assert (with_it != without) == bool(detail.switch)
+
+
+LIVELY = {"learning_rate": 1e-2, "total_timesteps": 3 * 64}
+"""Steps so large that ratios, values and gradients are clipped, and the KL is above its target."""
+OF_THE_GAME = {"frame_stack", "action_space", "observation"}
+OF_THE_LEARNER = {
+    details.flags({**detail.needs, **detail.switch}): {**detail.needs, **detail.switch}
+    for detail in LEDGER
+    if not {**detail.needs, **detail.switch}.keys() & OF_THE_GAME
+}
+"""All settings of the ledger, but for those that catch does not listen to."""
+
+
+def learned(run: Path, **settings: Any) -> dict[str, Tensor]:
+    train(tiny(**LIVELY, **settings), run)
+    return load_newest(run / "checkpoints")[0].model
+
+
+@pytest.fixture(scope="module")
+def learned_plainly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    return learned(tmp_path_factory.mktemp("plain") / "run")
+
+
+@pytest.mark.parametrize("settings", OF_THE_LEARNER)
+def test_the_settings_reach_what_they_change(
+    settings: str, tmp_path: Path, learned_plainly: dict[str, Tensor]
+) -> None:
+    """A few updates of a real run end with other weights, or with the same if nothing changed."""
+    found = learned(tmp_path / "run", **OF_THE_LEARNER[settings])
+    same = found.keys() == learned_plainly.keys() and all(
+        torch.equal(found[name], learned_plainly[name]) for name in found
+    )
+    assert same == (tiny(**OF_THE_LEARNER[settings]) == tiny())
+
+
+def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:
+    """Those that catch does not listen to; see also tests/test_variants.py."""
+    game = {"game": "breakout", "num_envs": 2, "num_steps": 8, "total_timesteps": 16}
+    train(tiny(**game, protocol="machado", frame_stack=1), tmp_path / "run")
+    state = load_newest(tmp_path / "run" / "checkpoints")[0].state
+    assert state["obs_shape"] == [1, 84, 84]
+    assert len(state["action_names"]) == 18
+
+
+def functions(file: str) -> dict[str, list[ast.expr]]:
+    """The tests of a file, with their decorators."""
+    tree = ast.parse((ROOT / file).read_text())
+    return {n.name: n.decorator_list for n in tree.body if isinstance(n, ast.FunctionDef)}
+
+
+@each
+def test_its_tests_exist_and_are_in_the_normal_lane(detail: Detail) -> None:
+    assert bool(detail.tests) != awaits(detail, "tests")
+    for test in detail.tests:
+        file, _, name = test.partition("::")
+        plain, bracket, _ = name.partition("[")
+        decorators = [ast.unparse(part) for part in functions(file)[plain]]
+        assert plain.startswith("test_")
+        assert "pytest.mark.slow" not in decorators
+        assert not bracket or any("parametrize" in part for part in decorators)
+
+
+@each
+def test_its_mutant_is_another_program(detail: Detail) -> None:
+    """Each edit fits exactly one place, and what comes of it parses and is not the same."""
+    assert bool(detail.mutant) != awaits(detail, "mutant")
+    for file, (before, after) in details.mutated(detail.mutant).items():
+        assert ast.dump(ast.parse(before)) != ast.dump(ast.parse(after)), file
+
+
+def test_an_edit_that_does_not_fit_is_refused() -> None:
+    twice = Edit("algorithm/losses.py", "torch.min", "torch.max")
+    never = Edit("algorithm/losses.py", "torch.maximum", "torch.max")
+    assert "a/algorithm/losses.py" in details.diff(LEDGER[0]._replace(mutant=(twice,)))
+    with pytest.raises(ValueError, match="0 times"):
+        details.mutated((twice, twice))
+    with pytest.raises(ValueError, match="0 times"):
+        details.mutated((never,))
+    with pytest.raises(ValueError, match="times, not once"):
+        details.mutated((Edit("algorithm/losses.py", "torch", "numpy"),))
+
+
+# What one sees of it
+
+
+def test_marks_are_found_in_the_order_of_reading(tmp_path: Path) -> None:
+    lines = {
+        "runtime/x.py": "a = 1  # D05",
+        "train.py": "# D05 alone on a line is no mark\nb = 2  # D06, D05",
+        "algorithm/y.py": "c = 3\nd = 4  # D05\n",
+        "model.py": "e = 5  # after D05 nothing happens",
+    }
+    for name, text in lines.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    expected = [Mark("algorithm/y.py", 2), Mark("train.py", 2), Mark("runtime/x.py", 1)]
+    assert details.marks(tmp_path) == {"D05": expected, "D06": [Mark("train.py", 2)]}
+    chosen = LEDGER[4]._replace(main="train.py")
+    assert details.marks_of(chosen, {"D05": expected})[0] == Mark("train.py", 2)
+
+
+def test_the_excerpt_is_the_innermost_function_or_the_lines_around(tmp_path: Path) -> None:
+    inner = ["    def f():", "        return 1"]
+    code = ["x = 0", "class C:", "    y = 1", "    @property", *inner, "", "def g():", "    a = 0"]
+    (tmp_path / "m.py").write_text("\n".join([*code, *("    a += 1" for _ in range(99))]))
+    assert details.excerpt(Mark("m.py", 6), tmp_path) == (4, ["    @property", *inner])
+    assert details.excerpt(Mark("m.py", 3), tmp_path) == (2, code[1:6])
+    first, lines = details.excerpt(Mark("m.py", 50), tmp_path)
+    assert first < 50 < first + len(lines) <= first + details.LONGEST_EXCERPT
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["details", *words])
+    return int(exit_.value.code or 0), *capsys.readouterr()
+
+
+def test_the_command_lists_every_detail(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capsys)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == TAGS
+    row = next(line for line in out.splitlines() if line.startswith("D07"))
+    place = MARKS["D07"][0]
+    assert row.split()[-3:] == [f"{place.file}:{place.line}", "-", "--no-norm-adv"]
+
+
+@pytest.mark.parametrize(("words", "tag"), [("16", "D16"), ("d05", "D05"), ("a3", "A3")])
+def test_the_command_explains_one(words: str, tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    detail = next(detail for detail in LEDGER if detail.tag == tag)
+    code, out, _ = said(capsys, words)
+    assert code == 0
+    assert out.startswith(f"{tag}  {detail.name}")
+    place = MARKS[tag][0]
+    marked = (details.SOURCE / place.file).read_text().splitlines()[place.line - 1]
+    assert f"{place.line:4} {marked}" in out.splitlines()
+    assert {detail.permalink, *detail.tests} <= set(out.split())
+    assert f"  +++ b/{detail.mutant[0].file}" in out.splitlines()
+
+
+def test_json_is_one_object_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    everything = json.loads(said(capsys, "--json")[1])["details"]
+    assert [entry["tag"] for entry in everything] == TAGS
+    for detail, entry in zip(LEDGER, everything, strict=True):
+        plain: dict[str, Any] = json.loads(json.dumps(detail._asdict()))
+        edits = [edit._asdict() for edit in detail.mutant]
+        assert {**entry, **plain, "mutant": edits} == entry
+        assert entry["present"] == (detail.tag in MARKS)
+    assert json.loads(said(capsys, "5", "--json")[1]) == everything[4]
+
+
+@pytest.mark.parametrize("word", ["0", "38", "A5", "D", "learning", "5.0"])
+def test_an_unknown_detail_is_one_line_and_exit_2(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = said(capsys, word)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "they are 1 to 37 and A1 to A4" in err
+
+
+def test_the_command_needs_no_torch() -> None:
+    script = "import sys; from ppo37.cli import main\ntry: main(['details', '5'])\nexcept " \
+             "SystemExit: print('torch' in sys.modules)"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+# The mutants
+
+
+@pytest.mark.slow
+def test_every_mutant_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = mutants.main()
+    out = capsys.readouterr().out
+    assert code == 0, out
+    count = sum(bool(detail.mutant) for detail in LEDGER)
+    assert out.splitlines()[-1] == f"{count} of {count} killed"
+
+
+SCALE = Edit("algorithm/schedules.py", "return initial * (1.0 - update / num_updates)", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("replacement", "end"),
+    [
+        ("return initial", "killed"),
+        ("return (num_updates - update) * initial / num_updates", "lives: all"),
+        ("return initial.nothing", "lives: only crashes"),
+        ("return (", "lives: cannot be imported"),
+    ],
+    ids=["killed", "equivalent", "crash", "no Python"],
+)
+def test_only_an_assertion_kills(replacement: str, end: str) -> None:
+    """One mutant of each kind; what crashes or is no Python would fail under any test."""
+    tests = ("tests/test_update.py::test_schedule",)
+    edit = SCALE._replace(replace=replacement)
+    line = mutants.verdict_line(LEDGER[3]._replace(tests=tests), mutants.run(tests, [edit]))
+    assert end in line.replace("LIVES", "lives"), line
