@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ppo37 import doctor
 from ppo37.bench import bench, flops_per_sample, table
-from ppo37.config import Config
+from ppo37.cli import main
+from ppo37.config import Config, from_preset
 from ppo37.errors import UsageError
 from ppo37.model import Agent
 from ppo37.policies import CategoricalPolicy
@@ -46,15 +47,19 @@ def test_flops_of_the_nature_network_are_the_known_ones() -> None:
     assert per_step / 1e6 == pytest.approx(216.8, abs=0.05)
 
 
-@pytest.mark.parametrize("network", ["nature", "nature_half"])
-def test_flops_are_those_of_the_operations_that_really_run(network: str) -> None:
-    agent, samples = atari_agent(18, network), 3
-    obs = torch.zeros(samples, *ATARI, dtype=torch.uint8)
+@pytest.mark.parametrize(
+    ("network", "shape"), [("nature", ATARI), ("nature_half", ATARI), ("mlp", (1, 128))]
+)
+def test_flops_are_those_of_the_operations_that_really_run(
+    network: str, shape: tuple[int, ...]
+) -> None:
+    agent, samples = Agent(shape, CategoricalPolicy(18), network, seed=0), 3
+    obs = torch.zeros(samples, *shape, dtype=torch.uint8)
     with FlopCounterMode(display=False) as forward:
         distribution, values = alone(agent, obs)
     with FlopCounterMode(display=False) as backward:
         (distribution.logits.sum() + values.sum()).backward()
-    flops = flops_per_sample(agent, ATARI)
+    flops = flops_per_sample(agent, shape)
     assert forward.get_total_flops() == samples * flops.forward
     both = forward.get_total_flops() + backward.get_total_flops()
     assert both == samples * flops.forward_backward
@@ -66,7 +71,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     threads, place = torch.get_num_threads(), tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        yield bench("catch", "debug", seconds=0.2, device="cpu", precision="fp32")
+        yield bench(from_preset("debug", "catch", "cpu", precision="fp32"), seconds=0.2)
     torch.set_num_threads(threads)
     assert not list(place.iterdir()), "a bench leaves nothing behind"
 
@@ -104,12 +109,14 @@ def test_the_table_of_a_bench_shows_its_figures(result: dict[str, Any]) -> None:
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_bench_needs_a_time(seconds: float) -> None:
     with pytest.raises(UsageError, match="seconds"):
-        bench("catch", "debug", seconds)
+        bench(from_preset("debug", "catch", "cpu"), seconds)
 
 
-def test_a_bench_names_the_nearest_game() -> None:
-    with pytest.raises(UsageError, match="breakout"):
-        bench("brekout", "debug", seconds=1)
+def test_a_bench_names_the_nearest_game(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["bench", "--game", "brekout"])
+    assert exit_.value.code == 2
+    assert "breakout" in capsys.readouterr().err
 
 
 def test_doctor_finds_everything_well_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,5 +181,8 @@ def test_catch_has_three_buttons_and_a_screen(changes: dict[str, Any], tmp_path:
 def test_presets_fit_what_is_looked_at_and_what_remembers() -> None:
     ram = from_preset("fast", "pong", "cpu", observation="ram")
     assert (ram.network, ram.norm_obs, ram.norm_reward, ram.num_frames) == ("mlp", True, True, 1)
+    assert from_preset("classic", "pong", "cpu", action_space="continuous").ent_coef == 0
+    chosen = from_preset("classic", "pong", "cpu", action_space="continuous", ent_coef=0.1)
+    assert chosen.ent_coef == 0.1
     assert from_preset("fast", "pong", "cpu", network="lstm").num_minibatches == 8
     assert from_preset("classic", "pong", "cpu", network="lstm").num_minibatches == 4

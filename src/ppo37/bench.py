@@ -23,14 +23,14 @@ from torch import nn
 
 from . import randomness
 from .algorithm.update import make_optimizer
-from .build import make_agent, make_factory
-from .config import Config, from_preset
+from .build import make_agent, make_factory, normalized
+from .config import Config, changes, from_dict
 from .envs import VecEnv
-from .envs.games import resolve_game, title
+from .envs.games import title
 from .errors import UsageError
 from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
-from .run.view import NoView, duration, shares
+from .run.view import NoView, duration, in_words, shares
 from .runtime.device import (
     describe_machine,
     resolve_device,
@@ -57,10 +57,7 @@ class Flops(NamedTuple):
     forward_backward: int
 
 
-def bench(
-    game: str = "breakout", preset: str = "classic", seconds: float = 30.0,
-    device: str = "auto", precision: str = "auto",
-) -> dict[str, Any]:  # fmt: skip
+def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
     """Measure this machine in this process for about `seconds`; plain values, ready for JSON.
 
     The whole loop is `train` itself, in a temporary run directory; of its time, `env` is what its
@@ -68,22 +65,23 @@ def bench(
     the best matrix product and the environments as fast as alone, one after the other: they
     share the cores. Other work on the machine makes every figure too low.
 
-    UsageError for a game, preset or device that there is not.
+    config: `total_timesteps` is what the time of a whole run is foretold for.  UsageError for a
+    game or device that there is not.
     """
     if not 0 < seconds < math.inf:
         raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
     started = time.perf_counter()
-    config = from_preset(preset, resolve_game(game), resolve_device(device), precision=precision)
+    config = dataclasses.replace(config, device=resolve_device(config.device))
     prepare_process(config)
 
     make_envs = make_factory(config, usable_cores())
     with closing(make_envs(config.num_envs, config.seed)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
-        choice = choose_precision(precision, agent, envs.obs_shape, config.minibatch_size)
+        choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
         config = dataclasses.replace(config, precision=choice.precision)
         agent.bf16 = choice.precision == "bf16"
         flops = flops_per_sample(agent, envs.obs_shape)
-        env_sps = _environment(envs, agent, seconds * ENV_SHARE)
+        env_sps = _environment(normalized(envs, agent, config), agent, seconds * ENV_SHARE)
         act_sps, samples_per_s = _network(agent, envs, config, seconds)
 
     step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
@@ -147,8 +145,10 @@ def table(result: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
         "commit": result["commit"] or "none",
     }
-    head = (f"{title(result['game'])}, preset {result['preset']}, on {result['device']} in "
-            f"{result['precision']} ({result['precision_reason']})")  # fmt: skip
+    changed = changes(from_dict(config))
+    precision = f"{result['precision']} ({result['precision_reason']})"
+    head = (f"{title(result['game'])}, preset {result['preset']}{in_words(changed)}, on "
+            f"{result['device']} in {precision}")  # fmt: skip
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
 
 

@@ -158,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
     _add_json(bench)
+    _add_settings(bench, without=("reseed_interval",))
 
     details = add("details", _details, "list the details of PPO, or explain one with its code")
     details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
@@ -331,9 +332,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from .bench import bench, table
-    from .envs.games import resolve_game
 
-    result = bench(resolve_game(options.game), options.preset, options.seconds)
+    result = bench(_config(options), options.seconds)
     if options.json:
         _print_json(result)
     else:

@@ -77,7 +77,8 @@ class Config:
     action_space: str = _option(
         "discrete",
         "discrete: one of the game's actions; joystick: left or right, down or up, FIRE or not; "
-        "continuous: radius and angle of a stick, and FIRE, as real numbers",
+        "continuous: radius and angle of a stick, and FIRE, as real numbers, by default with "
+        "ent_coef 0",
         choices=("discrete", "joystick", "continuous"),
     )
     mask_actions: bool = _option(
@@ -218,8 +219,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What each preset changes from the defaults of `Config`; `fast` has one entry per device."""
 
-RAM = {"network": "mlp", "contrast_init": False, "norm_obs": True, "norm_reward": True}
-"""What every preset has instead where the console's memory is looked at."""
+ADAPTED: dict[tuple[str, Any], dict[str, Any]] = {
+    ("observation", "ram"): {
+        "network": "mlp", "contrast_init": False, "norm_obs": True, "norm_reward": True,
+    },
+    # As in the reference: a bonus would make the deviations grow, and they have no bound.
+    ("action_space", "continuous"): {"ent_coef": 0.0},
+}  # fmt: skip
+"""What every preset has instead where a setting is chosen that it was not made for."""
 
 PRESET_NAMES = ("auto", "classic", "fast", "debug")
 
@@ -230,8 +237,9 @@ def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
         raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
     name = "fast" if preset == "auto" else preset
     values = PRESETS[f"fast_{device}" if name == "fast" else name]
-    if changes.get("observation") == "ram":
-        values = {**values, **RAM}
+    for choice, adapted in ADAPTED.items():
+        if choice in changes.items():
+            values = {**values, **adapted}
     values = {**values, **changes, "game": game, "preset": name, "device": device}
     if values.get("network") == "lstm" and "num_minibatches" not in changes:
         most = values.get("num_envs", Config.num_envs)  # a minibatch has whole sequences

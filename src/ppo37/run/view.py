@@ -79,7 +79,7 @@ class ConsoleView:
         self._begun = time.monotonic()
         steps = config.agent_steps
         for line in (
-            f"{title(config.game)}, preset {config.preset}{_changes(config)}, protocol "
+            f"{title(config.game)}, preset {config.preset}{in_words(changes(config))}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
@@ -117,10 +117,10 @@ class ConsoleView:
                 self._live.stop()
 
 
-def _changes(config: Config) -> str:
-    """What of the preset was changed, in words."""
-    changed = [f"{name} {value}" for name, value in changes(config).items()]
-    return f" with {', '.join(changed)}" if changed else ""
+def in_words(changed: dict[str, Any]) -> str:
+    """What of the preset was changed."""
+    words = [f"{name} {value}" for name, value in changed.items()]
+    return f" with {', '.join(words)}" if words else ""
 
 
 def _facts(
