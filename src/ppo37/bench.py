@@ -86,7 +86,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
 
     step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
     update_s = config.batch_size * step_s
-    loop = _whole_loop(config, max(FEWEST_UPDATES, round(seconds * LOOP_SHARE / update_s)))
+    loop = whole_loop(config, max(FEWEST_UPDATES, round(seconds * LOOP_SHARE / update_s)))
     peak_mib = peak_memory_mib()
     gemm = {name: _gemm_flops(kind, config.device, seconds * GEMM_SHARE / 2)
             for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}  # fmt: skip
@@ -278,7 +278,7 @@ class _Stopwatch(NoView):
         self.parts.append(dict(seconds))
 
 
-def _whole_loop(config: Config, updates: int) -> dict[str, Any]:
+def whole_loop(config: Config, updates: int) -> dict[str, Any]:
     """Speed of `train`, logs included, over `updates` after the warm-up, and its parts."""
     steps = (WARM_UP_UPDATES + updates) * config.batch_size
     config = dataclasses.replace(config, total_timesteps=steps)
