@@ -246,5 +246,9 @@ def test_sequences_need_environments_for_every_minibatch() -> None:
     with pytest.raises(UsageError, match="num_envs = 6 does not divide into num_minibatches = 4"):
         tiny(network="lstm", num_envs=6, num_minibatches=4)
     assert tiny(network="lstm").num_frames == 1
-    assert tiny(network="lstm", frame_stack=4).num_frames == 4
+    stacked = tiny(network="lstm", frame_stack=4)
+    assert stacked.num_frames == 4
+    assert "4 stacked frames" in stacked.remarks[0]
+    assert not tiny(network="lstm").remarks
+    assert not tiny(frame_stack=4).remarks
     assert tiny().num_frames == 4

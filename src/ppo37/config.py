@@ -179,6 +179,16 @@ class Config:
         return self.frame_stack or (1 if self.remembers or self.observation == "ram" else 4)
 
     @property
+    def remarks(self) -> list[str]:
+        """What is allowed and yet may not be what was meant."""
+        if self.remembers and self.num_frames > 1:
+            return [
+                f"network {self.network} remembers, and sees {self.num_frames} stacked frames as "
+                "well; the reference shows it single ones"
+            ]
+        return []
+
+    @property
     def divisible(self) -> bool:
         """Whether the environments can be stepped apart: they share no running moments."""
         return not (self.norm_obs or self.norm_reward)

@@ -87,6 +87,7 @@ class ConsoleView:
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
             f"network {config.network} on {config.device}, {config.precision} ({reason})",
             f"expected time: about {duration(expected_s)}",
+            *config.remarks,
         ):
             self.note(line)
 
