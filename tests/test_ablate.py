@@ -159,7 +159,8 @@ def test_the_picture_names_every_arm(study: Path) -> None:
 
     drawing = ablation.figure(read(study))
     left, right = drawing.axes
-    assert [t.get_text() for t in left.get_yticklabels()] == ["D04 learning-rate\nannealing"]
+    labels = [" ".join(t.get_text().split()) for t in left.get_yticklabels()]
+    assert labels == ["D04 Annealing of the learning rate"]
     assert {t.get_text() for t in right.texts} == {"D04", "all details"}
     for gid, count in ((DOTS, 1), (MEANS, 1), (ablation.INTERVAL, 1), (ablation.ZERO, 1)):
         assert len([line for line in left.lines if line.get_gid() == gid]) == count

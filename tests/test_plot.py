@@ -134,7 +134,7 @@ def test_each_line_has_a_label_and_a_colour_of_its_own(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / f"r{i}", [[1.0]], **s) for i, s in enumerate(settings)]
     lines = plots.arrange(read(*runs), group=False)
     assert [line.label for line in lines] == [
-        "classic, seed 1, network nature",
+        "classic, seed 1",
         "classic, seed 1, network nature_half",
         "classic, seed 2, r2",
         "classic, seed 2, r3",

@@ -238,6 +238,9 @@ ADAPTED: dict[tuple[str, Any], dict[str, Any]] = {
 }  # fmt: skip
 """What every preset has instead where a setting is chosen that it was not made for."""
 
+NO_PRESETS = ("protocol", "seed", "device", "precision")
+"""Settings that are none of a preset's."""
+
 PRESET_NAMES = ("auto", "classic", "fast", "debug")
 
 
@@ -259,11 +262,10 @@ def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
 
 def changes(config: Config) -> dict[str, Any]:
     """The hyperparameters that differ from those of the preset that `config` names."""
-    told_apart = ("protocol", "seed", "device", "precision")
     preset = from_preset(config.preset, config.game, config.device)
     return {
         name: value for name, value in dataclasses.asdict(config).items()
-        if name not in told_apart and value != getattr(preset, name)
+        if name not in NO_PRESETS and value != getattr(preset, name)
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config
+from ..config import NO_PRESETS, Config, changes
 from ..envs.games import title
 from ..errors import UsageError
 from ..run import directory
@@ -26,6 +26,10 @@ DOTS, MEANS, BAND, DASHED = "games", "means", "band", "published"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind people can tell apart, without its yellow."""
+LEGEND_LETTERS, HANDLE_LETTERS = 140, 10
+"""What a row of the legend has room for, and what an entry takes beside its label."""
+TELLING = ("device", "observation", "action_space", "network")
+"""Settings that say more than what follows from them."""
 DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)))
 """For more curves than colours."""
 INK, FAINT_INK = "#222222", "#707070"
@@ -292,20 +296,30 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
     for panel in drawing.axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    columns = LEGEND_LETTERS // (max(map(len, handles)) + HANDLE_LETTERS)
     drawing.legend(handles.values(), handles.keys(), loc="outside lower left",
-                   ncols=len(handles) if len(handles) <= 4 else 3)  # fmt: skip
+                   ncols=min(max(columns, 1), 4))  # fmt: skip
 
 
 def _labels(members: list[list[History]], group: bool) -> list[str]:
-    """Preset and seeds of each line; where two of a game are alike, also what they differ in."""
+    """Preset and seeds of each line; where two of a game are alike, also what they differ in.
+
+    A setting that is as in the preset is not told.
+    """
     configs = [some[0].config for some in members]
     labels = [f"{some[0].config.preset}, {_seeds(some, group)}" for some in members]
-    # Backwards, because device, precision and network say more than what follows from them.
-    for field in reversed(dataclasses.fields(Config)):
-        values = [f"{field.name} {getattr(config, field.name)}" for config in configs]
-        if field.name != "seed":
+    others = [f.name for f in dataclasses.fields(Config) if f.name not in (*TELLING, "seed")]
+    for name in (*TELLING, *reversed(others)):
+        values = [_setting(config, name) for config in configs]
+        if any(values):
             labels = _told_apart(labels, configs, values)
     return _told_apart(labels, configs, [some[0].name for some in members])
+
+
+def _setting(config: Config, name: str) -> str:
+    """A setting in words; none if it is the preset's."""
+    told = name in NO_PRESETS or name in changes(config)
+    return f"{name} {getattr(config, name)}" if told else ""
 
 
 def _told_apart(labels: list[str], configs: list[Config], values: list[str]) -> list[str]:
@@ -315,7 +329,7 @@ def _told_apart(labels: list[str], configs: list[Config], values: list[str]) -> 
     for key, value in zip(keys, values, strict=True):
         seen.setdefault(key, set()).add(value)
     return [
-        f"{label}, {value}" if len(seen[key]) > 1 else label
+        f"{label}, {value}" if value and len(seen[key]) > 1 else label
         for key, label, value in zip(keys, labels, values, strict=True)
     ]
 
