@@ -72,7 +72,7 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
         assert batch.actions.abs().max() > 1.5  # as they were drawn (D27)
 
 
-@variants
+@pytest.mark.parametrize("variant", ["joystick", "continuous lstm", "continuous ram"])
 def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     config = config_of(variant, reseed_interval=60)
     train(config, tmp_path / "whole", checkpoint_every=3)
@@ -87,7 +87,7 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
     assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
     before = load_agent(tmp_path / "whole").agent.state_dict()
-    scores = [evaluate(tmp_path / "whole", episodes=2).scores for _ in range(2)]
+    scores = [evaluate(tmp_path / "whole", episodes=1).scores for _ in range(2)]
     assert scores[0] == scores[1]
     after = load_agent(tmp_path / "whole").agent.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -84,6 +84,6 @@ def make_policy(
     """
     if action_space == "continuous":
         return GaussianPolicy(len(sizes))
-    kinds = {"discrete": CategoricalPolicy(sizes[0]), "joystick": MultiCategoricalPolicy(sizes)}
-    policy = kinds[action_space]
+    several = action_space == "joystick"
+    policy = MultiCategoricalPolicy(sizes) if several else CategoricalPolicy(*sizes)
     return policy if possible is None else MaskedPolicy(policy, possible)
