@@ -18,7 +18,7 @@ import numpy as np
 
 from .bench import commit
 from .build import make_agent, make_factory
-from .config import Config, from_dict
+from .config import Config, from_dict, in_words
 from .details import AUXILIARY, Detail, find, flags, load
 from .envs.games import title
 from .errors import RunError, Stopped, UsageError
@@ -232,7 +232,8 @@ def difference(of: dict[int, float | None], base: dict[int, float | None]) -> di
 def table(document: dict[str, Any]) -> str:
     """A result of `ablate` for people."""
     config, seeds = document["config"], document["seeds"]
-    head = (f"{title(config['game'])}, preset {config['preset']}, protocol {config['protocol']}, "
+    base = in_words(from_dict(config), without=("total_timesteps",))
+    head = (f"{title(config['game'])}, {base}, protocol {config['protocol']}, "
             f"{document['agent_steps']:,} agent steps, {picture.name_seeds(seeds)}")  # fmt: skip
     width = max(len(arm["label"]) for arm in document["arms"])
     columns = ("score", "difference (95% interval)", "area", "difference (95% interval)")

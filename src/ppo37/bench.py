@@ -24,13 +24,13 @@ from torch import nn
 from . import randomness
 from .algorithm.update import make_optimizer
 from .build import make_agent, make_factory, normalized
-from .config import Config, changes, from_dict
+from .config import Config, from_dict, in_words
 from .envs import VecEnv
 from .envs.games import title
 from .errors import UsageError
 from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
-from .run.view import NoView, duration, in_words, shares
+from .run.view import NoView, duration, shares
 from .runtime.device import (
     describe_machine,
     resolve_device,
@@ -145,9 +145,8 @@ def table(result: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
         "commit": result["commit"] or "none",
     }
-    changed = changes(from_dict(config))
     precision = f"{result['precision']} ({result['precision_reason']})"
-    head = (f"{title(result['game'])}, preset {result['preset']}{in_words(changed)}, on "
+    head = (f"{title(result['game'])}, {in_words(from_dict(config))}, on "
             f"{result['device']} in {precision}")  # fmt: skip
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
 

@@ -269,6 +269,12 @@ def changes(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def in_words(config: Config, without: tuple[str, ...] = ()) -> str:
+    """The preset, and what of it was changed but for the settings `without`."""
+    changed = [f"{name} {value}" for name, value in changes(config).items() if name not in without]
+    return f"preset {config.preset}" + (f" with {', '.join(changed)}" if changed else "")
+
+
 def from_dict(values: dict[str, Any]) -> Config:
     """A configuration from plain values, as read from a file; unknown names are refused."""
     known = {field.name for field in dataclasses.fields(Config)}

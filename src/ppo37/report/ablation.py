@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import from_dict, in_words
 from ..envs.games import title
 from ..run.metrics import FRAMES_PER_STEP
 from .plots import (
@@ -203,9 +204,10 @@ def _wrapped(arm: dict[str, Any]) -> str:
 
 def _explanation(document: dict[str, Any]) -> str:
     config, seeds = document["config"], document["seeds"]
-    text = (f"{title(config['game'])}, preset {config['preset']}, "
+    base = in_words(from_dict(config), without=("total_timesteps",))
+    text = (f"{title(config['game'])}, {base}, "
             f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
-            f"{name_seeds(seeds)}.  ")  # fmt: skip
+            f"{name_seeds(seeds)}\n")  # fmt: skip
     curves = "Learning curves of one seed"
     if len(seeds) == 1:
         text += "Diamonds: difference of one seed, which does not tell an effect from chance"

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config, changes
+from ..config import Config, in_words
 from ..envs.games import title
 from .metrics import FRAMES_PER_STEP, LAST_100
 
@@ -79,7 +79,7 @@ class ConsoleView:
         self._begun = time.monotonic()
         steps = config.agent_steps
         for line in (
-            f"{title(config.game)}, preset {config.preset}{in_words(changes(config))}, protocol "
+            f"{title(config.game)}, {in_words(config)}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
@@ -116,12 +116,6 @@ class ConsoleView:
         if self._live.is_started:
             with suppress(OSError):
                 self._live.stop()
-
-
-def in_words(changed: dict[str, Any]) -> str:
-    """What of the preset was changed."""
-    words = [f"{name} {value}" for name, value in changed.items()]
-    return f" with {', '.join(words)}" if words else ""
 
 
 def _facts(
