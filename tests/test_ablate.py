@@ -242,6 +242,8 @@ def test_cores_are_shared_out() -> None:
 MISTAKES = [
     (("--details", "99"), "there is no detail '99'"),
     (("--details", "9", "--no-clip-vloss"), "changes nothing"),
+    (("--action-space", "joystick"), "catch has three buttons"),
+    (("--mask-actions",), "catch has no actions to mask"),
     (("--seeds", "0"), "--seeds must be at least 1"),
     (("--jobs", "0"), "--jobs must be at least 1"),
     (("--seed", "4294967295", "--seeds", "2"), "seed must be at most"),

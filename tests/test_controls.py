@@ -63,7 +63,7 @@ def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
 
 @pytest.mark.parametrize("space", ["joystick", "continuous"])
 def test_fire_opens_a_life_only_in_games_that_know_it(space: str) -> None:
-    """The whole joystick is offered in every game; Freeway's chicken has nothing to shoot."""
+    """The whole joystick is offered in every game; Ms. Pac-Man has nothing to shoot."""
     for game, knows in (("breakout", True), ("ms_pacman", False)):
         envs = Atari(game, 2, 1, action_space=space, num_threads=1)
         sent = []

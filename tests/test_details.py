@@ -4,11 +4,13 @@ That the tests it names notice when a detail is taken out is shown by tests/muta
 """
 
 import ast
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from ppo37 import details, train
 from ppo37.cli import main
-from ppo37.config import Config
+from ppo37.config import from_dict, from_preset
 from ppo37.details import Detail, Edit, Mark
 from ppo37.run.checkpoint import load_newest
 
@@ -89,42 +91,66 @@ def test_every_mark_has_an_entry() -> None:
 
 @each
 def test_its_settings_are_settings_and_change_something(detail: Detail) -> None:
-    with_it, without = Config(**detail.needs), Config(**{**detail.needs, **detail.switch})
-    assert (with_it != Config()) == bool(detail.needs)
-    assert (with_it != without) == bool(detail.switch)
+    plain, with_it, switched = (
+        from_preset("classic", "pong", "cpu", **settings)
+        for settings in ({}, detail.needs, {**detail.needs, **detail.switch})
+    )
+    assert (with_it != plain) == bool(detail.needs)
+    assert (with_it != switched) == bool(detail.switch)
 
 
 LIVELY = {"learning_rate": 1e-2, "total_timesteps": 3 * 64}
 """Steps so large that ratios, values and gradients are clipped, and the KL is above its target."""
-OF_THE_GAME = {"frame_stack", "action_space", "observation"}
-OF_THE_LEARNER = {
-    details.flags({**detail.needs, **detail.switch}): {**detail.needs, **detail.switch}
-    for detail in LEDGER
-    if not {**detail.needs, **detail.switch}.keys() & OF_THE_GAME
-}
-"""All settings of the ledger, but for those that catch does not listen to."""
+EAGER = {"clip_obs": 0.5, "clip_reward": 1e-3}
+"""Bounds that cut in a few steps, where the switch of the ledger would change nothing."""
+SWITCHED = [detail for detail in LEDGER if detail.switch]
 
 
-def learned(run: Path, **settings: Any) -> dict[str, Tensor]:
-    train(tiny(**LIVELY, **settings), run)
+def learned(run: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights after a few updates of a game that listens to the settings."""
+    of_the_game = settings.keys() & {"frame_stack", "action_space", "observation"}
+    game = "breakout" if of_the_game else "catch"
+    chosen = {**dataclasses.asdict(tiny(**LIVELY)), **settings}
+    if settings.get("observation") == "ram":
+        chosen["network"] = settings.get("network", "mlp")
+    train(from_dict({**chosen, "game": game}), run)
     return load_newest(run / "checkpoints")[0].model
 
 
-@pytest.fixture(scope="module")
-def learned_plainly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    return learned(tmp_path_factory.mktemp("plain") / "run")
-
-
-@pytest.mark.parametrize("settings", OF_THE_LEARNER)
-def test_the_settings_reach_what_they_change(
-    settings: str, tmp_path: Path, learned_plainly: dict[str, Tensor]
-) -> None:
-    """A few updates of a real run end with other weights, or with the same if nothing changed."""
-    found = learned(tmp_path / "run", **OF_THE_LEARNER[settings])
-    same = found.keys() == learned_plainly.keys() and all(
-        torch.equal(found[name], learned_plainly[name]) for name in found
+def alike(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return some.keys() == other.keys() and all(
+        some[name].shape == other[name].shape and torch.equal(some[name], other[name])
+        for name in some
     )
-    assert same == (tiny(**OF_THE_LEARNER[settings]) == tiny())
+
+
+@pytest.fixture(scope="module")
+def learned_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Detail], dict[str, Tensor]]:
+    """What is learned with all that a detail needs; once for all that need the same."""
+    known: dict[str, dict[str, Tensor]] = {}
+
+    def learn(detail: Detail) -> dict[str, Tensor]:
+        key = details.flags(detail.needs)
+        if key not in known:
+            known[key] = learned(tmp_path_factory.mktemp("with") / "run", detail.needs)
+        return known[key]
+
+    return learn
+
+
+@pytest.mark.parametrize("detail", SWITCHED, ids=lambda detail: detail.tag)
+def test_a_switch_changes_what_is_learned(
+    detail: Detail, tmp_path: Path, learned_with: Callable[[Detail], dict[str, Tensor]]
+) -> None:
+    """Beside the same run with all that the detail needs, and but for its switch."""
+    base = learned_with(detail)
+    switch = {name: EAGER.get(name, value) for name, value in detail.switch.items()}
+    assert not alike(base, learned(tmp_path / "switched", {**detail.needs, **switch}))
+
+
+@pytest.mark.parametrize("needs", [{}, {"network": "lstm"}])
+def test_the_same_settings_learn_the_same(needs: dict[str, Any], tmp_path: Path) -> None:
+    assert alike(learned(tmp_path / "a", needs), learned(tmp_path / "b", needs))
 
 
 def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:

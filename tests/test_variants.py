@@ -1,6 +1,7 @@
 """Other actions and other observations, from the emulator to the update and back from disk."""
 
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ppo37.errors import UsageError
 from ppo37.model import NETWORKS, Agent
 from ppo37.policies import CategoricalPolicy
 from ppo37.randomness import noise
+from ppo37.record import record
 from ppo37.run import checkpoint
 from ppo37.runtime.executables import make_act, make_buffers
 from ppo37.runtime.lanes import Lanes, split
@@ -39,8 +41,9 @@ variants = pytest.mark.parametrize("variant", list(VARIANTS))
 
 def config_of(variant: str, **changes: Any) -> Config:
     """Six updates of Breakout, long enough for games to end."""
-    return tiny(game="breakout", num_steps=48, total_timesteps=6 * 4 * 48,
-                **{**VARIANTS[variant], **changes})  # fmt: skip
+    long = {"num_steps": 48, "total_timesteps": 6 * 4 * 48}
+    return tiny(game="breakout",
+                **{**long, **VARIANTS[variant], **changes})  # fmt: skip
 
 
 @variants
@@ -86,11 +89,65 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     assert ends[0].state["update"] == ends[1].state["update"] == 6
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
     assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
-    before = load_agent(tmp_path / "whole").agent.state_dict()
-    scores = [evaluate(tmp_path / "whole", episodes=1).scores for _ in range(2)]
-    assert scores[0] == scores[1]
-    after = load_agent(tmp_path / "whole").agent.state_dict()
+
+
+def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> None:
+    train(config_of("ram", total_timesteps=2 * 4 * 48), tmp_path / "run")
+    trained = load_agent(tmp_path / "run")
+    module = sys.modules["ppo37.evaluate"]
+    monkeypatch.setattr(module, "load_agent", lambda *_: trained)
+    before = {name: part.clone() for name, part in trained.agent.state_dict().items()}
+    module.evaluate(tmp_path / "run", episodes=1)
+    after = trained.agent.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("variant", ["joystick", "ram"])
+def test_the_film_is_of_the_game_that_is_evaluated(variant: str, tmp_path: Path) -> None:
+    train(config_of(variant, total_timesteps=2 * 4 * 48), tmp_path / "run")
+    made = record(tmp_path / "run", tmp_path / "film.mp4", seed=2)
+    played = evaluate(tmp_path / "run", episodes=1, seed=2)
+    assert (made.score, made.length) == (played.scores[0], played.lengths[0])
+
+
+def test_moments_stay_with_the_environments_when_an_agent_moves() -> None:
+    """On another device they could not be added to; `meta` stands for a GPU."""
+    agent = make_agent(config_of("ram"), (1, 128), ("NOOP", "FIRE")).to("meta")
+    assert agent.seen_obs is not None
+    assert agent.seen_obs.moments.mean.device.type == "cpu"
+    assert agent.value_head.weight.is_meta
+
+
+def test_a_masked_agent_never_takes_what_its_game_does_not_know() -> None:
+    """Breakout has nothing above or below: only the middle of the second choice is left (A4)."""
+    config = config_of("joystick")
+    with closing(make_factory(config, 1)(4, 5)) as envs:
+        agent = make_agent(config, envs.obs_shape, envs.action_names)
+        buffers = make_buffers(agent, 48, 4, envs.obs_shape)
+        with closing(Lanes([envs], make_act(place(agent)), buffers)) as lanes:
+            lanes.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
+    drawn = [set(buffers.actions[..., part].flatten().tolist()) for part in range(3)]
+    assert drawn == [{0, 1, 2}, {1}, {0, 1}]
+
+
+def test_the_settings_of_normalisation_reach_the_environments() -> None:
+    config = config_of("ram", clip_obs=0.5, clip_reward=1e-3, gamma=0.5)
+    with closing(make_factory(config, 1)(4, 5)) as raw:
+        agent = make_agent(config, raw.obs_shape, raw.action_names)
+        assert agent.seen_returns is not None
+        envs = normalized(raw, agent, config)
+        seen, paid = [envs.reset()], []
+        rng = np.random.default_rng(0)
+        for _ in range(120):
+            step = envs.step(rng.integers(4, size=4))
+            seen.append(step.obs)
+            paid.append(step.rewards)
+        assert np.abs(seen).max() == 0.5
+        assert np.abs(paid).max() == np.float32(1e-3)
+        # Sums at this gamma are about twice the rewards; at 0.99 they would be many times.
+        mean = float(agent.seen_returns.moments.mean)
+    rate = np.count_nonzero(paid) / np.size(paid)
+    assert rate < mean < 2.5 * rate
 
 
 def test_moments_are_saved_with_the_agent(tmp_path: Path) -> None:
@@ -129,6 +186,26 @@ def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
         x = torch.tanh(x @ layer.weight.T + layer.bias)
     expected = x @ agent.policy_head.weight.T + agent.policy_head.bias
     torch.testing.assert_close(distribution.outputs[0], expected)
+
+
+def test_the_bytes_seen_are_those_of_the_console() -> None:
+    """All 128 of them, and the paddle of Pong is where the stick took it."""
+    envs = Atari("pong", 1, 3, "machado", observation="ram", num_frames=1)
+    seen = [envs.reset()[0, 0]]
+    game = envs._engine._games[0]
+    for action in np.random.default_rng(0).integers(18, size=40):
+        seen.append(envs.step(np.array([action])).obs[0, 0])
+        np.testing.assert_array_equal(seen[-1], game._ale.getRAM())
+    assert len({bytes(ram) for ram in seen}) > 30
+    # Byte 51 of Pong is the player's height on the screen (Anand et al. 2019).
+    places = {}
+    for name, action in (("up", 2), ("down", 5)):
+        envs.reset()
+        for _ in range(25):
+            obs = envs.step(np.array([action])).obs
+        places[name] = int(obs[0, 0, 51])
+    assert places["up"] + 30 < places["down"], places
+    envs.close()
 
 
 def test_the_memory_of_the_console_is_that_of_the_game_on_the_screen() -> None:

@@ -22,6 +22,7 @@ from .config import Config, from_dict, in_words
 from .details import AUXILIARY, Detail, find, flags, load
 from .envs.games import title
 from .errors import RunError, Stopped, UsageError
+from .model import Agent
 from .report import ablation as picture
 from .report.plots import import_matplotlib, save_png
 from .run import directory
@@ -128,9 +129,11 @@ def ablate(
     config = dataclasses.replace(config, device=resolve_device(config.device))
     make_arms(config, details, say)
     dataclasses.replace(config, seed=config.seed + seeds - 1)  # refused now, or never
+    with closing(make_factory(config, num_threads=1)(1, config.seed)) as envs:
+        agent = make_agent(config, envs.obs_shape, envs.action_names)
     path = Path(out) if out is not None else _default_path(config)
     with Signals(STOPPING) as signals, closing(_open(path)):
-        config = _settle(path, config)
+        config = _settle(path, config, envs.obs_shape, agent)
         arms = make_arms(config, details, lambda _: None)
         study = Study(path, arms, [config.seed + turn for turn in range(seeds)])
         _require_ours(study)
@@ -162,9 +165,14 @@ def make_arms(
     """
     arms = [Arm(None, config)]
     named = details is not None
-    for detail in _chosen(details) if details is not None else _default_details():
+    for detail in _chosen(details) if details is not None else _default_details(config):
         try:
-            arms.append(Arm(detail, _switched(config, detail)))
+            switched = _switched(config, detail)
+            same = [arm.detail.tag for arm in arms if arm.detail and arm.config == switched]
+            if same:
+                say(f"left out: {detail.tag} ({detail.name}) is the same arm as {same[0]}")
+            else:
+                arms.append(Arm(detail, switched))
         except UsageError as error:
             if named:
                 raise
@@ -267,13 +275,17 @@ def _how(detail: Detail) -> str:
     return "with" if detail.group == AUXILIARY else "without"
 
 
-def switch_of(detail: Detail) -> dict[str, Any]:
-    """The settings that an arm of a detail differs by."""
-    return detail.needs if detail.group == AUXILIARY else detail.switch
+def _default_details(config: Config) -> list[Detail]:
+    """Those of the 37 that are at work and have a switch."""
+    return [
+        detail for detail in load()
+        if detail.switch and detail.group != AUXILIARY and not _missing(config, detail)
+    ]  # fmt: skip
 
 
-def _default_details() -> list[Detail]:
-    return [detail for detail in load() if detail.switch and detail.group != AUXILIARY]
+def _missing(config: Config, detail: Detail) -> dict[str, Any]:
+    """The settings that a detail needs and that are not so."""
+    return {name: value for name, value in detail.needs.items() if getattr(config, name) != value}
 
 
 def _chosen(numbers: Sequence[str]) -> list[Detail]:
@@ -281,8 +293,8 @@ def _chosen(numbers: Sequence[str]) -> list[Detail]:
     chosen = {}
     for number in numbers:
         detail = find(number.strip())
-        if not switch_of(detail):
-            some = ", ".join(other.tag for other in load() if switch_of(other))
+        if not detail.switch:
+            some = ", ".join(other.tag for other in load() if other.switch)
             raise UsageError(f"{detail.tag} ({detail.name}) has no switch; choose from {some}")
         chosen[detail.tag] = detail
     return list(chosen.values())
@@ -290,11 +302,8 @@ def _chosen(numbers: Sequence[str]) -> list[Detail]:
 
 def _switched(config: Config, detail: Detail) -> Config:
     """The configuration with one detail switched; UsageError if that changes nothing."""
-    name, switch = f"{detail.tag} ({detail.name})", switch_of(detail)
-    missing = {} if detail.group == AUXILIARY else {
-        key: value for key, value in detail.needs.items() if getattr(config, key) != value
-    }  # fmt: skip
-    if missing:
+    name, switch = f"{detail.tag} ({detail.name})", detail.switch
+    if missing := _missing(config, detail):
         raise UsageError(f"{name} is at work with {flags(missing)} only")
     try:
         switched = from_dict({**dataclasses.asdict(config), **switch})
@@ -326,13 +335,16 @@ def _open(path: Path) -> IO[str]:
     return directory.lock(path)
 
 
-def _settle(path: Path, config: Config) -> Config:
+def _settle(path: Path, config: Config, obs_shape: tuple[int, ...], agent: Agent) -> Config:
     """The configuration with its precision, chosen once for the whole study and never again.
 
     UsageError if the study in `path` is of another configuration.
     """
     if not (path / DOCUMENT).exists():
-        return dataclasses.replace(config, precision=_measured_precision(config))
+        # What `auto` means is decided once: two runs must not find different answers by chance.
+        agent = agent.to(config.device)
+        choice = choose_precision(config.precision, agent, obs_shape, config.minibatch_size)
+        return dataclasses.replace(config, precision=choice.precision)
     try:
         known = from_dict(json.loads((path / DOCUMENT).read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -348,14 +360,6 @@ def _settle(path: Path, config: Config) -> Config:
             "another --out"
         )
     return config
-
-
-def _measured_precision(config: Config) -> str:
-    """What `auto` means here: two runs must not find different answers by chance."""
-    with closing(make_factory(config, num_threads=1)(1, config.seed)) as envs:
-        shape, names = envs.obs_shape, envs.action_names
-    agent = make_agent(config, shape, names).to(config.device)
-    return choose_precision(config.precision, agent, shape, config.minibatch_size).precision
 
 
 def _require_ours(study: Study) -> None:
@@ -519,7 +523,7 @@ def _arm_document(
         "name": arm.name,
         "label": arm.label,
         "detail": arm.detail.tag if arm.detail else None,
-        "switch": switch_of(arm.detail) if arm.detail else {},
+        "switch": arm.detail.switch if arm.detail else {},
         "config": dataclasses.asdict(arm.config),
         "runs": [
             {"run": run.path.name, "seed": run.config.seed, **results[run.path.name]._asdict()}

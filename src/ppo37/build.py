@@ -7,8 +7,9 @@ from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
 from .envs.controls import possible, sizes
-from .envs.games import known_actions, require_known
+from .envs.games import CATCH, known_actions, require_known
 from .envs.normalized import NormalizedObservations, ScaledRewards
+from .errors import UsageError
 from .model import Agent
 from .policies import make_policy
 
@@ -29,9 +30,11 @@ def make_factory(
 
 
 def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
-    """The network of a run, freshly initialised from its seed, on its device."""
+    """The network of a run, freshly initialised from its seed, on the CPU."""
     known = None
     if config.mask_actions:
+        if config.game == CATCH:
+            raise UsageError("catch has no actions to mask; leave mask_actions off")
         require_known(config.game)
         known = possible(config.action_space, action_names, known_actions(config.game))
     policy = make_policy(config.action_space, sizes(config.action_space, action_names), known)

@@ -31,7 +31,8 @@ class Config:
     preset: str = _option("classic", "the preset that the other values started from")
     protocol: str = _option(
         "classic",
-        "classic: no sticky actions, minimal actions, a lost life ends the learning episode; "
+        "classic: no sticky actions, the game's own few actions, a lost life ends the learning "
+        "episode; "
         "machado: sticky actions .25, all 18 actions, only game over ends it",
         choices=("classic", "machado"),
     )
@@ -59,14 +60,15 @@ class Config:
     )
     observation: str = _option(
         "pixels",
-        "pixels: the screen; ram: the 128 bytes of the console's memory, by default with network "
-        "mlp, norm_obs and norm_reward",
+        "pixels: the screen; ram: the 128 bytes of the console's memory (or what bytes an "
+        "environment of one's own gives), by default with network mlp, norm_obs and norm_reward",
         choices=("pixels", "ram"),
     )
     network: str = _option(
         "nature",
         "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
-        "lstm: nature and an LSTM of 128 cells; mlp: two dense layers of 64 for the policy and two "
+        "lstm: nature and an LSTM of 128 cells, by default with no more minibatches than "
+        "environments; mlp: two dense layers of 64 for the policy and two "
         "for the value; mlp_shared: two for both",
         choices=("nature", "nature_half", "lstm", "mlp", "mlp_shared"),
     )
@@ -137,9 +139,11 @@ class Config:
     def _check_senses(self) -> None:
         """UsageError for a network, an observation and an action space that do not fit."""
         if self.network not in NETWORKS_FOR[self.observation]:
+            others = {name: kind for kind, names in NETWORKS_FOR.items() for name in names}
             raise UsageError(
                 f"network {self.network} cannot read observation {self.observation}; use "
-                f"--network {' or '.join(NETWORKS_FOR[self.observation])}"
+                f"--network {' or '.join(NETWORKS_FOR[self.observation])}, or "
+                f"--observation {others[self.network]}"
             )
         if self.norm_obs and self.observation == "pixels":
             raise UsageError("norm_obs is for observation ram: pixels are divided by 255 instead")
@@ -181,12 +185,17 @@ class Config:
     @property
     def remarks(self) -> list[str]:
         """What is allowed and yet may not be what was meant."""
+        found = []
         if self.remembers and self.num_frames > 1:
-            return [
+            found.append(
                 f"network {self.network} remembers, and sees {self.num_frames} stacked frames as "
                 "well; the reference shows it single ones"
-            ]
-        return []
+            )
+        if self.mask_actions and (self.action_space, self.protocol) == ("discrete", "classic"):
+            found.append(
+                "mask_actions changes nothing: only actions that the game knows are offered"
+            )
+        return found
 
     @property
     def divisible(self) -> bool:

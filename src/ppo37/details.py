@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent
 READING_ORDER = ("algorithm/", "model.py", "train.py", "config.py", "envs/")
 MARK = re.compile(r"\S.*# ((?:[DA]\d+)(?:, [DA]\d+)*)$")
 AUXILIARY = "auxiliary"
-"""The group of those that are off by default: what they need is what switches them on."""
+"""The group of those that are off by default: their switch brings them in."""
 WIDTH = 100
 LONGEST_EXCERPT = 30
 AROUND = 8
@@ -172,7 +172,7 @@ def document(detail: Detail, found: dict[str, list[Mark]]) -> dict[str, Any]:
 
 def table(details: list[Detail], found: dict[str, list[Mark]]) -> str:
     """One line for each detail: tag, name, where it happens, and its settings."""
-    rows = [("", "detail", "where", "needs", "taken out by")]
+    rows = [("", "detail", "where", "needs", "switch")]
     for detail in details:
         own = marks_of(detail, found)
         where = f"{own[0].file}:{own[0].line}" if own else "not here yet"

@@ -186,5 +186,7 @@ def translation(trained: TrainedAgent, action_names: tuple[str, ...], protocol: 
             f"(protocol {protocol}); use --protocol {trained.config.protocol}"
         )
     if trained.config.action_space != "discrete":
+        if tuple(known) != action_names:
+            raise UsageError(f"the agent's actions are {known}, and here {list(action_names)}")
         return lambda actions: actions
     return np.array([action_names.index(name) for name in known]).__getitem__

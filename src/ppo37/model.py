@@ -7,7 +7,7 @@ Legend: M sequences of L steps, B = M * L samples, F features, R numbers of memo
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -172,12 +172,19 @@ class LSTM(nn.Module):
 
 
 class Running(nn.Module):
-    """Moments that are saved with an agent; nothing is learned of them by gradients."""
+    """Moments that are saved with an agent; nothing is learned of them by gradients.
+
+    They stay on the CPU, where the environments are that use them.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         for name, value in first_moments(shape)._asdict().items():
             self.register_buffer(name, value)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Running":
+        """What moves an agent to another device leaves these alone."""
+        return self
 
     @property
     def moments(self) -> Moments:
@@ -259,7 +266,10 @@ def make_trunk(obs_shape: tuple[int, ...], sizes: Sizes) -> NatureCNN | MLP:
     if sizes.channels is None:
         return MLP(obs_shape, sizes.features, sizes.towers)
     if len(obs_shape) != 3:
-        raise UsageError(f"observations of shape {obs_shape} are no images; use network mlp")
+        raise UsageError(
+            f"observations of shape {obs_shape} are no images; use observation ram, which stands "
+            "for any vector of bytes, and network mlp"
+        )
     return NatureCNN(obs_shape, sizes.channels, sizes.features)  # D21
 
 

@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 def first_moments(shape: tuple[int, ...]) -> Moments:
     """Of nothing yet."""
     mean = torch.zeros(shape, dtype=torch.float64)
-    return Moments(mean, torch.ones_like(mean), torch.full_like(mean.new_zeros(()), PSEUDO_COUNT))
+    return Moments(mean, torch.ones_like(mean), mean.new_full((), PSEUDO_COUNT))
 
 
 def add(moments: Moments, seen: Tensor) -> None:

@@ -16,7 +16,7 @@ from .algorithm.rollout import Rollout
 from .algorithm.schedules import linear
 from .algorithm.update import Batch, make_optimizer, set_learning_rate, update
 from .build import make_agent, make_factory, normalized
-from .config import Config
+from .config import Config, from_dict
 from .envs import EnvFactory, Episode, Moment, VecEnv
 from .errors import RunError, UsageError
 from .model import Agent
@@ -134,7 +134,8 @@ def resume(
             warnings.append("no checkpoint was saved yet: beginning from the start")
         else:
             warnings += _changed(saved.state["versions"], versions())
-            warnings += _changed(saved.state["config"], dataclasses.asdict(config))
+            saved_config = dataclasses.asdict(from_dict(saved.state["config"]))
+            warnings += _changed(saved_config, dataclasses.asdict(config))
         for warning in warnings:
             view.note(warning)
         goes_on = saved is not None and saved.state["update"] < config.num_updates

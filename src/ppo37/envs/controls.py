@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from .contract import check_actions
 
-ACTION_SPACES = ("discrete", "joystick", "continuous")
 SIDEWAYS, UPWARDS, BUTTON = ("LEFT", "", "RIGHT"), ("DOWN", "", "UP"), ("", "FIRE")
 """What each choice of a joystick adds to the name of an action."""
 CHOICES = tuple(map(len, (SIDEWAYS, UPWARDS, BUTTON)))

@@ -6,6 +6,7 @@ shows depends on all environments together: such environments are not divided am
 Legend: N environments.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,5 +93,7 @@ class ScaledRewards(Wrapper):
 
     def restore(self, moments: list[Moment]) -> NDArray[Any]:
         returns = [m.state["discounted_return"] for m in moments]
+        if not all(isinstance(r, float) and math.isfinite(r) for r in returns):
+            raise ValueError("a discounted return is no finite number")
         self._returns = torch.tensor(returns, dtype=torch.float64)
         return self._envs.restore(moments)

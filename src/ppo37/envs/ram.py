@@ -45,16 +45,16 @@ class RamEngine:
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
         rewards = np.zeros(len(self._games), np.int32)
         terminated, truncated = np.zeros((2, len(self._games)), np.bool_)
-        final_obs = np.zeros_like(self._observe())
+        final_obs = []
         for i, (game, pressed) in enumerate(zip(self._games, actions, strict=True)):
             rewards[i] = game.step(pressed)
             life_lost = game.count_lives() and self._protocol.life_ends_episode
             terminated[i] = game.over or life_lost
             truncated[i] = game.ended and not terminated[i]
-            final_obs[i] = game.stack
+            final_obs.append(game.stack)
             if game.ended:
                 game.begin()
-        info = {**self._info(), "final_obs": final_obs}
+        info = {**self._info(), "final_obs": np.stack(final_obs)}
         return self._observe(), rewards, terminated, truncated, info
 
     def close(self) -> None:

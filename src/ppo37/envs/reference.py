@@ -57,7 +57,8 @@ MANNERS = {
 class ReferenceAtari(VecEnv):
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
-    The arguments are those of `Atari`, and `manner` is a key of `MANNERS`.
+    Arguments have the meaning that they have for `Atari`, and `manner` is a key of `MANNERS`.
+    Rewards are always signs.
 
     `screens[i]` lists the colour screens [H, 160, 3] uint8 of every frame that environment i
     played in the last step, up to the end of its game if it ended; after `reset` those that

@@ -113,7 +113,7 @@ def _draw_differences(
     panel.grid(visible=False, axis="y")
     panel.set_ylim(len(arms) - 0.5, -0.5)
     panel.spines["left"].set_visible(False)
-    panel.set_xlabel("score without it, minus score with all details")
+    panel.set_xlabel("score of the arm, minus score with all details")
     panel.set_title("What each detail is worth")
     intervals = any(arm["score_difference"]["interval"] for arm in arms)
     panel.text(1.02, 1.01, "mean (95% interval)" if intervals else "one seed",
@@ -144,7 +144,7 @@ def _draw_curves(
     panel.set_xlim(0, document["agent_steps"] * FRAMES_PER_STEP / 1e6)
     panel.set_xlabel("frames (millions)")
     panel.set_ylabel("raw score of a whole game")
-    panel.set_title("Learning without it")
+    panel.set_title("Learning curves of the arms")
 
 
 def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -> None:

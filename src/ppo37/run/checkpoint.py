@@ -32,6 +32,8 @@ MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
 LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
 LARGEST_NUMBER = 1 << 53
 """Counters up to here are exact in JSON, wherever it is read."""
+MOST_DIMENSIONS = 4
+"""Of an observation; images have three."""
 SPACE_FACTOR = 2
 """Free space asked for, in units of what is about to be written."""
 
@@ -163,7 +165,8 @@ def load(directory: Path) -> Checkpoint:
     """Read and verify one checkpoint."""
     contents = verify(directory)
     state = parse_json(contents[STATE], directory / STATE)
-    if not _fits(state, STATE_FORM) or not all((state["action_names"], *state["obs_shape"])):
+    fits = _fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
+    if not fits or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
         raise Damaged(f"{directory / STATE} is not the state of a run")
     model = _tensors(contents[MODEL], directory / MODEL)
     optimizer, actions = (
