@@ -252,9 +252,11 @@ class Connected(Team):
         self._timeout_s = timeout_s
         limit = timedelta(seconds=timeout_s)
         try:
-            self._store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+            store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
+            # torchrun keeps it through a restart, with the addresses of those who are gone.
+            self._store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
             dist.init_process_group(
-                "gloo", store=PrefixStore("ppo37", self._store), rank=self.rank,
+                "gloo", store=PrefixStore("group", self._store), rank=self.rank,
                 world_size=self.size, timeout=limit,
             )  # fmt: skip
         except RuntimeError as error:
@@ -314,7 +316,7 @@ class Connected(Team):
         return int(asked[0]) or None, bool(asked[1])
 
     def wait_for_all(self) -> None:
-        with self._answered():
+        with self._answered(START_S):
             self._dist.monitored_barrier(timeout=timedelta(seconds=START_S))
 
     def require_alike(self, parameters: Iterable[Tensor], update: int) -> None:
@@ -345,13 +347,13 @@ class Connected(Team):
         return [part.numpy()[:n].tobytes() for part, n in zip(parts, lengths, strict=True)]
 
     @contextmanager
-    def _answered(self) -> Iterator[None]:
+    def _answered(self, limit_s: float | None = None) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise RunError(self._what_happened(error)) from error
+            raise RunError(self._what_happened(error, limit_s or self._timeout_s)) from error
 
-    def _what_happened(self, error: RuntimeError) -> str:
+    def _what_happened(self, error: RuntimeError, limit_s: float) -> str:
         """Who was lost, for one of the others to say."""
         # Who waits for this rank is to notice at once as well.
         with suppress(RuntimeError):
@@ -364,7 +366,7 @@ class Connected(Team):
             return ""
         lost = [str(rank) for rank in range(self.size) if rank not in present]
         timed_out = "timed out" in str(error).lower()
-        why = f"no answer within {self._timeout_s:g} s" if timed_out else "its process has ended"
+        why = f"no answer within {limit_s:g} s" if timed_out else "its process has ended"
         if not lost:
             return f"the connection of the ranks is lost: {_first_line(error)}"
         return f"rank {', '.join(lost)} lost: {why}; the last checkpoint is valid, go on from it"
