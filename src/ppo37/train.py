@@ -246,10 +246,8 @@ def _run(
             if saving or k % CHECK_EVERY == 0:
                 team.require_alike(state.agent.parameters(), state.update)
             if saving:
-                games, remembered = team.games(lanes.save(), lanes.memory)
                 logs.sync()
-                if team.leads:
-                    save(path, state, config, parts[0], _where(), games, remembered)
+                _save(path, state, config, parts[0], team, lanes)
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
             if stop is not None:
@@ -261,6 +259,7 @@ def _run(
     )  # fmt: skip
     if team.leads:
         directory.write_summary(path, _summary_document(summary))
+    team.wait_for_all()  # nobody leaves while another may still say something to it
     return summary
 
 
@@ -281,6 +280,15 @@ def _go_back(path: Path, state: State, config: Config, view: View) -> Logs:
         view.note(f"deleted checkpoint {name}: going on from before it")
     (path / directory.SUMMARY).unlink(missing_ok=True)  # of how it ended before
     return logs
+
+
+def _save(
+    path: Path, state: State, config: Config, envs: VecEnv, team: Team, lanes: Lanes
+) -> None:  # fmt: skip
+    """Write a checkpoint with the games of all ranks."""
+    games, memory = team.games(lanes.save(), lanes.memory)
+    if team.leads:
+        save(path, state, config, envs, _where(), games, memory)
 
 
 def _hold(stack: ExitStack, path: Path) -> None:

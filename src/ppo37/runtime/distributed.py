@@ -245,6 +245,10 @@ class Connected(Team):
     def __init__(self, device: str, timeout_s: float) -> None:
         """Meet the others. RunError if not all come in time."""
         import torch.distributed as dist
+
+        # The optimizer imports it later, and it would keep the group that is there by then, whose
+        # threads would be at work while the process ends.
+        import torch.distributed.nn
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
@@ -268,14 +272,9 @@ class Connected(Team):
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             self._on_gpu = dist.new_group(backend="nccl", timeout=limit)
-        self.cores = self._share_of_cores()
-
-    def _share_of_cores(self) -> int:
-        """Cores of this process, divided by the ranks on this node that use them as well."""
         own = (os.environ.get("GROUP_RANK", "0"), sorted(cores_of_process()))
         told = [json.loads(text) for text in self._collected(json.dumps(own).encode())]
-        rivals = [cores for node, cores in told if node == own[0] and set(cores) & set(own[1])]
-        return max(1, len(own[1]) // len(rivals))
+        self.cores = share_of_cores(own, told)
 
     def add(self, tensor: Tensor) -> None:
         with self._answered():
@@ -399,6 +398,16 @@ def timeout_s() -> float:
     raise UsageError(
         f"{TIMEOUT_VARIABLE} must be a number of seconds from 1 to 86400, not {text!r}"
     )
+
+
+def share_of_cores(own: tuple[str, list[int]], told: Sequence[tuple[str, list[int]]]) -> int:
+    """How many cores a rank may use: its own, divided by the ranks that use some of them as well.
+
+    Each rank, this one among them, tells its node and the numbers of its cores.
+    """
+    node, cores = own
+    rivals = [other for place, other in told if place == node and set(other) & set(cores)]
+    return max(1, len(cores) // len(rivals))
 
 
 def packed(moments: Sequence[Moment], memory: Tensor) -> bytes:
