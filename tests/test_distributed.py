@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from ppo37.algorithm.rollout import Rollout
 from ppo37.algorithm.update import Batch, gradient_step, make_optimizer, minibatch, prepare, update
 from ppo37.config import Config
 from ppo37.envs import Moment
-from ppo37.errors import UsageError
+from ppo37.errors import RunError, UsageError
 from ppo37.model import LSTM
 from ppo37.run import checkpoint, directory
 from ppo37.run.processes import settings
 from ppo37.runtime import distributed
-from ppo37.runtime.distributed import Share, judged_by_all, shared_train_step
+from ppo37.runtime.distributed import Connected, Share, judged_by_all, shared_train_step
 
 EXACT = 1e-12
 """Bound on every parameter after 72 gradient steps in float64; measured: 4e-16."""
@@ -212,6 +213,58 @@ def test_a_timeout_that_is_no_time_is_refused(text: str, monkeypatch: pytest.Mon
         distributed.timeout_s()
 
 
+class InThread(Connected):
+    """A rank that is a thread."""
+
+    def __init__(self, rank: int, meeting: Meeting) -> None:
+        self.rank, self.size, self._meeting = rank, 3, meeting
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        return self._meeting.gather(self.rank, tensor)
+
+
+def in_threads(work: Callable[[Connected], Any]) -> list[Any]:
+    """What three ranks answer, or the errors that they end with."""
+    meeting = Meeting(3)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(work, InThread(rank, meeting)) for rank in range(3)]
+        return [call.exception() or call.result() for call in calls]
+
+
+def test_weights_that_differ_end_the_run() -> None:
+    def compare(different: float, team: Connected) -> None:
+        weights = [torch.zeros(3, 4), torch.zeros(2) + different * (team.rank == 2)]
+        team.require_alike(weights, 7)
+
+    assert in_threads(partial(compare, 0.0)) == [None, None, None]
+    errors = in_threads(partial(compare, 1e-30))
+    assert [type(error) for error in errors] == [RunError] * 3
+    told = [str(error) for error in errors]
+    assert told[0].startswith("the weights of rank 2 are not those of rank 0 after update 7")
+    assert told[1:] == ["", ""]
+
+
+def test_what_rank_0_decides_is_so_for_all_and_so_are_its_errors() -> None:
+    def fails() -> None:
+        raise UsageError("no room")
+
+    assert (
+        in_threads(lambda team: team.decided(lambda: [team.rank, None, "é"]))
+        == [[0, None, "é"]] * 3
+    )
+    errors = in_threads(lambda team: team.decided(fails))
+    assert [(type(error), str(error)) for error in errors] == [
+        (UsageError, "no room"), (UsageError, ""), (UsageError, "")
+    ]  # fmt: skip
+
+
+def test_one_process_has_no_team(tmp_path: Path) -> None:
+    assert type(distributed.join("cpu")) is distributed.Team
+    train(tiny(total_timesteps=64), tmp_path / "run")
+    assert not torch.distributed.is_initialized()
+    assert "job" not in (tmp_path / "run" / "config.json").read_text()
+
+
 # Real processes
 
 
@@ -344,7 +397,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
 def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_been(
     tmp_path: Path,
 ) -> None:
-    config = tiny(total_timesteps=200 * 64)
+    config = tiny(total_timesteps=80 * 64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with ranks(2, *command(config, whole)) as processes:
         codes, _, errors = ended(processes)
@@ -352,17 +405,17 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
     launcher = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          "--max-restarts=1", "-m", "ppo37",
-         *command(config, broken, "--checkpoint-every", "10")],
+         *command(config, broken, "--checkpoint-every", "5")],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: (broken / "checkpoints" / "00000020").exists())
+        wait_until(lambda: (broken / "checkpoints" / "00000010").exists())
         os.kill(processes_of(launcher.pid)[1], signal.SIGKILL)
         _, words = launcher.communicate(timeout=300)
     finally:
         launcher.kill()
     assert launcher.returncode == 0, words
-    assert re.search(r"going on after update [2-9]", words)
+    assert re.search(r"going on after update [1-9]", words)
     assert end(broken) == end(whole)
 
 
@@ -404,7 +457,7 @@ def test_what_ranks_cannot_share_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_ranks_share_the_cores_that_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_cores_that_they_share() -> None:
     """But not those that affinity has given to one of them alone, nor those of other nodes."""
     told = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]
     assert [distributed.share_of_cores(own, told) for own in told] == [2, 1, 1, 4]
