@@ -322,7 +322,7 @@ def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
 LONG = tiny(total_timesteps=100_000 * 64)
 
 
-@pytest.mark.parametrize("network", ["nature_half", "lstm"])
+@pytest.mark.parametrize("network", ["nature_half", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_two_ranks_are_one_run(network: str, tmp_path: Path) -> None:
     """As far as rounding goes; what one saves, another number of ranks goes on with."""
     config = tiny(network=network, target_kl=1.0)
@@ -351,7 +351,9 @@ def test_two_ranks_are_one_run(network: str, tmp_path: Path) -> None:
     assert newest(tmp_path / "two").state["seedings"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_any_rank_stops_all_after_the_same_update(
     number: signal.Signals, tmp_path: Path
 ) -> None:
