@@ -252,8 +252,10 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     loop = sys.modules["ppo37.train"]
     genuine, seen = loop.eager, []
 
-    def watching(agent: Any, optimizer: Any, config: Any, clip_coef: torch.Tensor) -> Any:
-        run = genuine(agent, optimizer, config, clip_coef)
+    def watching(
+        agent: Any, optimizer: Any, config: Any, clip_coef: torch.Tensor, team: Any
+    ) -> Any:
+        run = genuine(agent, optimizer, config, clip_coef, team)
 
         def advantages(rollout: Any) -> Any:
             seen.append(Watched(float(clip_coef), float(optimizer.param_groups[0]["lr"]), []))

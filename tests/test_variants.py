@@ -199,7 +199,7 @@ def test_the_bytes_seen_are_those_of_the_console() -> None:
     assert len({bytes(ram) for ram in seen}) > 30
     # Byte 51 of Pong is the player's height on the screen (Anand et al. 2019).
     places = {}
-    for name, action in (("up", 2), ("down", 5)):
+    for name, action in (("up", 3), ("down", 4)):  # RIGHT and LEFT
         envs.reset()
         for _ in range(25):
             obs = envs.step(np.array([action])).obs

@@ -263,7 +263,14 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _finish(summary: Any, as_json: bool) -> int:
-    """Report how training ended; the exit code."""
+    """Report how training ended; the exit code.
+
+    Of several ranks one speaks for all, so that no other's end is taken for the job's.
+    """
+    from .runtime.distributed import own_rank
+
+    if own_rank() != 0:
+        return 0
     mean = "no game has ended" if summary.last_100_mean is None else (
         f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
     )  # fmt: skip
@@ -458,10 +465,14 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str, debug: bool, code: int) -> int:
-    """Print one line, or the traceback as well; returns the exit code."""
+    """Print one line, or the traceback as well; returns the exit code.
+
+    No text: another of several ranks has said it.
+    """
     if debug:
         traceback.print_exc()
-    _say(" ".join(text.split()))
+    if text:
+        _say(" ".join(text.split()))
     return code
 
 

@@ -97,8 +97,12 @@ def gradient_step(
     batch: Batch,
     coefficients: Coefficients,
     max_grad_norm: float,
+    reduce: Callable[[LossTerms], LossTerms] | None = None,
 ) -> LossTerms:
-    """One optimizer step on one minibatch. Returns the terms of its loss, detached."""
+    """One optimizer step on one minibatch. Returns the terms of its loss, detached.
+
+    reduce: where others compute parts of the minibatch, makes gradients and terms those of all.
+    """
     obs, actions, log_probs, old_values, advantages, targets = (
         part.flatten(0, 1) for part in batch[:6]
     )
@@ -109,9 +113,12 @@ def gradient_step(
     )  # fmt: skip
     optimizer.zero_grad()
     terms.loss.backward()
+    terms = terms._replace(loss=terms.loss.detach())
+    if reduce is not None:
+        terms = reduce(terms)  # A2
     torch.nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)  # D11
     optimizer.step()
-    return terms._replace(loss=terms.loss.detach())
+    return terms
 
 
 def update(

@@ -133,6 +133,15 @@ def read_config(run: Path) -> Config:
         raise UsageError(f"{run / CONFIG} is damaged") from error
 
 
+def job_of(run: Path) -> str | None:
+    """The job of several processes that began a run; None for any other or no run."""
+    try:
+        found = json.loads((run / CONFIG).read_text()).get("job")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def write_summary(run: Path, document: dict[str, Any]) -> None:
     """Replace `summary.json`; RunError if that cannot be written."""
     try:

@@ -90,6 +90,16 @@ class TensorBoard:
         self._writer.close()
 
 
+class Unlogged:
+    """The logs of a rank that keeps none."""
+
+    def write(self, record: dict[str, Any]) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Logs:
     """All logs of a run; RunError where one cannot be written."""
 

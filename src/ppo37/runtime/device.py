@@ -25,9 +25,14 @@ def resolve_device(wanted: str) -> str:
 
 def usable_cores() -> int:
     """CPU cores that this process may use."""
+    return len(cores_of_process())
+
+
+def cores_of_process() -> set[int]:
+    """The numbers of the CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -23,13 +23,15 @@ MOST_STEPS, LEARN_CALLS = 16, 2
 def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     """Seconds that the whole run will take, within a third or so on an idle machine.
 
-    `parts`: its environments; they are stepped, and must be reset before they are used.
+    `parts`: its environments, or those of one of several ranks that share the work; they are
+    stepped, and must be reset before they are used.
     """
+    num_envs = sum(part.num_envs for part in parts)
     device, obs_shape = agent.device, parts[0].obs_shape
     network = place(agent)
     steps = min(MOST_STEPS, config.num_steps)
-    buffers = make_buffers(agent, steps, config.num_envs, obs_shape)
-    shape = (steps + 1, config.num_envs, *agent.policy.action_shape)
+    buffers = make_buffers(agent, steps, num_envs, obs_shape)
+    shape = (steps + 1, num_envs, *agent.policy.action_shape)
     uniforms = torch.full(shape, 0.5, device=device)
     with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
         step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
@@ -37,7 +39,7 @@ def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
     learner = place(copy.deepcopy(agent))
     optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
     length = config.sequence_length
-    size = config.minibatch_size // length
+    size = max(1, config.minibatch_size * num_envs // (config.num_envs * length))
     zeros = torch.zeros(size, length, device=device)
     obs, actions = (
         part[0, :1].expand(size * length, *part.shape[2:])

@@ -19,6 +19,7 @@ from ..algorithm.rollout import Act, Rollout, allocate
 from ..algorithm.update import Batch, gradient_step, minibatch, prepare
 from ..config import Config
 from ..model import Agent
+from .distributed import Team, judged_by_all, shared_train_step
 from .network import Network, place
 
 
@@ -32,9 +33,13 @@ class Executables(NamedTuple):
 
 
 def eager(
-    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, clip_coef: Tensor
-) -> Executables:
-    """Plain PyTorch. `clip_coef` is a 0-d tensor that the loop may change between updates."""
+    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, clip_coef: Tensor,
+    team: Team | None = None,
+) -> Executables:  # fmt: skip
+    """Plain PyTorch. `clip_coef` is a 0-d tensor that the loop may change between updates.
+
+    team: whom the work is shared with; None for nobody.
+    """
     network = place(agent)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
@@ -52,7 +57,18 @@ def eager(
         samples = minibatch(batch, indices)
         return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
-    return Executables(make_act(network), advantages, train_step, network.held)
+    if team is None or team.size == 1:
+        return Executables(make_act(network), advantages, train_step, network.held)
+
+    share, gather = team.share(config.num_envs), team.gather
+    together = shared_train_step(
+        network, optimizer, coefficients, config.max_grad_norm, share, team.add
+    )
+
+    def judged(rollout: Rollout) -> Batch:
+        return judged_by_all(advantages(rollout), share, gather)
+
+    return Executables(make_act(network), judged, together, network.held)
 
 
 def make_act(network: Network) -> Act:
