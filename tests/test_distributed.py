@@ -396,6 +396,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
     assert "Traceback" not in errors[0]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_been(
     tmp_path: Path,
 ) -> None:

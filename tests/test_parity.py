@@ -309,7 +309,7 @@ def pressed(envs: ReferenceAtari) -> list[str]:
     game = envs._games[0]
     act = game._act
 
-    def spy(action):
+    def spy(action, strength=1.0):
         names.append(action.name)
         return act(action)
 
