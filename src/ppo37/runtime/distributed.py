@@ -371,13 +371,18 @@ class Connected(Team):
         return f"rank {', '.join(lost)} lost: {why}; the last checkpoint is valid, go on from it"
 
     def _roll_call(self) -> list[int]:
-        """The ranks that still answer, this one among them."""
+        """The ranks that still answer, this one among them: at least those that matter to it.
+
+        Who finds a rank before its own has nothing to say and leaves at once; that one, in whose
+        process the store may be, leaves last.
+        """
         self._store.set(f"here {self.rank}", "")
         deadline = time.monotonic() + ROLL_CALL_S
         while True:
             present = [r for r in range(self.size) if self._store.check([f"here {r}"])]
             # All but one is no reason to stop: the others may need a moment.
-            if len(present) == self.size or time.monotonic() > deadline:
+            over = len(present) == self.size or time.monotonic() > deadline
+            if over or present[0] < self.rank:
                 return present
             time.sleep(0.05)
 
