@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ppo37 import Config, train
 from ppo37.algorithm.distributions import Categorical
+from ppo37.model import LSTM, Forgetful
 
 TINY: dict[str, Any] = {
     "game": "catch",
@@ -26,6 +28,9 @@ TINY: dict[str, Any] = {
 }
 """Six updates of catch, in about a second."""
 
+
+FEATURES, HIDDEN, ACTIONS = 5, 6, 4
+"""Sizes of `TinyNet`."""
 
 SMALL_STATE: dict[str, Any] = {
     "update": 7, "agent_steps": 448, "games": 3, "seedings": 0, "wall_s": 1.5,
@@ -55,6 +60,36 @@ def log_without_clock(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, without what the wall clock decides."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
+
+
+class TinyNet(nn.Module):
+    """The oracle's network: one hidden tanh layer, a policy head and a value head, in float64.
+
+    remembers: with an LSTM between them, which the oracle does not have.
+    """
+
+    def __init__(self, remembers: bool = False) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FEATURES, HIDDEN, dtype=torch.float64)
+        self.core = LSTM(HIDDEN, HIDDEN).double() if remembers else Forgetful(HIDDEN)
+        self.policy = nn.Linear(HIDDEN, ACTIONS, dtype=torch.float64)
+        self.value = nn.Linear(HIDDEN, 1, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.5, generator=generator)
+
+    def forward(
+        self, obs: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Categorical, Tensor, Tensor]:
+        features, memory = self.core(torch.tanh(self.hidden(obs)), memory, dones)
+        return Categorical(self.policy(features)), self.value(features).squeeze(-1), memory
+
+
+def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether names and values are alike, to the last bit."""
+    return some.keys() == other.keys() and all(
+        torch.equal(some[name], other[name]) for name in some
+    )
 
 
 def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, content, tiny
+from conftest import TINY, content, options, tiny
 
 from ppo37 import train
 from ppo37.ablate import (
@@ -44,8 +44,7 @@ ARM_KEYS = {
     "area_mean", "area_difference",
 }  # fmt: skip
 RUNS = ["all__s3", "without_D04__s3", "all__s4", "without_D04__s4"]
-NAMES = [name for name in TINY if name != "game"]
-SETTINGS = [f"--{name.replace('_', '-')}={TINY[name]}" for name in NAMES]
+SETTINGS = options(*(name for name in TINY if name != "game"))
 
 
 def make_runs(path: Path) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 
 import mutants
 import pytest
-import torch
-from conftest import tiny
+from conftest import same_tensors, tiny
 from torch import Tensor
 
 from ppo37 import details, train
@@ -106,13 +105,6 @@ def learned(run: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
     return load_newest(run / "checkpoints")[0].model
 
 
-def alike(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return some.keys() == other.keys() and all(
-        some[name].shape == other[name].shape and torch.equal(some[name], other[name])
-        for name in some
-    )
-
-
 @pytest.fixture(scope="module")
 def learned_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Detail], dict[str, Tensor]]:
     """What is learned with all that a detail needs; once for all that need the same."""
@@ -134,12 +126,12 @@ def test_a_switch_changes_what_is_learned(
     """Beside the same run with all that the detail needs, and but for its switch."""
     base = learned_with(detail)
     switch = {name: EAGER.get(name, value) for name, value in detail.switch.items()}
-    assert not alike(base, learned(tmp_path / "switched", {**detail.needs, **switch}))
+    assert not same_tensors(base, learned(tmp_path / "switched", {**detail.needs, **switch}))
 
 
 @pytest.mark.parametrize("needs", [{}, {"network": "lstm"}])
 def test_the_same_settings_learn_the_same(needs: dict[str, Any], tmp_path: Path) -> None:
-    assert alike(learned(tmp_path / "a", needs), learned(tmp_path / "b", needs))
+    assert same_tensors(learned(tmp_path / "a", needs), learned(tmp_path / "b", needs))
 
 
 def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:

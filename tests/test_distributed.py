@@ -19,18 +19,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import log_without_clock, tiny, wait_until
-from torch import Tensor, nn
+from conftest import ACTIONS, FEATURES, HIDDEN, TinyNet, log_without_clock, tiny, wait_until
+from torch import Tensor
 
 from ppo37 import resume, train
-from ppo37.algorithm.distributions import Categorical
 from ppo37.algorithm.losses import Coefficients, LossTerms
 from ppo37.algorithm.rollout import Rollout
 from ppo37.algorithm.update import Batch, gradient_step, make_optimizer, minibatch, prepare, update
 from ppo37.config import Config
 from ppo37.envs import Moment
 from ppo37.errors import RunError, UsageError
-from ppo37.model import LSTM
 from ppo37.run import checkpoint, directory
 from ppo37.run.processes import settings
 from ppo37.runtime import distributed
@@ -38,34 +36,11 @@ from ppo37.runtime.distributed import Connected, Share, judged_by_all, shared_tr
 
 EXACT = 1e-12
 """Bound on every parameter after 72 gradient steps in float64; measured: 4e-16."""
-STEPS, ENVS, FEATURES, HIDDEN, ACTIONS = 8, 6, 5, 6, 3
+STEPS, ENVS = 8, 6
 EPOCHS, UPDATES = 3, 2
 
 
 # The arithmetic, in one process
-
-
-class Net(nn.Module):
-    """A small network in float64, with a memory or without."""
-
-    def __init__(self, remembers: bool) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(FEATURES, HIDDEN)
-        self.core = LSTM(HIDDEN, HIDDEN) if remembers else None
-        self.heads = nn.Linear(HIDDEN, ACTIONS + 1)
-        self.double()
-        generator = torch.Generator().manual_seed(0)
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.5, generator=generator)
-
-    def forward(
-        self, obs: Tensor, memory: Tensor, dones: Tensor
-    ) -> tuple[Categorical, Tensor, Tensor]:
-        features = torch.tanh(self.hidden(obs))
-        if self.core is not None:
-            features, memory = self.core(features, memory, dones)
-        answers = self.heads(features)
-        return Categorical(answers[:, :-1]), answers[:, -1], memory
 
 
 def rollout_of(k: int, memory_size: int) -> Rollout:
@@ -118,7 +93,7 @@ def learn(
     remembers: bool, norm_adv: bool, target_kl: float | None, share: Share, meeting: Meeting | None
 ) -> Learned:
     """Whole updates on a rank's environments; on all of them if it meets nobody."""
-    net = Net(remembers)
+    net = TinyNet(remembers)
     optimizer = make_optimizer(net, 3e-3, 1e-5)
     weights = Coefficients(torch.tensor(0.2, dtype=torch.float64), True, norm_adv, 0.01, 0.5)
     length, memory_size = (STEPS, 2 * HIDDEN) if remembers else (1, 0)
@@ -126,9 +101,6 @@ def learn(
 
     def alone(batch: Batch, indices: Tensor) -> LossTerms:
         return gradient_step(net, optimizer, minibatch(batch, indices), weights, 0.5)
-
-    def flat(obs: Tensor, memory: Tensor, dones: Tensor) -> tuple[Categorical, Tensor, Tensor]:
-        return net(obs, memory, dones)
 
     metrics = []
     for k in range(UPDATES):

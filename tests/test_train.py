@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from conftest import log_without_clock, tiny
+from conftest import log_without_clock, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.envs.catch import MAX_BALLS
@@ -41,23 +41,19 @@ def _model(run: Path) -> dict[str, torch.Tensor]:
     return load_newest(run / "checkpoints")[0].model
 
 
-def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Path) -> None:
     train(tiny(), tmp_path / "again", checkpoint_every=5)
     train(tiny(seed=4), tmp_path / "other")
     assert log_without_clock(tmp_path / "again") == log_without_clock(finished_run)
-    assert _equal(_model(tmp_path / "again"), _model(finished_run))
-    assert not _equal(_model(tmp_path / "other"), _model(finished_run))
+    assert same_tensors(_model(tmp_path / "again"), _model(finished_run))
+    assert not same_tensors(_model(tmp_path / "other"), _model(finished_run))
 
 
 def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) -> None:
     config = tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96)
     train(config, tmp_path / "again")
     assert log_without_clock(tmp_path / "again") == log_without_clock(breakout_run)
-    assert _equal(_model(tmp_path / "again"), _model(breakout_run))
+    assert same_tensors(_model(tmp_path / "again"), _model(breakout_run))
 
 
 def test_run_directory_is_complete(finished_run: Path) -> None:
@@ -152,9 +148,9 @@ def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     state = loop.State(agent, optimizer)
     saved = load_newest(finished_run / "checkpoints")[0]
     loop.restore(state, saved, config, envs)
-    assert _equal(agent.state_dict(), saved.model)
+    assert same_tensors(agent.state_dict(), saved.model)
     names = (name for name, _ in agent.named_parameters())
-    assert _equal(checkpoint.tensors_of_optimizer(optimizer, names), saved.optimizer)
+    assert same_tensors(checkpoint.tensors_of_optimizer(optimizer, names), saved.optimizer)
     assert state.update == 6
     assert [list(game) for game in state.recent] == saved.state["recent"]
 
@@ -164,7 +160,7 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     train(tiny(), run)
     before = _model(run), log_without_clock(run)
     resume(run)
-    assert _equal(_model(run), before[0])
+    assert same_tensors(_model(run), before[0])
     assert log_without_clock(run) == before[1]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import oracle
 import pytest
 import torch
-from conftest import alone
+from conftest import ACTIONS, FEATURES, TinyNet, alone
 from torch import Tensor, nn
 
 from ppo37.algorithm import rollout as rollouts
@@ -26,7 +26,7 @@ from ppo37.model import Agent
 from ppo37.policies import CategoricalPolicy
 from ppo37.runtime.network import place
 
-STEPS, ENVS, FEATURES, HIDDEN, ACTIONS = 16, 4, 5, 6, 4
+STEPS, ENVS = 16, 4
 EPOCHS, UPDATES, NUM_UPDATES = 3, 3, 5
 LEARNING_RATE = 3e-3
 
@@ -44,25 +44,6 @@ def one_thread() -> object:
 
 NOTHING = torch.zeros(0)
 """What a network that does not remember does not look at."""
-
-
-class TinyNet(nn.Module):
-    """The oracle's network: one hidden tanh layer, a policy head and a value head, in float64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(FEATURES, HIDDEN, dtype=torch.float64)
-        self.policy = nn.Linear(HIDDEN, ACTIONS, dtype=torch.float64)
-        self.value = nn.Linear(HIDDEN, 1, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(0)
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.5, generator=generator)
-
-    def forward(
-        self, obs: Tensor, memory: Tensor, dones: Tensor
-    ) -> tuple[Categorical, Tensor, Tensor]:
-        features = torch.tanh(self.hidden(obs))
-        return Categorical(self.policy(features)), self.value(features).squeeze(-1), memory
 
 
 def weights_of(net: nn.Module) -> oracle.Weights:

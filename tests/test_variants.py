@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import log_without_clock, tiny
+from conftest import log_without_clock, same_tensors, tiny
 from torch import nn
 
 from ppo37 import Config, evaluate, load_agent, resume, train
@@ -98,8 +98,7 @@ def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(module, "load_agent", lambda *_: trained)
     before = {name: part.clone() for name, part in trained.agent.state_dict().items()}
     module.evaluate(tmp_path / "run", episodes=1)
-    after = trained.agent.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert same_tensors(before, trained.agent.state_dict())
 
 
 @pytest.mark.parametrize("variant", ["joystick", "ram"])

@@ -22,7 +22,6 @@ from .config import PRESET_NAMES, Config, field_type, from_preset
 from .errors import RunError, Stopped, UsageError
 
 SIGNALLED = 128
-PROTOCOLS = ("classic", "machado")
 _NOT_OPTIONS = ("game", "preset")
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -196,9 +195,9 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_playing_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: as trained")
+    parser.add_argument("--protocol", choices=_choices("protocol"), help="default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", choices=_choices("device"))
 
 
 def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
@@ -220,6 +219,12 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
         group.add_argument(flag, type=convert, choices=field.metadata["choices"] or None,
                            metavar=plain.__name__.upper() if plain is not str else None,
                            default=argparse.SUPPRESS, help=text)  # fmt: skip
+
+
+def _choices(setting: str) -> tuple[str, ...]:
+    """What a setting of `Config` can be."""
+    choices: tuple[str, ...] = Config.__dataclass_fields__[setting].metadata["choices"]
+    return choices
 
 
 def _or_none(plain: type) -> Any:

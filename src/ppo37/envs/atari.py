@@ -281,7 +281,7 @@ class Atari(VecEnv):
 
 def _sent(actions: NDArray[Any]) -> NDArray[Any]:
     """Actions in a type that the engine takes."""
-    return actions if actions.dtype == np.float32 else actions.astype(np.int64)
+    return actions if actions.dtype == np.float32 else actions.astype(np.int64, copy=False)
 
 
 def _make_engine(  # type: ignore[no-untyped-def]
