@@ -134,7 +134,7 @@ def _train_or_resume(config: Config, run: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: Path) -> None:
     with _disk(10**9) as disk:
         train(tiny(), tmp_path / "whole", checkpoint_every=2)
@@ -287,8 +287,9 @@ def _in_time(config: Config, run: Path) -> float:
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("game", "protocol", "preset"),
-    [("breakout", "classic", "classic"), ("breakout", "machado", "fast"),
-     ("space_invaders", "classic", "fast"), ("space_invaders", "machado", "classic")],
+    [("breakout", "classic", "classic"), ("space_invaders", "machado", "fast"),
+     pytest.param("breakout", "machado", "fast", marks=pytest.mark.slow),
+     pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(
     game: str, protocol: str, preset: str, kills: int, tmp_path: Path

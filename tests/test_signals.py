@@ -71,14 +71,14 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
 @LINUX
 def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     """SIGUSR1 all the time, and the run stopped and resumed again and again."""
-    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=40 * 64)
+    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=24 * 64)
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(40 * 64),
+    command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(24 * 64),
                "--precision", "fp32", "--out", str(run),
                *options("seed", "num_envs", "num_steps", "network")]  # fmt: skip
     codes = []
-    for lines in (10, 25, 1000):
+    for lines in (6, 14, 1000):
         codes.append(_pestered(command, log, lines))
         command = ["resume", str(run)]
     assert codes == [143, 143, 0]
@@ -102,7 +102,10 @@ def _pestered(words: list[str], log: Path, lines: int) -> int:
 
 
 @LINUX
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_playing_stops_at_once_and_leaves_nothing(
     number: signal.Signals, code: int, breakout_run: Path, tmp_path: Path
 ) -> None:

@@ -75,7 +75,11 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
         assert batch.actions.abs().max() > 1.5  # as they were drawn (D27)
 
 
-@pytest.mark.parametrize("variant", ["joystick", "continuous lstm", "continuous ram"])
+@pytest.mark.parametrize(
+    "variant",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("joystick", "continuous lstm")),
+     "continuous ram"],
+)  # fmt: skip
 def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     config = config_of(variant, reseed_interval=60)
     train(config, tmp_path / "whole", checkpoint_every=3)
