@@ -70,7 +70,7 @@ def restore(options: argparse.Namespace) -> Rows:
         fresh = _parts(options)
         buffers = allocate(1, ENVS, fresh[0].obs_shape, torch.device("cpu"))
         started = time.perf_counter()
-        with closing(Lanes(fresh, None, buffers, moments=moments)):  # type: ignore[arg-type]
+        with closing(Lanes(fresh, [None] * len(fresh), buffers, moments=moments)):  # type: ignore[list-item]
             seconds = time.perf_counter() - started
         for envs in fresh:
             envs.close()

@@ -205,7 +205,7 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     network = place(agent)
     steps = 64
     buffers = allocate(steps, 4, parts[0].obs_shape, torch.device("cpu"), agent.core.memory_size)
-    with closing(Lanes(parts, make_act(network), buffers)) as lanes:
+    with closing(Lanes(parts, [make_act(network)] * len(parts), buffers)) as lanes:
         for k in range(3):
             lanes.collect(torch.from_numpy(noise(5, k, steps + 1, 4)))
     for envs in parts:

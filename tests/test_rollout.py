@@ -103,7 +103,7 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
     device = torch.device("cpu")
     expected, found = (allocate(40, 4, whole.obs_shape, device, 2) for _ in range(2))
     obs, memory = whole.reset(), expected.memory
-    with closing(Lanes(parts, act, found)) as lanes:
+    with closing(Lanes(parts, [act, act], found)) as lanes:
         for k in range(2):  # the second goes on where the first stopped
             uniforms = torch.from_numpy(noise(5, k, 41, 4))
             obs, memory, episodes = collect(whole.step, act, expected, obs, memory, uniforms)
@@ -127,7 +127,7 @@ def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
 
     slow = Slow()
     buffers = allocate(3, 4, SHAPE, torch.device("cpu"))
-    with closing(Lanes([Broken(), slow], act, buffers)) as lanes:
+    with closing(Lanes([Broken(), slow], [act, act], buffers)) as lanes:
         with pytest.raises(RuntimeError, match="joystick"):
             lanes.collect(torch.zeros(4, 4))
         assert slow.t == 3
@@ -150,7 +150,7 @@ def test_lanes_leave_the_threads_for_learning_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    with closing(Lanes([Script()], counting, buffers)) as lanes, ThreadPoolExecutor(1) as later:
+    with closing(Lanes([Script()], [counting], buffers)) as lanes, ThreadPoolExecutor(1) as later:
         lanes.collect(torch.zeros(4, 2))
         assert set(seen) == {1}
         assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == 3

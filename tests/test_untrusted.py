@@ -134,7 +134,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         loop.restore(loop.State(agent, optimizer), saved, config, envs)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))
         moments = loop.saved_moments(saved, config)
-        Lanes([envs], make_act(place(agent)), buffers, moments=moments).close()
+        Lanes([envs], [make_act(place(agent))], buffers, moments=moments).close()
 
     def write(files: dict[str, bytes]) -> None:
         for name, content in files.items():

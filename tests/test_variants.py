@@ -58,7 +58,7 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
     network = place(agent)
     envs = [normalized(part, agent, config) for part in parts]
     buffers = make_buffers(agent, 48, 4, parts[0].obs_shape)
-    with closing(Lanes(envs, make_act(network), buffers)) as lanes:
+    with closing(Lanes(envs, [make_act(network)] * len(envs), buffers)) as lanes:
         for k in range(2):
             uniforms = noise(5, k, 49, 4, shape=agent.policy.action_shape)
             lanes.collect(torch.from_numpy(uniforms))
@@ -127,7 +127,7 @@ def test_a_masked_agent_never_takes_what_its_game_does_not_know() -> None:
     with closing(make_factory(config, 1)(4, 5)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names)
         buffers = make_buffers(agent, 48, 4, envs.obs_shape)
-        with closing(Lanes([envs], make_act(place(agent)), buffers)) as lanes:
+        with closing(Lanes([envs], [make_act(place(agent))], buffers)) as lanes:
             lanes.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
     drawn = [set(buffers.actions[..., part].flatten().tolist()) for part in range(3)]
     assert drawn == [{0, 1, 2}, {1}, {0, 1}]

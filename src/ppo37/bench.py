@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from . import randomness
+from .algorithm.rollout import Rollout
 from .algorithm.update import make_optimizer
 from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict, in_words
@@ -37,7 +38,8 @@ from .runtime.device import (
     usable_cores,
     versions,
 )
-from .runtime.executables import Executables, eager, make_buffers
+from .runtime.executables import Executables, make_buffers
+from .runtime.graphs import make_executables
 from .runtime.precision import choose_precision
 from .train import prepare_process, train
 
@@ -210,11 +212,16 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
 
 def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
     """Agent steps a second of acting alone, and samples a second of learning alone."""
-    clip_coef = torch.tensor(config.clip_coef, device=config.device)
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-    executables = eager(agent, optimizer, config, clip_coef)
-    act_sps = _acting(executables, agent, envs, config, seconds * ACT_SHARE)
-    return act_sps, _learning(executables, agent, envs, config, seconds * LEARN_SHARE)
+    buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
+    run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
+    draws = torch.Generator().manual_seed(0)
+    buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, generator=draws))
+    buffers.actions.copy_(_random_actions(agent, config.batch_size).view_as(buffers.actions))
+    for part in (buffers.log_probs, buffers.values, buffers.rewards):
+        part.copy_(torch.randn(part.shape, generator=draws))
+    act_sps = _acting(run, buffers, seconds * ACT_SHARE, config.device)
+    return act_sps, _learning(run, buffers, config, seconds * LEARN_SHARE)
 
 
 def _random_actions(agent: Agent, count: int) -> torch.Tensor:
@@ -226,40 +233,26 @@ def _random_actions(agent: Agent, count: int) -> torch.Tensor:
     return actions.detach()
 
 
-def _acting(
-    executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
-) -> float:
-    shape = (config.num_envs, *envs.obs_shape)
-    obs = torch.randint(0, 256, shape, device=config.device).to(agent.obs_dtype)
-    uniforms = torch.rand(config.num_envs, *agent.policy.action_shape, device=config.device)
-    memory = agent.empty_memory(config.num_envs)
+def _acting(run: Executables, buffers: Rollout, budget_s: float, device: str) -> float:
+    obs, actions = buffers.obs[0], buffers.actions[0]
+    uniforms = torch.rand(actions.shape, device=device)
 
     def act() -> int:
-        executables.act(obs, memory, uniforms)
-        return config.num_envs
+        run.acts[0](obs, buffers.memory, uniforms)
+        return len(obs)
 
-    with executables.held():
-        return _per_second(act, budget_s, config.device)
+    with run.held():
+        return _per_second(act, budget_s, device)
 
 
-def _learning(
-    executables: Executables, agent: Agent, envs: VecEnv, config: Config, budget_s: float
-) -> float:
-    device = agent.device
-    rollout = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
-    draws = torch.Generator(device).manual_seed(0)
-    rollout.obs.random_(0, 256, generator=draws)
-    actions = _random_actions(agent, config.batch_size)
-    rollout.actions.copy_(actions.view_as(rollout.actions))
-    for part in (rollout.log_probs, rollout.values, rollout.rewards):
-        part.normal_(generator=draws)
-    batch = executables.advantages(rollout)
+def _learning(run: Executables, buffers: Rollout, config: Config, budget_s: float) -> float:
+    batch = run.advantages(buffers)
     order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, config.num_sequences)[0])
     size = config.num_sequences // config.num_minibatches
-    minibatches = itertools.cycle(order.to(device).split(size))
+    minibatches = itertools.cycle(order.to(buffers.obs.device).split(size))
 
     def learn() -> int:
-        executables.train_step(batch, next(minibatches))
+        run.train_step(batch, next(minibatches))
         return config.minibatch_size
 
     return _per_second(learn, budget_s, config.device)

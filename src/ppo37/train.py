@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from . import randomness
+from .algorithm.rollout import Rollout
 from .algorithm.schedules import linear
 from .algorithm.update import make_optimizer, set_learning_rate, update
 from .build import make_agent, make_factory, normalized
@@ -25,6 +26,7 @@ from .runtime.clock import Clock
 from .runtime.device import (
     describe_machine,
     keep_freed_memory,
+    make_exact,
     resolve_device,
     settled,
     usable_cores,
@@ -32,7 +34,8 @@ from .runtime.device import (
 )
 from .runtime.distributed import CHECK_EVERY, Share, Team, job, join, may_restart, restarted
 from .runtime.estimate import estimate_s
-from .runtime.executables import eager, make_buffers
+from .runtime.executables import Executables, make_buffers
+from .runtime.graphs import make_executables
 from .runtime.lanes import Lanes, emulator_threads, split
 from .runtime.precision import Choice, choose_precision
 from .state import (
@@ -59,6 +62,15 @@ class Summary(NamedTuple):
     games: int
     last_100_mean: float | None
     signal_number: int | None
+
+
+class Equipment(NamedTuple):
+    """What a run is done with: environments in a part for each lane, what is known of a rollout,
+    and the functions that read it."""
+
+    run: Executables
+    buffers: Rollout
+    parts: list[VecEnv]
 
 
 def train(
@@ -92,6 +104,7 @@ def train(
             chosen = dataclasses.replace(config, precision=choice.precision)
             agent.bf16 = chosen.precision == "bf16"
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+            equipment = _equip(chosen, agent, optimizer, parts, team)
             document = {"config": dataclasses.asdict(chosen), **_where()}
             if job():
                 document["job"] = job()
@@ -105,9 +118,10 @@ def train(
 
                 team.decided(create)
                 stack.enter_context(closing(view))
-                view.announce(chosen, path, choice.reason, estimate_s(chosen, agent, parts))
-                state = State(agent, optimizer)
-                return _run(chosen, path, state, parts, team, checkpoint_every, view, signals)
+                expected_s = estimate_s(chosen, *equipment, optimizer)
+                view.announce(chosen, path, choice.reason, expected_s)
+                return _run(chosen, path, State(agent, optimizer), equipment, team,
+                            checkpoint_every, view, signals)  # fmt: skip
 
 
 def resume(
@@ -170,28 +184,27 @@ def _go_on(
         if team.decided(lambda: state.update) != state.update:
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
         left = 1 - state.update / config.num_updates
-        expected_s = left * estimate_s(config, agent, parts)
+        equipment = _equip(config, agent, optimizer, parts, team)
+        expected_s = left * estimate_s(config, *equipment, optimizer)
         view.announce(config, path, f"going on after update {state.update}", expected_s)
         memory = saved_memory(saved, config, agent)[share.envs] if saved and moments else None
-        return _run(config, path, state, parts, team, checkpoint_every, view, signals,
+        return _run(config, path, state, equipment, team, checkpoint_every, view, signals,
                     moments[share.envs], memory)  # fmt: skip
 
 
 def _run(
-    config: Config, path: Path, state: State, parts: list[VecEnv], team: Team,
+    config: Config, path: Path, state: State, equipment: Equipment, team: Team,
     checkpoint_every: int | None, view: View, signals: Signals, moments: Sequence[Moment] = (),
     memory: torch.Tensor | None = None,
 ) -> Summary:  # fmt: skip
     """The loop of PPO, with what surrounds it: logs, checkpoints and stopping.
 
-    parts, moments, memory: of the environments of this rank.
+    moments, memory: of the environments of this rank.
     """
-    device = torch.device(config.device)
-    clip_coef = torch.tensor(config.clip_coef, device=device)
-    run = eager(state.agent, state.optimizer, config, clip_coef, team)
+    run, buffers, parts = equipment
+    device = state.agent.device
     share = team.share(config.num_envs)
     parts = [normalized(part, state.agent, config) for part in parts]
-    buffers = make_buffers(state.agent, config.num_steps, share.size, parts[0].obs_shape)
     clock = Clock()
     before_s, started = state.wall_s, time.monotonic()
     saved_at_s = started
@@ -199,7 +212,8 @@ def _run(
 
     with ExitStack() as stack:
         # Before anything of the run is touched, because games may not come back.
-        lanes = stack.enter_context(closing(Lanes(parts, run.act, buffers, clock, moments, memory)))
+        lanes = Lanes(parts, run.acts, buffers, clock, moments, memory)
+        stack.enter_context(closing(lanes))
         team.wait_for_all()
         logs = _go_back(path, state, config, view) if team.leads else Unlogged()
         stack.enter_context(closing(logs))
@@ -208,7 +222,7 @@ def _run(
             update_started = time.monotonic()
             learning_rate = _scheduled(config.learning_rate, config.anneal_lr, k, config)
             set_learning_rate(state.optimizer, learning_rate)  # D04
-            clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))  # A1
+            run.clip_coef.fill_(_scheduled(config.clip_coef, config.anneal_clip, k, config))  # A1
 
             with clock.part("rollout"), run.held():
                 episodes = lanes.collect(_uniforms(config, k, state.agent, share))
@@ -218,13 +232,14 @@ def _run(
                 shuffles = _shuffles(config, k, device)
                 metrics = update(run.train_step, batch, shuffles, config.num_minibatches,
                                  config.target_kl)  # fmt: skip
+                # The first look at what a GPU was asked for, so this waits for all of it.
+                losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
 
             now = time.monotonic()
             state.update = k + 1
             state.wall_s = before_s + now - started
             state.games += len(episodes)
             state.recent.extend(episodes)
-            losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
             require_finite(
                 state, losses["losses/loss"], buffers, batch, path if team.leads else None
             )
@@ -262,6 +277,17 @@ def _run(
         directory.write_summary(path, _summary_document(summary))
     team.wait_for_all()  # nobody leaves while another may still say something to it
     return summary
+
+
+def _equip(
+    config: Config, agent: Agent, optimizer: torch.optim.Optimizer, parts: list[VecEnv],
+    team: Team,
+) -> Equipment:  # fmt: skip
+    """For parts of the environments of this rank."""
+    lanes = [part.num_envs for part in parts]
+    buffers = make_buffers(agent, config.num_steps, sum(lanes), parts[0].obs_shape)
+    run = make_executables(agent, optimizer, config, buffers, lanes, team)
+    return Equipment(run, buffers, parts)
 
 
 def _place(config: Config, out: str | Path | None) -> str:
@@ -340,13 +366,15 @@ def _open_parts(
 
 
 def prepare_process(config: Config, cores: int | None = None) -> None:
-    """Threads and memory of this process, for training or acting.
+    """Threads, memory and arithmetic of this process, for training or acting.
 
     cores: how many there are to use; None for all that the process may.
     """
     torch.set_num_threads(cores or usable_cores())
     if config.device == "cpu":
         keep_freed_memory()
+    else:
+        make_exact()
 
 
 def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:

@@ -14,7 +14,11 @@ from torch import Tensor
 
 
 class Rollout(NamedTuple):
-    """What T steps in N environments left behind; tensors are reused by the next rollout."""
+    """What T steps in N environments left behind; tensors are reused by the next rollout.
+
+    What the environments said (`rewards`, `dones`) and `final_values` may be on the CPU while
+    all else is on the network's device.
+    """
 
     obs: Tensor  # [T, N, *obs_shape] uint8, or fp32 where they are normalised
     actions: Tensor  # [T, N, *action_shape], what the policy drew
@@ -74,7 +78,7 @@ def collect(
     buffers.final_values.zero_()
     buffers.memory.copy_(memory)  # D36
     for t in range(num_steps):  # D01
-        seen = buffers.obs[t].copy_(torch.from_numpy(obs))
+        seen = buffers.obs[t].copy_(torch.from_numpy(obs), non_blocking=True)
         actions, buffers.log_probs[t], buffers.values[t], memory = act(seen, memory, uniforms[t])
         buffers.actions[t] = actions
         step = env_step(actions.cpu().numpy())
@@ -85,7 +89,7 @@ def collect(
             final_values = act(final_obs, memory, uniforms[t])[2]
             truncated = torch.from_numpy(step.truncated).to(device)
             buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
-        memory = forget(memory, buffers.dones[t])
+        memory = forget(memory, buffers.dones[t].to(device, non_blocking=True))
         obs = step.obs
         episodes += step.episodes
     last = torch.from_numpy(obs).to(device)

@@ -70,6 +70,15 @@ def keep_freed_memory() -> bool:
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
+def make_exact() -> None:
+    """Have a GPU give the same bits every time, and compute fp32 in fp32."""
+    # Read when the library is first used; without it sums may depend on what runs beside them.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 @contextmanager
 def settled() -> Iterator[None]:
     """Spare the garbage collector what is there now: one look at all of it takes 0.1 s."""

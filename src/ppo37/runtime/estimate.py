@@ -1,60 +1,44 @@
 """How long a run will take, measured in a moment before it starts."""
 
-import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import torch
 
-from ..algorithm.losses import Coefficients
-from ..algorithm.update import Batch, gradient_step, make_optimizer
+from ..algorithm.rollout import Rollout
 from ..config import Config
 from ..envs import VecEnv
-from ..model import Agent
-from .executables import make_act, make_buffers
+from .executables import Executables, unchanged
 from .lanes import Lanes
-from .network import place
 
 MOST_STEPS, LEARN_CALLS = 16, 2
 
 
-def estimate_s(config: Config, agent: Agent, parts: list[VecEnv]) -> float:
+def estimate_s(
+    config: Config, run: Executables, buffers: Rollout, parts: Sequence[VecEnv],
+    optimizer: torch.optim.Optimizer,
+) -> float:  # fmt: skip
     """Seconds that the whole run will take, within a third or so on an idle machine.
 
     `parts`: its environments, or those of one of several ranks that share the work; they are
-    stepped, and must be reset before they are used.
+    stepped, and must be reset before they are used. Weights stay as they are.
     """
-    num_envs = sum(part.num_envs for part in parts)
-    device, obs_shape = agent.device, parts[0].obs_shape
-    network = place(agent)
     steps = min(MOST_STEPS, config.num_steps)
-    buffers = make_buffers(agent, steps, num_envs, obs_shape)
-    shape = (steps + 1, num_envs, *agent.policy.action_shape)
-    uniforms = torch.full(shape, 0.5, device=device)
-    with closing(Lanes(parts, make_act(network), buffers)) as lanes, network.held():
+    first = {name: part[:steps] for name, part in buffers._asdict().items()}
+    rest = {"values": buffers.values[: steps + 1], "memory": buffers.memory}
+    few = Rollout(**{**first, **rest})
+    actions = buffers.actions[0]
+    uniforms = torch.full((steps + 1, *actions.shape), 0.5, device=actions.device)
+    with closing(Lanes(parts, run.acts, few)) as lanes, run.held():
         step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
 
-    learner = place(copy.deepcopy(agent))
-    optimizer = make_optimizer(learner.agent, config.learning_rate, config.adam_eps)
-    length = config.sequence_length
-    size = max(1, config.minibatch_size * num_envs // (config.num_envs * length))
-    zeros = torch.zeros(size, length, device=device)
-    obs, actions = (
-        part[0, :1].expand(size * length, *part.shape[2:])
-        for part in (buffers.obs, buffers.actions)
-    )
-    batch = Batch(
-        learner.arrange(obs).unflatten(0, zeros.shape), actions.unflatten(0, zeros.shape),
-        zeros, zeros, zeros, zeros, zeros, agent.empty_memory(size),
-    )  # fmt: skip
-    clip_coef = torch.tensor(config.clip_coef, device=device)
-    weights = Coefficients(clip_coef, config.clip_vloss, False, config.ent_coef, config.vf_coef)
-    learn_s = _seconds(
-        lambda: gradient_step(learner, optimizer, batch, weights, config.max_grad_norm).loss.cpu(),
-        LEARN_CALLS,
-    )
+    size = config.num_sequences // config.num_minibatches
+    indices = torch.arange(size, device=actions.device)
+    with unchanged(optimizer):
+        batch = run.advantages(buffers)
+        learn_s = _seconds(lambda: run.train_step(batch, indices).loss.cpu(), LEARN_CALLS)
     rollout_s = config.num_steps * step_s
     update_s = config.update_epochs * config.num_minibatches * learn_s
     return config.num_updates * (rollout_s + update_s)

@@ -1,14 +1,13 @@
 """The three functions that the loop runs, bound to a network, an optimizer and a device.
 
 Their contract: static shapes, no `.item()`, no Python branch on the value of a tensor,
-randomness from outside. So an implementation may record them once and replay them, and the
-algorithm need not know. `act` is called by several threads at once, for batches of different
-sizes. What `train_step` returns is kept until the end of the update, so an
-implementation that reuses its outputs must return copies.
+randomness from outside. So they may be recorded once and replayed (`graphs.py`), and the algorithm
+need not know. What `act` returns of memory, and all that `train_step` returns, is kept, so an
+implementation that reuses its outputs must return copies of it.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -24,31 +23,36 @@ from .network import Network, place
 
 
 class Executables(NamedTuple):
-    """act, advantages and train_step, and the context that holds the weights for a rollout."""
+    """act, advantages and train_step, what they read, and what holds the weights for a rollout."""
 
-    act: Act
+    acts: list[Act]
+    """One for each lane; several threads call them at once."""
     advantages: Callable[[Rollout], Batch]
     train_step: Callable[[Batch, Tensor], LossTerms]
+    clip_coef: Tensor
+    """0-d; the loop may change it between updates."""
     held: Callable[[], AbstractContextManager[None]]
 
 
 def eager(
-    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, clip_coef: Tensor,
+    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, lanes: int = 1,
     team: Team | None = None,
 ) -> Executables:  # fmt: skip
-    """Plain PyTorch. `clip_coef` is a 0-d tensor that the loop may change between updates.
+    """Plain PyTorch.
 
     team: whom the work is shared with; None for nobody.
     """
     network = place(agent)
+    clip_coef = torch.tensor(config.clip_coef, device=agent.device)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
     )
+    acts = [make_act(network)] * lanes
 
     def advantages(rollout: Rollout) -> Batch:
         batch = prepare(
-            rollout, config.gamma, config.gae_lambda, config.bootstrap_truncated,
-            config.sequence_length,
+            Rollout(*(part.to(agent.device) for part in rollout)), config.gamma, config.gae_lambda,
+            config.bootstrap_truncated, config.sequence_length,
         )  # fmt: skip
         arranged = network.arrange(batch.obs.flatten(0, 1))
         return batch._replace(obs=arranged.unflatten(0, batch.values.shape))
@@ -58,7 +62,7 @@ def eager(
         return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
     if team is None or team.size == 1:
-        return Executables(make_act(network), advantages, train_step, network.held)
+        return Executables(acts, advantages, train_step, clip_coef, network.held)
 
     share, gather = team.share(config.num_envs), team.gather
     together = shared_train_step(
@@ -68,7 +72,7 @@ def eager(
     def judged(rollout: Rollout) -> Batch:
         return judged_by_all(advantages(rollout), share, gather)
 
-    return Executables(make_act(network), judged, together, network.held)
+    return Executables(acts, judged, together, clip_coef, network.held)
 
 
 def make_act(network: Network) -> Act:
@@ -87,8 +91,38 @@ def make_act(network: Network) -> Act:
 def make_buffers(
     agent: Agent, num_steps: int, num_envs: int, obs_shape: tuple[int, ...]
 ) -> Rollout:
-    """What rollouts of an agent are kept in, on its device."""
-    return allocate(
+    """What rollouts of an agent are kept in, on its device.
+
+    What comes from the environments step by step is kept on the CPU, where a GPU reads it at once
+    when the rollout has ended: to ask for a copy takes longer than to make it.
+    """
+    buffers = allocate(
         num_steps, num_envs, obs_shape, agent.device, agent.core.memory_size,
         agent.policy.action_shape, agent.policy.action_dtype, agent.obs_dtype,
     )  # fmt: skip
+    if agent.device.type == "cpu":
+        return buffers
+    here = {
+        name: torch.zeros(num_steps, num_envs, pin_memory=True)
+        for name in ("rewards", "dones", "final_values")
+    }
+    return buffers._replace(**here)
+
+
+@contextmanager
+def unchanged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Afterwards weights and the optimizer's state have the values that they had before."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = [p.detach().clone() for p in parameters]
+    states = {
+        parameter: {name: value.clone() for name, value in state.items()}
+        for parameter, state in optimizer.state.items()
+    }
+    try:
+        yield
+    finally:
+        for parameter, weight in zip(parameters, weights, strict=True):
+            parameter.detach().copy_(weight)
+            for name, value in optimizer.state[parameter].items():
+                # Adam begins with zeros: moments, and the number of steps.
+                value.copy_(states.get(parameter, {}).get(name, torch.zeros_like(value)))

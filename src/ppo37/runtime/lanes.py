@@ -1,8 +1,9 @@
 """Rollouts in lanes: threads side by side, each acting in its own part of the environments.
 
 In a lane, computing the policy and waiting for the emulator alternate; lanes have nothing to wait
-for in each other, so that every core has work and threads do not quarrel over one. The policy
-does not change during a rollout: together they do what acting in all environments at once does.
+for in each other. So every core has work, threads do not quarrel over one, and a GPU acts for one
+half of the environments while the other half is emulated. The policy does not change during a
+rollout: together lanes do what acting in all environments at once does.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from ..envs import Episode, Moment, VecEnv
 from ..errors import UsageError
 from .clock import Clock
 from .device import usable_cores
+from .transfer import Stream, page_locked, staged
 
 MOST_LANES = 2
 
@@ -37,7 +39,8 @@ def emulator_threads(lanes: int, cores: int | None = None) -> int:
 
 
 class Lanes:
-    """Collects rollouts of N environments, given in parts; the last observations stay in here.
+    """Collects rollouts of N environments, given in parts, each with what acts in it; the last
+    observations stay in here.
 
     Resets the environments, or brings back `moments`, each part in the thread that steps it; the
     network remembers `memory` [N, R], or nothing yet.
@@ -45,14 +48,14 @@ class Lanes:
     """
 
     def __init__(
-        self, parts: Sequence[VecEnv], act: Act, buffers: Rollout, clock: Clock | None = None,
-        moments: Sequence[Moment] = (), memory: Tensor | None = None,
+        self, parts: Sequence[VecEnv], acts: Sequence[Act], buffers: Rollout,
+        clock: Clock | None = None, moments: Sequence[Moment] = (), memory: Tensor | None = None,
     ) -> None:  # fmt: skip
         self._clock = clock or Clock()
         memory = torch.zeros_like(buffers.memory) if memory is None else memory  # D33
         self._lanes: list[_Lane] = []
         first = 0
-        for envs in parts:
+        for envs, act in zip(parts, acts, strict=True):
             part = slice(first, first + envs.num_envs)
             self._lanes.append(_Lane(envs, act, buffers, memory[part], part))
             first += envs.num_envs
@@ -107,7 +110,10 @@ class _Lane:
         views = {name: buffer[:, part] for name, buffer in buffers._asdict().items()}
         self._buffers = Rollout(**{**views, "memory": buffers.memory[part]})
         self._act = self.clock.timed("act", act)
-        self._step = self.clock.timed("env", envs.step)
+        place = page_locked(self._buffers.obs[0])
+        step = envs.step if place is None else staged(envs.step, place)
+        self._step = self.clock.timed("env", step)
+        self._stream = Stream(memory.device)
         self._obs: Any = None
 
     def start(self, moments: Sequence[Moment]) -> None:
@@ -131,7 +137,9 @@ class _Lane:
             ) from error
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
-        self._obs, self.memory, episodes = collect(  # D01
-            self._step, self._act, self._buffers, self._obs, self.memory, uniforms[:, self._part]
-        )
+        with self._stream.used():
+            self._obs, self.memory, episodes = collect(  # D01
+                self._step, self._act, self._buffers, self._obs, self.memory,
+                uniforms[:, self._part],
+            )  # fmt: skip
         return episodes

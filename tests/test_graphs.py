@@ -1,0 +1,344 @@
+"""Recorded executables are the plain ones: by a recording on the CPU, and on a GPU by CUDA graphs.
+
+The recording on the CPU keeps what makes CUDA graphs hard: what runs again is every operation
+that ran, at the same addresses, and no Python. So whatever looks at a value while it is recorded,
+or branches on one, or takes a number instead of a tensor, is found without a GPU.
+"""
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import log_without_clock, same_tensors, tiny
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ppo37 import resume, train
+from ppo37.algorithm.rollout import Rollout, allocate, collect
+from ppo37.algorithm.update import make_optimizer, set_learning_rate, update
+from ppo37.build import make_agent, make_factory
+from ppo37.config import Config
+from ppo37.model import Agent
+from ppo37.randomness import noise, permutations
+from ppo37.run import checkpoint
+from ppo37.runtime.executables import Executables, eager, make_buffers, unchanged
+from ppo37.runtime.graphs import Work, cuda_graph, recorded
+from ppo37.runtime.lanes import Lanes, split
+from ppo37.runtime.precision import GRADIENT_TOLERANCE
+from ppo37.runtime.transfer import staged
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+class Tape(TorchDispatchMode):
+    """Notes every operation with the tensors that it reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "it looks at a value"
+        result = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.inference_mode()
+    def play(self) -> None:
+        for func, args, kwargs, result in self.operations:
+            read = {part.untyped_storage().data_ptr() for part in tensors_in((args, kwargs))}
+            values = tensors_in(func(*args, **kwargs))
+            for place, value in zip(tensors_in(result), values, strict=True):
+                # Views, and results of what works in place, have their values already.
+                if place.untyped_storage().data_ptr() not in read:
+                    place.copy_(value)
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def tape(work: Work) -> Work:
+    """A recording of `work` on the CPU, in the place of `cuda_graph`."""
+    for _ in range(2):
+        work()
+    with Tape() as recording:
+        results = work()
+
+    def replay() -> tuple[Tensor, ...]:
+        recording.play()
+        return results
+
+    return replay
+
+
+class Side:
+    """One of two that do the same: an agent, its environments, and its executables."""
+
+    def __init__(
+        self, config: Config, make: Callable[[Agent, Any, Rollout, list[int]], Executables]
+    ) -> None:
+        factory = make_factory(config, 1)
+        self.config = config
+        self.parts = [
+            factory(lane.stop - lane.start, config.seed, first_env=lane.start)
+            for lane in split(config.num_envs, config.divisible, 2)
+        ]
+        envs = self.parts[0]
+        self.agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+        self.optimizer = make_optimizer(self.agent, config.learning_rate, config.adam_eps)
+        self.buffers = make_buffers(self.agent, config.num_steps, config.num_envs, envs.obs_shape)
+        sizes = [part.num_envs for part in self.parts]
+        self.run = make(self.agent, self.optimizer, self.buffers, sizes)
+
+    def updates(self, count: int) -> list[dict[str, Tensor]]:
+        """What each of several updates said of itself."""
+        config, told = self.config, []
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(closing(part))
+            lanes = stack.enter_context(closing(Lanes(self.parts, self.run.acts, self.buffers)))
+            for k in range(count):
+                set_learning_rate(self.optimizer, config.learning_rate / (k + 1))
+                self.run.clip_coef.fill_(config.clip_coef / (k + 1))
+                draws = noise(config.seed, k, config.num_steps + 1, config.num_envs,
+                              shape=self.agent.policy.action_shape)  # fmt: skip
+                with self.run.held():
+                    lanes.collect(torch.from_numpy(draws).to(config.device))
+                batch = self.run.advantages(self.buffers)
+                orders = permutations(config.seed, k, config.update_epochs, config.num_sequences)
+                told.append(update(self.run.train_step, batch,
+                                   torch.from_numpy(orders).to(config.device),
+                                   config.num_minibatches, config.target_kl))  # fmt: skip
+        return told
+
+
+def plain_of(config: Config) -> Side:
+    return Side(config, lambda agent, optimizer, _, sizes: eager(
+        agent, optimizer, config, len(sizes)))  # fmt: skip
+
+
+def recorded_of(config: Config, record: Callable[[Work], Work]) -> Side:
+    def make(agent: Agent, optimizer: Any, buffers: Rollout, sizes: list[int]) -> Executables:
+        plain = eager(agent, optimizer, config, len(sizes))
+        size = config.num_sequences // config.num_minibatches
+        return recorded(plain, buffers, sizes, size, optimizer, record)
+
+    return Side(config, make)
+
+
+def require_alike(one: Side, other: Side, updates: int = 3) -> None:
+    """The same bits in what was seen, drawn, judged, said and learned."""
+    told = [side.updates(updates) for side in (one, other)]
+    assert same_tensors(one.buffers._asdict(), other.buffers._asdict())
+    for first, second in zip(*told, strict=True):
+        assert same_tensors(first, second)
+    assert same_tensors(one.agent.state_dict(), other.agent.state_dict())
+    states = [side.optimizer.state_dict()["state"] for side in (one, other)]
+    for index, state in states[0].items():
+        assert same_tensors(state, states[1][index])
+
+
+VARIANTS = {
+    "classic": {},
+    "lstm": {"network": "lstm", "frame_stack": 1},
+    "joystick": {"action_space": "joystick", "mask_actions": True},
+    "continuous": {"action_space": "continuous", "ent_coef": 0.0},
+    "bf16": {"precision": "bf16"},
+    "early stop": {"target_kl": 1e-4, "learning_rate": 1e-3, "clip_vloss": False},
+}
+
+
+def config_of(variant: str, **others: Any) -> Config:
+    return tiny(**{
+        "game": "breakout", "num_envs": 4, "num_steps": 16, "num_minibatches": 2,
+        "update_epochs": 2, "bootstrap_truncated": True, "precision": "fp32",
+        **VARIANTS[variant], **others,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_recording_does_what_was_recorded(variant: str) -> None:
+    config = config_of(variant)
+    require_alike(plain_of(config), recorded_of(config, tape))
+
+
+def test_a_recording_values_what_a_time_limit_cut_off() -> None:
+    """There `act` is asked twice in a step, and must not lose what it said first."""
+    config = config_of("lstm", game="catch", num_envs=6, num_steps=40)
+    one, other = plain_of(config), recorded_of(config, tape)
+    for side in (one, other):
+        for part in side.parts:
+            limited(part)
+    require_alike(one, other)
+    assert one.buffers.final_values.count_nonzero() > 5
+
+
+def limited(envs: Any) -> None:
+    """Make every third end one by a time limit."""
+    genuine, ends = envs.step, 0
+
+    def step(actions: Any) -> Any:
+        nonlocal ends
+        result = genuine(actions)
+        ends += int(result.dones.any())
+        cut = result.dones & (ends % 3 == 0)
+        return result._replace(truncated=cut, final_obs=result.obs)
+
+    envs.step = step
+
+
+def test_what_looks_at_a_value_cannot_be_recorded() -> None:
+    number = torch.zeros(())
+    with pytest.raises(AssertionError, match="looks at a value"):
+        tape(lambda: (number + float(number),))
+
+
+def test_a_recording_follows_what_lies_where_it_lay() -> None:
+    """The rate, epsilon, the minibatch: numbers that were frozen would do the first step again."""
+    config = config_of("classic")
+    one, other = plain_of(config), recorded_of(config, tape)
+    one.updates(2)
+    frozen = other.optimizer.param_groups[0]["lr"].clone()
+    other.optimizer.param_groups[0]["lr"] = frozen  # another place
+    other.updates(2)
+    assert not same_tensors(one.agent.state_dict(), other.agent.state_dict())
+
+
+def test_recording_leaves_weights_and_moments_as_they_were() -> None:
+    config = config_of("classic")
+    side = plain_of(config)
+    side.updates(1)
+    before = copy.deepcopy((side.agent.state_dict(), side.optimizer.state_dict()["state"]))
+    sizes = [part.num_envs for part in side.parts]
+    size = config.num_sequences // config.num_minibatches
+    recorded(side.run, side.buffers, sizes, size, side.optimizer, tape)
+    assert same_tensors(side.agent.state_dict(), before[0])
+    for index, state in side.optimizer.state_dict()["state"].items():
+        assert same_tensors(state, before[1][index])
+
+
+def test_unchanged_also_after_a_failure() -> None:
+    side = plain_of(config_of("classic"))
+    before = copy.deepcopy(side.agent.state_dict())
+
+    def fail() -> None:
+        with unchanged(side.optimizer):
+            side.updates(1)
+            assert not same_tensors(side.agent.state_dict(), before)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert same_tensors(side.agent.state_dict(), before)
+    moments = [value for state in side.optimizer.state.values() for value in state.values()]
+    assert moments
+    assert not any(value.count_nonzero() for value in moments)
+
+
+def test_ranks_act_by_recordings_and_learn_as_they_did() -> None:
+    """What they compute together has other shapes in every step."""
+    config = config_of("classic")
+    side = plain_of(config)
+    sizes = [part.num_envs for part in side.parts]
+    run = recorded(side.run, side.buffers, sizes, 1, side.optimizer, tape, alone=False)
+    assert run.train_step is side.run.train_step
+    assert run.advantages is side.run.advantages
+    assert run.acts[0] is not run.acts[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "record"), [("cpu", tape), pytest.param("cuda", cuda_graph, marks=GPU)]
+)
+def test_the_gradient_in_bf16_is_that_in_fp32(device: str, record: Callable[[Work], Work]) -> None:
+    """Of one minibatch of the same rollout, replayed."""
+    gradients: list[Tensor] = []
+    rollout: Rollout | None = None
+    for precision in ("fp32", "bf16"):
+        config = dataclasses.replace(config_of("classic"), device=device, precision=precision)
+        side = recorded_of(config, record)
+        if rollout is None:
+            side.updates(1)
+            rollout = Rollout(*(part.clone() for part in side.buffers))
+            side = recorded_of(config, record)
+        for mine, part in zip(side.buffers, rollout, strict=True):
+            mine.copy_(part)
+        batch = side.run.advantages(side.buffers)
+        side.run.train_step(batch, torch.arange(32, device=device))
+        parts = [p.grad.flatten() for p in side.agent.parameters() if p.grad is not None]
+        gradients.append(torch.cat(parts))
+    assert (gradients[0] - gradients[1]).norm() < GRADIENT_TOLERANCE * gradients[0].norm()
+
+
+def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, saving and going on, as on a GPU but for the device."""
+    config = tiny(num_envs=6, num_steps=16, num_minibatches=3, total_timesteps=6 * 96)
+    train(config, tmp_path / "plain", checkpoint_every=3)
+
+    def record_all(
+        agent: Agent, optimizer: Any, config: Config, buffers: Rollout, lanes: list[int], _: Any
+    ) -> Executables:
+        plain = eager(agent, optimizer, config, len(lanes))
+        return recorded(plain, buffers, lanes, 32, optimizer, tape)
+
+    monkeypatch.setattr(sys.modules["ppo37.train"], "make_executables", record_all)
+    train(config, tmp_path / "recorded", checkpoint_every=3)
+    ends = [end(tmp_path / "plain"), end(tmp_path / "recorded")]
+    assert ends[0] == ends[1]
+    resume(tmp_path / "recorded" / "checkpoints" / "00000003")
+    assert end(tmp_path / "recorded") == ends[0]
+
+
+def end(run: Path) -> tuple[str, Any]:
+    saved = checkpoint.load_newest(run / "checkpoints")[0]
+    return checkpoint.fingerprint(saved), log_without_clock(run)
+
+
+def test_observations_stay_in_one_place_while_they_are_read() -> None:
+    """A rollout by steps that share their memory is that by steps that do not."""
+    factory = make_factory(config_of("classic"), 1)
+    found = []
+    for share_memory in (False, True):
+        with closing(factory(2, 5)) as envs:
+            step = staged(envs.step, np.zeros((2, *envs.obs_shape), np.uint8))
+            buffers = allocate(40, 2, envs.obs_shape, torch.device("cpu"))
+            collect(step if share_memory else envs.step, pixel_policy, buffers, envs.reset(),
+                    buffers.memory, torch.rand(41, 2))  # fmt: skip
+            found.append(buffers)
+    assert same_tensors(found[0]._asdict(), found[1]._asdict())
+    assert found[0].obs.float().std(dim=0).max() > 1
+
+
+def pixel_policy(
+    obs: Tensor, memory: Tensor, uniforms: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sums = obs.sum((1, 2, 3))
+    return sums % 4, sums.float(), sums.float(), memory
+
+
+# On a GPU
+
+
+@GPU
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "bf16"])
+def test_graphs_do_what_plain_pytorch_does(variant: str) -> None:
+    config = dataclasses.replace(config_of(variant), device="cuda")
+    require_alike(plain_of(config), recorded_of(config, cuda_graph))
+
+
+@GPU
+@pytest.mark.parametrize("variant", ["classic", "lstm"])
+def test_a_run_on_a_gpu_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of(variant), device="cuda", total_timesteps=6 * 64)
+    for name in ("whole", "parts"):
+        train(config, tmp_path / name, checkpoint_every=3)
+    resume(tmp_path / "parts" / "checkpoints" / "00000003")
+    assert end(tmp_path / "parts") == end(tmp_path / "whole")
