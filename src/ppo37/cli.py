@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -94,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="auto", choices=PRESET_NAMES,
                        help="where the settings start from (auto: fast)")  # fmt: skip
     train.add_argument("--out", metavar="DIR", help="the run directory to make")
+    train.add_argument("--budget", metavar="TIME", help="instead of --total-timesteps: as many "
+                       "as fit in 90s, 30m or 1h30m, from now to the end")  # fmt: skip
     _add_run_options(train)
     _add_settings(train)
 
@@ -252,8 +255,26 @@ def _train(options: argparse.Namespace) -> int:
     from .train import train
 
     _require_positive("checkpoint-every", options.checkpoint_every)
-    summary = train(_config(options), options.out, options.checkpoint_every, ConsoleView())
+    config = _config(options) if options.budget is None else _within_budget(options)
+    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
     return _finish(summary, options.json)
+
+
+def _within_budget(options: argparse.Namespace) -> Config:
+    """The configuration that --budget leaves time for; it counts from here."""
+    from . import budget
+    from .run.directory import require_new
+
+    started = time.monotonic()
+    budget_s = budget.seconds(options.budget)
+    if "total_timesteps" in options:
+        raise UsageError("--budget and --total-timesteps both say how long; give one of them")
+    if options.out is not None:
+        require_new(Path(options.out))
+    plan = budget.plan(_config(options), budget_s, started, _say)
+    for line in plan.words:
+        _say(line)
+    return plan.config
 
 
 def _resume(options: argparse.Namespace) -> int:

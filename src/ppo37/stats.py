@@ -2,8 +2,10 @@
 
 import csv
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import resources
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,16 @@ from numpy.typing import NDArray
 from .envs.games import score_key
 
 RESAMPLES = 10_000
+REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "seeds", "total_timesteps")
+
+
+class Reached(NamedTuple):
+    """The mean score over so many seeds that runs of `total_timesteps` had after `agent_steps`."""
+
+    agent_steps: int
+    score: float
+    seeds: int
+    total_timesteps: int
 
 
 def interval_of_mean(scores: list[float], level: float = 0.95) -> tuple[float, float]:
@@ -65,9 +77,8 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
 @lru_cache(maxsize=1)
 def published_scores() -> dict[str, dict[str, float]]:
     """Reference scores by game and column; see data/README.md for what each column is."""
-    text = resources.files("ppo37").joinpath("data/scores.csv").read_text()
     table = {}
-    for row in csv.DictReader(text.splitlines()):
+    for row in _rows("scores.csv"):
         game = score_key(row.pop("game"))
         table[game] = {name: float(value) for name, value in row.items() if value}
     return table
@@ -84,3 +95,23 @@ def human_normalised(game: str, score: float) -> float | None:
     if not {"random", "human"} <= set(known):
         return None
     return (score - known["random"]) / (known["human"] - known["random"])
+
+
+def reached(game: str, preset: str) -> list[Reached]:
+    """What runs of this project had reached on their way; see data/README.md.
+
+    preset: by its name in `config.PRESETS`.
+    """
+    return [
+        Reached(int(row["agent_steps"]), float(row["score"]), int(row["seeds"]),
+                int(row["total_timesteps"]))
+        for row in _rows("reached.csv")
+        if (row["game"], row["preset"]) == (game, preset)
+    ]  # fmt: skip
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    """The rows of a table that comes with the package."""
+    yield from csv.DictReader(
+        resources.files("ppo37").joinpath(f"data/{name}").read_text().splitlines()
+    )

@@ -1,0 +1,130 @@
+"""A run that fits in a time."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny
+
+from ppo37 import budget
+from ppo37.config import Config, from_preset
+from ppo37.errors import UsageError
+
+UPDATE_S, START_UP_S = 0.5, 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800), ("1m30s", 90)],
+)
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    assert budget.seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "30", "m", "30 m", "-5m", "30min", "0s", "1d", "m30", "nan", "1e3s", "9" * 400 + "h"],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a budget is a time such as 90s, 30m or 1h30m, not"):
+        budget.seconds(text)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """What was measured, by a clock and a machine of known speed."""
+    seen: list[Config] = []
+    now = [1000.0]
+
+    def whole_loop(config: Config, updates: int) -> dict[str, Any]:
+        seen.append(config)
+        now[0] += START_UP_S + (updates + 1) * UPDATE_S
+        return {"loop_update_s": [UPDATE_S] * updates}
+
+    monkeypatch.setattr(budget, "whole_loop", whole_loop)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    return seen
+
+
+def test_the_steps_that_are_planned_end_in_time(measured: list[Config]) -> None:
+    config = tiny()
+    plan = budget.plan(config, 600.0, started=990.0)
+    spent_s = 10.0 + START_UP_S + 4 * UPDATE_S
+    ends_s = spent_s + START_UP_S + plan.config.num_updates * UPDATE_S
+    reserve_s = 600.0 - ends_s
+    assert reserve_s == pytest.approx(0.12 * (600.0 - spent_s), abs=UPDATE_S)
+    assert plan.sps == config.batch_size / UPDATE_S
+    assert plan.config == dataclasses.replace(
+        config, total_timesteps=plan.config.num_updates * config.batch_size
+    )
+    assert (measured[0].anneal_lr, measured[0].anneal_clip) == (False, False)
+
+
+def test_too_short_a_time_is_refused_with_one_that_would_do(measured: list[Config]) -> None:
+    with pytest.raises(UsageError, match=r"a budget of 10 s is too short: .* need \d+ s$") as said:
+        budget.plan(tiny(), 10.0, started=1000.0)
+    enough_s = float(str(said.value).split()[-2])
+    assert budget.plan(tiny(), enough_s, started=budget.time.monotonic()).config.num_updates >= 10
+
+
+@pytest.mark.parametrize(
+    ("game", "steps", "changes", "words"),
+    [
+        ("pong", 700_000, {}, "after 699,392 agent steps of a run of 699,392: a score of 18.4 "
+         "(last 100 training games, 3 seeds); published for 10,000,000: 20.4"),
+        ("pong", 320_000, {}, "after 300,000 agent steps of a run of 699,392: a score of -4.3"),
+        ("breakout", 3_000_000, {}, "1 seed); longer runs have not been measured; published for "
+         "10,000,000: 414.7"),
+        ("breakout", 200_704, {}, "of a run of 200,704: a score of 11.7 (last 100 "
+         "training games, 5 seeds)"),
+        ("boxing", 10**6, {"gamma": 0.9}, "no run of Boxing with these settings has been measured"),
+        ("tetris", 10**6, {}, "no run of Tetris with these settings has been measured"),
+        ("pong", 10**6, {"protocol": "machado"}, "no run of Pong with these settings"),
+    ],
+)  # fmt: skip
+def test_what_is_typical_is_what_runs_have_reached(
+    game: str, steps: int, changes: dict[str, Any], words: str
+) -> None:
+    config = from_preset("fast", game, "cpu", **{"total_timesteps": steps, **changes})
+    assert words in budget.typical(config)
+
+
+def test_a_run_within_a_budget_ends_with_its_schedule(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["catch", "--preset", "debug", "--budget", "20s", "--out", str(run), "--json"]
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "ppo37", "train", *words], capture_output=True,
+                          text=True, timeout=200, check=True)  # fmt: skip
+    took_s = time.monotonic() - started
+    steps = json.loads(done.stdout)["agent_steps"]
+    assert f"{steps:,} fit in 20 s with a reserve of 12%" in done.stderr
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    updates = steps // 64
+    assert last["charts/learning_rate"] == pytest.approx(2.5e-4 / updates)
+    assert math.isfinite(took_s)
+    print(f"{steps} steps in {took_s:.1f} s")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--budget", "soon"], "a budget is a time such as 90s, 30m or 1h30m, not 'soon'"),
+     (["--budget", "30m", "--total-timesteps", "9999"], "--budget and --total-timesteps both"),
+     (["--budget", "1s"], "a budget of 1 s is too short"),
+     (["--budget", "30m", "--gamma", "2"], "gamma must be at most 1")],
+)  # fmt: skip
+def test_budgets_that_cannot_be_are_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ppo37.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["train", "catch", "--preset", "debug", *words, "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
