@@ -32,10 +32,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import watched
+
 GAME = "breakout"
 ENV_ID = "ale_py:BreakoutNoFrameskip-v4"
 """The prefix makes Gymnasium import ale_py, which registers the game, in every process."""
-SAMPLE_EVERY_S = 1.0
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -287,68 +288,15 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def process_tree_mib(root: int) -> float | None:
-    """Resident memory of a process and all that it started; None where Linux does not tell.
-
-    A page that several processes share counts once, divided among them.
-    """
-    try:
-        parents = {int(p.name): _parent(p) for p in Path("/proc").iterdir() if p.name.isdigit()}
-        tree = {root}
-        while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
-            tree |= more
-        return sum(map(_proportional_kib, tree)) / 2**10
-    except OSError:
-        return None
-
-
 def _in_fresh_process(arm: Arm, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Measure one arm in a process of its own and watch its memory meanwhile."""
     command = [sys.executable, __file__, "--measure", json.dumps(arm), "--seed", str(seed),
                "--updates", str(options.updates), "--warm-up", str(options.warm_up)]  # fmt: skip
     load = os.getloadavg()[0]
-    with tempfile.TemporaryFile("w+") as output:
-        worker = subprocess.Popen(command, stdout=output)
-        try:
-            peak = _watch_memory(worker)
-        finally:
-            worker.terminate()  # if this process was interrupted meanwhile
-        if worker.returncode:
-            sys.exit(f"{arm.name} failed with exit code {worker.returncode}")
-        output.seek(0)
-        figure = json.loads(output.read().splitlines()[-1])
+    output, peak = watched.run(command)
+    figure = json.loads(output.splitlines()[-1])
     _say(f"round {seed}, {arm.name}: {figure['sps']:,.0f} agent steps/s")
     return {**figure, "peak_memory_mib": peak, "load_before": load}
-
-
-def _watch_memory(worker: "subprocess.Popen[bytes]") -> float | None:
-    """Wait for a process; the largest of the samples of its tree's memory."""
-    peak: float | None = None
-    while worker.poll() is None:
-        now = process_tree_mib(worker.pid)
-        if now is not None:
-            peak = max(now, peak or 0.0)
-        try:
-            worker.wait(SAMPLE_EVERY_S)
-        except subprocess.TimeoutExpired:
-            continue
-    return peak
-
-
-def _parent(process: Path) -> int:
-    """The parent of a process in /proc; 0 for one that has ended meanwhile."""
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _proportional_kib(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def _config(precision: str, updates: int, seed: int = 1) -> Any:

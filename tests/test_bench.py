@@ -1,22 +1,24 @@
 """Bench and doctor: the work of the network is known, and a result says what it should."""
 
-import importlib.util
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import performance
 import pytest
+import sb3
+import speed
 import torch
+import watched
 from conftest import alone, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from ppo37 import doctor
 from ppo37.bench import bench, flops_per_sample, table
-from ppo37.cli import main
+from ppo37.cli import _config, build_parser, main
 from ppo37.config import Config, from_preset
 from ppo37.errors import UsageError
 from ppo37.model import Agent
@@ -189,7 +191,6 @@ def test_no_check_can_raise() -> None:
 
 
 def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
-    sb3 = load_benchmark("sb3")
     speeds = {"ppo37": [200.0, 330.0, 100.0], "SB3, a": [100.0, 110.0, 25.0],
               "SB3, b": [90.0, 80.0, 70.0]}  # fmt: skip
     figures = [
@@ -216,7 +217,6 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
 
 
 def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    sb3 = load_benchmark("sb3")
     monkeypatch.setattr(
         sb3, "_config", lambda precision, updates, seed: tiny(total_timesteps=64 * updates)
     )
@@ -227,18 +227,33 @@ def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.Monke
 
 
 def test_the_memory_of_a_process_tree_counts_this_process() -> None:
-    sb3 = load_benchmark("sb3")
-    used = sb3.process_tree_mib(os.getpid())
+    used = watched.process_tree_mib(os.getpid())
     if Path("/proc/self/smaps_rollup").exists():
         assert used > 50
 
 
-def load_benchmark(name: str) -> ModuleType:
-    """A script of benchmarks/ as a module; it is not part of the package."""
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_page_of_figures_is_made_from_them() -> None:
+    assert performance.PAGE.read_text() == performance.page()
+
+
+def test_arms_are_compared_within_rounds() -> None:
+    speeds = {"one": [100.0, 200.0, 50.0], "two": [150.0, 100.0, 60.0]}
+    figures = [
+        {"round": number, "arm": arm, "sps": sps, "peak_memory_mib": 10 * sps}
+        for arm, of_rounds in speeds.items()
+        for number, sps in enumerate(of_rounds)
+    ]
+    rows = speed.summary(figures)
+    assert rows["one"]["ratio"] == rows["one"]["lowest_ratio"] == 1.0
+    assert rows["two"] == {"sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5, "highest_ratio": 1.5,
+                           "peak_memory_mib": 1500.0}  # fmt: skip
+    assert "| two | 100 | 1.20 (0.50 to 1.50) | 1,500 |" in speed.markdown({"summary": rows})
+
+
+@pytest.mark.parametrize("name", speed.SUITES)
+def test_every_arm_can_be_started(name: str) -> None:
+    """The command line of each is understood."""
+    for arm in speed.SUITES[name]:
+        options = build_parser().parse_args(["train", "breakout", *arm.settings.split()])
+        assert _config(options).game == "breakout"
+        assert speed.launcher(arm)[-1].startswith(("--nproc", "/"))

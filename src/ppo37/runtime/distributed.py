@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -357,9 +358,8 @@ class Connected(Team):
         # Who waits for this rank is to notice at once as well.
         with suppress(RuntimeError):
             self._dist.destroy_process_group()
-        try:
-            present = self._roll_call()
-        except RuntimeError:
+        present = self._present()
+        if not present:
             return f"rank {self.rank} has lost the others and torchrun: {_first_line(error)}"
         if self.rank != present[0]:
             return ""
@@ -369,6 +369,22 @@ class Connected(Team):
         if not lost:
             return f"the connection of the ranks is lost: {_first_line(error)}"
         return f"rank {', '.join(lost)} lost: {why}; the last checkpoint is valid, go on from it"
+
+    def _present(self) -> list[int]:
+        """The ranks that still answer, this one among them; none if nobody can be asked.
+
+        In a thread: where a cable is pulled, the store neither answers nor gives up.
+        """
+        answer: list[int] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                answer.extend(self._roll_call())
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(2 * ROLL_CALL_S)
+        return list(answer)
 
     def _roll_call(self) -> list[int]:
         """The ranks that still answer, this one among them: at least those that matter to it.

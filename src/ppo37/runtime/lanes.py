@@ -65,8 +65,9 @@ class Lanes:
         torch.set_num_threads(threads)
 
     def collect(self, uniforms: Tensor) -> list[Episode]:
-        """Fill the buffers by one rollout; the games that ended, lane after lane.
+        """Fill the buffers by one rollout; the games that ended, environment by environment.
 
+        That order does not depend on how many lanes, or ranks, share the work.
         uniforms: [T+1, N, *action_shape] in [0, 1).
         """
         ended = self._in_each(lambda lane: lane.collect(uniforms))
@@ -74,7 +75,8 @@ class Lanes:
             for name, seconds in lane.clock.seconds.items():
                 self._clock.add(name, seconds / len(self._lanes))
             lane.clock.seconds.clear()
-        return [episode for episodes in ended for episode in episodes]
+        games = [episode for episodes in ended for episode in episodes]
+        return sorted(games, key=lambda game: game.env)
 
     @property
     def memory(self) -> Tensor:

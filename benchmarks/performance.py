@@ -1,0 +1,169 @@
+"""Makes docs/performance.md from the figures in benchmarks/results/.
+
+    python benchmarks/performance.py
+
+Measures nothing. Every sentence with a number in it is made from a file, which it names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import sb3
+import speed
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+SUITES = {
+    "envs": (
+        "More environments",
+        "`classic` with 8, 32 and 128 environments; the minibatch stays at 256 samples, so that "
+        "the work per step is the same. Frames are stored as they are seen, four a step: an "
+        "observation of 28 kB, 3.6 MB per environment in a rollout, of which a CPU needs a second "
+        "copy in the order that its convolutions read.",
+    ),
+    "network": (
+        "Larger and smaller networks",
+        "`nature_half` has half of each layer, and so about a third of the work; `lstm` is "
+        "`nature` on single frames with 128 cells behind it.",
+    ),
+    "ranks": (
+        "Several ranks",
+        "The same run by one process and by two that talk by gloo, on the same cores, and one on a "
+        "single core. Ideal for two ranks is twice the speed of one rank on one core; but what "
+        "this machine calls two cores are two hardware threads of one, so the speed of one "
+        "process that uses both is the honest measure.",
+    ),
+    "variants": (
+        "Other actions and observations",
+        "Policies, actions and observations beside the plain agent.",
+    ),
+}
+GPU = """## On a GPU
+
+Not measured: none was at hand. `python benchmarks/gpu.py` checks, measures and writes its files, in
+calls of less than eight minutes; this page then shows them.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(page())
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Performance\n",
+        "Made by `python benchmarks/performance.py` from the files in "
+        "[benchmarks/results](../benchmarks/results); change those, not this page. Speed is in "
+        "agent steps a second (SPS); a step is four frames. The machines are shared and their "
+        "speed drifts by a tenth within minutes, so what is compared was measured in turn, in one "
+        "run, and ratios are medians over rounds.\n",
+        *benches(),
+        *peers(),
+        *(part for name in SUITES for part in suite(name)),
+        *gpu(),
+    ]
+    return "\n".join(parts)
+
+
+def benches() -> list[str]:
+    """Where the time of an update goes, of the presets that were measured."""
+    found = [(path, load(path)) for path in sorted(RESULTS.glob("bench_*.json"))]
+    if not found:
+        return []
+    names = [f"{result['preset']}, {result['config']['network']}" for _, result in found]
+    rows = {
+        "precision": [result["precision"] for _, result in found],
+        "whole loop, SPS": [f"{result['loop_sps']:,.0f}" for _, result in found],
+        "roof, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
+        "share of the roof": [f"{result['share_of_roof']:.0%}" for _, result in found],
+        **{
+            f"time: {name}": [f"{result['time_shares'].get(name, 0):.0%}" for _, result in found]
+            for name in found[0][1]["time_shares"]
+        },
+        "environment alone, SPS": [f"{result['env_sps']:,.0f}" for _, result in found],
+        "acting alone, SPS": [f"{result['act_sps']:,.0f}" for _, result in found],
+        "learning alone, samples/s": [f"{r['learn_samples_per_s']:,.0f}" for _, r in found],
+        "MFLOP per agent step": [f"{r['mflop_per_agent_step']:.0f}" for _, r in found],
+        "best matrix product, GFLOP/s": [
+            f"{r['gemm_gflops_per_s'][r['precision']]:,.0f}" for _, r in found
+        ],
+        "peak memory, MiB": [f"{result['peak_memory_mib']:,.0f}" for _, result in found],
+    }
+    table = [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    table += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return [
+        "## Where the time goes\n",
+        "`ppo37 bench` on Breakout. The roof is the speed at which every product of the network "
+        "would run like the best matrix product of this machine and the emulator like alone, one "
+        "after the other: they share the cores. `env` and `act` are what a lane waits for the "
+        "emulator and for the policy; `copy` is the rest of a rollout.\n",
+        *table,
+        "",
+        *(line for path, result in found for line in source(path, result)),
+    ]
+
+
+def peers() -> list[str]:
+    """Stable-Baselines3 beside us."""
+    parts = []
+    for path in sorted(RESULTS.glob("sb3_*.json")):
+        result = load(path)
+        parts += [sb3.markdown(result), "", f"[{path.name}]({link(path)})\n"]
+    if not parts:
+        return []
+    return [
+        "## Peers\n",
+        "Breakout with the hyperparameters of `classic`, alternating with Stable-Baselines3 "
+        "(`python benchmarks/sb3.py`). ppo37 writes its logs meanwhile, SB3 writes none.\n",
+        *parts,
+    ]
+
+
+def suite(name: str) -> list[str]:
+    """A suite of `speed.py`."""
+    title, text = SUITES[name]
+    paths = sorted(RESULTS.glob(f"{name}_*.json"))
+    parts = [f"## {title}\n", f"{text} `python benchmarks/speed.py {name}`.\n"] if paths else []
+    for path in paths:
+        result = load(path)
+        parts += [speed.markdown(result), "", *source(path, result)]
+    return parts
+
+
+def gpu() -> list[str]:
+    """What was measured on a GPU, or that nothing was."""
+    paths = sorted(RESULTS.glob("gpu_*.json"))
+    if not paths:
+        return [GPU]
+    parts = ["## On a GPU\n"]
+    for path in paths:
+        result = load(path)
+        parts += [f"### {result['what']}\n", result["markdown"], "", *source(path, result)]
+    return parts
+
+
+def source(path: Path, result: dict[str, Any]) -> list[str]:
+    """A line that says where figures come from."""
+    machine, versions = result["machine"], result["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "ale-py"))
+    device = machine["gpu"] if machine["gpu"] != "none" else "no GPU"
+    rounds = f"{result['rounds']} rounds, " if "rounds" in result else ""
+    return [
+        f"[{path.name}]({link(path)}): {rounds}{machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['isa']}, {device}; {packages}; commit {(result['commit'] or 'none')[:7]}.\n"
+    ]
+
+
+def link(path: Path) -> str:
+    return f"../benchmarks/results/{path.name}"
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    main()

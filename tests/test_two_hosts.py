@@ -1,0 +1,131 @@
+"""Two hosts: network namespaces that only a virtual cable connects, torchrun on each (A2)."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import log_without_clock, tiny, wait_until
+
+from ppo37 import train
+from ppo37.config import Config
+from ppo37.run import checkpoint
+from ppo37.run.processes import settings
+from ppo37.runtime import distributed
+
+pytestmark = pytest.mark.slow
+HOSTS = {"ppo37a": "10.137.0.1", "ppo37b": "10.137.0.2"}
+PORT = 29537
+TIMEOUT_S = 10
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """Two hosts and the cable between them."""
+    if shutil.which("ip") is None:
+        pytest.skip("needs the command ip, of iproute2")
+    with ExitStack() as stack:
+        for host in HOSTS:
+            if ip("netns", "add", host, check=False) != 0:
+                pytest.skip("needs the right to make network namespaces (root)")
+            stack.callback(ip, "netns", "del", host)
+        ends = [f"{host}-veth" for host in HOSTS]
+        ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for (host, address), end in zip(HOSTS.items(), ends, strict=True):
+            ip("link", "set", end, "netns", host)
+            ip("-n", host, "addr", "add", f"{address}/24", "dev", end)
+            for device in (end, "lo"):
+                ip("-n", host, "link", "set", device, "up")
+        yield
+
+
+def ip(*words: str, check: bool = True) -> int:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    assert not (check and done.returncode), done.stderr
+    return done.returncode
+
+
+@contextmanager
+def job(*words: str, per_host: int = 1) -> Iterator["list[subprocess.Popen[str]]"]:
+    """torchrun on both hosts, with as many ranks on each."""
+    launchers = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run",
+             "--nnodes=2", f"--nproc-per-node={per_host}", "--rdzv-backend=c10d",
+             f"--rdzv-endpoint={HOSTS['ppo37a']}:{PORT}", "--rdzv-id=test",
+             # By names they could not know: both have that of the machine.
+             f"--rdzv-conf=is_host={int(host == 'ppo37a')}", f"--local-addr={address}",
+             "-m", "ppo37", *words],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": f"{host}-veth",
+                 "PPO37_TIMEOUT_S": str(TIMEOUT_S)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for host, address in HOSTS.items()
+    ]  # fmt: skip
+    try:
+        yield launchers
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+            launcher.communicate()
+
+
+def command(config: Config, run: Path) -> list[str]:
+    return ["train", config.game, *settings(config), "--out", str(run)]
+
+
+@pytest.mark.parametrize("per_host", [1, 2])
+def test_two_hosts_are_one_run(per_host: int, network: None, tmp_path: Path) -> None:
+    config = tiny(num_envs=4, num_steps=16)
+    train(config, tmp_path / "one")
+    with job(*command(config, tmp_path / "two"), per_host=per_host) as launchers:
+        words = [launcher.communicate(timeout=300)[1] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0], words
+    wanted, found = (log_without_clock(tmp_path / name) for name in ("one", "two"))
+    assert len(found) == len(wanted)
+    assert found[0]["episodes"] == wanted[0]["episodes"]
+    assert found[0]["losses/loss"] == pytest.approx(wanted[0]["losses/loss"], abs=1e-5)
+    assert "finished after" in words[0] + words[1]
+
+
+def test_a_cable_that_is_pulled_ends_the_ranks_of_both(network: None, tmp_path: Path) -> None:
+    """In time, whatever the launchers do; one host alone goes on from the last checkpoint."""
+    run = tmp_path / "run"
+    config = tiny(num_envs=4, num_steps=16, total_timesteps=100_000 * 64)
+    with job(*command(config, run), "--checkpoint-every", "5") as launchers:
+        wait_until(lambda: (run / "checkpoints" / "00000010").exists())
+        ranks = [child for launcher in launchers for child in children(launcher.pid)]
+        assert len(ranks) == 2
+        ip("-n", "ppo37b", "link", "set", "ppo37b-veth", "down")
+        pulled = time.monotonic()
+        wait_until(lambda: all(has_ended(rank) for rank in ranks))
+        assert time.monotonic() - pulled < TIMEOUT_S + 2 * distributed.ROLL_CALL_S + 10
+    done = checkpoint.load_newest(run / "checkpoints")[0].state["update"]
+    assert done >= 10
+    process = subprocess.Popen([sys.executable, "-m", "ppo37", "resume", str(run)],
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        wait_until(lambda: (run / "metrics.jsonl").read_text().count("\n") > done + 50)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a launcher has started."""
+    done = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or waits only for somebody to ask how it ended."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
