@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import watched
 
 from ppo37.bench import commit
+from ppo37.config import from_preset
 from ppo37.runtime.device import cores_of_process, describe_machine, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,6 +77,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3, help="that count, of each measurement")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes")
     options = parser.parse_args()
+    if min(options.rounds, options.updates) < 1:
+        parser.error("--rounds and --updates must be at least 1")
     arms = [arm for arm in SUITES[options.suite] if (arm.cores or 1) <= len(cores_of_process())]
     figures = []
     for number in range(1, options.rounds + 1):
@@ -96,8 +99,6 @@ def main() -> None:
 
 def measure(arm: Arm, updates: int) -> dict[str, Any]:
     """Agent steps a second and peak memory of one arm, in processes of its own."""
-    from ppo37.config import from_preset
-
     settings = arm.settings.split()
     envs = int(settings[settings.index("--num-envs") + 1]) if "--num-envs" in settings else 8
     batch = from_preset("classic", GAME, "cpu", num_envs=envs, num_minibatches=1).batch_size
@@ -106,7 +107,8 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
         command = [*launcher(arm), "-m", "ppo37", "train", GAME, "--preset", "classic",
-                   "--total-timesteps", str(steps), "--out", str(run), *settings]  # fmt: skip
+                   "--device", "cpu", "--total-timesteps", str(steps), "--out", str(run),
+                   *settings]  # fmt: skip
         _, peak = watched.run(command)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         precision = json.loads((run / "config.json").read_text())["config"]["precision"]
@@ -139,6 +141,8 @@ def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         ratios = [f["sps"] / base[f["round"]] for f in own]
         peaks = [f["peak_memory_mib"] for f in own]
         rows[name] = {
+            # `auto` may decide otherwise while something else keeps the machine busy.
+            "precision": "/".join(sorted({f["precision"] for f in own})),
             "sps": statistics.median(f["sps"] for f in own),
             "ratio": statistics.median(ratios),
             "lowest_ratio": min(ratios),
@@ -152,13 +156,17 @@ def markdown(result: dict[str, Any]) -> str:
     """The summary as a table."""
     rows = result["summary"]
     lines = [
-        f"| | agent steps/s | beside {next(iter(rows))} (lowest to highest) | peak memory, MiB |",
-        "|---|---|---|---|",
+        f"| | precision | agent steps/s | beside {next(iter(rows))} (lowest to highest) "
+        "| peak memory, MiB |",
+        "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         spread = f"{row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f}"
         peak = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
-        lines.append(f"| {name} | {row['sps']:,.0f} | {row['ratio']:.2f} ({spread}) | {peak} |")
+        lines.append(
+            f"| {name} | {row['precision']} | {row['sps']:,.0f} | {row['ratio']:.2f} ({spread}) "
+            f"| {peak} |"
+        )
     return "\n".join(lines)
 
 

@@ -239,15 +239,15 @@ def test_the_page_of_figures_is_made_from_them() -> None:
 def test_arms_are_compared_within_rounds() -> None:
     speeds = {"one": [100.0, 200.0, 50.0], "two": [150.0, 100.0, 60.0]}
     figures = [
-        {"round": number, "arm": arm, "sps": sps, "peak_memory_mib": 10 * sps}
+        {"round": number, "arm": arm, "sps": sps, "peak_memory_mib": 10 * sps, "precision": "bf16"}
         for arm, of_rounds in speeds.items()
         for number, sps in enumerate(of_rounds)
     ]
     rows = speed.summary(figures)
     assert rows["one"]["ratio"] == rows["one"]["lowest_ratio"] == 1.0
-    assert rows["two"] == {"sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5, "highest_ratio": 1.5,
-                           "peak_memory_mib": 1500.0}  # fmt: skip
-    assert "| two | 100 | 1.20 (0.50 to 1.50) | 1,500 |" in speed.markdown({"summary": rows})
+    assert rows["two"] == {"precision": "bf16", "sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5,
+                           "highest_ratio": 1.5, "peak_memory_mib": 1500.0}  # fmt: skip
+    assert "| two | bf16 | 100 | 1.20 (0.50 to 1.50) | 1,500 |" in speed.markdown({"summary": rows})
 
 
 @pytest.mark.parametrize("name", speed.SUITES)

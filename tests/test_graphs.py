@@ -29,6 +29,7 @@ from ppo37.config import Config
 from ppo37.model import Agent
 from ppo37.randomness import noise, permutations
 from ppo37.run import checkpoint
+from ppo37.runtime.device import make_exact
 from ppo37.runtime.executables import Executables, eager, make_buffers, unchanged
 from ppo37.runtime.graphs import Work, cuda_graph, recorded
 from ppo37.runtime.lanes import Lanes, split
@@ -86,6 +87,8 @@ class Side:
     def __init__(
         self, config: Config, make: Callable[[Agent, Any, Rollout, list[int]], Executables]
     ) -> None:
+        if config.device == "cuda":
+            make_exact()
         factory = make_factory(config, 1)
         self.config = config
         self.parts = [
@@ -129,7 +132,7 @@ def plain_of(config: Config) -> Side:
 def recorded_of(config: Config, record: Callable[[Work], Work]) -> Side:
     def make(agent: Agent, optimizer: Any, buffers: Rollout, sizes: list[int]) -> Executables:
         plain = eager(agent, optimizer, config, len(sizes))
-        size = config.num_sequences // config.num_minibatches
+        size = config.minibatch_sequences
         return recorded(plain, buffers, sizes, size, optimizer, record)
 
     return Side(config, make)
@@ -219,7 +222,7 @@ def test_recording_leaves_weights_and_moments_as_they_were() -> None:
     side.updates(1)
     before = copy.deepcopy((side.agent.state_dict(), side.optimizer.state_dict()["state"]))
     sizes = [part.num_envs for part in side.parts]
-    size = config.num_sequences // config.num_minibatches
+    size = config.minibatch_sequences
     recorded(side.run, side.buffers, sizes, size, side.optimizer, tape)
     assert same_tensors(side.agent.state_dict(), before[0])
     for index, state in side.optimizer.state_dict()["state"].items():

@@ -216,7 +216,7 @@ def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tupl
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)
-    buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, generator=draws))
+    buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, dtype=torch.uint8, generator=draws))
     buffers.actions.copy_(_random_actions(agent, config.batch_size).view_as(buffers.actions))
     for part in (buffers.log_probs, buffers.values, buffers.rewards):
         part.copy_(torch.randn(part.shape, generator=draws))
@@ -248,8 +248,7 @@ def _acting(run: Executables, buffers: Rollout, budget_s: float, device: str) ->
 def _learning(run: Executables, buffers: Rollout, config: Config, budget_s: float) -> float:
     batch = run.advantages(buffers)
     order = torch.from_numpy(randomness.permutations(config.seed, 0, 1, config.num_sequences)[0])
-    size = config.num_sequences // config.num_minibatches
-    minibatches = itertools.cycle(order.to(buffers.obs.device).split(size))
+    minibatches = itertools.cycle(order.to(buffers.obs.device).split(config.minibatch_sequences))
 
     def learn() -> int:
         run.train_step(batch, next(minibatches))
@@ -271,17 +270,20 @@ class _Stopwatch(NoView):
 
 
 def whole_loop(config: Config, updates: int) -> dict[str, Any]:
-    """Speed of `train`, logs included, over `updates` after the warm-up, and its parts."""
-    steps = (WARM_UP_UPDATES + updates) * config.batch_size
+    """Speed of `train`, logs included, over `updates` after the warm-up, and its parts.
+
+    The last update does not count: the run is saved after it, as otherwise every two minutes.
+    """
+    steps = (WARM_UP_UPDATES + updates + 1) * config.batch_size
     config = dataclasses.replace(config, total_timesteps=steps)
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as place:
         summary = train(config, Path(place) / "run", view=watch)
     if summary.signal_number is not None:
         raise KeyboardInterrupt
-    ended_s = watch.ended_s[WARM_UP_UPDATES - 1 :]
+    ended_s = watch.ended_s[WARM_UP_UPDATES - 1 : -1]
     update_s = [after - before for before, after in itertools.pairwise(ended_s)]
-    before, after = watch.parts[WARM_UP_UPDATES - 1], watch.parts[-1]
+    before, after = watch.parts[WARM_UP_UPDATES - 1], watch.parts[-2]
     return {
         "loop_sps": config.batch_size / statistics.median(update_s),
         "loop_sps_min": config.batch_size / max(update_s),

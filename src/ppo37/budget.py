@@ -15,7 +15,8 @@ from .run.view import duration
 from .runtime.distributed import launched
 from .stats import reached, reference
 
-MEASURED_UPDATES = 3
+MEASURED_UPDATES, TRIED_UPDATES = 3, 5
+"""Updates that are timed, and those that `whole_loop` makes for it."""
 SAFETY = 0.88
 """Part of the time that is planned for: speed changes by some percent while games grow longer,
 checkpoints are written and the machine does other things."""
@@ -45,13 +46,13 @@ def plan(
     if launched():
         raise UsageError("--budget measures one process; give several ranks --total-timesteps")
     if say is not None:
-        say(f"measuring {MEASURED_UPDATES + 1} updates")
+        say(f"measuring {TRIED_UPDATES} updates")
     measuring = time.monotonic()
     # Rates at their ends would let the epochs stop at another place.
     constant = dataclasses.replace(config, anneal_lr=False, anneal_clip=False)
     update_s = statistics.mean(whole_loop(constant, MEASURED_UPDATES)["loop_update_s"])
     now = time.monotonic()
-    start_up_s = max(0.0, now - measuring - (MEASURED_UPDATES + 1) * update_s)
+    start_up_s = max(0.0, now - measuring - TRIED_UPDATES * update_s)
     left_s = SAFETY * (budget_s - (now - started)) - start_up_s
     updates = int(left_s / update_s)
     if updates < FEWEST_UPDATES:

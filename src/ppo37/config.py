@@ -178,6 +178,11 @@ class Config:
         return self.batch_size // self.sequence_length
 
     @property
+    def minibatch_sequences(self) -> int:
+        """Sequences in one gradient step."""
+        return self.num_sequences // self.num_minibatches
+
+    @property
     def num_frames(self) -> int:
         """Frames in an observation."""
         return self.frame_stack or (1 if self.remembers or self.observation == "ram" else 4)

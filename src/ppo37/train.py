@@ -228,8 +228,8 @@ def _run(
                 episodes = lanes.collect(_uniforms(config, k, state.agent, share))
                 episodes = team.episodes(episodes)
             with clock.part("update"):
-                batch = run.advantages(buffers)
                 shuffles = _shuffles(config, k, device)
+                batch = run.advantages(buffers)
                 metrics = update(run.train_step, batch, shuffles, config.num_minibatches,
                                  config.target_kl)  # fmt: skip
                 # The first look at what a GPU was asked for, so this waits for all of it.

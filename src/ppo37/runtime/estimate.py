@@ -34,8 +34,7 @@ def estimate_s(
     with closing(Lanes(parts, run.acts, few)) as lanes, run.held():
         step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
 
-    size = config.num_sequences // config.num_minibatches
-    indices = torch.arange(size, device=actions.device)
+    indices = torch.arange(config.minibatch_sequences, device=actions.device)
     with unchanged(optimizer):
         batch = run.advantages(buffers)
         learn_s = _seconds(lambda: run.train_step(batch, indices).loss.cpu(), LEARN_CALLS)

@@ -40,8 +40,7 @@ def make_executables(
     if agent.device.type == "cpu":
         return plain
     alone = team is None or team.size == 1
-    size = config.num_sequences // config.num_minibatches
-    return recorded(plain, buffers, lanes, size, optimizer, cuda_graph, alone)
+    return recorded(plain, buffers, lanes, config.minibatch_sequences, optimizer, cuda_graph, alone)
 
 
 def recorded(
