@@ -17,19 +17,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-import ppo37.train as loop
 from ppo37.bench import commit, whole_loop
 from ppo37.config import Config, from_preset
-from ppo37.runtime.device import describe_machine, versions
+from ppo37.runtime.device import describe_machine, prepare_process, versions
 from ppo37.runtime.executables import eager
-from ppo37.train import prepare_process
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
+TRIAL = Path("runs/gpu_trial")
+loop = import_module("ppo37.train")
 LAST_GAMES = 20
 """Training games whose mean counts as the score on the way."""
 
@@ -70,21 +71,21 @@ ENVIRONMENTS = (8, 64, 128, 256)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="that this call may take")
-    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="where runs are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
-    parser.add_argument("--trial", action="store_true", help="tiny runs, also without a GPU")
+    parser.add_argument("--trial", action="store_true",
+                        help=f"tiny runs, also without a GPU; all of it in {TRIAL}")  # fmt: skip
     options = parser.parse_args()
+    runs, results = (TRIAL, TRIAL) if options.trial else (RUNS, RESULTS)
     if not (options.trial or torch.cuda.is_available()):
         sys.exit("no CUDA device is available; --trial tries this script out without one")
     times = Times(time.monotonic() + 60 * options.minutes - 15, options.trial)
     stages: dict[str, Callable[[], dict[str, Any] | None]] = {
         "check": lambda: check(times),
-        "speed": lambda: speed(options.runs, times),
-        **{goal.name: lambda goal=goal: pursue(goal, options.runs, times) for goal in GOALS},
+        "speed": lambda: speed(runs, times),
+        **{goal.name: lambda goal=goal: pursue(goal, runs, times) for goal in GOALS},
     }
-    options.results.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     for name, stage in stages.items():
-        path = options.results / f"gpu_{name}.json"
+        path = results / f"gpu_{name}.json"
         if path.exists():
             continue
         say(f"{name}: {times.left_s:.0f} s left")
@@ -112,7 +113,7 @@ def check(times: Times) -> dict[str, Any] | None:
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
-        sys.exit(done.stdout)
+        sys.exit(done.stdout + done.stderr)
     verdict = done.stdout.strip().splitlines()[-1]
     return {"what": "Checks", "markdown": f"`pytest tests/test_graphs.py`: {verdict}"}
 
@@ -126,7 +127,7 @@ def speed(runs: Path, times: Times) -> dict[str, Any] | None:
     for name, (number, plain) in arms.items():
         if name in figures:
             continue
-        if times.left_s < 60:
+        if times.left_s < (1 if times.trial else 60 + number):
             return None
         figures[name] = measured_loop(number, plain, times.trial)
         runs.mkdir(parents=True, exist_ok=True)
@@ -136,15 +137,16 @@ def speed(runs: Path, times: Times) -> dict[str, Any] | None:
     for name, figure in figures.items():
         cells = " | ".join(f"{figure['time_shares'].get(part, 0):.0%}" for part in parts)
         lines.append(f"| {name} | {figure['loop_sps']:,.0f} | {cells} |")
-    return {"what": "Speed of `classic`", "markdown": "\n".join(lines), "figures": figures}
+    return {"what": "Speed of `classic` in bf16", "markdown": "\n".join(lines), "figures": figures}
 
 
 def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
     """`train` with so many environments; plain: without recordings."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     game, small = ("catch", {"num_steps": 16}) if trial else ("breakout", {})
-    config = from_preset("classic", game, device, num_envs=num_envs, **small)
-    prepare_process(config)
+    precision = "fp32" if trial else "bf16"  # the same with graphs and without
+    config = from_preset("classic", game, device, num_envs=num_envs, precision=precision, **small)
+    prepare_process(device)
     recording = loop.make_executables
 
     def unrecorded(
@@ -207,7 +209,8 @@ def train_on(run: Path, goal: Goal, seed: int, times: Times) -> bool:
     state["process_s"] += time.monotonic() - started
     state["starts"] += 1
     note.write_text(json.dumps(state))
-    if process.returncode not in (0, 128 + signal.SIGTERM):
+    # By the signal itself, if it came before training had begun.
+    if process.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
         sys.exit(f"{' '.join(words)} failed with exit code {process.returncode}: {log.name}")
     return is_finished(run)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/performance.py
 
-Measures nothing. Every sentence with a number in it is made from a file, which it names.
+Measures nothing. Every table is made from a file, which stands under it.
 """
 
 import json
@@ -31,9 +31,9 @@ SUITES = {
     "ranks": (
         "Several ranks",
         "The same run by one process and by two that talk by gloo, on the same cores, and one on a "
-        "single core. Ideal for two ranks is twice the speed of one rank on one core; but what "
-        "this machine calls two cores are two hardware threads of one, so the speed of one "
-        "process that uses both is the honest measure.",
+        "single core. Ideal for two ranks is twice the speed of one rank on one core; but where "
+        "two cores are two hardware threads of one, as on the virtual machine with 2 cores, the "
+        "speed of one process that uses both is the honest measure.",
     ),
     "variants": (
         "Other actions and observations",
@@ -153,8 +153,14 @@ def source(path: Path, result: dict[str, Any]) -> list[str]:
     rounds = f"{result['rounds']} rounds, " if "rounds" in result else ""
     return [
         f"[{path.name}]({link(path)}): {rounds}{machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['isa']}, {device}; {packages}; commit {(result['commit'] or 'none')[:7]}.\n"
+        f"{machine['isa']}, {device}; {packages}; commit {short(result['commit'])}.\n"
     ]
+
+
+def short(commit: str | None) -> str:
+    """A commit for people; whether files differed from it is kept."""
+    number, _, dirty = (commit or "none").partition("-")
+    return number[:7] + ("-" + dirty if dirty else "")
 
 
 def link(path: Path) -> str:

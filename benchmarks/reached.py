@@ -47,7 +47,7 @@ def main() -> None:
 
 def passed(run: Path, total: int) -> dict[int, float]:
     """The mean of the last 100 games at the first update after each so many steps, and at the
-    end of a finished run; only where 20 games had ended."""
+    end of a finished run; before that only where 20 games had ended."""
     found: dict[int, float] = {}
     games = 0
     for line in (run / "metrics.jsonl").read_text().splitlines():

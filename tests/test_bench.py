@@ -3,10 +3,12 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu
 import performance
 import pytest
 import sb3
@@ -23,6 +25,7 @@ from ppo37.config import Config, from_preset
 from ppo37.errors import UsageError
 from ppo37.model import Agent
 from ppo37.policies import CategoricalPolicy
+from ppo37.runtime.graphs import make_executables
 
 ATARI = (4, 84, 84)
 KEYS = {
@@ -257,3 +260,21 @@ def test_every_arm_can_be_started(name: str) -> None:
         options = build_parser().parse_args(["train", "breakout", *arm.settings.split()])
         assert _config(options).game == "breakout"
         assert speed.launcher(arm)[-1].startswith(("--nproc", "/"))
+
+
+def test_the_script_for_a_gpu_stops_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Its trial, as far as it can go without a GPU."""
+    plain, recorded = (gpu.measured_loop(8, without, trial=True) for without in (True, False))
+    assert min(plain["loop_sps"], recorded["loop_sps"]) > 0
+    assert gpu.loop.make_executables is make_executables
+    goal = gpu.Goal("goal", "catch", "--preset debug", 1, -1.0)
+    over = gpu.Times(time.monotonic() + 20, trial=True)
+    assert gpu.pursue(goal, tmp_path, over) is None  # too little time to begin
+    times = gpu.Times(time.monotonic() + 300, trial=True)
+    found = gpu.pursue(goal, tmp_path, times)
+    assert found is not None
+    assert found["figures"][0]["agent_steps"] == 256
+    assert found["figures"][0]["reached"].endswith("steps")
+    assert found["markdown"].count("| 256 |") == 1

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +96,13 @@ def test_what_is_typical_is_what_runs_have_reached(
 def test_a_run_within_a_budget_ends_with_its_schedule(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["catch", "--preset", "debug", "--budget", "20s", "--out", str(run), "--json"]
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-m", "ppo37", "train", *words], capture_output=True,
                           text=True, timeout=200, check=True)  # fmt: skip
-    took_s = time.monotonic() - started
     steps = json.loads(done.stdout)["agent_steps"]
     assert f"{steps:,} fit in 20 s with a reserve of 12%" in done.stderr
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     updates = steps // 64
     assert last["charts/learning_rate"] == pytest.approx(2.5e-4 / updates)
-    assert math.isfinite(took_s)
-    print(f"{steps} steps in {took_s:.1f} s")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ppo37.model import Agent
 from ppo37.policies import CategoricalPolicy
-from ppo37.runtime.network import Network, SpaceToDepth, place
+from ppo37.runtime.network import ARRANGED_AT_ONCE, Network, SpaceToDepth, place
 
 ATARI = (4, 84, 84)
 
@@ -209,3 +209,11 @@ def test_observations_are_left_alone() -> None:
     alone(agent, obs)
     alone(place(agent), place(agent).arrange(obs))
     assert torch.equal(obs, before)
+
+
+def test_many_observations_are_arranged_as_single_ones() -> None:
+    """More than are arranged at a time, and not a multiple of them."""
+    placed = place(Agent((2, 84, 84), CategoricalPolicy(3), "nature_half", seed=0))
+    obs = torch.randint(0, 256, (ARRANGED_AT_ONCE + 44, 2, 84, 84), dtype=torch.uint8)
+    whole = placed.arrange(obs)
+    assert torch.equal(whole, torch.cat([placed.arrange(one) for one in obs.split(1)]))

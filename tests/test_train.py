@@ -164,11 +164,13 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert log_without_clock(run) == before[1]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["nature_half", "lstm"])
+def test_a_loss_that_is_not_finite_ends_the_run(network: str, tmp_path: Path) -> None:
     from ppo37.errors import RunError
 
+    config = tiny(network=network, learning_rate=1e30, adam_eps=1e-30, max_grad_norm=1e30)
     with pytest.raises(RunError, match="in update 1;"):
-        train(tiny(learning_rate=1e30, adam_eps=1e-30, max_grad_norm=1e30), tmp_path / "run")
+        train(config, tmp_path / "run")
     assert checkpoint.numbered(tmp_path / "run" / "checkpoints") == []
     kept = safetensors.torch.load_file(tmp_path / "run" / "broken_batch.safetensors")
     assert kept["obs"].dtype == torch.uint8

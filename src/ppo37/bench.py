@@ -28,12 +28,13 @@ from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict, in_words
 from .envs import VecEnv
 from .envs.games import title
-from .errors import UsageError
+from .errors import Stopped, UsageError
 from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
 from .runtime.device import (
     describe_machine,
+    prepare_process,
     resolve_device,
     usable_cores,
     versions,
@@ -41,7 +42,7 @@ from .runtime.device import (
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
 from .runtime.precision import choose_precision
-from .train import prepare_process, train
+from .train import train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
 """Parts of the time for each measurement; what is left goes to the self-test and to start-up."""
@@ -74,7 +75,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
     started = time.perf_counter()
     config = dataclasses.replace(config, device=resolve_device(config.device))
-    prepare_process(config)
+    prepare_process(config.device)
 
     make_envs = make_factory(config, usable_cores())
     with closing(make_envs(config.num_envs, config.seed)) as envs:
@@ -180,17 +181,20 @@ def peak_memory_mib() -> float:
 
 
 def commit() -> str | None:
-    """The commit that this code is at, `-dirty` if files differ; None outside its checkout."""
+    """The commit that this code is at, `-dirty` if it differs; None outside its checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty",
-               "--exclude=*"]  # fmt: skip
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        differs = git("status", "--porcelain", "--", "src")
+        return git("rev-parse", "HEAD") + ("-dirty" if differs else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
 
 
 def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
@@ -280,7 +284,7 @@ def whole_loop(config: Config, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         summary = train(config, Path(place) / "run", view=watch)
     if summary.signal_number is not None:
-        raise KeyboardInterrupt
+        raise Stopped(summary.signal_number)
     ended_s = watch.ended_s[WARM_UP_UPDATES - 1 : -1]
     update_s = [after - before for before, after in itertools.pairwise(ended_s)]
     before, after = watch.parts[WARM_UP_UPDATES - 1], watch.parts[-2]

@@ -1,6 +1,7 @@
 """As many steps as fit in a time: a run that ends in it, with its schedules at their ends."""
 
 import dataclasses
+import math
 import re
 import statistics
 import time
@@ -11,7 +12,6 @@ from .bench import whole_loop
 from .config import Config, changes
 from .envs.games import title
 from .errors import UsageError
-from .run.view import duration
 from .runtime.distributed import launched
 from .stats import reached, reference
 
@@ -21,6 +21,8 @@ SAFETY = 0.88
 """Part of the time that is planned for: speed changes by some percent while games grow longer,
 checkpoints are written and the machine does other things."""
 FEWEST_UPDATES = 10
+MOST_STEPS = 10**12
+"""More than fit in any time."""
 FAR = 1.5
 """A run that is longer by this factor than any that was measured may get anywhere."""
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
@@ -58,13 +60,13 @@ def plan(
     if updates < FEWEST_UPDATES:
         least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + now - started
         raise UsageError(
-            f"a budget of {duration(budget_s)} is too short: {FEWEST_UPDATES} updates of "
-            f"{update_s:.2g} s each and what surrounds them need {duration(1.1 * least_s)}"
+            f"a budget of {budget_s:g} s is too short: {FEWEST_UPDATES} updates of "
+            f"{update_s:.2g} s each and what surrounds them need {math.ceil(1.1 * least_s)} s"
         )
     fitting = dataclasses.replace(config, total_timesteps=updates * config.batch_size)
     sps = config.batch_size / update_s
     words = [
-        f"{sps:,.0f} agent steps a second: {fitting.agent_steps:,} fit in {duration(budget_s)} "
+        f"{sps:,.0f} agent steps a second: {fitting.agent_steps:,} fit in {budget_s:,.0f} s "
         f"with a reserve of {1 - SAFETY:.0%}",
         typical(fitting),
     ]

@@ -251,24 +251,25 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _train(options: argparse.Namespace) -> int:
+    started = time.monotonic()
     from .run.view import ConsoleView
     from .train import train
 
     _require_positive("checkpoint-every", options.checkpoint_every)
-    config = _config(options) if options.budget is None else _within_budget(options)
+    config = _config(options) if options.budget is None else _within_budget(options, started)
     summary = train(config, options.out, options.checkpoint_every, ConsoleView())
     return _finish(summary, options.json)
 
 
-def _within_budget(options: argparse.Namespace) -> Config:
-    """The configuration that --budget leaves time for; it counts from here."""
+def _within_budget(options: argparse.Namespace, started: float) -> Config:
+    """The configuration that --budget leaves time for, which counts from `started`."""
     from . import budget
     from .run.directory import require_new
 
-    started = time.monotonic()
     budget_s = budget.seconds(options.budget)
     if "total_timesteps" in options:
         raise UsageError("--budget and --total-timesteps both say how long; give one of them")
+    options.total_timesteps = budget.MOST_STEPS  # whatever the preset has
     if options.out is not None:
         require_new(Path(options.out))
     plan = budget.plan(_config(options), budget_s, started, _say)
@@ -300,14 +301,13 @@ def _finish(summary: Any, as_json: bool) -> int:
     mean = "no game has ended" if summary.last_100_mean is None else (
         f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
     )  # fmt: skip
-    stopped = summary.signal_number is not None
-    _say(f"{'stopped' if stopped else 'finished'} after {summary.agent_steps:,} agent steps and "
-         f"{summary.wall_s:.0f} s: {mean}")  # fmt: skip
-    _say(f"next: ppo37 {'resume' if stopped else 'eval'} {summary.run}")
+    ended, then = ("finished", "eval") if summary.finished else ("stopped", "resume")
+    _say(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
+    _say(f"next: ppo37 {then} {summary.run}")
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         _print_json({"run": str(summary.run), **document})
-    return SIGNALLED + summary.signal_number if stopped else 0
+    return 0 if summary.finished else SIGNALLED + summary.signal_number
 
 
 def _eval(options: argparse.Namespace) -> int:

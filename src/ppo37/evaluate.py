@@ -19,7 +19,7 @@ from .model import Agent
 from .run.checkpoint import load_model
 from .run.directory import find_checkpoint
 from .run.signals import Signals
-from .runtime.device import keep_freed_memory, resolve_device, usable_cores
+from .runtime.device import prepare_process, resolve_device, usable_cores
 from .runtime.executables import make_act
 from .runtime.network import Network, place
 from .stats import interval_of_mean
@@ -94,8 +94,7 @@ def evaluate(
     trained = load_agent(run, device, warn)
     config = trained.config
     protocol = protocol or config.protocol
-    torch.set_num_threads(usable_cores())
-    keep_freed_memory()
+    prepare_process(trained.agent.device.type)
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
     factory = make_envs or make_factory(config, usable_cores(), protocol)

@@ -230,7 +230,9 @@ class Agent(nn.Module):
     def forward(
         self, obs: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
-        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
+        # Each weight is cast once a pass; the cache would be one for the threads of all lanes.
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16,
+                            cache_enabled=False):  # fmt: skip
             features = self.trunk(obs)
         return self.answer(features, memory, dones)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .build import normalized
@@ -25,6 +24,7 @@ from .evaluate import TrainedAgent, Translation, games_seed, load_agent, playing
 from .run.directory import is_run
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
+from .runtime.device import prepare_process
 from .runtime.network import Network, place
 
 Pixels = NDArray[np.uint8]
@@ -150,7 +150,8 @@ def record(
     path = Path(out) if out is not None else _default_output(trained)
     kind = _format(path)
     most_seconds = kind.max_seconds if max_seconds is None else max_seconds
-    torch.set_num_threads(1)  # one picture at a time is no work for more, and ffmpeg runs beside
+    # One picture at a time is no work for more than one core, and ffmpeg runs beside.
+    prepare_process(trained.agent.device.type, cores=1)
     config = trained.config
     protocol = protocol or config.protocol
     stage = _stage(trained, games_seed(seed), protocol)

@@ -25,11 +25,9 @@ from .run.view import NoView, View
 from .runtime.clock import Clock
 from .runtime.device import (
     describe_machine,
-    keep_freed_memory,
-    make_exact,
+    prepare_process,
     resolve_device,
     settled,
-    usable_cores,
     versions,
 )
 from .runtime.distributed import CHECK_EVERY, Share, Team, job, join, may_restart, restarted
@@ -54,9 +52,13 @@ STOPPING = "stopping after this update; a checkpoint will be left"
 
 
 class Summary(NamedTuple):
-    """How a call of `train` or `resume` ended. `signal_number` is None if the run is finished."""
+    """How a call of `train` or `resume` ended.
+
+    signal_number: what asked it to stop, be it that it was finished by then; None if nothing did.
+    """
 
     run: Path
+    finished: bool
     agent_steps: int
     wall_s: float
     games: int
@@ -65,8 +67,8 @@ class Summary(NamedTuple):
 
 
 class Equipment(NamedTuple):
-    """What a run is done with: environments in a part for each lane, what is known of a rollout,
-    and the functions that read it."""
+    """What a run is done with: its executables, the buffers of a rollout, and the environments, in
+    a part for each lane."""
 
     run: Executables
     buffers: Rollout
@@ -91,7 +93,7 @@ def train(
         if team.decided(lambda: directory.is_run(path)):  # restarted, and no longer new
             return _go_on(path, path, team, checkpoint_every, view, make_envs)
         share = _share(config, team)
-        prepare_process(config, team.cores)
+        prepare_process(config.device, team.cores)
         with _open_parts(config, make_envs, share, team.cores) as parts:
             envs = parts[0]
             agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
@@ -154,7 +156,7 @@ def _go_on(
     """Go on with the run in directory `path`, from `wanted`: its newest checkpoint or another."""
     config = directory.read_config(path)
     share = _share(config, team)
-    prepare_process(config, team.cores)
+    prepare_process(config.device, team.cores)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(team))
         team.decided(lambda: _hold(stack, path))
@@ -232,7 +234,7 @@ def _run(
                 batch = run.advantages(buffers)
                 metrics = update(run.train_step, batch, shuffles, config.num_minibatches,
                                  config.target_kl)  # fmt: skip
-                # The first look at what a GPU was asked for, so this waits for all of it.
+                # To look at them is to wait for all that a GPU was asked for.
                 losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
 
             now = time.monotonic()
@@ -270,8 +272,8 @@ def _run(
                 break
 
     summary = Summary(
-        path, state.update * config.batch_size, state.wall_s, state.games, recent_mean(state),
-        None if state.update == config.num_updates else stop,
+        path, state.update == config.num_updates, state.update * config.batch_size, state.wall_s,
+        state.games, recent_mean(state), stop,
     )  # fmt: skip
     if team.leads:
         directory.write_summary(path, _summary_document(summary))
@@ -365,18 +367,6 @@ def _open_parts(
         yield parts
 
 
-def prepare_process(config: Config, cores: int | None = None) -> None:
-    """Threads, memory and arithmetic of this process, for training or acting.
-
-    cores: how many there are to use; None for all that the process may.
-    """
-    torch.set_num_threads(cores or usable_cores())
-    if config.device == "cpu":
-        keep_freed_memory()
-    else:
-        make_exact()
-
-
 def _scheduled(initial: float, anneal: bool, k: int, config: Config) -> float:
     return linear(initial, k, config.num_updates) if anneal else initial
 
@@ -413,6 +403,6 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _summary_document(summary: Summary) -> dict[str, Any]:
     values = summary._asdict()
-    values.pop("run")
-    values["finished"] = values.pop("signal_number") is None
+    for name in ("run", "signal_number"):
+        values.pop(name)
     return {**values, "frames": FRAMES_PER_STEP * summary.agent_steps}

@@ -158,7 +158,8 @@ def verify(directory: Path) -> dict[str, bytes]:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Tensors in a file of their own, for people to look at."""
-    write_atomically(path, safetensors.torch.save(tensors))
+    together = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(together))
 
 
 def load(directory: Path) -> Checkpoint:

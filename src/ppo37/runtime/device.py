@@ -54,6 +54,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+def prepare_process(device: str, cores: int | None = None) -> None:
+    """Threads, memory and arithmetic of this process, for training or acting on a device.
+
+    cores: how many there are to use; None for all that the process may.
+    """
+    torch.set_num_threads(cores or usable_cores())
+    if device == "cpu":
+        keep_freed_memory()
+    else:
+        make_exact()
+
+
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed pages instead of returning them to the system.
 

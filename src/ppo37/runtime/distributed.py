@@ -155,6 +155,17 @@ def own_rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
+def own_gpu() -> int:
+    """The GPU of this rank among those of its node; UsageError if there are not enough."""
+    rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if rank >= gpus:
+        raise UsageError(
+            f"there is no GPU for rank {rank} of this node, which has {gpus}; use "
+            f"--nproc-per-node={gpus}, or --device cpu"
+        )
+    return rank
+
+
 def job() -> str | None:
     """What tells this job from any other and stays the same when torchrun restarts it."""
     if not launched():
@@ -271,7 +282,9 @@ class Connected(Team):
             ) from error
         self._on_gpu = None
         if device == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(own_gpu())
+            # Else a lost rank would be noticed by a thread that ends the process without a word.
+            os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
             self._on_gpu = dist.new_group(backend="nccl", timeout=limit)
         own = (os.environ.get("GROUP_RANK", "0"), sorted(cores_of_process()))
         told = [json.loads(text) for text in self._collected(json.dumps(own).encode())]

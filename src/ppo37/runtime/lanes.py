@@ -111,11 +111,11 @@ class _Lane:
         self._part = part
         views = {name: buffer[:, part] for name, buffer in buffers._asdict().items()}
         self._buffers = Rollout(**{**views, "memory": buffers.memory[part]})
-        self._act = self.clock.timed("act", act)
+        self._stream = Stream(memory.device)
+        self._act = self.clock.timed("act", self._stream.waited_for(act))
         place = page_locked(self._buffers.obs[0])
         step = envs.step if place is None else staged(envs.step, place)
         self._step = self.clock.timed("env", step)
-        self._stream = Stream(memory.device)
         self._obs: Any = None
 
     def start(self, moments: Sequence[Moment]) -> None:

@@ -18,6 +18,9 @@ from ..algorithm.distributions import Distribution
 from ..model import Agent, NatureCNN
 
 
+ARRANGED_AT_ONCE = 256
+
+
 class Network:
     """An agent, computed as it is written.
 
@@ -72,7 +75,19 @@ class SpaceToDepth(Network):
         Borders that the convolution never reaches are cut off. Channels are in the order of
         `F.pixel_unshuffle`, but four neighbours in a row are moved as one 32-bit item. Two
         transpositions, whose items lie together on one side, are faster than one permutation.
+        A few samples at a time, so that what lies between takes no memory to speak of.
         """
+        if len(obs) <= ARRANGED_AT_ONCE:
+            return self._blocks(obs)
+        rows, columns = (_reached(side, 8, 4) // 4 for side in obs.shape[2:])
+        arranged = obs.new_empty(len(obs), rows, columns, 16 * obs.shape[1])
+        parts = obs.split(ARRANGED_AT_ONCE)
+        for place, part in zip(arranged.split(ARRANGED_AT_ONCE), parts, strict=True):
+            place.copy_(self._blocks(part))
+        return arranged
+
+    def _blocks(self, obs: Tensor) -> Tensor:
+        """What `arrange` makes of a few samples."""
         samples, planes, height, width = obs.shape
         rows, columns = (_reached(side, 8, 4) // 4 for side in (height, width))
         pixels = obs[:, :, : 4 * rows, : 4 * columns].contiguous().view(torch.int32)

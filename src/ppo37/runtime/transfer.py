@@ -34,6 +34,22 @@ class Stream:
             yield
         all_others.wait_stream(self._stream)
 
+    def waited_for(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, which returns when the device has done it, so that its time can be taken.
+
+        For work whose results are looked at next anyway.
+        """
+        stream = self._stream
+        if stream is None:
+            return work
+
+        def done(*arguments: Any) -> Any:
+            result = work(*arguments)
+            stream.synchronize()
+            return result
+
+        return done
+
 
 def page_locked(like: Tensor) -> NDArray[Any] | None:
     """Memory for as much as `like` that a GPU copies from by itself, without a detour.
