@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from ..algorithm.distributions import Distribution
 from ..model import Agent, NatureCNN
 
-
 ARRANGED_AT_ONCE = 256
 
 
