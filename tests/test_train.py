@@ -202,7 +202,9 @@ def test_a_gradient_that_is_not_finite_ends_the_run_in_its_update(
     assert len(evaluate(tmp_path / "run", episodes=1).scores) == 1
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
+)
 def test_catch_is_learned(seed: int, tmp_path: Path) -> None:
     config = dataclasses.replace(LEARNING, seed=seed)
     train(config, tmp_path / "run")
