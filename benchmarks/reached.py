@@ -17,12 +17,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ppo37.config import changes, from_dict
+from ppo37.config import changes, entry_of, from_dict
 from ppo37.run.metrics import LAST_100
 from ppo37.stats import REACHED_COLUMNS
 
 EVERY = 50_000
-OF_NO_PRESET = ("game", "preset", "seed", "total_timesteps", "precision", "reseed_interval")
+OF_NO_PRESET = {"total_timesteps", "reseed_interval"}
 
 
 def main() -> None:
@@ -31,10 +31,10 @@ def main() -> None:
     scores: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for run in parser.parse_args().runs:
         config = from_dict(json.loads((run / "config.json").read_text())["config"])
-        changed = set(changes(config)) - set(OF_NO_PRESET)
+        changed = set(changes(config)) - OF_NO_PRESET
         if changed or config.protocol != "classic":
             sys.exit(f"{run} is not as its preset: {sorted(changed) or config.protocol}")
-        preset = f"fast_{config.device}" if config.preset == "fast" else config.preset
+        preset = entry_of(config.preset, config.device)
         for steps, score in passed(run, config.agent_steps).items():
             scores[config.game, preset, config.agent_steps, steps].append(score)
     out = io.StringIO()

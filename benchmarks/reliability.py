@@ -69,8 +69,9 @@ def restore(options: argparse.Namespace) -> Rows:
             envs.close()
         fresh = _parts(options)
         buffers = allocate(1, ENVS, fresh[0].obs_shape, torch.device("cpu"))
+        nobody: list[Any] = [None] * len(fresh)  # the games only come back
         started = time.perf_counter()
-        with closing(Lanes(fresh, [None] * len(fresh), buffers, moments=moments)):  # type: ignore[list-item]
+        with closing(Lanes(fresh, nobody, buffers, moments=moments)):
             seconds = time.perf_counter() - started
         for envs in fresh:
             envs.close()

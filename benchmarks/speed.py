@@ -31,10 +31,15 @@ WARM_UP_UPDATES = 1
 
 
 class Arm(NamedTuple):
-    """Settings of `ppo37 train`, the processes that share the work, and the cores they may use."""
+    """Settings of `ppo37 train`, the processes that share the work, and the cores they may use.
+
+    A minibatch has 256 samples whatever the number of environments, so that work per step is the
+    same.
+    """
 
     name: str
     settings: str = ""
+    envs: int = 8
     ranks: int = 1
     cores: int | None = None
 
@@ -49,11 +54,10 @@ SUITES = {
         Arm("ram", "--observation ram"),
         Arm("continuous, ram", "--action-space continuous --observation ram"),
     ],
-    # The minibatch stays 256 samples, so that work per step is the same.
     "envs": [
         Arm("8 environments"),
-        Arm("32 environments", "--num-envs 32 --num-minibatches 16"),
-        Arm("128 environments", "--num-envs 128 --num-minibatches 64"),
+        Arm("32 environments", envs=32),
+        Arm("128 environments", envs=128),
     ],
     "network": [
         Arm("nature"),
@@ -64,8 +68,8 @@ SUITES = {
         Arm("1 rank, 1 core", cores=1),
         Arm("1 rank, 2 cores", cores=2),
         Arm("2 ranks, 2 cores", ranks=2, cores=2),
-        Arm("1 rank, 1 core, 32 environments", "--num-envs 32 --num-minibatches 16", cores=1),
-        Arm("2 ranks, 2 cores, 32 environments", "--num-envs 32 --num-minibatches 16", 2, 2),
+        Arm("1 rank, 1 core, 32 environments", envs=32, cores=1),
+        Arm("2 ranks, 2 cores, 32 environments", envs=32, ranks=2, cores=2),
     ],
 }
 
@@ -99,16 +103,17 @@ def main() -> None:
 
 def measure(arm: Arm, updates: int) -> dict[str, Any]:
     """Agent steps a second and peak memory of one arm, in processes of its own."""
-    settings = arm.settings.split()
-    envs = int(settings[settings.index("--num-envs") + 1]) if "--num-envs" in settings else 8
-    batch = from_preset("classic", GAME, "cpu", num_envs=envs, num_minibatches=1).batch_size
+    minibatches = arm.envs // 2
+    config = from_preset("classic", GAME, "cpu", num_envs=arm.envs, num_minibatches=minibatches)
+    batch = config.batch_size
     steps = (WARM_UP_UPDATES + updates + 1) * batch
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
         command = [*launcher(arm), "-m", "ppo37", "train", GAME, "--preset", "classic",
                    "--device", "cpu", "--total-timesteps", str(steps), "--out", str(run),
-                   *settings]  # fmt: skip
+                   "--num-envs", str(arm.envs), "--num-minibatches", str(minibatches),
+                   *arm.settings.split()]  # fmt: skip
         _, peak = watched.run(command)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         precision = json.loads((run / "config.json").read_text())["config"]["precision"]

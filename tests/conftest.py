@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ppo37 import Config, train
 from ppo37.algorithm.distributions import Categorical
 from ppo37.model import LSTM, Forgetful
+from ppo37.run import checkpoint
+from ppo37.run.processes import settings
 
 TINY: dict[str, Any] = {
     "game": "catch",
@@ -60,6 +62,18 @@ def log_without_clock(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log, without what the wall clock decides."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
+
+
+def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What runs share that end alike: weights, games and counters, and the log."""
+    saved, warnings = checkpoint.load_newest(run / "checkpoints")
+    assert not warnings
+    return checkpoint.fingerprint(saved), log_without_clock(run)
+
+
+def training(config: Config, run: Path, *more: str) -> list[str]:
+    """The words of the command that trains a configuration."""
+    return ["train", config.game, *settings(config), "--out", str(run), *more]
 
 
 class TinyNet(nn.Module):

@@ -19,14 +19,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ACTIONS, FEATURES, HIDDEN, TinyNet, log_without_clock, tiny, wait_until
+from conftest import (
+    ACTIONS,
+    FEATURES,
+    HIDDEN,
+    TinyNet,
+    end,
+    log_without_clock,
+    tiny,
+    training,
+    wait_until,
+)
 from torch import Tensor
 
 from ppo37 import resume, train
 from ppo37.algorithm.losses import Coefficients, LossTerms
 from ppo37.algorithm.rollout import Rollout
 from ppo37.algorithm.update import Batch, gradient_step, make_optimizer, minibatch, prepare, update
-from ppo37.config import Config
 from ppo37.envs import Moment
 from ppo37.errors import RunError, UsageError
 from ppo37.run import checkpoint, directory
@@ -273,10 +282,6 @@ def ranks(
             process.communicate()
 
 
-def command(config: Config, run: Path, *more: str) -> list[str]:
-    return ["train", config.game, *settings(config), "--out", str(run), *more]
-
-
 def ended(processes: "list[subprocess.Popen[str]]") -> tuple[list[int], list[str], list[str]]:
     """How ranks end: codes, and what each has said on stdout and stderr."""
     words = [process.communicate(timeout=300) for process in processes]
@@ -287,10 +292,6 @@ def newest(run: Path) -> checkpoint.Checkpoint:
     return checkpoint.load_newest(run / "checkpoints")[0]
 
 
-def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
-    return checkpoint.fingerprint(newest(run)), log_without_clock(run)
-
-
 LONG = tiny(total_timesteps=100_000 * 64)
 
 
@@ -299,7 +300,7 @@ def test_two_ranks_are_one_run(network: str, tmp_path: Path) -> None:
     """As far as rounding goes; what one saves, another number of ranks goes on with."""
     config = tiny(network=network, target_kl=1.0)
     train(config, tmp_path / "one")
-    with ranks(2, *command(config, tmp_path / "two", "--json")) as processes:
+    with ranks(2, *training(config, tmp_path / "two", "--json")) as processes:
         codes, out, errors = ended(processes)
     assert codes == [0, 0], errors
     assert out[0].count("\n") == 1
@@ -331,7 +332,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
 ) -> None:
     run = tmp_path / "run"
     log = run / "metrics.jsonl"
-    with ranks(2, *command(LONG, run)) as processes:
+    with ranks(2, *training(LONG, run)) as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         assert not checkpoint.numbered(run / "checkpoints")
         processes[1].send_signal(signal.SIGUSR1)
@@ -353,7 +354,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
     """One that dies is noticed at once, one that hangs after the time that was set."""
     log = tmp_path / "run" / "metrics.jsonl"
     config = dataclasses.replace(LONG, num_envs=6)
-    with ranks(3, *command(config, tmp_path / "run"), PPO37_TIMEOUT_S="3") as processes:
+    with ranks(3, *training(config, tmp_path / "run"), PPO37_TIMEOUT_S="3") as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         lost, others = processes[1], [processes[0], processes[2]]
         lost.send_signal(how)
@@ -374,13 +375,13 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
 ) -> None:
     config = tiny(total_timesteps=80 * 64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with ranks(2, *command(config, whole)) as processes:
+    with ranks(2, *training(config, whole)) as processes:
         codes, _, errors = ended(processes)
     assert codes == [0, 0], errors
     launcher = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          "--max-restarts=1", "-m", "ppo37",
-         *command(config, broken, "--checkpoint-every", "5")],
+         *training(config, broken, "--checkpoint-every", "5")],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -403,7 +404,7 @@ def processes_of(parent: int) -> list[int]:
 def test_only_a_restarted_job_goes_on_with_its_own_run(tmp_path: Path, finished_run: Path) -> None:
     """Another's directory is refused, as is a job that could not find its run again."""
     refused = [
-        ([*command(tiny(), finished_run)], 1, "holds a run already"),
+        ([*training(tiny(), finished_run)], 1, "holds a run already"),
         (["train", "catch", *settings(tiny())], 1, "name it by --out"),
     ]
     for words, restarts, message in refused:
@@ -424,7 +425,7 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(tmp_path: Path, finished_
 def test_what_ranks_cannot_share_is_one_line(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with ranks(2, *command(tiny(**changes), tmp_path / "run")) as processes:
+    with ranks(2, *training(tiny(**changes), tmp_path / "run")) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
     assert errors[0].startswith(f"ppo37: {message}")

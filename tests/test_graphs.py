@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import log_without_clock, same_tensors, tiny
+from conftest import end, same_tensors, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,7 +28,6 @@ from ppo37.build import make_agent, make_factory
 from ppo37.config import Config
 from ppo37.model import Agent
 from ppo37.randomness import noise, permutations
-from ppo37.run import checkpoint
 from ppo37.runtime.device import make_exact
 from ppo37.runtime.executables import Executables, eager, make_buffers, unchanged
 from ppo37.runtime.graphs import Work, cuda_graph, recorded
@@ -298,11 +297,6 @@ def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert ends[0] == ends[1]
     resume(tmp_path / "recorded" / "checkpoints" / "00000003")
     assert end(tmp_path / "recorded") == ends[0]
-
-
-def end(run: Path) -> tuple[str, Any]:
-    saved = checkpoint.load_newest(run / "checkpoints")[0]
-    return checkpoint.fingerprint(saved), log_without_clock(run)
 
 
 def test_observations_stay_in_one_place_while_they_are_read() -> None:

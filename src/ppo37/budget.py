@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .bench import whole_loop
-from .config import Config, changes
+from .bench import WARM_UP_UPDATES, whole_loop
+from .config import Config, changes, entry_of
 from .envs.games import title
 from .errors import UsageError
 from .runtime.distributed import launched
 from .stats import reached, reference
 
-MEASURED_UPDATES, TRIED_UPDATES = 3, 5
-"""Updates that are timed, and those that `whole_loop` makes for it."""
+MEASURED_UPDATES = 3
+TRIED_UPDATES = WARM_UP_UPDATES + MEASURED_UPDATES + 1
+"""All that `whole_loop` makes to time those."""
 SAFETY = 0.88
 """Part of the time that is planned for: speed changes by some percent while games grow longer,
 checkpoints are written and the machine does other things."""
@@ -76,9 +77,8 @@ def plan(
 def typical(config: Config) -> str:
     """What score a run of so many steps is likely to reach, as far as runs have shown it."""
     name, steps = title(config.game), config.agent_steps
-    preset = f"fast_{config.device}" if config.preset == "fast" else config.preset
     as_known = config.protocol == "classic" and set(changes(config)) <= {"total_timesteps"}
-    known = reached(config.game, preset) if as_known else []
+    known = reached(config.game, entry_of(config.preset, config.device)) if as_known else []
     scores = reference(config.game)
     published = scores.get("cleanrl_ppo_atari", scores.get("ppo_paper"))
     beyond = "" if published is None else f"; published for 10,000,000: {published:,.1f}"

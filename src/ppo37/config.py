@@ -258,12 +258,17 @@ NO_PRESETS = ("protocol", "seed", "device", "precision")
 PRESET_NAMES = ("auto", "classic", "fast", "debug")
 
 
+def entry_of(preset: str, device: str) -> str:
+    """The name in PRESETS of a preset on a device ('cpu' or 'cuda')."""
+    return f"fast_{device}" if preset == "fast" else preset
+
+
 def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
     """The configuration of a preset on a device ('cpu' or 'cuda'), with changes by name."""
     if preset not in PRESET_NAMES:
         raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
     name = "fast" if preset == "auto" else preset
-    values = PRESETS[f"fast_{device}" if name == "fast" else name]
+    values = PRESETS[entry_of(name, device)]
     for choice, adapted in ADAPTED.items():
         if choice in changes.items():
             values = {**values, **adapted}
