@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "network": "nature_half",
     "device": "cpu",
     "precision": "fp32",
+    "kernels": "torch",
 }
 """Six updates of catch, in about a second."""
 
@@ -104,6 +105,10 @@ def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return some.keys() == other.keys() and all(
         torch.equal(some[name], other[name]) for name in some
     )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import alone
+from conftest import alone, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,10 +49,6 @@ def reference(agent: Agent, obs: Tensor) -> tuple[dict[str, Tensor], Tensor, Ten
     logits = x @ p["policy_head.weight"].T + p["policy_head.bias"]
     values = x @ p["value_head.weight"].T + p["value_head.bias"]
     return p, logits, values[:, 0]
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 @pytest.mark.parametrize(

@@ -336,21 +336,21 @@ def _open(path: Path) -> IO[str]:
 
 
 def _settle(path: Path, config: Config, obs_shape: tuple[int, ...], agent: Agent) -> Config:
-    """The configuration with its precision, chosen once for the whole study and never again.
+    """The configuration with precision and kernels, chosen once for the whole study.
 
     UsageError if the study in `path` is of another configuration.
     """
     if not (path / DOCUMENT).exists():
         # What `auto` means is decided once: two runs must not find different answers by chance.
         agent = agent.to(config.device)
-        choice = choose_precision(config.precision, agent, obs_shape, config.minibatch_size)
-        return dataclasses.replace(config, precision=choice.precision)
+        return choose_precision(config, agent, obs_shape, config.minibatch_size).applied(config)
     try:
         known = from_dict(json.loads((path / DOCUMENT).read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
-    if config.precision == "auto":
-        config = dataclasses.replace(config, precision=known.precision)
+    for name in ("precision", "kernels"):
+        if getattr(config, name) == "auto":
+            config = dataclasses.replace(config, **{name: getattr(known, name)})
     changed = [f"{name} {value}, not {getattr(config, name)}"
                for name, value in dataclasses.asdict(known).items()
                if value != getattr(config, name)]  # fmt: skip

@@ -41,7 +41,7 @@ from .runtime.device import (
 )
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
-from .runtime.precision import choose_precision
+from .runtime.precision import Form, choose_precision
 from .train import train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
@@ -80,8 +80,8 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
     make_envs = make_factory(config, usable_cores())
     with closing(make_envs(config.num_envs, config.seed)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
-        choice = choose_precision(config.precision, agent, envs.obs_shape, config.minibatch_size)
-        config = dataclasses.replace(config, precision=choice.precision)
+        choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
+        config = choice.applied(config)
         agent.bf16 = choice.precision == "bf16"
         flops = flops_per_sample(agent, envs.obs_shape)
         env_sps = _environment(normalized(envs, agent, config), agent, seconds * ENV_SHARE)
@@ -100,6 +100,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         "preset": config.preset,
         "device": config.device,
         "precision": choice.precision,
+        "kernels": choice.kernels,
         "precision_reason": choice.reason,
         "gemm_gflops_per_s": {name: speed / 1e9 for name, speed in gemm.items()},
         "env_sps": env_sps,
@@ -148,7 +149,8 @@ def table(result: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
         "commit": result["commit"] or "none",
     }
-    precision = f"{result['precision']} ({result['precision_reason']})"
+    form = Form(result["precision"], result["kernels"])
+    precision = f"{form} ({result['precision_reason']})"
     head = (f"{title(result['game'])}, {in_words(from_dict(config))}, on "
             f"{result['device']} in {precision}")  # fmt: skip
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])

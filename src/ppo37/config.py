@@ -109,6 +109,12 @@ class Config:
         "of the network's layers; auto: bf16 if a self-test agrees and is faster",
         choices=("auto", "fp32", "bf16"),
     )
+    kernels: str = _option(
+        "auto",
+        "what computes the convolutions; native: C that is compiled here, in bf16 on a CPU that "
+        "multiplies it; auto: native if a self-test agrees and is faster",
+        choices=("auto", "torch", "native"),
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -252,7 +258,7 @@ ADAPTED: dict[tuple[str, Any], dict[str, Any]] = {
 }  # fmt: skip
 """What every preset has instead where a setting is chosen that it was not made for."""
 
-NO_PRESETS = ("protocol", "seed", "device", "precision")
+NO_PRESETS = ("protocol", "seed", "device", "precision", "kernels")
 """Settings that are none of a preset's."""
 
 PRESET_NAMES = ("auto", "classic", "fast", "debug")

@@ -143,15 +143,17 @@ def _emulator() -> Check:
 
 
 def _bf16() -> Check:
+    from .config import Config
     from .envs.atari import OBS_SHAPE
     from .model import Agent
     from .policies import CategoricalPolicy
     from .runtime.device import resolve_device
-    from .runtime.precision import choose_precision
+    from .runtime.precision import Form, choose_precision
 
     agent = Agent(OBS_SHAPE, CategoricalPolicy(4), "nature", seed=0).to(resolve_device("auto"))
-    choice = choose_precision("auto", agent, OBS_SHAPE, MINIBATCH)
-    return Check("bf16", True, f"--precision auto means {choice.precision} ({choice.reason})")
+    choice = choose_precision(Config(), agent, OBS_SHAPE, MINIBATCH)
+    form = Form(choice.precision, choice.kernels)
+    return Check("bf16", True, f"--precision auto means {form} ({choice.reason})")
 
 
 def _video() -> Check:

@@ -80,6 +80,7 @@ class NatureCNN(nn.Module):
                 f"which need {SMALLEST_SIDE} x {SMALLEST_SIDE}"
             )
         first, second, third = channels
+        self.obs_shape = obs_shape
         self.conv1 = nn.Conv2d(planes, first, 8, stride=4)
         self.conv2 = nn.Conv2d(first, second, 4, stride=2)
         self.conv3 = nn.Conv2d(second, third, 3, stride=1)

@@ -99,11 +99,9 @@ def train(
             agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
             size = max(1, config.minibatch_size // team.size)
             choice = Choice(
-                *team.decided(
-                    lambda: choose_precision(config.precision, agent, envs.obs_shape, size)
-                )
+                *team.decided(lambda: choose_precision(config, agent, envs.obs_shape, size))
             )
-            chosen = dataclasses.replace(config, precision=choice.precision)
+            chosen = choice.applied(config)
             agent.bf16 = chosen.precision == "bf16"
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
             equipment = _equip(chosen, agent, optimizer, parts, team)

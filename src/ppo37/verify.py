@@ -56,7 +56,8 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         with running("train", config.game, *settings(config), "--out", str(whole)) as run:
             finish(run, signals)
         # The choice of `auto` is a measurement, and may be another one the next time.
-        config = dataclasses.replace(config, precision=directory.read_config(whole).precision)
+        chosen = directory.read_config(whole)
+        config = dataclasses.replace(config, precision=chosen.precision, kernels=chosen.kernels)
         half_s = directory.read_metrics(whole)[-1]["wall_s"] / 2
         say(f"the same, to be killed after its checkpoint of update {updates}")
         words = ("train", config.game, *settings(config), "--out", str(killed), *every)

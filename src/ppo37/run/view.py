@@ -78,6 +78,7 @@ class ConsoleView:
         self._config = config
         self._begun = time.monotonic()
         steps = config.agent_steps
+        kernels = " by native kernels" if config.kernels == "native" else ""
         for line in (
             f"{title(config.game)}, {in_words(config)}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
@@ -85,7 +86,7 @@ class ConsoleView:
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
             f"{config.num_steps} steps, {config.update_epochs} epochs x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
-            f"network {config.network} on {config.device}, {config.precision} ({reason})",
+            f"network {config.network} on {config.device}, {config.precision}{kernels} ({reason})",
             f"expected time: about {duration(expected_s)}",
             *config.remarks,
         ):

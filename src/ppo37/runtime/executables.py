@@ -42,7 +42,7 @@ def eager(
 
     team: whom the work is shared with; None for nobody.
     """
-    network = place(agent)
+    network = place(agent, config.kernels)
     clip_coef = torch.tensor(config.clip_coef, device=agent.device)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef

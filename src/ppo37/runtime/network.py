@@ -1,21 +1,24 @@
 """How a device computes the network: the function that `Agent` defines, arranged for speed.
 
-On a CPU a convolution of stride s costs more than its arithmetic, because the pixels it reads
-together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of s*s times the
-channels (space to depth), turns it into a dense convolution of stride 1 with the same weights in
-another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
+A CPU that multiplies bf16 gets kernels of our own (`native.py`); what PyTorch computes on a CPU is
+arranged for it. There a convolution of stride s costs more than its arithmetic, because the pixels
+it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of s*s
+times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
+weights in another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..algorithm.distributions import Distribution
+from ..errors import UsageError
 from ..model import Agent, NatureCNN
+from .native import Convolutions, kernels_for, packed_weights
 
 ARRANGED_AT_ONCE = 256
 
@@ -29,6 +32,7 @@ class Network:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.device = agent.device
+        self._held: Any = None
 
     def arrange(self, obs: Tensor) -> Tensor:
         """Observations [B, *obs_shape] as the network reads them; B stays in front."""
@@ -49,7 +53,16 @@ class Network:
 
         For the calls of all threads.
         """
-        yield
+        with torch.no_grad():
+            self._held = self._weights()
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def _weights(self) -> Any:
+        """The weights in the form that calls want them in, if it is another than they have."""
+        return None
 
 
 class _Weights(NamedTuple):
@@ -63,10 +76,6 @@ class _Weights(NamedTuple):
 
 class SpaceToDepth(Network):
     """An agent whose two strided convolutions are computed as dense ones, for a CPU."""
-
-    def __init__(self, agent: Agent) -> None:
-        super().__init__(agent)
-        self._held: _Weights | None = None
 
     def arrange(self, obs: Tensor) -> Tensor:
         """[B, C, H, W] -> blocks of 4 x 4 pixels [B, H / 4, W / 4, C * 16], uint8.
@@ -126,18 +135,44 @@ class SpaceToDepth(Network):
             cast(trunk.dense.weight, trunk.dense.bias),
         )
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        with torch.no_grad():
-            self._held = self._weights()
-            try:
-                yield
-            finally:
-                self._held = None
+
+class Native(Network):
+    """An agent whose convolutions are computed in bf16 by kernels of our own, for a CPU.
+
+    UsageError where there are none.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        if agent.device.type != "cpu" or not isinstance(agent.trunk, NatureCNN):
+            raise UsageError("native kernels are for convolutions on a CPU")
+        self._trunk = agent.trunk
+        self._kernels = kernels_for(agent.trunk)
+
+    def __call__(
+        self, arranged: Tensor, memory: Tensor, dones: Tensor
+    ) -> tuple[Distribution, Tensor, Tensor]:
+        assert self.agent.bf16, "the precision of these kernels"
+        packed, weight, bias = self._held or self._weights()
+        layers = (self._trunk.conv1, self._trunk.conv2, self._trunk.conv3)
+        parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
+        x = Convolutions.apply(self._kernels, packed, arranged, *parameters)
+        return self.agent.answer(torch.relu_(F.linear(x, weight, bias)), memory, dones)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the convolutions, packed; weight and bias of the dense layer."""
+        dense = self._trunk.dense
+        packed = packed_weights(self._kernels, self._trunk)
+        return packed, dense.weight.to(torch.bfloat16), dense.bias.to(torch.bfloat16)
 
 
-def place(agent: Agent) -> Network:
-    """The fastest form of an agent on the device that it is on."""
+def place(agent: Agent, kernels: str = "torch") -> Network:
+    """The fastest form of an agent on the device that it is on, by PyTorch or `native` kernels.
+
+    UsageError if kernels are asked for that there are not.
+    """
+    if kernels == "native":
+        return Native(agent)
     convolves = isinstance(agent.trunk, NatureCNN)
     return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else Network(agent)
 

@@ -1,12 +1,15 @@
-"""Choosing the precision of the network's layers by a self-test on this machine."""
+"""Choosing precision and kernels of the network's layers by a self-test on this machine."""
 
+import dataclasses
 import time
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from ..model import MLP, Agent
+from ..config import Config
+from ..errors import UsageError
+from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
 from .network import Network, place
 
@@ -20,42 +23,98 @@ BUDGET_S = 0.6
 FEWEST_PASSES = 5
 
 
-class Choice(NamedTuple):
-    """A precision and why it was chosen."""
+class Form(NamedTuple):
+    """A way to compute the network."""
 
     precision: str
+    kernels: str
+
+    def __str__(self) -> str:
+        return self.precision + (" by native kernels" if self.kernels == "native" else "")
+
+
+FORMS = (Form("fp32", "torch"), Form("bf16", "torch"), Form("bf16", "native"))
+"""The plainest first."""
+
+
+class Choice(NamedTuple):
+    """A precision and kernels, and why they were chosen."""
+
+    precision: str
+    kernels: str
     reason: str
 
+    def applied(self, config: Config) -> Config:
+        """The configuration with what was chosen."""
+        return dataclasses.replace(config, precision=self.precision, kernels=self.kernels)
 
-def choose_precision(wanted: str, agent: Agent, obs_shape: tuple[int, ...], size: int) -> Choice:
-    """Resolve 'auto': bf16 where it agrees with fp32 and is faster for minibatches of `size`.
 
-    Leaves `agent.bf16` as it was and no gradients behind.
+def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], size: int) -> Choice:
+    """Resolve 'auto' of `precision` and `kernels`: what is fastest for minibatches of `size`.
+
+    bf16 is chosen only where it agrees with fp32. Leaves `agent.bf16` as it was and no gradients
+    behind.  UsageError for kernels that cannot be had.
     """
-    if wanted != "auto":
-        return Choice(wanted, "as asked")
-    if isinstance(agent.trunk, MLP):
-        return Choice("fp32", "so small a network gains nothing by bf16")
-    network = place(agent)
+    if isinstance(agent.trunk, MLP) and (config.precision, config.kernels) == ("auto", "auto"):
+        return Choice("fp32", "torch", "so small a network gains nothing by bf16")
+    forms = [form for form in FORMS
+             if config.precision in ("auto", form.precision)
+             and config.kernels in ("auto", form.kernels)]  # fmt: skip
+    if not forms:
+        raise UsageError("native kernels compute in bf16; use precision bf16, or kernels torch")
+    networks, lacking = _networks(agent, forms)
+    if len(networks) == 1:
+        return Choice(*next(iter(networks)), f"as asked{lacking}")
     generator = torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
-    obs = network.arrange(obs)
     before = agent.bf16
     try:
-        outputs = {bf16: _outputs(network, obs, bf16) for bf16 in (False, True)}
-        forward = _relative_error(outputs[True][0], outputs[False][0])
-        gradient = _relative_error(outputs[True][1], outputs[False][1])
-        seconds = _fastest_s(network, obs)
+        plain = place(agent)
+        exact = _outputs(plain, plain.arrange(obs), bf16=False)
+        passes: dict[Form, Work] = {
+            form: partial(_outputs, network, network.arrange(obs), form.precision == "bf16")
+            for form, network in networks.items()
+        }
+        errors = {form: _errors(work(), exact) for form, work in passes.items()}
+        seconds = _fastest_s(passes, agent.device.type)
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
-    errors = f"errors {forward:.1%} forward, {gradient:.1%} gradient"
-    ratio = seconds[False] / seconds[True]
-    if not (forward < FORWARD_TOLERANCE and gradient < GRADIENT_TOLERANCE):
-        return Choice("fp32", f"bf16 disagrees with fp32: {errors}")
+    best, reason = judged(seconds, errors)
+    return Choice(*best, reason + lacking)
+
+
+def _networks(agent: Agent, forms: list[Form]) -> tuple[dict[Form, Network], str]:
+    """The network in each form that there is, and what to say of those that there are not."""
+    networks: dict[Form, Network] = {}
+    lacking = ""
+    for form in forms:
+        try:
+            networks[form] = place(agent, form.kernels)
+        except UsageError as error:
+            if len(forms) == 1:
+                raise
+            if isinstance(agent.trunk, NatureCNN) and agent.device.type == "cpu":
+                lacking = f"; {error}"
+    return networks, lacking
+
+
+def judged(seconds: dict[Form, float], errors: dict[Form, tuple[float, float]]) -> tuple[Form, str]:
+    """The fastest of the first form and those that agree with fp32, and why."""
+    first, *others = seconds
+    agreeing = [
+        form
+        for form in others
+        if errors[form][0] < FORWARD_TOLERANCE and errors[form][1] < GRADIENT_TOLERANCE
+    ]
+    other = min(agreeing or others, key=lambda form: seconds[form])
+    found = "errors {:.1%} forward, {:.1%} gradient".format(*errors[other])
+    if not agreeing:
+        return first, f"{other} disagrees with fp32: {found}"
+    ratio = seconds[first] / seconds[other]
     if ratio <= 1.0:
-        return Choice("fp32", f"bf16 runs at {ratio:.2f} times the speed of fp32 here")
-    return Choice("bf16", f"self-test: {ratio:.2f} times the speed of fp32, {errors}")
+        return first, f"{other} runs at {ratio:.2f} times the speed of {first} here"
+    return other, f"self-test: {ratio:.2f} times the speed of {first}, {found}"
 
 
 def _outputs(network: Network, obs: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,25 +129,31 @@ def _outputs(network: Network, obs: torch.Tensor, bf16: bool) -> tuple[torch.Ten
     return torch.cat([part.detach().flatten() for part in parts]), torch.cat(gradients)
 
 
-def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def _errors(
+    found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]
+) -> tuple[float, float]:
+    """Relative errors of outputs and of gradients."""
+    forward, gradient = (
+        float((one - other).norm() / other.norm())
+        for one, other in zip(found, expected, strict=True)
+    )
+    return forward, gradient
 
 
-def _fastest_s(network: Network, obs: torch.Tensor) -> dict[bool, float]:
-    """The least time of a forward and backward pass in fp32 and in bf16, taken in turn.
+def _fastest_s(passes: dict[Form, Work], device: str) -> dict[Form, float]:
+    """The least time of a forward and backward pass in each form, taken in turn.
 
     The least, because other work on the machine can only add to it.
     """
-    times: dict[bool, list[float]] = {False: [], True: []}
-    passes: dict[bool, Work] = {bf16: partial(_outputs, network, obs, bf16) for bf16 in times}
-    if obs.is_cuda:  # as they are made in training, which waits for no Python
-        passes = {bf16: cuda_graph(work) for bf16, work in passes.items()}
+    if device == "cuda":  # as they are made in training, which waits for no Python
+        passes = {form: cuda_graph(work) for form, work in passes.items()}
+    times: dict[Form, list[float]] = {form: [] for form in passes}
     started = time.perf_counter()
-    while time.perf_counter() - started < BUDGET_S or len(times[True]) < FEWEST_PASSES:
-        for bf16, taken in times.items():
+    while time.perf_counter() - started < BUDGET_S or min(map(len, times.values())) < FEWEST_PASSES:
+        for form, taken in times.items():
             start = time.perf_counter()
-            passes[bf16]()
-            if obs.is_cuda:
+            passes[form]()
+            if device == "cuda":
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
-    return {bf16: min(taken) for bf16, taken in times.items()}
+    return {form: min(taken) for form, taken in times.items()}

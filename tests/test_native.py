@@ -1,0 +1,312 @@
+"""The native kernels against PyTorch: exactly, where every number in between is exact.
+
+With small whole numbers for weights and gradients all sums are exact in fp32, in whatever order,
+and what is rounded to bf16 is the same number here and there.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import alone, log_without_clock, relative_error, tiny
+from torch import Tensor
+from torch.nn import functional as F
+
+from ppo37 import resume, train
+from ppo37.cli import main
+from ppo37.errors import UsageError
+from ppo37.model import Agent, NatureCNN
+from ppo37.policies import CategoricalPolicy
+from ppo37.run import checkpoint
+from ppo37.run.directory import read_config
+from ppo37.runtime import native
+from ppo37.runtime.native import Convolutions, kernels_for, packed_weights
+from ppo37.runtime.network import Native, SpaceToDepth
+from ppo37.runtime.precision import Form, choose_precision, judged
+
+SMALL = (1, 36, 36)
+
+
+def _lack() -> str:
+    """Why there are no kernels here; nothing if there are."""
+    try:
+        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16))
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+LACK = _lack()
+native_only = pytest.mark.skipif(bool(LACK), reason=LACK)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+class Rounded(torch.autograd.Function):
+    """To bf16; nothing happens to the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.bfloat16().double()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+class GradientRounded(torch.autograd.Function):
+    """Nothing; but the gradient is rounded to bf16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].bfloat16().double()
+
+
+def oracle(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Outputs in fp64, with bf16 between the layers, and the parameters they were made with."""
+    x, parameters = obs.double(), []
+    for layer in (trunk.conv1, trunk.conv2, trunk.conv3):
+        weight = layer.weight.detach().double().requires_grad_()
+        bias = layer.bias.detach().double().requires_grad_()
+        parameters += [weight, bias]
+        scaled = weight / 255.0 if layer is trunk.conv1 else weight
+        products = GradientRounded.apply(F.conv2d(x, scaled, stride=layer.stride))
+        x = Rounded.apply(torch.relu(products + bias.view(-1, 1, 1)))
+    return x.flatten(1), parameters
+
+
+def ours(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    layers = (trunk.conv1, trunk.conv2, trunk.conv3)
+    parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
+    kernels = kernels_for(trunk)
+    x = Convolutions.apply(kernels, packed_weights(kernels, trunk), obs, *parameters)
+    return x, parameters
+
+
+def signs(generator: torch.Generator, shape: tuple[int, ...], share: float) -> Tensor:
+    """Numbers -1, 0 and 1, of which `share` are not 0."""
+    ones = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
+    return ones * (torch.rand(shape, generator=generator) < share)
+
+
+def of_whole_numbers(
+    obs_shape: tuple[int, ...], channels: tuple[int, int, int], generator: torch.Generator
+) -> NatureCNN:
+    """With a dozen inputs for each output, so that sums are large enough to be rounded."""
+    trunk = NatureCNN(obs_shape, channels, 16)
+    with torch.no_grad():
+        for layer in (trunk.conv1, trunk.conv2, trunk.conv3):
+            scale = 255.0 if layer is trunk.conv1 else 1.0
+            share = 12.0 / layer.weight[0].numel()
+            layer.weight.copy_(scale * signs(generator, layer.weight.shape, share))
+            layer.bias.copy_(3.0 * signs(generator, layer.bias.shape, 0.5))
+    return trunk
+
+
+@native_only
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 6, 7])
+@pytest.mark.parametrize(
+    ("obs_shape", "channels"),
+    [
+        ((4, 84, 84), (32, 64, 64)),
+        ((4, 84, 84), (16, 32, 32)),
+        (SMALL, (16, 16, 16)),
+        ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
+    ],
+    ids=["nature", "nature_half", "the smallest", "odd"],
+)
+def test_outputs_and_gradients_are_exact(
+    obs_shape: tuple[int, ...], channels: tuple[int, int, int], count: int
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    trunk = of_whole_numbers(obs_shape, channels, generator)
+    obs = torch.randint(0, 256, (count, *obs_shape), dtype=torch.uint8, generator=generator)
+    expected, sources = oracle(trunk, obs)
+    found, parameters = ours(trunk, obs)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found.double(), expected)
+    assert 0.05 < (found == 0).float().mean() < 0.95, "the ReLU must matter"
+
+    gradient = signs(generator, found.shape, 0.3)
+    found.backward(gradient.bfloat16())
+    expected.backward(gradient.double())
+    for parameter, source in zip(parameters, sources, strict=True):
+        assert parameter.grad is not None
+        assert source.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert torch.equal(parameter.grad, source.grad.float())
+        assert parameter.grad.any()
+
+
+@native_only
+def test_a_sample_does_not_depend_on_those_beside_it() -> None:
+    """So the policy of a rollout, which sees few at a time, is the one that learns."""
+    agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
+    obs = torch.randint(0, 256, (9, 4, 84, 84), dtype=torch.uint8)
+    together = ours(agent.trunk, obs)[0]
+    single = torch.cat([ours(agent.trunk, one)[0] for one in obs.split(1)])
+    assert torch.equal(together, single)
+
+
+@native_only
+def test_what_is_not_a_number_is_not_hidden() -> None:
+    trunk = NatureCNN(SMALL, (16, 16, 16), 16)
+    with torch.no_grad():
+        trunk.conv2.weight[3, 2, 1, 0] = torch.nan
+    x, parameters = ours(trunk, torch.full((2, *SMALL), 9, dtype=torch.uint8))
+    assert x.isnan().any()
+    x.sum().backward()
+    assert parameters[4].grad.isnan().any()  # its inputs are not numbers
+
+
+@native_only
+def test_the_whole_network_is_as_close_to_fp32_as_that_of_pytorch() -> None:
+    agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
+    obs = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8)
+
+    def outputs(form: Any, bf16: bool) -> Tensor:
+        agent.bf16 = bf16
+        network = form(agent)
+        distribution, values = alone(network, network.arrange(obs))
+        with network.held():
+            assert torch.equal(alone(network, network.arrange(obs))[1], values)
+        return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
+
+    exact = outputs(SpaceToDepth, False)
+    error, theirs = (relative_error(outputs(form, True), exact) for form in (Native, SpaceToDepth))
+    assert 0.0 < error < 1.5 * theirs < 0.02
+
+
+@native_only
+@pytest.mark.parametrize("network", ["nature_half", "lstm"])
+def test_a_run_by_native_kernels_goes_on_bit_for_bit(network: str, tmp_path: Path) -> None:
+    config = tiny(precision="bf16", kernels="native", network=network)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", checkpoint_every=2)
+    middle = checkpoint.numbered(tmp_path / "parts" / "checkpoints")[-1]
+    resume(middle)
+    whole, parts = (
+        checkpoint.fingerprint(checkpoint.load_newest(tmp_path / name / "checkpoints")[0])
+        for name in ("whole", "parts")
+    )
+    assert whole == parts
+    assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "parts")
+
+
+@native_only
+def test_the_choice_is_kept_by_the_run(tmp_path: Path) -> None:
+    train(tiny(precision="bf16", kernels="auto", total_timesteps=64), tmp_path / "run")
+    config = read_config(tmp_path / "run")
+    assert config.precision == "bf16"
+    assert config.kernels in ("torch", "native")
+
+
+@native_only
+def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And two processes that begin at the same time both have it."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    code = (
+        "from ppo37.model import NatureCNN; from ppo37.runtime.native import kernels_for; "
+        f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16)).workspace_bytes)"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(said) == 1
+    (kept,) = (tmp_path / "ppo37").iterdir()
+    made_at = kept.stat().st_mtime_ns
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._kernels.cache_clear()
+    kernels_for(NatureCNN(SMALL, (16, 16, 32), 16))
+    assert kept.stat().st_mtime_ns == made_at
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a compiler, on which nothing was compiled before."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._kernels.cache_clear()
+    yield
+    native._kernels.cache_clear()
+
+
+NO_COMPILER = "native kernels need a C compiler, and none was found"
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_a_compiler_pytorch_computes() -> None:
+    agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
+    choice = choose_precision(tiny(precision="auto", kernels="auto"), agent, SMALL, 32)
+    assert choice.kernels == "torch"
+    assert choice.reason.endswith(f"; {NO_COMPILER}")
+    choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32)
+    assert choice == ("fp32", "torch", "as asked")
+
+
+@pytest.mark.usefixtures("bare")
+def test_kernels_that_are_asked_for_and_missing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", "breakout", "--preset", "debug", "--kernels", "native", "--out", str(run)]
+    for more, complaint in (
+        ((), NO_COMPILER),
+        (("--precision", "fp32"), "native kernels compute in bf16"),
+        (("--observation", "ram"), "native kernels are for convolutions on a CPU"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, *more])
+        assert complaint in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'x.c:3:2: error: #error \"no such luck\"' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    native._kernels.cache_clear()
+    with pytest.raises(UsageError, match=r"could not be compiled: no such luck$"):
+        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16))
+    assert not list((tmp_path / "cache" / "ppo37").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wrong", "best", "words"),
+    [
+        ((9.0, 3.0, 2.0), (), 2, "4.50 times the speed of fp32"),
+        ((9.0, 2.0, 3.0), (), 1, "4.50 times the speed of fp32"),
+        ((9.0, 3.0, 2.0), (2,), 1, "3.00 times the speed of fp32"),
+        ((9.0, 3.0, 2.0), (1, 2), 0, "bf16 by native kernels disagrees with fp32"),
+        ((1.0, 3.0, 2.0), (), 0, "bf16 by native kernels runs at 0.50 times"),
+    ],
+)
+def test_the_fastest_that_agrees_is_chosen(
+    seconds: tuple[float, ...], wrong: tuple[int, ...], best: int, words: str
+) -> None:
+    forms = [Form("fp32", "torch"), Form("bf16", "torch"), Form("bf16", "native")]
+    errors = {form: (0.01, 0.2 if i in wrong else 0.01) for i, form in enumerate(forms)}
+    chosen, reason = judged(dict(zip(forms, seconds, strict=True)), errors)
+    assert chosen == forms[best]
+    assert words in reason
