@@ -30,8 +30,8 @@ from ppo37.runtime.graphs import make_executables
 ATARI = (4, 84, 84)
 KEYS = {
     "game", "preset", "device", "precision", "kernels", "precision_reason", "gemm_gflops_per_s",
-    "env_sps", "act_sps", "learn_samples_per_s", "loop_sps", "loop_sps_min", "loop_sps_max", "loop_updates",
-    "loop_update_s", "time_shares", "forward_mflop", "forward_backward_mflop",
+    "env_sps", "act_sps", "learn_samples_per_s", "loop_sps", "loop_sps_min", "loop_sps_max",
+    "loop_updates", "loop_update_s", "time_shares", "forward_mflop", "forward_backward_mflop",
     "mflop_per_agent_step", "roof_sps", "share_of_roof", "peak_memory_mib", "threads", "machine",
     "versions", "commit", "config", "seconds",
 }  # fmt: skip
