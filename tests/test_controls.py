@@ -19,7 +19,7 @@ from ppo37.envs.controls import (
     possible,
     stick,
 )
-from ppo37.envs.games import known_actions
+from ppo37.envs.games import cartridge
 from ppo37.policies import GaussianPolicy, make_policy
 
 LEGAL = ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT",
@@ -106,7 +106,7 @@ def test_a_wrong_action_never_reaches_the_engine(space, wrong, message) -> None:
 
 @pytest.mark.parametrize("game", ["pong", "breakout", "freeway", "ms_pacman", "boxing"])
 def test_what_a_game_does_not_know_is_masked(game: str) -> None:
-    known = known_actions(game)
+    known = cartridge(game).known_actions
     assert possible("discrete", LEGAL, known) == [name in known for name in LEGAL]
     mask = possible("joystick", (), known)
     sides, ups, fires = mask[:3], mask[3:6], mask[6:]
@@ -124,7 +124,7 @@ def test_what_a_game_does_not_know_is_masked(game: str) -> None:
 @pytest.mark.parametrize("space", ["discrete", "joystick"])
 def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
     """Its probabilities are those of the others alone, its entropy is theirs (A4)."""
-    mask = possible(space, LEGAL, known_actions("pong"))
+    mask = possible(space, LEGAL, cartridge("pong").known_actions)
     sizes = CHOICES if space == "joystick" else (18,)
     policy = make_policy(space, sizes, mask)
     generator = torch.Generator().manual_seed(0)

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from ppo37 import resume, train
 from ppo37.cli import main
+from ppo37.compiled import library
 from ppo37.errors import UsageError
 from ppo37.model import Agent, NatureCNN
 from ppo37.policies import CategoricalPolicy
 from ppo37.run import checkpoint
 from ppo37.run.directory import read_config
-from ppo37.runtime import native
-from ppo37.runtime.native import Convolutions, kernels_for, packed_weights
+from ppo37.runtime.convolutions import Convolutions, _kernels, kernels_for, packed_weights
 from ppo37.runtime.network import Native, SpaceToDepth
 from ppo37.runtime.precision import Form, choose_precision, judged
 
@@ -222,7 +222,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """And two processes that begin at the same time both have it."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     code = (
-        "from ppo37.model import NatureCNN; from ppo37.runtime.native import kernels_for; "
+        "from ppo37.model import NatureCNN; from ppo37.runtime.convolutions import kernels_for; "
         f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16)).workspace_bytes)"
     )
     both = [
@@ -235,7 +235,8 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (kept,) = (tmp_path / "ppo37").iterdir()
     made_at = kept.stat().st_mtime_ns
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._kernels.cache_clear()
+    library.cache_clear()
+    _kernels.cache_clear()
     kernels_for(NatureCNN(SMALL, (16, 16, 32), 16))
     assert kept.stat().st_mtime_ns == made_at
 
@@ -245,9 +246,11 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a compiler, on which nothing was compiled before."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._kernels.cache_clear()
+    library.cache_clear()
+    _kernels.cache_clear()
     yield
-    native._kernels.cache_clear()
+    library.cache_clear()
+    _kernels.cache_clear()
 
 
 NO_COMPILER = "native kernels need a C compiler, and none was found"
@@ -286,7 +289,8 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    native._kernels.cache_clear()
+    library.cache_clear()
+    _kernels.cache_clear()
     with pytest.raises(UsageError, match=r"could not be compiled: no such luck$"):
         kernels_for(NatureCNN(SMALL, (16, 16, 16), 16))
     assert not list((tmp_path / "cache" / "ppo37").iterdir())

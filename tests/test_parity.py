@@ -254,7 +254,9 @@ def test_seeds_make_the_repeated_actions_independent(make) -> None:
     for protocol in PROTOCOLS:
         envs = make("breakout", 16, 0, protocol)
         seen = trajectory(envs)
-        frames = envs._engine.reset(seed=envs._seeds(slice(None)))[1]["episode_frame_number"]
+        everyone = {"reset_mask": np.ones(envs.num_envs, np.bool_)}
+        _, info = envs._engine.reset(seed=envs._seeds(slice(None)), options=everyone)
+        frames = info["episode_frame_number"]
         pairs = [(i, j) for i in range(16) for j in range(i) if frames[i] == frames[j]]
         assert len(pairs) >= 3
         alike[protocol] = {np.array_equal(seen[:, i], seen[:, j]) for i, j in pairs}

@@ -7,7 +7,7 @@ from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
 from .envs.controls import possible, sizes
-from .envs.games import CATCH, known_actions, require_known
+from .envs.games import CATCH, cartridge, require_known
 from .envs.normalized import NormalizedObservations, ScaledRewards
 from .errors import UsageError
 from .model import Agent
@@ -36,7 +36,7 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[s
         if config.game == CATCH:
             raise UsageError("catch has no actions to mask; leave mask_actions off")
         require_known(config.game)
-        known = possible(config.action_space, action_names, known_actions(config.game))
+        known = possible(config.action_space, action_names, cartridge(config.game).known_actions)
     policy = make_policy(config.action_space, sizes(config.action_space, action_names), known)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
     agent = Agent(

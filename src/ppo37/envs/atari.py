@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..randomness import game_seeds
 from .contract import Episode, Moment, Step, VecEnv
 from .controls import THRESHOLD, make_controls
-from .games import known_actions
+from .games import cartridge
 from .watchdog import Watchdog
 
 FRAME_SKIP = 4
@@ -64,7 +64,7 @@ def rules_of(game: str, protocol: str, action_space: str) -> Protocol:
     rules = protocol_named(protocol)
     if action_space == "discrete":
         return rules
-    auto_fire = rules.auto_fire and "FIRE" in known_actions(game)
+    auto_fire = rules.auto_fire and "FIRE" in cartridge(game).known_actions
     return rules._replace(full_action_space=True, auto_fire=auto_fire)
 
 
@@ -296,8 +296,15 @@ def _make_engine(  # type: ignore[no-untyped-def]
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
 
+    from .screen import ScreenEngine, screen_library
+
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    return AtariVectorEnv(
+    screen, stacked = cartridge(game).screen, 1
+    try:
+        screen_library(screen, SIDE)
+    except UsageError:  # then the engine does it
+        screen, stacked = (SIDE, SIDE), num_frames
+    engine = AtariVectorEnv(
         game,
         num_envs,
         num_threads=num_threads,
@@ -316,7 +323,10 @@ def _make_engine(  # type: ignore[no-untyped-def]
         use_fire_reset=protocol.auto_fire,  # D17
         frameskip=FRAME_SKIP,  # D15
         maxpool=True,  # D15
-        img_height=SIDE,  # D18
-        img_width=SIDE,
-        stack_num=num_frames,  # D20
+        img_height=screen[0],  # D18
+        img_width=screen[1],
+        stack_num=stacked,  # D20
     )
+    if screen == (SIDE, SIDE):
+        return engine
+    return ScreenEngine(engine, screen, SIDE, num_frames)

@@ -3,6 +3,7 @@
 import difflib
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..errors import UsageError
 
@@ -48,9 +49,18 @@ def require_known(game: str) -> None:
         )
 
 
+class Cartridge(NamedTuple):
+    """What an Atari game says of itself."""
+
+    known_actions: tuple[str, ...]
+    """Those that it makes use of, by their names."""
+    screen: tuple[int, int]
+    """Rows and columns: 210 x 160 in most games."""
+
+
 @lru_cache(maxsize=8)
-def known_actions(game: str) -> tuple[str, ...]:
-    """The actions that an Atari game makes use of, by their names; a moment for each game."""
+def cartridge(game: str) -> Cartridge:
+    """Ask an Atari game; a tenth of a second for each."""
     from ale_py import ALEInterface, LoggerMode, roms
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -58,7 +68,9 @@ def known_actions(game: str) -> tuple[str, ...]:
     assert rom is not None, "a game of ours"
     emulator = ALEInterface()
     emulator.loadROM(rom)
-    return tuple(action.name for action in emulator.getMinimalActionSet())
+    height, width = emulator.getScreenDims()
+    known = tuple(action.name for action in emulator.getMinimalActionSet())
+    return Cartridge(known, (height, width))
 
 
 def title(game: str) -> str:

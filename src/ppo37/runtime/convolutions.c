@@ -49,7 +49,7 @@ enum {
 typedef struct {
     bf16 x0[2][X0], g1[2][X1], g2[2][X2], g3[2][X3], y3[X3];
     bf16 pairs_x[2 * (X0 > X1 ? X0 : X1)], pairs_g[2 * X1];
-    float sums[X1 > X2 ? X1 : X2], g3_wide[X3], unused[MOST_ROWS][16 * MOST_VECTORS];
+    float sums[X1 > X2 ? X1 : X2], unused[MOST_ROWS][16 * MOST_VECTORS];
     float gradients[PARAMETERS];
 } Workspace;
 
@@ -65,13 +65,6 @@ INLINE __m512bh pairs(const bf16 *p) { return (__m512bh)_mm512_loadu_si512(p); }
 
 INLINE void store_bf16(bf16 *p, __m512 v) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v));
-}
-
-INLINE float wide(bf16 h) {
-    uint32_t bits = (uint32_t)h << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
 }
 
 /* To the nearest, of two the even one; as the processor does it. */
@@ -91,21 +84,26 @@ INLINE int place(int c, int y, int x, int channels, int side, int block) {
 }
 
 /* [outputs][channels][side][side] -> [k / 2][output][2], divided by `scale`. */
-INLINE void pack(const float *w, int outputs, int channels, int side, int block, float scale,
-                 bf16 *packed) {
-    for (int o = 0; o < outputs; o++)
+INLINE void pack(const float *weights, int outputs, int channels, int side, int block,
+                 float scale, bf16 *packed) {
+#pragma omp for schedule(static) nowait
+    for (int o = 0; o < outputs; o++) {
+        const float *w = weights + o * channels * side * side;
         for (int c = 0; c < channels; c++)
             for (int y = 0; y < side; y++)
                 for (int x = 0; x < side; x++) {
                     int k = place(c, y, x, channels, side, block);
                     packed[(k / 2 * outputs + o) * 2 + k % 2] = narrow(*w++ / scale);
                 }
+    }
 }
 
 /* The same for going back: [y][x / stride][output / 2][x % stride, c][2]. */
-INLINE void pack_back(const float *w, int outputs, int channels, int side, int stride,
+INLINE void pack_back(const float *weights, int outputs, int channels, int side, int stride,
                       bf16 *packed) {
-    for (int o = 0; o < outputs; o++)
+#pragma omp for schedule(static) nowait
+    for (int o = 0; o < outputs; o++) {
+        const float *w = weights + o * channels * side * side;
         for (int c = 0; c < channels; c++)
             for (int y = 0; y < side; y++)
                 for (int x = 0; x < side; x++) {
@@ -113,30 +111,44 @@ INLINE void pack_back(const float *w, int outputs, int channels, int side, int s
                     int row = tap * outputs / 2 + o / 2;
                     packed[(row * stride * channels + n) * 2 + o % 2] = narrow(*w++);
                 }
+    }
 }
 
 /* packed: N1 + 2 * (N2 + N3) numbers. */
-void pack_weights(const float *w1, const float *w2, const float *w3, bf16 *packed) {
-    pack(w1, C1, PLANES, 8, 4, 255.0f, packed);  /* D22 */
-    pack(w2, C2, C1, 4, 1, 1.0f, packed + N1);
-    pack(w3, C3, C2, 3, 1, 1.0f, packed + N1 + N2);
-    pack_back(w2, C2, C1, 4, 2, packed + N1 + N2 + N3);
-    pack_back(w3, C3, C2, 3, 1, packed + N1 + 2 * N2 + N3);
+void pack_weights(const float *w1, const float *w2, const float *w3, int threads, bf16 *packed) {
+#pragma omp parallel num_threads(threads)
+    {
+        pack(w1, C1, PLANES, 8, 4, 255.0f, packed);  /* D22 */
+        pack(w2, C2, C1, 4, 1, 1.0f, packed + N1);
+        pack(w3, C3, C2, 3, 1, 1.0f, packed + N1 + N2);
+        pack_back(w2, C2, C1, 4, 2, packed + N1 + N2 + N3);
+        pack_back(w3, C3, C2, 3, 1, packed + N1 + 2 * N2 + N3);
+    }
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
 
-/* uint8 [plane][row][column] -> blocks of 4 x 4 pixels */
+/* uint8 [plane][row][column] -> blocks of 4 x 4 pixels; four blocks side by side at once */
 static void cut_into_blocks(const uint8_t *obs, bf16 *x0) {
     for (int y = 0; y < H0; y++)
-        for (int x = 0; x < W0; x++)
-            for (int c = 0; c < PLANES; c++, x0 += 16) {
-                uint32_t lines[4];
-                for (int r = 0; r < 4; r++)
-                    memcpy(lines + r, obs + (c * HEIGHT + 4 * y + r) * WIDTH + 4 * x, 4);
-                __m512i pixels = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)lines));
-                store_bf16(x0, _mm512_cvtepi32_ps(pixels));
+        for (int first = 0; first < W0; first += 4) {
+            int x = first + 4 <= W0 ? first : W0 - 4;  /* the last ones again */
+            bf16 *to = x0 + (y * W0 + x) * C0;
+            for (int c = 0; c < PLANES; c++, to += 16) {
+                const uint8_t *from = obs + (c * HEIGHT + 4 * y) * WIDTH + 4 * x;
+                __m128i row[4];
+                EACH(r, 4) row[r] = _mm_loadu_si128((const __m128i *)(from + r * WIDTH));
+                __m128i top[2] = {_mm_unpacklo_epi32(row[0], row[1]),
+                                  _mm_unpackhi_epi32(row[0], row[1])};
+                __m128i low[2] = {_mm_unpacklo_epi32(row[2], row[3]),
+                                  _mm_unpackhi_epi32(row[2], row[3])};
+                EACH(i, 4) {
+                    __m128i block = i % 2 ? _mm_unpackhi_epi64(top[i / 2], low[i / 2])
+                                          : _mm_unpacklo_epi64(top[i / 2], low[i / 2]);
+                    store_bf16(to + i * C0, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(block)));
+                }
             }
+        }
 }
 
 /* out = max(0, bias + sum of in * w) for `rows` pixels. */
@@ -197,6 +209,28 @@ void forward(const uint8_t *obs, long samples, int threads, const bf16 *packed, 
 
 /* ---- backward ------------------------------------------------------------------------------ */
 
+/* Where x, a result of ReLU, lets a gradient pass. */
+INLINE __mmask16 passing(const bf16 *x) {
+    /* Positive or NaN: 0 of either sign is all else that there is. */
+    __m256i outputs = _mm256_loadu_si256((const __m256i *)x);
+    return _mm256_test_epi16_mask(outputs, _mm256_set1_epi16(0x7fff));
+}
+
+/* What x3 lets pass of the gradient g, both channel by channel, as pixels; adds its sum to db. */
+INLINE void enter(const bf16 *g, const bf16 *x3, bf16 *passed, bf16 *pixels, float *db) {
+    for (int i = 0; i < X3; i += 16)
+        _mm256_storeu_si256((__m256i *)(passed + i),
+                            _mm256_maskz_loadu_epi16(passing(x3 + i), g + i));
+    for (int c = 0; c < C3; c++)
+        for (int p = 0; p < H3 * W3; p++) pixels[p * C3 + c] = *passed++;
+    EACH(v, C3 / 16) {
+        __m512 sum = _mm512_loadu_ps(db + 16 * v);
+        for (const bf16 *p = pixels + 16 * v; p < pixels + X3; p += C3)
+            sum = _mm512_add_ps(sum, _mm512_cvtpbh_ps((__m256bh)_mm256_loadu_si256((__m256i *)p)));
+        _mm512_storeu_ps(db + 16 * v, sum);
+    }
+}
+
 /* What a layer's outputs x let pass of the gradient g, in bf16; adds its sum over pixels to db. */
 INLINE void through_relu(const float *g, const bf16 *x, int pixels, const int outputs, bf16 *out,
                          float *db) {
@@ -206,10 +240,7 @@ INLINE void through_relu(const float *g, const bf16 *x, int pixels, const int ou
     for (int p = 0; p < pixels; p++)
         EACH(v, vectors) {
             int at = p * outputs + 16 * v;
-            __m256i seen = _mm256_loadu_si256((const __m256i *)(x + at));
-            /* Positive or NaN: 0 of either sign is all else that there is. */
-            __mmask16 some = _mm256_test_epi16_mask(seen, _mm256_set1_epi16(0x7fff));
-            __m512 passed = _mm512_maskz_loadu_ps(some, g + at);
+            __m512 passed = _mm512_maskz_loadu_ps(passing(x + at), g + at);
             store_bf16(out + at, passed);
             sums[v] = _mm512_add_ps(sums[v], passed);
         }
@@ -337,15 +368,9 @@ void backward(const uint8_t *obs, long samples, int threads, const bf16 *packed,
                     memset(own->g3[1], 0, sizeof own->g3[1]);
                     continue;
                 }
-                const bf16 *out = x3 + n * X3, *g_out = g + n * X3;
-                for (int c = 0; c < C3; c++)
-                    for (int p = 0; p < H3 * W3; p++) {
-                        own->y3[p * C3 + c] = *out++;
-                        own->g3_wide[p * C3 + c] = wide(*g_out++);
-                    }
                 cut_into_blocks(obs + n * OBS, own->x0[i]);
                 y0[i] = own->x0[i], y1[i] = x1 + n * X1, y2[i] = x2 + n * X2;
-                through_relu(own->g3_wide, own->y3, H3 * W3, C3, own->g3[i], w3 + N3);
+                enter(g + n * X3, x3 + n * X3, own->y3, own->g3[i], w3 + N3);
                 layer_back(ROWS3, own->g3[i], H3, W3, C3, back3, 3, 1, C2, H2, W2, own->unused,
                            own->sums);
                 through_relu(own->sums, y2[i], H2 * W2, C2, own->g2[i], w2 + N2);

@@ -1,9 +1,9 @@
 """How a device computes the network: the function that `Agent` defines, arranged for speed.
 
-A CPU that multiplies bf16 gets kernels of our own (`native.py`); what PyTorch computes on a CPU is
-arranged for it. There a convolution of stride s costs more than its arithmetic, because the pixels
-it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of s*s
-times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
+A CPU that multiplies bf16 gets kernels of our own (`convolutions.py`); what PyTorch computes on a
+CPU is arranged for it. There a convolution of stride s costs more than its arithmetic, because the
+pixels it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of
+s*s times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
 weights in another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..algorithm.distributions import Distribution
 from ..errors import UsageError
 from ..model import Agent, NatureCNN
-from .native import Convolutions, kernels_for, packed_weights
+from .convolutions import Convolutions, kernels_for, packed_weights
 
 ARRANGED_AT_ONCE = 256
 

@@ -1,18 +1,7 @@
-"""The convolutions as C, compiled on this machine for the shape in hand (`convolutions.c`).
-
-Needs a C compiler and a processor that multiplies bf16 (AVX512-BF16); who lacks them is told so
-and uses PyTorch. What was compiled is kept in the user's cache, so it is made once.
-"""
+"""The convolutions by `convolutions.c`, for processors that multiply bf16 (AVX512-BF16)."""
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..compiled import library
 from ..errors import UsageError
 from ..model import NatureCNN
 
 SOURCE = Path(__file__).with_name("convolutions.c")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-COMPILE_S = 120.0
 VECTOR, MOST_VECTORS, REGISTERS = 16, 4, 28
 """Floats in a register, registers side by side, and those that may hold sums."""
 
@@ -65,10 +53,11 @@ def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...]) -> Kernels:
         registers = REGISTERS // (shape[2] // VECTOR)
         defined |= {f"C{i}": shape[2], f"ROWS{i}": _even_parts(shape[0] * shape[1], registers)}
         defined[f"TAPS{i}"] = max(n for n in range(1, registers + 1) if length % n == 0)
-    library = _loaded(tuple(f"-D{name}={n}" for name, n in defined.items()))
-    size = library.workspace_bytes
-    size.restype = ctypes.c_long
-    return Kernels(library.forward, library.backward, library.pack_weights, size(), tuple(shapes))
+    made = library(SOURCE, **defined)
+    made.workspace_bytes.restype = ctypes.c_long
+    return Kernels(
+        made.forward, made.backward, made.pack_weights, made.workspace_bytes(), tuple(shapes)
+    )
 
 
 def _even_parts(pixels: int, most: int) -> int:
@@ -77,54 +66,12 @@ def _even_parts(pixels: int, most: int) -> int:
     return min(sizes, key=lambda size: -pixels % size)
 
 
-def _loaded(shape: tuple[str, ...]) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(_compiled(shape)))
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"native kernels could not be made: {error}") from error
-
-
-def _compiled(shape: tuple[str, ...]) -> Path:
-    """The library for a shape, from the cache or made now."""
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
-    if compiler is None:
-        raise UsageError("native kernels need a C compiler, and none was found")
-    command = [compiler, *FLAGS, *shape]
-    known = [SOURCE.read_text(), *command, platform.platform(), _processor()]
-    name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
-    library = folder / f"convolutions-{name}.so"
-    if library.exists():
-        return library
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            made = Path(place) / library.name
-            subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, text=True,
-                           capture_output=True, timeout=COMPILE_S)  # fmt: skip
-            made.replace(library)  # at once, for whoever else makes it too
-    except subprocess.CalledProcessError as error:
-        said = re.search("error: (?:#error )?(.*)", error.stderr)
-        why = said[1].strip('"') if said else f"{compiler} failed"
-        raise UsageError(f"native kernels could not be compiled: {why}") from error
-    return library
-
-
-def _processor() -> str:
-    """What `-march=native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-
-
 def packed_weights(kernels: Kernels, trunk: NatureCNN) -> Tensor:
     """The convolutions' weights in bf16, in the order that the kernels read them."""
     weights = [layer.weight.detach() for layer in (trunk.conv1, trunk.conv2, trunk.conv3)]
     first, second, third = (weight.numel() for weight in weights)
     packed = torch.empty(first + 2 * (second + third), dtype=torch.bfloat16)
-    kernels.pack_weights(*map(_pointer, (*weights, packed)))
+    kernels.pack_weights(*map(_pointer, weights), torch.get_num_threads(), _pointer(packed))
     return packed
 
 

@@ -1,0 +1,119 @@
+"""`screen.c` against the engine, which shrinks and stacks screens itself, and against a formula."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ppo37.envs.atari import Atari
+from ppo37.envs.screen import ScreenEngine, _pointer, screen_library
+from ppo37.errors import UsageError
+
+SCREEN, SIDE = (210, 160), 84
+
+
+def _lack() -> str:
+    try:
+        screen_library(SCREEN, SIDE)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(_lack()), reason=_lack())
+
+
+def refuse(*_: Any) -> None:
+    raise UsageError("none here")
+
+
+@pytest.fixture
+def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Atari]]:
+    """The same games with the screens of ours and with those of the engine."""
+    game, protocol, frames, most = request.param
+    ours = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
+    monkeypatch.setattr("ppo37.envs.screen.screen_library", refuse)
+    theirs = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
+    assert isinstance(ours._engine, ScreenEngine)
+    assert not isinstance(theirs._engine, ScreenEngine)
+    with closing(ours), closing(theirs):
+        yield [ours, theirs]
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        ("breakout", "classic", 4, 800),
+        ("space_invaders", "machado", 4, 800),
+        ("seaquest", "classic", 1, 800),
+        ("klax", "classic", 4, 300),  # 250 rows
+        ("carnival", "classic", 2, 800),  # 214 rows
+    ],
+    indirect=True,
+    ids=lambda param: "-".join(map(str, param)),
+)
+def test_what_is_seen_is_what_the_engine_would_show(both: list[Atari]) -> None:
+    """Through lives, ends of games, games cut off and seeded anew, and after a restore."""
+    begun = [envs.reset() for envs in both]
+    np.testing.assert_array_equal(*begun)
+    rng = np.random.default_rng(0)
+    over = cut = 0
+    for _ in range(500):
+        actions = rng.integers(0, len(both[0].action_names), 3)
+        ours, theirs = (envs.step(actions) for envs in both)
+        np.testing.assert_array_equal(ours.obs, theirs.obs)
+        np.testing.assert_array_equal(ours.rewards, theirs.rewards)
+        ended = ours.truncated
+        np.testing.assert_array_equal(ours.final_obs[ended], theirs.final_obs[ended])
+        over += len(ours.episodes)
+        cut += int(ours.truncated.sum())
+    assert 0 < cut <= over
+    moments = both[0].save()
+    np.testing.assert_array_equal(both[0].restore(moments), both[1].restore(moments))
+
+
+def test_a_pixel_is_the_mean_of_its_area() -> None:
+    """Of screens of noise, within the rounding to whole numbers, by matrices of shares."""
+    compiled = screen_library(SCREEN, SIDE)
+    screens = np.random.default_rng(1).integers(0, 256, (2, 1, *SCREEN)).astype(np.uint8)
+    rows, columns = (shares(size) for size in SCREEN)
+    expected = rows @ screens[:, 0].astype(float) @ columns.T
+    found = pushed(compiled, screens)[:, -1]
+    assert np.abs(found - expected).max() <= 0.5 + 1e-4
+
+
+def test_old_pictures_move_up_and_a_new_game_has_none() -> None:
+    compiled = screen_library(SCREEN, SIDE)
+    before = np.random.default_rng(2).integers(0, 256, (2, 3, SIDE, SIDE)).astype(np.uint8)
+    screens = np.full((2, 1, *SCREEN), 77, np.uint8)
+    after = pushed(compiled, screens, before, np.array([False, True]))
+    assert (after[:, -1] == 77).all()
+    np.testing.assert_array_equal(after[0, :-1], before[0, 1:])
+    assert not after[1, :-1].any()
+
+
+def pushed(
+    compiled: Any, screens: NDArray[np.uint8], before: NDArray[np.uint8] | None = None,
+    begun: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
+    plan = np.empty(compiled.plan_bytes(), np.uint8)
+    compiled.make_plan(_pointer(plan))
+    count = len(screens)
+    before = np.zeros((count, 1, SIDE, SIDE), np.uint8) if before is None else before
+    begun = np.zeros(count, np.bool_) if begun is None else begun
+    after = np.empty_like(before)
+    compiled.push(
+        _pointer(plan), count, before.shape[1], *map(_pointer, (screens, begun, before, after))
+    )
+    return after
+
+
+def shares(size: int) -> NDArray[np.float64]:
+    """[SIDE, size]: which part of each pixel of the result comes from which of the screen."""
+    edges = np.arange(SIDE + 1) * size / SIDE
+    pixels = np.arange(size)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.maximum(covered, 0.0) * SIDE / size
