@@ -46,6 +46,7 @@ class Arm(NamedTuple):
     name: str
     library: str
     kind: str
+    """The environments of SB3; precision and kernels of ppo37."""
     threads: int | None = None
 
 
@@ -78,9 +79,10 @@ def list_arms() -> list[Arm]:
     from ppo37.runtime.device import usable_cores
 
     arms = [
-        Arm("ppo37, precision auto", "ppo37", "auto"),
+        Arm("ppo37", "ppo37", "auto auto"),
         Arm("SB3, DummyVecEnv", "sb3", "DummyVecEnv"),
-        Arm("ppo37, fp32", "ppo37", "fp32"),
+        Arm("ppo37, kernels of PyTorch", "ppo37", "auto torch"),
+        Arm("ppo37, fp32", "ppo37", "fp32 torch"),
         Arm("SB3, SubprocVecEnv", "sb3", "SubprocVecEnv"),
     ]
     cores = usable_cores()
@@ -100,7 +102,7 @@ def measure(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
     ended_s, details = run(arm.kind, options.warm_up + options.updates + 1, options.seed)
     counted = ended_s[options.warm_up : -1]
     update_s = [after - before for before, after in itertools.pairwise(counted)]
-    steps = _config("fp32", 1).batch_size * len(update_s)
+    steps = _config("fp32", "torch", 1).batch_size * len(update_s)
     return {
         "sps": steps / sum(update_s),
         "update_s": update_s,
@@ -109,12 +111,12 @@ def measure(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_ppo37(precision: str, updates: int, seed: int) -> tuple[list[float], dict[str, Any]]:
+def measure_ppo37(kind: str, updates: int, seed: int) -> tuple[list[float], dict[str, Any]]:
     """Train with ppo37, logs and all: when it started, and when each update had ended."""
     from ppo37 import train
     from ppo37.run.view import NoView
 
-    config = _config(precision, updates, seed)
+    config = _config(*kind.split(), updates, seed)
 
     class Stopwatch(NoView):
         def __init__(self) -> None:
@@ -155,7 +157,7 @@ def measure_sb3(vec_env: str, updates: int, seed: int) -> tuple[list[float], dic
         def _on_training_end(self) -> None:
             self.times_s.append(time.perf_counter())
 
-    config = _config("fp32", updates, seed)
+    config = _config("fp32", "torch", updates, seed)
     kinds = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
     envs = make_atari_env(ENV_ID, n_envs=config.num_envs, seed=seed, vec_env_cls=kinds[vec_env])
     envs = VecFrameStack(envs, n_stack=4)
@@ -268,8 +270,8 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     from ppo37.bench import commit
     from ppo37.runtime.device import describe_machine, versions
 
-    config = _config("fp32", 1)
-    left_out = ("seed", "total_timesteps", "precision", "device")
+    config = _config("fp32", "torch", 1)
+    left_out = ("seed", "total_timesteps", "precision", "kernels", "device")
     hyperparameters = dataclasses.asdict(config)
     for name in left_out:
         hyperparameters.pop(name)
@@ -299,15 +301,14 @@ def _in_fresh_process(arm: Arm, options: argparse.Namespace, seed: int) -> dict[
     return {**figure, "peak_memory_mib": peak, "load_before": load}
 
 
-def _config(precision: str, updates: int, seed: int = 1) -> Any:
+def _config(precision: str, kernels: str, updates: int, seed: int = 1) -> Any:
     """The classic preset for as many updates."""
+    import dataclasses
+
     from ppo37 import from_preset
 
-    one = from_preset("classic", GAME, "cpu", precision=precision, seed=seed)
-    steps = updates * one.batch_size
-    return from_preset(
-        "classic", GAME, "cpu", precision=precision, seed=seed, total_timesteps=steps
-    )
+    one = from_preset("classic", GAME, "cpu", precision=precision, kernels=kernels, seed=seed)
+    return dataclasses.replace(one, total_timesteps=updates * one.batch_size)
 
 
 def _linear(initial: float) -> Callable[[float], float]:

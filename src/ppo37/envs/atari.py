@@ -299,11 +299,13 @@ def _make_engine(  # type: ignore[no-untyped-def]
     from .screen import ScreenEngine, screen_library
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    screen, stacked = cartridge(game).screen, 1
+    side = SIDE  # D18
+    depth = num_frames  # D20
+    shown, stacked = cartridge(game).screen, 1
     try:
-        screen_library(screen, SIDE)
-    except UsageError:  # then the engine does it
-        screen, stacked = (SIDE, SIDE), num_frames
+        screen_library(shown, side)
+    except UsageError:  # then the engine shrinks and stacks
+        shown, stacked = (side, side), depth
     engine = AtariVectorEnv(
         game,
         num_envs,
@@ -323,10 +325,8 @@ def _make_engine(  # type: ignore[no-untyped-def]
         use_fire_reset=protocol.auto_fire,  # D17
         frameskip=FRAME_SKIP,  # D15
         maxpool=True,  # D15
-        img_height=screen[0],  # D18
-        img_width=screen[1],
-        stack_num=stacked,  # D20
+        img_height=shown[0],
+        img_width=shown[1],
+        stack_num=stacked,
     )
-    if screen == (SIDE, SIDE):
-        return engine
-    return ScreenEngine(engine, screen, SIDE, num_frames)
+    return engine if shown == (side, side) else ScreenEngine(engine, shown, side, depth)
