@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import sb3
 import speed
+
+from ppo37.peers import markdown as peers_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,8 +21,7 @@ SUITES = {
         "More environments",
         "`classic` with 8, 32 and 128 environments; the minibatch stays at 256 samples, so that "
         "the work per step is the same. Frames are stored as they are seen, four a step: an "
-        "observation of 28 kB, 3.6 MB per environment in a rollout, of which a CPU needs a second "
-        "copy in the order that its convolutions read.",
+        "observation of 28 kB, 3.6 MB per environment in a rollout.",
     ),
     "network": (
         "Larger and smaller networks",
@@ -31,9 +31,7 @@ SUITES = {
     "ranks": (
         "Several ranks",
         "The same run by one process and by two that talk by gloo, on the same cores, and one on a "
-        "single core. Ideal for two ranks is twice the speed of one rank on one core; but where "
-        "two cores are two hardware threads of one, as on the virtual machine with 2 cores, the "
-        "speed of one process that uses both is the honest measure.",
+        "single core. Ideal for two ranks is twice the speed of one rank on one core.",
     ),
     "variants": (
         "Other actions and observations",
@@ -111,13 +109,13 @@ def peers() -> list[str]:
     parts = []
     for path in sorted(RESULTS.glob("sb3_*.json")):
         result = load(path)
-        parts += [sb3.markdown(result), "", f"[{path.name}]({link(path)})\n"]
+        parts += [peers_table(result), "", f"[{path.name}]({link(path)})\n"]
     if not parts:
         return []
     return [
         "## Peers\n",
         "Breakout with the hyperparameters of `classic`, alternating with Stable-Baselines3 "
-        "(`python benchmarks/sb3.py`). ppo37 writes its logs meanwhile, SB3 writes none.\n",
+        "(`ppo37 bench --peers 4`). ppo37 writes its logs meanwhile, SB3 writes none.\n",
         *parts,
     ]
 

@@ -19,10 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import watched
-
 from ppo37.bench import commit
 from ppo37.config import from_preset
+from ppo37.run import watched
 from ppo37.runtime.device import cores_of_process, describe_machine, versions
 
 RESULTS = Path(__file__).parent / "results"

@@ -5,26 +5,26 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import gpu
 import performance
 import pytest
-import sb3
 import speed
 import torch
-import watched
 from conftest import alone, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from ppo37 import doctor
+from ppo37 import doctor, peers
 from ppo37.bench import bench, flops_per_sample, table
 from ppo37.cli import _config, build_parser, main
 from ppo37.config import Config, from_preset
 from ppo37.errors import UsageError
 from ppo37.model import Agent
 from ppo37.policies import CategoricalPolicy
+from ppo37.run import watched
 from ppo37.runtime.graphs import make_executables
 
 ATARI = (4, 84, 84)
@@ -201,7 +201,7 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
         for round_speeds in zip(*speeds.values(), strict=True)
         for arm, sps in zip(speeds, round_speeds, strict=True)
     ]
-    summary = sb3.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
+    summary = peers.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
     assert summary["compared_with"] == "SB3, a"
     ours = summary["arms"]["ppo37"]
     assert ours["sps"] == {"median": 200.0, "lowest": 100.0, "highest": 330.0}
@@ -215,16 +215,40 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
     result = {"summary": summary, "roof": roof, "machine": machine, "versions": {"torch": "1"},
               "commit": None, "rounds": 3, "updates": 10, "warm_up_updates": 2,
               "batch_size": 1024}  # fmt: skip
-    lines = sb3.markdown(result).splitlines()
+    lines = peers.markdown(result).splitlines()
     assert "| ppo37 | fp32 | 2 | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 25% | 330 |" in lines
 
 
-def test_our_side_of_the_comparison_times_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sb3, "_config", lambda *choice: tiny(total_timesteps=64 * choice[-2]))
-    times_s, details = sb3.measure_ppo37("fp32 torch", updates=3, seed=1)
+def test_our_side_of_the_comparison_times_every_update() -> None:
+    times_s, chosen = peers.measure_ppo37("fp32 torch", tiny(total_timesteps=64 * 3))
     assert len(times_s) == 4
     assert times_s == sorted(times_s)
-    assert details == {"precision": "fp32"}
+    assert chosen == {"precision": "fp32", "kernels": "torch"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds", "words"),
+    [
+        ({"network": "lstm"}, 1, "network nature only, not lstm"),
+        ({"protocol": "machado"}, 1, "protocol classic only"),
+        ({}, 0, "rounds must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    settings: dict[str, Any], rounds: int, words: str
+) -> None:
+    config = from_preset("classic", "breakout", "cpu", **settings)
+    with pytest.raises(UsageError, match=words):
+        peers.compare(config, rounds)
+
+
+def test_the_comparison_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(peers, "version", missing)
+    with pytest.raises(UsageError, match=r"pip install 'ppo37\[bench\]'"):
+        peers.compare(from_preset("classic", "breakout", "cpu"), 1)
 
 
 def test_the_memory_of_a_process_tree_counts_this_process() -> None:

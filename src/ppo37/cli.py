@@ -159,6 +159,9 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--game", default="breakout", metavar="GAME")
     bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
+    bench.add_argument("--peers", type=int, metavar="ROUNDS",
+                       help="train beside Stable-Baselines3 instead, in turn, so many times (about "
+                       "two minutes each; needs ppo37[bench])")  # fmt: skip
     _add_json(bench)
     _add_settings(bench, without=("reseed_interval",))
 
@@ -365,12 +368,16 @@ def _export(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from .bench import bench, table
+    from .peers import compare, markdown
 
-    result = bench(_config(options), options.seconds)
+    if options.peers is None:
+        result, shown = bench(_config(options), options.seconds), table
+    else:
+        result, shown = compare(_config(options), options.peers, say=_say), markdown
     if options.json:
         _print_json(result)
     else:
-        print(table(result))
+        print(shown(result))
     return 0
 
 

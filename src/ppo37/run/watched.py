@@ -1,10 +1,11 @@
 """Processes whose memory is watched while they run."""
 
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from ..errors import RunError
 
 SAMPLE_EVERY_S = 1.0
 
@@ -17,7 +18,7 @@ class Watched(NamedTuple):
 
 
 def run(command: list[str]) -> Watched:
-    """Run a command to its end; this process ends with it if it fails."""
+    """Run a command to its end; RunError if it fails."""
     with tempfile.TemporaryFile("w+") as output:
         worker = subprocess.Popen(command, stdout=output)
         try:
@@ -25,7 +26,7 @@ def run(command: list[str]) -> Watched:
         finally:
             worker.terminate()  # if this process was interrupted meanwhile
         if worker.returncode:
-            sys.exit(f"{' '.join(command)} failed with exit code {worker.returncode}")
+            raise RunError(f"{' '.join(command)} failed with exit code {worker.returncode}")
         output.seek(0)
         return Watched(output.read(), peak)
 
