@@ -80,7 +80,7 @@ class GradientRounded(torch.autograd.Function):
 def oracle(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Outputs in fp64, with bf16 between the layers, and the parameters they were made with."""
     x, parameters = obs.double(), []
-    for layer in (trunk.conv1, trunk.conv2, trunk.conv3):
+    for layer in trunk.convolutions:
         weight = layer.weight.detach().double().requires_grad_()
         bias = layer.bias.detach().double().requires_grad_()
         parameters += [weight, bias]
@@ -91,8 +91,7 @@ def oracle(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def ours(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    layers = (trunk.conv1, trunk.conv2, trunk.conv3)
-    parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
+    parameters = [part for layer in trunk.convolutions for part in (layer.weight, layer.bias)]
     kernels = kernels_for(trunk)
     x = Convolutions.apply(kernels, packed_weights(kernels, trunk), obs, *parameters)
     return x, parameters
@@ -110,7 +109,7 @@ def of_whole_numbers(
     """With a dozen inputs for each output, so that sums are large enough to be rounded."""
     trunk = NatureCNN(obs_shape, channels, 16)
     with torch.no_grad():
-        for layer in (trunk.conv1, trunk.conv2, trunk.conv3):
+        for layer in trunk.convolutions:
             scale = 255.0 if layer is trunk.conv1 else 1.0
             share = 12.0 / layer.weight[0].numel()
             layer.weight.copy_(scale * signs(generator, layer.weight.shape, share))

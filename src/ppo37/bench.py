@@ -25,7 +25,7 @@ from . import randomness
 from .algorithm.rollout import Rollout
 from .algorithm.update import make_optimizer
 from .build import make_agent, make_factory, normalized
-from .config import Config, from_dict, in_words
+from .config import Config, from_dict, in_words, layers_in_words
 from .envs import VecEnv
 from .envs.games import title
 from .errors import Stopped, UsageError
@@ -41,7 +41,7 @@ from .runtime.device import (
 )
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
-from .runtime.precision import Form, choose_precision
+from .runtime.precision import choose_precision
 from .train import train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
@@ -149,8 +149,8 @@ def table(result: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
         "commit": result["commit"] or "none",
     }
-    form = Form(result["precision"], result["kernels"])
-    precision = f"{form} ({result['precision_reason']})"
+    layers = layers_in_words(result["precision"], result["kernels"])
+    precision = f"{layers} ({result['precision_reason']})"
     head = (f"{title(result['game'])}, {in_words(from_dict(config))}, on "
             f"{result['device']} in {precision}")  # fmt: skip
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])

@@ -300,6 +300,11 @@ def in_words(config: Config, without: tuple[str, ...] = ()) -> str:
     return f"preset {config.preset}" + (f" with {', '.join(changed)}" if changed else "")
 
 
+def layers_in_words(precision: str, kernels: str) -> str:
+    """What computes the layers of a network."""
+    return precision + (" by native kernels" if kernels == "native" else "")
+
+
 def from_dict(values: dict[str, Any]) -> Config:
     """A configuration from plain values, as read from a file; unknown names are refused."""
     known = {field.name for field in dataclasses.fields(Config)}

@@ -143,17 +143,17 @@ def _emulator() -> Check:
 
 
 def _bf16() -> Check:
-    from .config import Config
+    from .config import Config, layers_in_words
     from .envs.atari import OBS_SHAPE
     from .model import Agent
     from .policies import CategoricalPolicy
     from .runtime.device import resolve_device
-    from .runtime.precision import Form, choose_precision
+    from .runtime.precision import choose_precision
 
     agent = Agent(OBS_SHAPE, CategoricalPolicy(4), "nature", seed=0).to(resolve_device("auto"))
     choice = choose_precision(Config(), agent, OBS_SHAPE, MINIBATCH)
-    form = Form(choice.precision, choice.kernels)
-    return Check("bf16", True, f"--precision auto means {form} ({choice.reason})")
+    layers = layers_in_words(choice.precision, choice.kernels)
+    return Check("bf16", True, f"--precision auto means {layers} ({choice.reason})")
 
 
 def _video() -> Check:

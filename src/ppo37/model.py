@@ -87,6 +87,10 @@ class NatureCNN(nn.Module):
         self.dense = nn.Linear(third * _cells(height) * _cells(width), features)
 
     @property
+    def convolutions(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+        return self.conv1, self.conv2, self.conv3
+
+    @property
     def first_layers(self) -> list[nn.Conv2d | nn.Linear]:
         return [self.conv1]
 

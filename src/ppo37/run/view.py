@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config, in_words
+from ..config import Config, in_words, layers_in_words
 from ..envs.games import title
 from .metrics import FRAMES_PER_STEP, LAST_100
 
@@ -78,7 +78,7 @@ class ConsoleView:
         self._config = config
         self._begun = time.monotonic()
         steps = config.agent_steps
-        kernels = " by native kernels" if config.kernels == "native" else ""
+        layers = layers_in_words(config.precision, config.kernels)
         for line in (
             f"{title(config.game)}, {in_words(config)}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
@@ -86,7 +86,7 @@ class ConsoleView:
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
             f"{config.num_steps} steps, {config.update_epochs} epochs x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
-            f"network {config.network} on {config.device}, {config.precision}{kernels} ({reason})",
+            f"network {config.network} on {config.device}, {layers} ({reason})",
             f"expected time: about {duration(expected_s)}",
             *config.remarks,
         ):

@@ -83,46 +83,35 @@ INLINE int place(int c, int y, int x, int channels, int side, int block) {
     return before * channels * block * block + (c * block + y % block) * block + x % block;
 }
 
-/* [outputs][channels][side][side] -> [k / 2][output][2], divided by `scale`. */
-INLINE void pack(const float *weights, int outputs, int channels, int side, int block,
-                 float scale, bf16 *packed) {
+/* [outputs][channels][side][side], divided by `scale` -> packed [k / 2][output][2] and, where there
+ * is a way back, back [y][x / stride][output / 2][x % stride, c][2]. */
+INLINE void pack(const float *weights, int outputs, int channels, int side, int stride, int block,
+                 float scale, bf16 *packed, bf16 *back) {
 #pragma omp for schedule(static) nowait
     for (int o = 0; o < outputs; o++) {
         const float *w = weights + o * channels * side * side;
         for (int c = 0; c < channels; c++)
             for (int y = 0; y < side; y++)
                 for (int x = 0; x < side; x++) {
+                    bf16 weight = narrow(*w++ / scale);
                     int k = place(c, y, x, channels, side, block);
-                    packed[(k / 2 * outputs + o) * 2 + k % 2] = narrow(*w++ / scale);
-                }
-    }
-}
-
-/* The same for going back: [y][x / stride][output / 2][x % stride, c][2]. */
-INLINE void pack_back(const float *weights, int outputs, int channels, int side, int stride,
-                      bf16 *packed) {
-#pragma omp for schedule(static) nowait
-    for (int o = 0; o < outputs; o++) {
-        const float *w = weights + o * channels * side * side;
-        for (int c = 0; c < channels; c++)
-            for (int y = 0; y < side; y++)
-                for (int x = 0; x < side; x++) {
+                    packed[(k / 2 * outputs + o) * 2 + k % 2] = weight;
+                    if (!back) continue;
                     int tap = (y * side + x) / stride, n = x % stride * channels + c;
                     int row = tap * outputs / 2 + o / 2;
-                    packed[(row * stride * channels + n) * 2 + o % 2] = narrow(*w++);
+                    back[(row * stride * channels + n) * 2 + o % 2] = weight;
                 }
     }
 }
 
 /* packed: N1 + 2 * (N2 + N3) numbers. */
 void pack_weights(const float *w1, const float *w2, const float *w3, int threads, bf16 *packed) {
+    bf16 *back2 = packed + N1 + N2 + N3, *back3 = back2 + N2;
 #pragma omp parallel num_threads(threads)
     {
-        pack(w1, C1, PLANES, 8, 4, 255.0f, packed);  /* D22 */
-        pack(w2, C2, C1, 4, 1, 1.0f, packed + N1);
-        pack(w3, C3, C2, 3, 1, 1.0f, packed + N1 + N2);
-        pack_back(w2, C2, C1, 4, 2, packed + N1 + N2 + N3);
-        pack_back(w3, C3, C2, 3, 1, packed + N1 + 2 * N2 + N3);
+        pack(w1, C1, PLANES, 8, 4, 4, 255.0f, packed, 0);  /* D22 */
+        pack(w2, C2, C1, 4, 2, 1, 1.0f, packed + N1, back2);
+        pack(w3, C3, C2, 3, 1, 1, 1.0f, packed + N1 + N2, back3);
     }
 }
 

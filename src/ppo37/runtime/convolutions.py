@@ -31,8 +31,7 @@ class Kernels(NamedTuple):
 
 def kernels_for(trunk: NatureCNN) -> Kernels:
     """Kernels for a trunk; UsageError, in a few words, if this machine cannot have them."""
-    layers = (trunk.conv1, trunk.conv2, trunk.conv3)
-    return _kernels(trunk.obs_shape, tuple(layer.out_channels for layer in layers))
+    return _kernels(trunk.obs_shape, tuple(layer.out_channels for layer in trunk.convolutions))
 
 
 @functools.cache
@@ -68,7 +67,7 @@ def _even_parts(pixels: int, most: int) -> int:
 
 def packed_weights(kernels: Kernels, trunk: NatureCNN) -> Tensor:
     """The convolutions' weights in bf16, in the order that the kernels read them."""
-    weights = [layer.weight.detach() for layer in (trunk.conv1, trunk.conv2, trunk.conv3)]
+    weights = [layer.weight.detach() for layer in trunk.convolutions]
     first, second, third = (weight.numel() for weight in weights)
     packed = torch.empty(first + 2 * (second + third), dtype=torch.bfloat16)
     kernels.pack_weights(*map(_pointer, weights), torch.get_num_threads(), _pointer(packed))

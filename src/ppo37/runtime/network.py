@@ -154,7 +154,7 @@ class Native(Network):
     ) -> tuple[Distribution, Tensor, Tensor]:
         assert self.agent.bf16, "the precision of these kernels"
         packed, weight, bias = self._held or self._weights()
-        layers = (self._trunk.conv1, self._trunk.conv2, self._trunk.conv3)
+        layers = self._trunk.convolutions
         parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
         x = Convolutions.apply(self._kernels, packed, arranged, *parameters)
         return self.agent.answer(torch.relu_(F.linear(x, weight, bias)), memory, dones)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..config import Config
+from ..config import Config, layers_in_words
 from ..errors import UsageError
 from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
@@ -30,7 +30,7 @@ class Form(NamedTuple):
     kernels: str
 
     def __str__(self) -> str:
-        return self.precision + (" by native kernels" if self.kernels == "native" else "")
+        return layers_in_words(*self)
 
 
 FORMS = (Form("fp32", "torch"), Form("bf16", "torch"), Form("bf16", "native"))
@@ -69,13 +69,14 @@ def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], s
     obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
     before = agent.bf16
     try:
-        plain = place(agent)
-        exact = _outputs(plain, plain.arrange(obs), bf16=False)
         passes: dict[Form, Work] = {
             form: partial(_outputs, network, network.arrange(obs), form.precision == "bf16")
             for form, network in networks.items()
         }
-        errors = {form: _errors(work(), exact) for form, work in passes.items()}
+        found = {form: work() for form, work in passes.items()}
+        plain = place(agent)
+        exact = found.get(FORMS[0]) or _outputs(plain, plain.arrange(obs), bf16=False)
+        errors = {form: _errors(outputs, exact) for form, outputs in found.items()}
         seconds = _fastest_s(passes, agent.device.type)
     finally:
         agent.bf16 = before
