@@ -1,13 +1,15 @@
 """The native kernels against PyTorch: exactly, where every number in between is exact.
 
 With small whole numbers for weights and gradients all sums are exact in fp32, in whatever order,
-and what is rounded to bf16 is the same number here and there.
+and what is rounded to bf16 is the same number here and there. All that the processor can compute
+with is tested: AVX-512 with and without bf16, and AVX2, which a processor with AVX-512 has too.
 """
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +34,32 @@ from ppo37.runtime.precision import Form, choose_precision, judged
 SMALL = (1, 36, 36)
 
 
-def _lack() -> str:
+def _lack(bf16: bool) -> str:
     """Why there are no kernels here; nothing if there are."""
     try:
-        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16))
+        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16), bf16)
     except UsageError as error:
         return str(error)
     return ""
 
 
-LACK = _lack()
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+LACK, LACK_BF16 = _lack(bf16=False), _lack(bf16=True)
 native_only = pytest.mark.skipif(bool(LACK), reason=LACK)
+bf16_only = pytest.mark.skipif(bool(LACK_BF16), reason=LACK_BF16)
+
+
+@pytest.fixture(params=["fp32", "fp32 by AVX2", pytest.param("bf16", marks=bf16_only)])
+def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """Whether they are made for bf16."""
+    if request.param == "fp32 by AVX2":
+        if CAPABILITY == "AVX2":
+            pytest.skip("without AVX-512 that is fp32")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        _kernels.cache_clear()
+    yield request.param == "bf16"
+    if request.param == "fp32 by AVX2":
+        _kernels.cache_clear()
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -77,22 +94,26 @@ class GradientRounded(torch.autograd.Function):
         return gradients[0].bfloat16().double()
 
 
-def oracle(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Outputs in fp64, with bf16 between the layers, and the parameters they were made with."""
+def oracle(trunk: NatureCNN, obs: Tensor, bf16: bool) -> tuple[Tensor, list[Tensor]]:
+    """Outputs in fp64, perhaps bf16 between the layers, and the parameters they were made with."""
     x, parameters = obs.double(), []
     for layer in trunk.convolutions:
         weight = layer.weight.detach().double().requires_grad_()
         bias = layer.bias.detach().double().requires_grad_()
         parameters += [weight, bias]
         scaled = weight / 255.0 if layer is trunk.conv1 else weight
-        products = GradientRounded.apply(F.conv2d(x, scaled, stride=layer.stride))
-        x = Rounded.apply(torch.relu(products + bias.view(-1, 1, 1)))
+        products = F.conv2d(x, scaled, stride=layer.stride)
+        if bf16:
+            products = GradientRounded.apply(products)
+        x = torch.relu(products + bias.view(-1, 1, 1))
+        if bf16:
+            x = Rounded.apply(x)
     return x.flatten(1), parameters
 
 
-def ours(trunk: NatureCNN, obs: Tensor) -> tuple[Tensor, list[Tensor]]:
+def ours(trunk: NatureCNN, obs: Tensor, bf16: bool) -> tuple[Tensor, list[Tensor]]:
     parameters = [part for layer in trunk.convolutions for part in (layer.weight, layer.bias)]
-    kernels = kernels_for(trunk)
+    kernels = kernels_for(trunk, bf16)
     x = Convolutions.apply(kernels, packed_weights(kernels, trunk), obs, *parameters)
     return x, parameters
 
@@ -127,23 +148,24 @@ def of_whole_numbers(
         ((4, 84, 84), (16, 32, 32)),
         (SMALL, (16, 16, 16)),
         ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
+        (SMALL, (48, 80, 128)),  # more channels than are computed at once
     ],
-    ids=["nature", "nature_half", "the smallest", "odd"],
+    ids=["nature", "nature_half", "the smallest", "odd", "wide"],
 )
 def test_outputs_and_gradients_are_exact(
-    obs_shape: tuple[int, ...], channels: tuple[int, int, int], count: int
+    obs_shape: tuple[int, ...], channels: tuple[int, int, int], count: int, bf16: bool
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     trunk = of_whole_numbers(obs_shape, channels, generator)
     obs = torch.randint(0, 256, (count, *obs_shape), dtype=torch.uint8, generator=generator)
-    expected, sources = oracle(trunk, obs)
-    found, parameters = ours(trunk, obs)
-    assert found.dtype == torch.bfloat16
+    expected, sources = oracle(trunk, obs, bf16)
+    found, parameters = ours(trunk, obs, bf16)
+    assert found.dtype == (torch.bfloat16 if bf16 else torch.float32)
     assert torch.equal(found.double(), expected)
     assert 0.05 < (found == 0).float().mean() < 0.95, "the ReLU must matter"
 
     gradient = signs(generator, found.shape, 0.3)
-    found.backward(gradient.bfloat16())
+    found.backward(gradient.to(found.dtype))
     expected.backward(gradient.double())
     for parameter, source in zip(parameters, sources, strict=True):
         assert parameter.grad is not None
@@ -154,48 +176,55 @@ def test_outputs_and_gradients_are_exact(
 
 
 @native_only
-def test_a_sample_does_not_depend_on_those_beside_it() -> None:
+def test_a_sample_does_not_depend_on_those_beside_it(bf16: bool) -> None:
     """So the policy of a rollout, which sees few at a time, is the one that learns."""
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     obs = torch.randint(0, 256, (9, 4, 84, 84), dtype=torch.uint8)
-    together = ours(agent.trunk, obs)[0]
-    single = torch.cat([ours(agent.trunk, one)[0] for one in obs.split(1)])
+    together = ours(agent.trunk, obs, bf16)[0]
+    single = torch.cat([ours(agent.trunk, one, bf16)[0] for one in obs.split(1)])
     assert torch.equal(together, single)
 
 
 @native_only
-def test_what_is_not_a_number_is_not_hidden() -> None:
+def test_what_is_not_a_number_is_not_hidden(bf16: bool) -> None:
     trunk = NatureCNN(SMALL, (16, 16, 16), 16)
     with torch.no_grad():
         trunk.conv2.weight[3, 2, 1, 0] = torch.nan
-    x, parameters = ours(trunk, torch.full((2, *SMALL), 9, dtype=torch.uint8))
+    x, parameters = ours(trunk, torch.full((2, *SMALL), 9, dtype=torch.uint8), bf16)
     assert x.isnan().any()
     x.sum().backward()
     assert parameters[4].grad.isnan().any()  # its inputs are not numbers
 
 
 @native_only
-def test_the_whole_network_is_as_close_to_fp32_as_that_of_pytorch() -> None:
+def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) -> None:
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     obs = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8)
 
-    def outputs(form: Any, bf16: bool) -> Tensor:
-        agent.bf16 = bf16
-        network = form(agent)
+    def outputs(network: Any) -> Tensor:
         distribution, values = alone(network, network.arrange(obs))
         with network.held():
             assert torch.equal(alone(network, network.arrange(obs))[1], values)
         return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
 
-    exact = outputs(SpaceToDepth, False)
-    error, theirs = (relative_error(outputs(form, True), exact) for form in (Native, SpaceToDepth))
-    assert 0.0 < error < 1.5 * theirs < 0.02
+    x, dense = oracle(agent.trunk, obs, bf16=False)[0], agent.trunk.dense
+    features = torch.relu(F.linear(x, dense.weight.double(), dense.bias.double()))
+    distribution, values, _ = agent.answer(features, agent.empty_memory(32), torch.zeros(32, 1))
+    exact = torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
+    agent.bf16 = bf16
+    error, theirs = (relative_error(outputs(form(agent)), exact) for form in (Native, SpaceToDepth))
+    assert 0.0 < error < 1.5 * theirs < (0.02 if bf16 else 3e-6)
 
 
 @native_only
-@pytest.mark.parametrize("network", ["nature_half", "lstm"])
-def test_a_run_by_native_kernels_goes_on_bit_for_bit(network: str, tmp_path: Path) -> None:
-    config = tiny(precision="bf16", kernels="native", network=network)
+@pytest.mark.parametrize(
+    ("network", "precision"),
+    [("nature_half", "fp32"), pytest.param("lstm", "bf16", marks=bf16_only)],
+)
+def test_a_run_by_native_kernels_goes_on_bit_for_bit(
+    network: str, precision: str, tmp_path: Path
+) -> None:
+    config = tiny(precision=precision, kernels="native", network=network)
     train(config, tmp_path / "whole")
     train(config, tmp_path / "parts", checkpoint_every=2)
     middle = checkpoint.numbered(tmp_path / "parts" / "checkpoints")[-1]
@@ -210,9 +239,9 @@ def test_a_run_by_native_kernels_goes_on_bit_for_bit(network: str, tmp_path: Pat
 
 @native_only
 def test_the_choice_is_kept_by_the_run(tmp_path: Path) -> None:
-    train(tiny(precision="bf16", kernels="auto", total_timesteps=64), tmp_path / "run")
+    train(tiny(precision="fp32", kernels="auto", total_timesteps=64), tmp_path / "run")
     config = read_config(tmp_path / "run")
-    assert config.precision == "bf16"
+    assert config.precision == "fp32"
     assert config.kernels in ("torch", "native")
 
 
@@ -222,7 +251,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     code = (
         "from ppo37.model import NatureCNN; from ppo37.runtime.convolutions import kernels_for; "
-        f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16)).workspace_bytes)"
+        f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16), False).workspace_bytes)"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
@@ -236,7 +265,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library.cache_clear()
     _kernels.cache_clear()
-    kernels_for(NatureCNN(SMALL, (16, 16, 32), 16))
+    kernels_for(NatureCNN(SMALL, (16, 16, 32), 16), bf16=False)
     assert kept.stat().st_mtime_ns == made_at
 
 
@@ -262,7 +291,7 @@ def test_without_a_compiler_pytorch_computes() -> None:
     assert choice.kernels == "torch"
     assert choice.reason.endswith(f"; {NO_COMPILER}")
     choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32)
-    assert choice == ("fp32", "torch", "as asked")
+    assert choice == ("fp32", "torch", f"as asked; {NO_COMPILER}")
 
 
 @pytest.mark.usefixtures("bare")
@@ -273,7 +302,6 @@ def test_kernels_that_are_asked_for_and_missing_are_refused(
     words = ["train", "breakout", "--preset", "debug", "--kernels", "native", "--out", str(run)]
     for more, complaint in (
         ((), NO_COMPILER),
-        (("--precision", "fp32"), "native kernels compute in bf16"),
         (("--observation", "ram"), "native kernels are for convolutions on a CPU"),
     ):
         with pytest.raises(SystemExit, match="2"):
@@ -291,25 +319,32 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     library.cache_clear()
     _kernels.cache_clear()
     with pytest.raises(UsageError, match=r"could not be compiled: no such luck$"):
-        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16))
+        kernels_for(NatureCNN(SMALL, (16, 16, 16), 16), bf16=False)
     assert not list((tmp_path / "cache" / "ppo37").iterdir())
 
 
 @pytest.mark.parametrize(
     ("seconds", "wrong", "best", "words"),
     [
-        ((9.0, 3.0, 2.0), (), 2, "4.50 times the speed of fp32"),
-        ((9.0, 2.0, 3.0), (), 1, "4.50 times the speed of fp32"),
-        ((9.0, 3.0, 2.0), (2,), 1, "3.00 times the speed of fp32"),
-        ((9.0, 3.0, 2.0), (1, 2), 0, "bf16 by native kernels disagrees with fp32"),
-        ((1.0, 3.0, 2.0), (), 0, "bf16 by native kernels runs at 0.50 times"),
+        ((9.0, 6.0, 3.0, 2.0), (), 3, "4.50 times the speed of fp32"),
+        ((9.0, 6.0, 2.0, 3.0), (), 2, "4.50 times the speed of fp32"),
+        ((9.0, 2.0, 6.0, 4.0), (), 1, "4.50 times the speed of fp32"),
+        ((9.0, 6.0, 3.0, 2.0), (3,), 2, "3.00 times the speed of fp32"),
+        ((9.0, 6.0, 3.0, 2.0), (2, 3), 1, "1.50 times the speed of fp32"),
+        ((9.0, 6.0, 3.0, 2.0), (1, 2, 3), 0, "bf16 by native kernels disagrees with fp32"),
+        ((1.0, 2.0, 3.0, 2.5), (), 0, "fp32 by native kernels runs at 0.50 times"),
     ],
 )
 def test_the_fastest_that_agrees_is_chosen(
     seconds: tuple[float, ...], wrong: tuple[int, ...], best: int, words: str
 ) -> None:
-    forms = [Form("fp32", "torch"), Form("bf16", "torch"), Form("bf16", "native")]
-    errors = {form: (0.01, 0.2 if i in wrong else 0.01) for i, form in enumerate(forms)}
+    """What is wrong would pass as rounding in bf16, but not in fp32."""
+    forms = [Form(*both) for both in product(("fp32", "bf16"), ("torch", "native"))]
+    right, too_much = {"fp32": 1e-6, "bf16": 0.01}, {"fp32": 0.01, "bf16": 0.2}
+    errors = {
+        form: (right[form.precision], (too_much if i in wrong else right)[form.precision])
+        for i, form in enumerate(forms)
+    }
     chosen, reason = judged(dict(zip(forms, seconds, strict=True)), errors)
     assert chosen == forms[best]
     assert words in reason

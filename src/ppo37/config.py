@@ -111,8 +111,8 @@ class Config:
     )
     kernels: str = _option(
         "auto",
-        "what computes the convolutions; native: C that is compiled here, in bf16 on a CPU that "
-        "multiplies it; auto: native if a self-test agrees and is faster",
+        "what computes the convolutions; native: C that is compiled for this CPU; auto: native if "
+        "a self-test agrees and is faster",
         choices=("auto", "torch", "native"),
     )
 

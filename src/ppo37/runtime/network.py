@@ -1,7 +1,7 @@
 """How a device computes the network: the function that `Agent` defines, arranged for speed.
 
-A CPU that multiplies bf16 gets kernels of our own (`convolutions.py`); what PyTorch computes on a
-CPU is arranged for it. There a convolution of stride s costs more than its arithmetic, because the
+A CPU gets kernels of our own (`convolutions.py`); what PyTorch computes on a CPU is arranged for
+it. There a convolution of stride s costs more than its arithmetic, because the
 pixels it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of
 s*s times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
 weights in another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
@@ -137,9 +137,9 @@ class SpaceToDepth(Network):
 
 
 class Native(Network):
-    """An agent whose convolutions are computed in bf16 by kernels of our own, for a CPU.
+    """An agent whose convolutions are computed by kernels of our own, for a CPU.
 
-    UsageError where there are none.
+    In the precision that the agent has now. UsageError where there are none.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -147,12 +147,12 @@ class Native(Network):
         if agent.device.type != "cpu" or not isinstance(agent.trunk, NatureCNN):
             raise UsageError("native kernels are for convolutions on a CPU")
         self._trunk = agent.trunk
-        self._kernels = kernels_for(agent.trunk)
+        self._kernels = kernels_for(agent.trunk, agent.bf16)
 
     def __call__(
         self, arranged: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
-        assert self.agent.bf16, "the precision of these kernels"
+        assert self.agent.bf16 == (self._kernels.dtype == torch.bfloat16)
         packed, weight, bias = self._held or self._weights()
         layers = self._trunk.convolutions
         parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
@@ -161,9 +161,9 @@ class Native(Network):
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """Those of the convolutions, packed; weight and bias of the dense layer."""
-        dense = self._trunk.dense
+        dense, dtype = self._trunk.dense, self._kernels.dtype
         packed = packed_weights(self._kernels, self._trunk)
-        return packed, dense.weight.to(torch.bfloat16), dense.bias.to(torch.bfloat16)
+        return packed, dense.weight.to(dtype), dense.bias.to(dtype)
 
 
 def place(agent: Agent, kernels: str = "torch") -> Network:
