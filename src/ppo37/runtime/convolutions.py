@@ -1,4 +1,4 @@
-"""The convolutions by `convolutions.c`, for processors with AVX2 or AVX-512."""
+"""The convolutions by C of our own: in bf16 by `convolutions.c`, in fp32 by `winograd.c`."""
 
 import ctypes
 import functools
@@ -13,7 +13,7 @@ from ..compiled import library
 from ..errors import UsageError
 from ..model import NatureCNN
 
-SOURCE = Path(__file__).with_name("convolutions.c")
+BF16, FP32 = (Path(__file__).with_name(name) for name in ("convolutions.c", "winograd.c"))
 LANES = {"AVX512": 16, "AVX2": 8}
 """Floats in a vector, by what PyTorch calls the processor."""
 
@@ -21,7 +21,8 @@ SUMS = {16: 28, 8: 12}
 """Vectors of sums that fit into registers, with room for what is multiplied, by LANES."""
 
 MOST_ACROSS = 4
-"""Vectors side by side; of a table in the source."""
+BLOCKS, LONG_BLOCKS = (14, 36, 32), (98, 36, 64)
+"""Of `winograd.c`: so many tiles that what is made of them stays in the cache."""
 
 
 class Kernels(NamedTuple):
@@ -31,6 +32,7 @@ class Kernels(NamedTuple):
     backward: Callable[..., None]
     pack_weights: Callable[..., None]
     workspace_bytes: int
+    packed_size: int
     dtype: torch.dtype
     """Of weights and of what lies between the layers."""
     shapes: tuple[tuple[int, int, int], ...]
@@ -45,49 +47,36 @@ def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
 
 @functools.cache
 def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) -> Kernels:
-    lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 0)
-    if not lanes:
+    lanes = LANES.get(torch.backends.cpu.get_cpu_capability())
+    if lanes is None:
         raise UsageError("native kernels need a processor with AVX2 or AVX-512")
-    if any(count % lanes for count in channels):
-        raise UsageError(f"native kernels compute {lanes} channels at once, not {channels}")
-    planes, height, width = obs_shape
-    shapes, rows, columns = [], height, width
-    defined = {
-        "PLANES": planes,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "LANES": lanes,
-        "BF16": int(bf16),
-    }
-    lengths = (32 * planes, 4 * channels[0], 3 * channels[1])  # of a kernel's row, in blocks
-    inputs = (0, 2 * channels[0], channels[1])  # of a stride: what a way back goes to at once
-    for i, (side, stride) in enumerate(((8, 4), (4, 2), (3, 1))):
+    shapes, rows, columns = [], *obs_shape[1:]
+    for side, stride, outputs in zip((8, 4, 3), (4, 2, 1), channels, strict=True):
         rows, columns = ((size - side) // stride + 1 for size in (rows, columns))
-        shapes.append((rows, columns, channels[i]))
-        across, most = _tile(channels[i], lanes)
-        tile = {"ACROSS": across, "ROWS": _even_parts(rows * columns, most),
-                "TAPS": max(n for n in range(1, most + 1) if lengths[i] % n == 0)}  # fmt: skip
-        if i:
-            across, most = _tile(inputs[i], lanes)
-            tile |= {"BACK_ACROSS": across, "BACK_ROWS": _even_parts(rows * columns, most)}
-        defined |= {f"{name}{i + 1}": n for name, n in {"C": channels[i], **tile}.items()}
-    made = library(SOURCE, **defined)
-    made.workspace_bytes.restype = ctypes.c_long
+        shapes.append((rows, columns, outputs))
+    names = ("PLANES", "HEIGHT", "WIDTH", "C1", "C2", "C3")
+    defined = dict(zip(names, (*obs_shape, *channels), strict=True))
+    defined |= _direct(obs_shape[0], shapes) if bf16 else _winograd(obs_shape[0], shapes, lanes)
+    made = library(BF16 if bf16 else FP32, **defined)
+    made.workspace_bytes.restype = made.packed_size.restype = ctypes.c_long
     return Kernels(
-        made.forward, made.backward, made.pack_weights, made.workspace_bytes(),
+        made.forward, made.backward, made.pack_weights, made.workspace_bytes(), made.packed_size(),
         torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
     )  # fmt: skip
 
 
-def _tile(channels: int, lanes: int) -> tuple[int, int]:
-    """Vectors of channels that are computed at once, and for how many pixels at most.
-
-    Of a tile of r by a vectors r + a are read for r * a products: squares read least.
-    """
-    vectors = channels // lanes
-    most = min(MOST_ACROSS, SUMS[lanes] // 4)
-    across = max(a for a in range(1, most + 1) if vectors % a == 0)
-    return across, SUMS[lanes] // across
+def _direct(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
+    """What `convolutions.c` wants defined; UsageError for channels that it does not compute."""
+    (*_, first), (*_, second), (*_, third) = shapes
+    if max(2 * first, second, third) > 64 or not {first, second, third} <= {16, 32, 64}:
+        raise UsageError(f"there are no native kernels in bf16 for {first, second, third} channels")
+    defined = {}
+    lengths = (32 * planes, 4 * first, 3 * second)  # of a kernel's row, in blocks
+    for i, ((rows, columns, outputs), length) in enumerate(zip(shapes, lengths, strict=True), 1):
+        most = SUMS[16] * 16 // outputs
+        defined[f"ROWS{i}"] = _even_parts(rows * columns, most)
+        defined[f"TAPS{i}"] = max(n for n in range(1, most + 1) if length % n == 0)
+    return defined
 
 
 def _even_parts(pixels: int, most: int) -> int:
@@ -96,11 +85,44 @@ def _even_parts(pixels: int, most: int) -> int:
     return min(sizes, key=lambda size: -pixels % size)
 
 
+def _winograd(planes: int, shapes: list[tuple[int, int, int]], lanes: int) -> dict[str, int]:
+    """What `winograd.c` wants defined; UsageError for channels that it does not compute."""
+    outputs = tuple(shape[2] for shape in shapes)
+    if any(count % lanes for count in outputs):
+        raise UsageError(f"native kernels compute {lanes} channels at once, not {outputs}")
+    defined = {"LANES": lanes}
+    inputs = (16 * planes, 4 * outputs[0], outputs[1])  # channels of the blocks
+    for i, (read, made) in enumerate(zip(inputs, outputs, strict=True)):
+        sizes = {"BLOCK": BLOCKS[i], "LONG_BLOCK": LONG_BLOCKS[i]}
+        sizes["ROWS"], sizes["ACROSS"] = _sums(BLOCKS[i], made // lanes, SUMS[lanes])
+        sizes["BACK_ROWS"], sizes["BACK_ACROSS"] = _sums(BLOCKS[i], read // lanes, SUMS[lanes])
+        sizes["TAPS"], sizes["SIDE"] = _sums(read, made // lanes, SUMS[lanes], whole=True)
+        defined |= {f"{name}{i + 1}": size for name, size in sizes.items()}
+    return defined
+
+
+def _sums(rows: int, vectors: int, most: int, whole: bool = False) -> tuple[int, int]:
+    """How many of the rows and vectors of a product are summed up at once in registers.
+
+    The cheapest: for r rows by a vectors, r + a are read and r * a multiplied at a time, and with
+    fewer than ten the processor waits for each sum. whole: r divides the rows.
+    """
+
+    def cost(size: tuple[int, int]) -> float:
+        r, a = size
+        return -(-rows // r) * (vectors // a) * (max(r * a, 10) + 0.25 * (r + a))
+
+    return min(
+        ((r, a) for a in range(1, MOST_ACROSS + 1) if vectors % a == 0
+         for r in range(1, min(rows, most // a) + 1) if not (whole and rows % r)),
+        key=cost,
+    )  # fmt: skip
+
+
 def packed_weights(kernels: Kernels, trunk: NatureCNN) -> Tensor:
     """The convolutions' weights in the order and precision that the kernels read them in."""
     weights = [layer.weight.detach() for layer in trunk.convolutions]
-    first, second, third = (weight.numel() for weight in weights)
-    packed = torch.empty(first + 2 * (second + third), dtype=kernels.dtype)
+    packed = torch.empty(kernels.packed_size, dtype=kernels.dtype)
     kernels.pack_weights(*map(_pointer, weights), torch.get_num_threads(), _pointer(packed))
     return packed
 

@@ -1,0 +1,560 @@
+/* The three convolutions of NatureCNN, forward and backward, in float, with fewer products than
+ * they have.
+ *
+ * That is Winograd's minimal filtering. 4 x 4 inputs of a tile and the r x r weights are brought
+ * into another basis by sums and differences, multiplied there place by place, which is 16
+ * products, and brought back to m x m outputs, m = 5 - r; a convolution takes r^2 m^2 = 36. In exact
+ * arithmetic it is the convolution, and gradients go through the transposed maps. (A. Lavin,
+ * S. Gray, Fast Algorithms for Convolutional Neural Networks, 2015; the points are 0, 1, -1 and
+ * infinity.) For many tiles and channels, each of the 16 places has a product of matrices,
+ * [tile][channel] by [channel][output].
+ *
+ * That wants a stride of 1. So the image is cut into blocks of 4 x 4 pixels, each one pixel of 16
+ * times the planes, which makes the first convolution (8 x 8, stride 4) one of 2 x 2; the second
+ * (4 x 4, stride 2) is one of 2 x 2 over blocks of 2 x 2 pixels; the third is one of 3 x 3.
+ *
+ * A sample's result does not depend on those beside it; sums over samples are made in their
+ * order within each thread and then over threads, so they depend on the number of threads only.
+ *
+ * Compiled for vectors of LANES floats and one shape: PLANES HEIGHT WIDTH (observations) and C1 C2
+ * C3 (channels, multiples of LANES). For each layer, BLOCK* tiles go through at a time, LONG_BLOCK*
+ * for gradients of weights. In registers are the sums of ROWS* tiles by ACROSS* vectors of
+ * channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and of TAPS* by SIDE* for gradients of
+ * weights, where TAPS* divides the channels of the layer's inputs.
+ */
+#if LANES == 16 && !defined(__AVX512F__)
+#error "they need a processor with AVX-512"
+#elif LANES == 8 && !(defined(__AVX2__) && defined(__FMA__))
+#error "they need a processor with AVX2 and FMA"
+#endif
+
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define EACH(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* ---- what the processor computes with ------------------------------------------------------- */
+
+#if LANES == 16
+typedef __m512 vector;
+INLINE vector load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void store(float *p, vector v) { _mm512_storeu_ps(p, v); }
+INLINE vector all(float value) { return _mm512_set1_ps(value); }
+INLINE vector plus_product(vector sum, vector a, vector b) { return _mm512_fmadd_ps(a, b, sum); }
+
+INLINE vector load_bytes(const uint8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+/* v where x is not `limit` or less, so also where x is not a number; else 0 */
+INLINE vector gated(vector x, float limit, vector v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(limit), _CMP_NLE_UQ), v);
+}
+#else
+typedef __m256 vector;
+INLINE vector load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void store(float *p, vector v) { _mm256_storeu_ps(p, v); }
+INLINE vector all(float value) { return _mm256_set1_ps(value); }
+INLINE vector plus_product(vector sum, vector a, vector b) { return _mm256_fmadd_ps(a, b, sum); }
+
+INLINE vector load_bytes(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
+INLINE vector gated(vector x, float limit, vector v) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, all(limit), _CMP_NLE_UQ), v);
+}
+#endif
+
+/* What stands `step` apart. */
+INLINE vector collected(const float *p, long step) {
+    float values[LANES];
+    EACH(i, LANES) values[i] = p[i * step];
+    return load(values);
+}
+
+/* Where inputs are black and biases 0, a convolution is 0, and so is ReLU's gradient; sums that
+ * cancel leave some rounding. What is no more than that counts as 0. */
+#define ROUNDING 1e-6f
+
+INLINE vector relu(vector v) { return gated(v, ROUNDING, v); }
+
+/* What ReLU lets pass of v, the gradient of its outputs x. */
+INLINE vector through_relu(vector x, vector v) { return gated(x, 0.0f, v); }
+
+/* ---- sizes ---------------------------------------------------------------------------------- */
+
+enum {
+    C0 = 16 * PLANES, K2 = 4 * C1,
+    H0 = (HEIGHT - 8) / 4 + 2, W0 = (WIDTH - 8) / 4 + 2,
+    H1 = H0 - 1, W1 = W0 - 1,
+    H2 = (H1 - 4) / 2 + 1, W2 = (W1 - 4) / 2 + 1,
+    H3 = H2 - 2, W3 = W2 - 2,
+    OBS = PLANES * HEIGHT * WIDTH,  /* sizes of one sample, as it enters each layer */
+    X0 = H0 * W0 * C0, X1 = H1 * W1 * C1, X2 = H2 * W2 * C2, X3 = H3 * W3 * C3,
+    U1 = 16 * C0 * C1, U2 = 16 * K2 * C2, U3 = 16 * C2 * C3,  /* numbers of transformed weights */
+    PARAMETERS = U1 + C1 + U2 + C2 + U3 + C3,
+    AT_ONCE = 4,  /* samples */
+    MOST_ROWS = 28, MOST_ACROSS = 4,    /* of vectors in registers */
+    SIDE = 4, PLACES = 16,  /* of a tile's inputs */
+};
+
+#define TILES(m, rows, columns) (((rows) + m - 1) / m * (((columns) + m - 1) / m))
+
+/* A convolution of r x r over pixels of `channels` numbers, each in `parts` runs of memory. */
+typedef struct {
+    int bytes;                          /* whether that is what a number is, or a float */
+    int r, m;                           /* of weights, of a tile's outputs */
+    int channels, parts, part_pitch, pixel, row;  /* pitches: numbers from one to the next */
+    int height, width;                  /* pixels, without those that are not read */
+    int height_out, width_out, outputs, tiles;
+    long size_in, size_out;             /* numbers of a sample */
+} Layer;
+
+#define LAYER1 ((Layer){1, 2, 3, C0, 1, 0, C0, W0 * C0, H0, W0, H1, W1, C1, TILES(3, H1, W1), X0, X1})
+#define LAYER2 ((Layer){0, 2, 3, K2, 2, W1 * C1, 2 * C1, 2 * W1 * C1, H2 + 1, W2 + 1, H2, W2, C2, \
+                        TILES(3, H2, W2), X1, X2})
+#define LAYER3 ((Layer){0, 3, 2, C2, 1, 0, C2, W2 * C2, H2, W2, H3, W3, C3, TILES(2, H3, W3), X2, X3})
+
+enum {
+    GAP = 16,  /* between places, whose numbers would share cache sets */
+    MOST_IN = 16 * (MAX(MAX(LONG_BLOCK1 * C0, LONG_BLOCK2 * K2), LONG_BLOCK3 * C2) + GAP),
+    MOST_OUT = 16 * (MAX(MAX(LONG_BLOCK1 * C1, LONG_BLOCK2 * C2), LONG_BLOCK3 * C3) + GAP),
+};
+
+/* A block of memory of each thread. */
+typedef struct {
+    uint8_t x0[AT_ONCE * X0];
+    float g1[AT_ONCE * X1], g2[AT_ONCE * X2], g3[AT_ONCE * X3];
+    float y3[AT_ONCE * X3], in[MOST_IN], out[MOST_OUT];
+    float products[MAX(MOST_IN, MOST_OUT)];
+    float gradients[PARAMETERS];
+} Workspace;
+
+long workspace_bytes(void) { return (sizeof(Workspace) + 63) / 64 * 64; }
+
+long packed_size(void) { return U1 + 2 * (U2 + U3); }
+
+/* ---- transforms ----------------------------------------------------------------------------- */
+
+/* One row or column, whose members stand `step` apart. Each second one is the transpose of the
+ * one before. */
+
+INLINE void input_basis(const vector *x, int step, vector *v) {
+    v[0] = x[0] - x[2 * step], v[step] = x[step] + x[2 * step];
+    v[2 * step] = x[2 * step] - x[step], v[3 * step] = x[step] - x[3 * step];
+}
+
+INLINE void input_back(const vector *v, int step, vector *x) {
+    x[0] = v[0], x[step] = v[step] - v[2 * step] + v[3 * step];
+    x[2 * step] = v[step] + v[2 * step] - v[0], x[3 * step] = -v[3 * step];
+}
+
+/* products `step` apart -> outputs `out` apart */
+INLINE void output(int r, const vector *m, int step, vector *y, int out) {
+    vector sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
+    y[0] = m[0] + sum;
+    if (r == 2) y[out] = difference, y[2 * out] = sum - m[3 * step];
+    else y[out] = difference - m[3 * step];
+}
+
+INLINE void output_back(int r, const vector *y, int step, vector *m, int out) {
+    vector ends = y[0], middle = y[step], last = middle;
+    if (r == 2) last = y[2 * step], ends += last;
+    m[0] = y[0], m[out] = ends + middle, m[2 * out] = ends - middle, m[3 * out] = -last;
+}
+
+INLINE void weight_basis(int r, const vector *w, int step, vector *u, int out) {
+    vector ends = w[0], middle = w[step], last = middle;
+    if (r == 3) last = w[2 * step], ends += last;
+    u[0] = w[0], u[out] = (ends + middle) * 0.5f, u[2 * out] = (ends - middle) * 0.5f;
+    u[3 * out] = last;
+}
+
+INLINE void weight_back(int r, const vector *u, int step, vector *w, int out) {
+    vector sum = (u[step] + u[2 * step]) * 0.5f, difference = (u[step] - u[2 * step]) * 0.5f;
+    w[0] = u[0] + sum;
+    if (r == 2) w[out] = difference + u[3 * step];
+    else w[out] = difference, w[2 * out] = sum + u[3 * step];
+}
+
+/* Tile q of the samples from x on -> where its inputs lie; beyond the border the last ones again,
+ * which what is not beyond it does not depend on. */
+INLINE void tile_inputs(const Layer l, int q, long *at) {
+    int tiles_across = (l.width_out + l.m - 1) / l.m, tile = q % l.tiles;
+    int top = tile / tiles_across * l.m, left = tile % tiles_across * l.m;
+    EACH(y, SIDE) EACH(x, SIDE) {
+        int row = top + y < l.height ? top + y : l.height - 1;
+        int column = left + x < l.width ? left + x : l.width - 1;
+        at[y * SIDE + x] = q / l.tiles * l.size_in + row * l.row + column * l.pixel;
+    }
+}
+
+/* `count` tiles of x from `first` on -> in [place][tile][channel], places GAP further apart */
+INLINE void transform_inputs(const Layer l, const void *x, int first, int count, float *in) {
+    long pitch = (long)count * l.channels + GAP;
+    for (int q = 0; q < count; q++) {
+        long at[PLACES];
+        tile_inputs(l, first + q, at);
+        for (int part = 0; part < l.parts; part++)
+            for (int j = 0; j < l.channels / l.parts; j += LANES, in += LANES) {
+                vector pixels[PLACES], rows[PLACES], v[PLACES];
+                EACH(i, PLACES) {
+                    long from = at[i] + part * l.part_pitch + j;
+                    pixels[i] = l.bytes ? load_bytes((const uint8_t *)x + from)
+                                        : load((const float *)x + from);
+                }
+                EACH(i, SIDE) input_basis(pixels + i, SIDE, rows + i);
+                EACH(i, SIDE) input_basis(rows + i * SIDE, 1, v + i * SIDE);
+                EACH(i, PLACES) store(in + i * pitch, v[i]);
+            }
+    }
+}
+
+/* What outputs y let pass of their gradient g, or without y all of it -> out
+ * [place][tile][output], places GAP further apart; adds its sum over pixels to db, if there is. */
+INLINE void transform_gradients(const Layer l, const float *g, const float *y, int first,
+                                int count, float *out, float *db) {
+    const int m = l.m, tiles_across = (l.width_out + m - 1) / m;
+    long pitch = (long)count * l.outputs + GAP;
+    for (int q = first; q < first + count; q++) {
+        int top = q % l.tiles / tiles_across * m, left = q % l.tiles % tiles_across * m;
+        long tile = q / l.tiles * l.size_out + ((long)top * l.width_out + left) * l.outputs;
+        for (int o = 0; o < l.outputs; o += LANES, out += LANES) {
+            vector pixels[9], rows[3 * SIDE], v[PLACES], sum = all(0.0f);
+            EACH(i, m * m) {
+                long at = tile + (i / m * l.width_out + i % m) * l.outputs + o;
+                pixels[i] = all(0.0f);
+                if (top + i / m >= l.height_out || left + i % m >= l.width_out) continue;
+                pixels[i] = y ? through_relu(load(y + at), load(g + at)) : load(g + at);
+                sum += pixels[i];
+            }
+            EACH(i, m) output_back(l.r, pixels + i, m, rows + i, m);
+            EACH(i, SIDE) output_back(l.r, rows + m * i, 1, v + i * SIDE, 1);
+            EACH(i, PLACES) store(out + i * pitch, v[i]);
+            if (db) store(db + o, load(db + o) + sum);
+        }
+    }
+}
+
+/* ---- weights ------------------------------------------------------------------------------- */
+
+/* The transformed weights of LANES of a layer's outputs or channels, which stand `step` apart. */
+INLINE void transform_weights(const Layer l, const float *weights, long step, int block,
+                              float scale, vector *u) {
+    const int r = l.r;
+    vector w[9], rows[3 * SIDE];
+    EACH(j, r * r) w[j] = collected(weights + (j / r * r * block + j % r) * block, step) / scale;
+    EACH(j, r) weight_basis(r, w + j, r, rows + j, r);
+    EACH(j, SIDE) weight_basis(r, rows + j * r, 1, u + j * SIDE, 1);
+}
+
+/* Where the weights [r * block][r * block] of an output and the block's channel k begin, in
+ * [outputs][channels][r * block][r * block]. */
+INLINE const float *kernel_of(const Layer l, const float *weights, int block, int o, int k) {
+    int width = l.r * block, channels = l.channels / (block * block);
+    int c = block == 4 ? k / 16 : k % channels, i = block == 4 ? k % 16 : k / channels;
+    return weights + ((long)(o * channels + c) * width + i / block) * width + i % block;
+}
+
+/* Weights, divided by `scale` -> packed [place][k][output] */
+INLINE void pack(const Layer l, const float *weights, int block, float scale, float *packed) {
+    const long step = (long)l.channels * l.r * l.r, plane = (long)l.channels * l.outputs;
+#pragma omp for schedule(static) nowait
+    for (int k = 0; k < l.channels; k++)
+        for (int o = 0; o < l.outputs; o += LANES) {
+            vector u[PLACES];
+            transform_weights(l, kernel_of(l, weights, block, o, k), step, block, scale, u);
+            EACH(i, PLACES) store(packed + i * plane + (long)k * l.outputs + o, u[i]);
+        }
+}
+
+/* Weights -> packed [place][output][k], for the way back */
+INLINE void pack_back(const Layer l, const float *weights, int block, float *packed) {
+    const long step = (long)l.r * block * l.r * block, plane = (long)l.channels * l.outputs;
+#pragma omp for schedule(static) nowait
+    for (int o = 0; o < l.outputs; o++)
+        for (int k = 0; k < l.channels; k += LANES) {
+            vector u[PLACES];
+            transform_weights(l, kernel_of(l, weights, block, o, k), step, block, 1.0f, u);
+            EACH(i, PLACES) store(packed + i * plane + (long)o * l.channels + k, u[i]);
+        }
+}
+
+/* packed: `packed_size` numbers. */
+void pack_weights(const float *w1, const float *w2, const float *w3, int threads,
+                  float *packed) {
+    float *back2 = packed + U1 + U2 + U3, *back3 = back2 + U2;
+#pragma omp parallel num_threads(threads)
+    {
+        pack(LAYER1, w1, 4, 255.0f, packed);  /* D22 */
+        pack(LAYER2, w2, 2, 1.0f, packed + U1);
+        pack(LAYER3, w3, 1, 1.0f, packed + U1 + U2);
+        pack_back(LAYER2, w2, 2, back2);
+        pack_back(LAYER3, w3, 1, back3);
+    }
+}
+
+/* Sums over threads of a layer's gradients, where the parameters have them. */
+INLINE void gather(const Layer l, const char *workspaces, long at, int block, float scale,
+                   float *dw, float *db) {
+    const int r = l.r, team = omp_get_num_threads();
+    const long step = (long)l.channels * r * r, plane = (long)l.channels * l.outputs;
+#pragma omp for schedule(static)
+    for (int k = 0; k <= l.channels; k++)  /* biases stand behind the weights */
+        for (int o = 0; o < l.outputs; o += LANES) {
+            const int places = k < l.channels ? PLACES : 1;
+            long from = at + o + (k < l.channels ? (long)k * l.outputs : PLACES * plane);
+            vector u[PLACES] = {{0.0f}}, rows[3 * SIDE], w[9];
+            for (int t = 0; t < team; t++) {
+                const Workspace *one = (const Workspace *)(workspaces + t * workspace_bytes());
+                for (int i = 0; i < places; i++) u[i] += load(one->gradients + from + i * plane);
+            }
+            if (k == l.channels) {
+                store(db + o, u[0]);
+                continue;
+            }
+            EACH(i, SIDE) weight_back(r, u + i, SIDE, rows + i, SIDE);
+            EACH(i, r) weight_back(r, rows + i * SIDE, 1, w + i * r, 1);
+            float *to = (float *)kernel_of(l, dw, block, o, k);
+            EACH(i, r * r) EACH(j, LANES)
+                to[(i / r * r * block + i % r) * block + j * step] = w[i][j] / scale;
+        }
+}
+
+/* ---- products ------------------------------------------------------------------------------- */
+
+/* out [row][n] = in [row][k] * w [k][n], `count` rows */
+INLINE void multiply(const int rows, const int across, const float *in, int count, int k,
+                     const float *w, int n, float *out) {
+    for (int row = 0; row < count; row += rows) {
+        int first = row + rows <= count ? row : MAX(count - rows, 0);  /* some of them again */
+        for (int at = 0; at < n; at += across * LANES) {
+            vector sums[MOST_ROWS][MOST_ACROSS];
+            EACH(i, rows) EACH(v, across) sums[i][v] = all(0.0f);
+            const float *from = in + (long)first * k, *weight = w + at;
+            for (int j = 0; j < k; j++, weight += n) {
+                vector weights[MOST_ACROSS];
+                EACH(v, across) weights[v] = load(weight + LANES * v);
+                EACH(i, rows) {
+                    vector one = all(from[i * k + j]);
+                    EACH(v, across) sums[i][v] = plus_product(sums[i][v], one, weights[v]);
+                }
+            }
+            EACH(i, rows) EACH(v, across)
+                store(out + (long)(first + i) * n + at + LANES * v, sums[i][v]);
+        }
+    }
+}
+
+/* sums [k][n] += x [row][k], transposed, * g [row][n], `count` rows */
+INLINE void multiply_transposed(const int taps, const int across, const float *x, int count, int k,
+                                const float *g, int n, float *sums_of_all) {
+    for (int tap = 0; tap < k; tap += taps)
+        for (int at = 0; at < n; at += across * LANES) {
+            vector sums[MOST_ROWS][MOST_ACROSS];
+            float *place = sums_of_all + (long)tap * n + at;
+            EACH(i, taps) EACH(v, across) sums[i][v] = load(place + i * n + LANES * v);
+            for (int q = 0; q < count; q++) {
+                vector gradients[MOST_ACROSS];
+                EACH(v, across) gradients[v] = load(g + (long)q * n + at + LANES * v);
+                EACH(i, taps) {
+                    vector one = all(x[(long)q * k + tap + i]);
+                    EACH(v, across) sums[i][v] = plus_product(sums[i][v], one, gradients[v]);
+                }
+            }
+            EACH(i, taps) EACH(v, across) store(place + i * n + LANES * v, sums[i][v]);
+        }
+}
+
+/* ---- forward ------------------------------------------------------------------------------- */
+
+/* uint8 [plane][row][column] -> blocks of 4 x 4 pixels; four blocks side by side at once */
+static void cut_into_blocks(const uint8_t *obs, uint8_t *x0) {
+    for (int y = 0; y < H0; y++)
+        for (int first = 0; first < W0; first += 4) {
+            int x = first + 4 <= W0 ? first : W0 - 4;  /* the last ones again */
+            uint8_t *to = x0 + (y * W0 + x) * C0;
+            for (int c = 0; c < PLANES; c++, to += 16) {
+                const uint8_t *from = obs + (c * HEIGHT + 4 * y) * WIDTH + 4 * x;
+                __m128i row[4];
+                EACH(r, 4) row[r] = _mm_loadu_si128((const __m128i *)(from + r * WIDTH));
+                __m128i top[2] = {_mm_unpacklo_epi32(row[0], row[1]),
+                                  _mm_unpackhi_epi32(row[0], row[1])};
+                __m128i low[2] = {_mm_unpacklo_epi32(row[2], row[3]),
+                                  _mm_unpackhi_epi32(row[2], row[3])};
+                EACH(i, 4) _mm_storeu_si128(
+                    (__m128i *)(to + i * C0), i % 2 ? _mm_unpackhi_epi64(top[i / 2], low[i / 2])
+                                                    : _mm_unpacklo_epi64(top[i / 2], low[i / 2]));
+            }
+        }
+}
+
+
+/* Products of tiles -> max(0, bias + output), into y. */
+INLINE void transform_outputs(const Layer l, const float *products, int first, int count,
+                              const float *bias, float *y) {
+    const int m = l.m, tiles_across = (l.width_out + m - 1) / m;
+    long pitch = (long)count * l.outputs + GAP;
+    for (int q = 0; q < count; q++) {
+        int tile = (first + q) % l.tiles;
+        int top = tile / tiles_across * m, left = tile % tiles_across * m;
+        float *to = y + (first + q) / l.tiles * l.size_out
+                     + ((long)top * l.width_out + left) * l.outputs;
+        for (int o = 0; o < l.outputs; o += LANES) {
+            vector v[PLACES], rows[3 * SIDE], pixels[9], b = load(bias + o);
+            EACH(i, PLACES) v[i] = load(products + i * pitch + (long)q * l.outputs + o);
+            EACH(i, SIDE) output(l.r, v + i, SIDE, rows + i, SIDE);
+            EACH(i, m) output(l.r, rows + i * SIDE, 1, pixels + i * m, 1);
+            EACH(i, m * m) if (top + i / m < l.height_out && left + i % m < l.width_out)
+                store(to + (i / m * l.width_out + i % m) * l.outputs + o,
+                      relu(pixels[i] + b));
+        }
+    }
+}
+
+/* One layer for some samples: x -> y, both channels-last. */
+INLINE void layer(const Layer l, const int block, const int rows, const int across,
+                  const void *x, int samples, const float *u, const float *bias,
+                  Workspace *own, float *y) {
+    int tiles = samples * l.tiles;
+    for (int first = 0; first < tiles; first += block) {
+        int count = tiles - first < block ? tiles - first : block;
+        transform_inputs(l, x, first, count, own->in);
+        for (int i = 0; i < PLACES; i++)
+            multiply(rows, across, own->in + i * ((long)count * l.channels + GAP), count,
+                     l.channels, u + (long)i * l.channels * l.outputs, l.outputs,
+                     own->products + i * ((long)count * l.outputs + GAP));
+        transform_outputs(l, own->products, first, count, bias, y);
+    }
+}
+
+/* The samples of this thread. */
+INLINE void share(long samples, long *first, long *last) {
+    long team = omp_get_num_threads(), thread = omp_get_thread_num();
+    *first = samples * thread / team, *last = samples * (thread + 1) / team;
+}
+
+/* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
+void forward(const uint8_t *obs, long samples, int threads, const float *packed, const float *b1,
+             const float *b2, const float *b3, char *workspaces, float *x1, float *x2,
+             float *x3) {
+#pragma omp parallel num_threads(threads)
+    {
+        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
+        long first, last;
+        share(samples, &first, &last);
+        for (long s = first; s < last; s += AT_ONCE) {
+            int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
+            float *y1 = x1 + s * X1, *y2 = x2 + s * X2, *out = x3 + s * X3;
+            for (int i = 0; i < count; i++) cut_into_blocks(obs + (s + i) * OBS, own->x0 + i * X0);
+            layer(LAYER1, BLOCK1, ROWS1, ACROSS1, own->x0, count, packed, b1, own, y1);
+            layer(LAYER2, BLOCK2, ROWS2, ACROSS2, y1, count, packed + U1, b2, own, y2);
+            layer(LAYER3, BLOCK3, ROWS3, ACROSS3, y2, count, packed + U1 + U2, b3, own, own->y3);
+            for (int i = 0; i < count; i++)
+                for (int c = 0; c < C3; c++)
+                    for (int p = 0; p < H3 * W3; p++) *out++ = own->y3[i * X3 + p * C3 + c];
+        }
+    }
+}
+
+/* ---- backward ------------------------------------------------------------------------------ */
+
+/* What x3 lets pass of the gradient g, both channel by channel, as pixels. */
+INLINE void enter(const float *g, const float *x3, float *pixels) {
+    float passed[LANES];
+    for (int i = 0; i < X3; i += LANES) {
+        store(passed, through_relu(load(x3 + i), load(g + i)));
+        EACH(j, LANES) pixels[(i + j) % (H3 * W3) * C3 + (i + j) / (H3 * W3)] = passed[j];
+    }
+}
+
+/* Gradient of a layer's inputs, from g, that of its outputs y. */
+INLINE void layer_back(const Layer l, const int block, const int rows, const int across,
+                       const float *g, const float *y, int samples, const float *back,
+                       Workspace *own, float *sums) {
+    int tiles = samples * l.tiles;
+    memset(sums, 0, sizeof(float) * samples * l.size_in);
+    for (int first = 0; first < tiles; first += block) {
+        int count = tiles - first < block ? tiles - first : block;
+        long pitch = (long)count * l.channels + GAP;
+        transform_gradients(l, g, y, first, count, own->out, 0);
+        for (int i = 0; i < PLACES; i++)
+            multiply(rows, across, own->out + i * ((long)count * l.outputs + GAP), count,
+                     l.outputs, back + (long)i * l.channels * l.outputs, l.channels,
+                     own->products + i * pitch);
+        for (int q = 0; q < count; q++) {
+            long at[PLACES];
+            tile_inputs(l, first + q, at);
+            for (int part = 0, k = 0; part < l.parts; part++)
+                for (int j = 0; j < l.channels / l.parts; j += LANES, k += LANES) {
+                    vector v[PLACES], rows_back[PLACES], pixels[PLACES];
+                    EACH(i, PLACES)
+                        v[i] = load(own->products + i * pitch + (long)q * l.channels + k);
+                    EACH(i, SIDE) input_back(v + i, SIDE, rows_back + i);
+                    EACH(i, SIDE) input_back(rows_back + i * SIDE, 1, pixels + i * SIDE);
+                    EACH(i, PLACES) {
+                        float *to = sums + at[i] + part * l.part_pitch + j;
+                        store(to, load(to) + pixels[i]);
+                    }
+                }
+        }
+    }
+}
+
+/* Gradient of a layer's transformed weights [place][channel][output] and, behind them, of its
+ * biases, added to du. */
+INLINE void layer_weights(const Layer l, const int block, const int taps, const int across,
+                          const void *x, const float *g, const float *y, int samples,
+                          Workspace *own, float *du) {
+    int tiles = samples * l.tiles;
+    for (int first = 0; first < tiles; first += block) {
+        int count = tiles - first < block ? tiles - first : block;
+        transform_inputs(l, x, first, count, own->in);
+        transform_gradients(l, g, y, first, count, own->out,
+                            du + (long)PLACES * l.channels * l.outputs);
+        for (int i = 0; i < PLACES; i++)
+            multiply_transposed(taps, across, own->in + i * ((long)count * l.channels + GAP), count,
+                                l.channels, own->out + i * ((long)count * l.outputs + GAP),
+                                l.outputs, du + (long)i * l.channels * l.outputs);
+    }
+}
+
+/* Gradients of all parameters, given g, that of x3. */
+void backward(const uint8_t *obs, long samples, int threads, const float *packed,
+              const float *x1, const float *x2, const float *x3, const float *g,
+              char *workspaces, float *dw1, float *db1, float *dw2, float *db2, float *dw3,
+              float *db3) {
+    const float *back2 = packed + U1 + U2 + U3, *back3 = back2 + U2;
+#pragma omp parallel num_threads(threads)
+    {
+        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
+        float *u1 = own->gradients, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
+        long first, last;
+        memset(own->gradients, 0, sizeof own->gradients);
+        share(samples, &first, &last);
+        for (long s = first; s < last; s += AT_ONCE) {
+            int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
+            const float *y1 = x1 + s * X1, *y2 = x2 + s * X2;
+            for (int i = 0; i < count; i++) {
+                cut_into_blocks(obs + (s + i) * OBS, own->x0 + i * X0);
+                enter(g + (s + i) * X3, x3 + (s + i) * X3, own->g3 + i * X3);
+            }
+            layer_back(LAYER3, BLOCK3, BACK_ROWS3, BACK_ACROSS3, own->g3, 0, count, back3, own,
+                       own->g2);
+            layer_back(LAYER2, BLOCK2, BACK_ROWS2, BACK_ACROSS2, own->g2, y2, count, back2, own,
+                       own->g1);
+            layer_weights(LAYER3, LONG_BLOCK3, TAPS3, SIDE3, y2, own->g3, 0, count, own, u3);
+            layer_weights(LAYER2, LONG_BLOCK2, TAPS2, SIDE2, y1, own->g2, y2, count, own, u2);
+            layer_weights(LAYER1, LONG_BLOCK1, TAPS1, SIDE1, own->x0, own->g1, y1, count, own, u1);
+        }
+#pragma omp barrier
+        gather(LAYER1, workspaces, 0, 4, 255.0f, dw1, db1);
+        gather(LAYER2, workspaces, U1 + C1, 2, 1.0f, dw2, db2);
+        gather(LAYER3, workspaces, U1 + C1 + U2 + C2, 1, 1.0f, dw3, db3);
+    }
+}
