@@ -99,7 +99,7 @@ enum {
     U1 = 16 * C0 * C1, U2 = 16 * K2 * C2, U3 = 16 * C2 * C3,  /* numbers of transformed weights */
     PARAMETERS = U1 + C1 + U2 + C2 + U3 + C3,
     AT_ONCE = 4,  /* samples */
-    MOST_ROWS = 28, MOST_ACROSS = 4,    /* of vectors in registers */
+    MOST_ROWS = 28, MOST_ACROSS = 4,  /* of vectors in registers */
     SIDE = 4, PLACES = 16,  /* of a tile's inputs */
 };
 
@@ -182,15 +182,35 @@ INLINE void weight_back(int r, const vector *u, int step, vector *w, int out) {
     else w[out] = difference, w[2 * out] = sum + u[3 * step];
 }
 
-/* Tile q of the samples from x on -> where its inputs lie; beyond the border the last ones again,
- * which what is not beyond it does not depend on. */
-INLINE void tile_inputs(const Layer l, int q, long *at) {
-    int tiles_across = (l.width_out + l.m - 1) / l.m, tile = q % l.tiles;
-    int top = tile / tiles_across * l.m, left = tile % tiles_across * l.m;
-    EACH(y, SIDE) EACH(x, SIDE) {
-        int row = top + y < l.height ? top + y : l.height - 1;
-        int column = left + x < l.width ? left + x : l.width - 1;
-        at[y * SIDE + x] = q / l.tiles * l.size_in + row * l.row + column * l.pixel;
+/* A tile, of those of some samples: where it begins, and which of its outputs there are. */
+typedef struct {
+    int sample, top, left;
+    int rows, columns;
+} Tile;
+
+INLINE Tile tile_of(const Layer l, int q) {
+    int tiles_across = (l.width_out + l.m - 1) / l.m, number = q % l.tiles;
+    int top = number / tiles_across * l.m, left = number % tiles_across * l.m;
+    return (Tile){q / l.tiles, top, left, l.height_out - top, l.width_out - left};
+}
+
+/* Where the inputs of a tile lie; beyond the border the last ones again, on which no output that
+ * there is depends. */
+INLINE void find_inputs(const Layer l, const Tile tile, long *at) {
+    EACH(i, PLACES) {
+        int row = tile.top + i / SIDE, column = tile.left + i % SIDE;
+        row = row < l.height ? row : l.height - 1;
+        column = column < l.width ? column : l.width - 1;
+        at[i] = tile.sample * l.size_in + row * l.row + column * l.pixel;
+    }
+}
+
+/* Where the outputs of a tile lie, or -1. */
+INLINE void find_outputs(const Layer l, const Tile tile, long *at) {
+    EACH(i, l.m * l.m) {
+        long row = tile.top + i / l.m, column = tile.left + i % l.m;
+        int there = i / l.m < tile.rows && i % l.m < tile.columns;
+        at[i] = there ? tile.sample * l.size_out + (row * l.width_out + column) * l.outputs : -1;
     }
 }
 
@@ -199,7 +219,7 @@ INLINE void transform_inputs(const Layer l, const void *x, int first, int count,
     long pitch = (long)count * l.channels + GAP;
     for (int q = 0; q < count; q++) {
         long at[PLACES];
-        tile_inputs(l, first + q, at);
+        find_inputs(l, tile_of(l, first + q), at);
         for (int part = 0; part < l.parts; part++)
             for (int j = 0; j < l.channels / l.parts; j += LANES, in += LANES) {
                 vector pixels[PLACES], rows[PLACES], v[PLACES];
@@ -219,18 +239,18 @@ INLINE void transform_inputs(const Layer l, const void *x, int first, int count,
  * [place][tile][output], places GAP further apart; adds its sum over pixels to db, if there is. */
 INLINE void transform_gradients(const Layer l, const float *g, const float *y, int first,
                                 int count, float *out, float *db) {
-    const int m = l.m, tiles_across = (l.width_out + m - 1) / m;
+    const int m = l.m;
     long pitch = (long)count * l.outputs + GAP;
     for (int q = first; q < first + count; q++) {
-        int top = q % l.tiles / tiles_across * m, left = q % l.tiles % tiles_across * m;
-        long tile = q / l.tiles * l.size_out + ((long)top * l.width_out + left) * l.outputs;
+        long at[9];
+        find_outputs(l, tile_of(l, q), at);
         for (int o = 0; o < l.outputs; o += LANES, out += LANES) {
             vector pixels[9], rows[3 * SIDE], v[PLACES], sum = all(0.0f);
             EACH(i, m * m) {
-                long at = tile + (i / m * l.width_out + i % m) * l.outputs + o;
                 pixels[i] = all(0.0f);
-                if (top + i / m >= l.height_out || left + i % m >= l.width_out) continue;
-                pixels[i] = y ? through_relu(load(y + at), load(g + at)) : load(g + at);
+                if (at[i] < 0) continue;
+                vector gradient = load(g + at[i] + o);
+                pixels[i] = y ? through_relu(load(y + at[i] + o), gradient) : gradient;
                 sum += pixels[i];
             }
             EACH(i, m) output_back(l.r, pixels + i, m, rows + i, m);
@@ -328,11 +348,12 @@ INLINE void gather(const Layer l, const char *workspaces, long at, int block, fl
 
 /* ---- products ------------------------------------------------------------------------------- */
 
-/* out [row][n] = in [row][k] * w [k][n], `count` rows */
+/* out [row][n] = in [row][k] * w [k][n], `count` rows; where that is fewer than `rows`, what lies
+ * behind them counts as rows as well. */
 INLINE void multiply(const int rows, const int across, const float *in, int count, int k,
                      const float *w, int n, float *out) {
     for (int row = 0; row < count; row += rows) {
-        int first = row + rows <= count ? row : MAX(count - rows, 0);  /* some of them again */
+        int first = row + rows <= count ? row : MAX(count - rows, 0);  /* some again */
         for (int at = 0; at < n; at += across * LANES) {
             vector sums[MOST_ROWS][MOST_ACROSS];
             EACH(i, rows) EACH(v, across) sums[i][v] = all(0.0f);
@@ -394,25 +415,20 @@ static void cut_into_blocks(const uint8_t *obs, uint8_t *x0) {
         }
 }
 
-
 /* Products of tiles -> max(0, bias + output), into y. */
 INLINE void transform_outputs(const Layer l, const float *products, int first, int count,
                               const float *bias, float *y) {
-    const int m = l.m, tiles_across = (l.width_out + m - 1) / m;
+    const int m = l.m;
     long pitch = (long)count * l.outputs + GAP;
-    for (int q = 0; q < count; q++) {
-        int tile = (first + q) % l.tiles;
-        int top = tile / tiles_across * m, left = tile % tiles_across * m;
-        float *to = y + (first + q) / l.tiles * l.size_out
-                     + ((long)top * l.width_out + left) * l.outputs;
-        for (int o = 0; o < l.outputs; o += LANES) {
+    for (int q = first; q < first + count; q++) {
+        long at[9];
+        find_outputs(l, tile_of(l, q), at);
+        for (int o = 0; o < l.outputs; o += LANES, products += LANES) {
             vector v[PLACES], rows[3 * SIDE], pixels[9], b = load(bias + o);
-            EACH(i, PLACES) v[i] = load(products + i * pitch + (long)q * l.outputs + o);
+            EACH(i, PLACES) v[i] = load(products + i * pitch);
             EACH(i, SIDE) output(l.r, v + i, SIDE, rows + i, SIDE);
             EACH(i, m) output(l.r, rows + i * SIDE, 1, pixels + i * m, 1);
-            EACH(i, m * m) if (top + i / m < l.height_out && left + i % m < l.width_out)
-                store(to + (i / m * l.width_out + i % m) * l.outputs + o,
-                      relu(pixels[i] + b));
+            EACH(i, m * m) if (at[i] >= 0) store(y + at[i] + o, relu(pixels[i] + b));
         }
     }
 }
@@ -466,11 +482,8 @@ void forward(const uint8_t *obs, long samples, int threads, const float *packed,
 
 /* What x3 lets pass of the gradient g, both channel by channel, as pixels. */
 INLINE void enter(const float *g, const float *x3, float *pixels) {
-    float passed[LANES];
-    for (int i = 0; i < X3; i += LANES) {
-        store(passed, through_relu(load(x3 + i), load(g + i)));
-        EACH(j, LANES) pixels[(i + j) % (H3 * W3) * C3 + (i + j) / (H3 * W3)] = passed[j];
-    }
+    for (int c = 0; c < C3; c++)
+        for (int p = 0; p < H3 * W3; p++, g++, x3++) pixels[p * C3 + c] = *x3 == 0.0f ? 0.0f : *g;
 }
 
 /* Gradient of a layer's inputs, from g, that of its outputs y. */
@@ -487,16 +500,16 @@ INLINE void layer_back(const Layer l, const int block, const int rows, const int
             multiply(rows, across, own->out + i * ((long)count * l.outputs + GAP), count,
                      l.outputs, back + (long)i * l.channels * l.outputs, l.channels,
                      own->products + i * pitch);
-        for (int q = 0; q < count; q++) {
+        const float *products = own->products;
+        for (int q = first; q < first + count; q++) {
             long at[PLACES];
-            tile_inputs(l, first + q, at);
-            for (int part = 0, k = 0; part < l.parts; part++)
-                for (int j = 0; j < l.channels / l.parts; j += LANES, k += LANES) {
-                    vector v[PLACES], rows_back[PLACES], pixels[PLACES];
-                    EACH(i, PLACES)
-                        v[i] = load(own->products + i * pitch + (long)q * l.channels + k);
-                    EACH(i, SIDE) input_back(v + i, SIDE, rows_back + i);
-                    EACH(i, SIDE) input_back(rows_back + i * SIDE, 1, pixels + i * SIDE);
+            find_inputs(l, tile_of(l, q), at);
+            for (int part = 0; part < l.parts; part++)
+                for (int j = 0; j < l.channels / l.parts; j += LANES, products += LANES) {
+                    vector v[PLACES], columns[PLACES], pixels[PLACES];
+                    EACH(i, PLACES) v[i] = load(products + i * pitch);
+                    EACH(i, SIDE) input_back(v + i, SIDE, columns + i);
+                    EACH(i, SIDE) input_back(columns + i * SIDE, 1, pixels + i * SIDE);
                     EACH(i, PLACES) {
                         float *to = sums + at[i] + part * l.part_pitch + j;
                         store(to, load(to) + pixels[i]);
