@@ -102,7 +102,7 @@ def arms_of(config: Config) -> list[Arm]:
         Arm("ppo37", "ppo37", f"{config.precision} {config.kernels}"),
         Arm("SB3, DummyVecEnv", "sb3", "DummyVecEnv"),
         Arm("ppo37, kernels of PyTorch", "ppo37", f"{config.precision} torch"),
-        Arm("ppo37, fp32", "ppo37", "fp32 torch"),
+        Arm("ppo37, fp32", "ppo37", f"fp32 {config.kernels}"),
         Arm("SB3, SubprocVecEnv", "sb3", "SubprocVecEnv"),
     ]
     cores = usable_cores()
