@@ -73,6 +73,7 @@ def benches() -> list[str]:
         return []
     names = [f"{result['preset']}, {result['config']['network']}" for _, result in found]
     rows = {
+        "processor": [result["machine"]["cpu"] for _, result in found],
         "precision": [result["precision"] for _, result in found],
         "whole loop, SPS": [f"{result['loop_sps']:,.0f}" for _, result in found],
         "roof, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
@@ -96,8 +97,9 @@ def benches() -> list[str]:
         "## Where the time goes\n",
         "`ppo37 bench` on Breakout. The roof is the speed at which every product of the network "
         "would run like the best matrix product of this machine and the emulator like alone, one "
-        "after the other: they share the cores. `env` and `act` are what a lane waits for the "
-        "emulator and for the policy; `copy` is the rest of a rollout.\n",
+        "after the other: they share the cores. It counts the products of a convolution as it is "
+        "written; native kernels in fp32 need fewer. `env` and `act` are what a lane waits for "
+        "the emulator and for the policy; `copy` is the rest of a rollout.\n",
         *table,
         "",
         *(line for path, result in found for line in source(path, result)),

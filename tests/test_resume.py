@@ -71,9 +71,9 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "killed"
     log = run / "metrics.jsonl"
     command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-               "--total-timesteps", str(48 * 64), "--precision", "fp32",
-               "--out", str(run), "--checkpoint-every", "1",
-               *options("seed", "num_envs", "num_steps", "network")]  # fmt: skip
+               "--total-timesteps", str(48 * 64), "--out", str(run), "--checkpoint-every", "1",
+               *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+               ]  # fmt: skip
     for lines in (9, 25):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300

@@ -75,8 +75,9 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(24 * 64),
-               "--precision", "fp32", "--out", str(run),
-               *options("seed", "num_envs", "num_steps", "network")]  # fmt: skip
+               "--out", str(run),
+               *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+               ]  # fmt: skip
     codes = []
     for lines in (6, 14, 1000):
         codes.append(_pestered(command, log, lines))

@@ -66,7 +66,8 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
     The whole loop is `train` itself, in a temporary run directory; of its time, `env` is what its
     lanes wait for the environments. The roof is where every product of the network runs as fast as
     the best matrix product and the environments as fast as alone, one after the other: they
-    share the cores. Other work on the machine makes every figure too low.
+    share the cores. It counts the products of a convolution as it is written, of which native
+    kernels in fp32 need fewer. Other work on the machine makes every figure too low.
 
     config: `total_timesteps` is what the time of a whole run is foretold for.  UsageError for a
     game or device that there is not.
