@@ -11,6 +11,7 @@ from typing import Any
 
 import speed
 
+from ppo37.config import layers_in_words
 from ppo37.peers import markdown as peers_table
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,7 @@ def benches() -> list[str]:
     names = [f"{result['preset']}, {result['config']['network']}" for _, result in found]
     rows = {
         "processor": [result["machine"]["cpu"] for _, result in found],
-        "precision": [result["precision"] for _, result in found],
+        "layers": [layers_in_words(r["precision"], r["kernels"]) for _, r in found],
         "whole loop, SPS": [f"{result['loop_sps']:,.0f}" for _, result in found],
         "roof, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
         "share of the roof": [f"{result['share_of_roof']:.0%}" for _, result in found],

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppo37.bench import commit
-from ppo37.config import from_preset
+from ppo37.config import from_preset, layers_in_words
 from ppo37.run import watched
+from ppo37.run.directory import read_config
 from ppo37.runtime.device import cores_of_process, describe_machine, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -96,8 +97,14 @@ def main() -> None:
         "summary": summary(figures), "measurements": figures,
     }  # fmt: skip
     print(markdown(result))
-    path = options.out or RESULTS / f"{options.suite}_{result['machine']['cores']}cores.json"
+    path = options.out or RESULTS / f"{options.suite}_{processor(result['machine']['cpu'])}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def processor(name: str) -> str:
+    """The short form of a processor's name, without its maker's."""
+    words = name.lower().replace("(r)", "").split()
+    return next((word for word in words if word not in ("amd", "intel")), "unknown")
 
 
 def measure(arm: Arm, updates: int) -> dict[str, Any]:
@@ -115,12 +122,12 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
                    *arm.settings.split()]  # fmt: skip
         _, peak = watched.run(command)
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        precision = json.loads((run / "config.json").read_text())["config"]["precision"]
+        config = read_config(run)
     ended_s = [record["wall_s"] for record in records[WARM_UP_UPDATES - 1 : -1]]
     return {
         "sps": batch * updates / (ended_s[-1] - ended_s[0]),
         "peak_memory_mib": peak,
-        "precision": precision,
+        "layers": layers_in_words(config.precision, config.kernels),
         "load_before": load,
     }
 
@@ -146,7 +153,7 @@ def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         peaks = [f["peak_memory_mib"] for f in own]
         rows[name] = {
             # `auto` may decide otherwise while something else keeps the machine busy.
-            "precision": "/".join(sorted({f["precision"] for f in own})),
+            "layers": " / ".join(sorted({f["layers"] for f in own})),
             "sps": statistics.median(f["sps"] for f in own),
             "ratio": statistics.median(ratios),
             "lowest_ratio": min(ratios),
@@ -160,7 +167,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The summary as a table."""
     rows = result["summary"]
     lines = [
-        f"| | precision | agent steps/s | beside {next(iter(rows))} (lowest to highest) "
+        f"| | layers | agent steps/s | beside {next(iter(rows))} (lowest to highest) "
         "| peak memory, MiB |",
         "|---|---|---|---|---|",
     ]
@@ -168,7 +175,7 @@ def markdown(result: dict[str, Any]) -> str:
         spread = f"{row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f}"
         peak = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
         lines.append(
-            f"| {name} | {row['precision']} | {row['sps']:,.0f} | {row['ratio']:.2f} ({spread}) "
+            f"| {name} | {row['layers']} | {row['sps']:,.0f} | {row['ratio']:.2f} ({spread}) "
             f"| {peak} |"
         )
     return "\n".join(lines)

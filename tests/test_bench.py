@@ -35,7 +35,7 @@ KEYS = {
     "mflop_per_agent_step", "roof_sps", "share_of_roof", "peak_memory_mib", "threads", "machine",
     "versions", "commit", "config", "seconds",
 }  # fmt: skip
-NAMES = ["python", "torch", "cuda", "ale-py", "emulator", "bf16", "video", "plot", "tensorboard",
+NAMES = ["python", "torch", "cuda", "ale-py", "emulator", "layers", "video", "plot", "tensorboard",
          "disk", "memory", "cores"]  # fmt: skip
 
 
@@ -197,10 +197,11 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
     speeds = {"ppo37": [200.0, 330.0, 100.0], "SB3, a": [100.0, 110.0, 25.0],
               "SB3, b": [90.0, 80.0, 70.0]}  # fmt: skip
     figures = [
-        {"arm": arm, "sps": sps, "peak_memory_mib": sps, "precision": "fp32", "threads": 2}
+        {"arm": arm, "sps": sps, "peak_memory_mib": sps, "precision": "fp32",
+         "kernels": "native", "threads": 2}
         for round_speeds in zip(*speeds.values(), strict=True)
         for arm, sps in zip(speeds, round_speeds, strict=True)
-    ]
+    ]  # fmt: skip
     summary = peers.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
     assert summary["compared_with"] == "SB3, a"
     ours = summary["arms"]["ppo37"]
@@ -216,7 +217,8 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
               "commit": None, "rounds": 3, "updates": 10, "warm_up_updates": 2,
               "batch_size": 1024}  # fmt: skip
     lines = peers.markdown(result).splitlines()
-    assert "| ppo37 | fp32 | 2 | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 25% | 330 |" in lines
+    ours = "ppo37 | fp32 by native kernels | 2"
+    assert f"| {ours} | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 25% | 330 |" in lines
 
 
 def test_our_side_of_the_comparison_times_every_update() -> None:
@@ -264,15 +266,24 @@ def test_the_page_of_figures_is_made_from_them() -> None:
 def test_arms_are_compared_within_rounds() -> None:
     speeds = {"one": [100.0, 200.0, 50.0], "two": [150.0, 100.0, 60.0]}
     figures = [
-        {"round": number, "arm": arm, "sps": sps, "peak_memory_mib": 10 * sps, "precision": "bf16"}
+        {"round": number, "arm": arm, "sps": sps, "peak_memory_mib": 10 * sps, "layers": "bf16"}
         for arm, of_rounds in speeds.items()
         for number, sps in enumerate(of_rounds)
     ]
     rows = speed.summary(figures)
     assert rows["one"]["ratio"] == rows["one"]["lowest_ratio"] == 1.0
-    assert rows["two"] == {"precision": "bf16", "sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5,
+    assert rows["two"] == {"layers": "bf16", "sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5,
                            "highest_ratio": 1.5, "peak_memory_mib": 1500.0}  # fmt: skip
     assert "| two | bf16 | 100 | 1.20 (0.50 to 1.50) | 1,500 |" in speed.markdown({"summary": rows})
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("AMD EPYC", "epyc"), ("Intel(R) Xeon(R) Processor", "xeon"), ("", "unknown"),
+     ("AMD Ryzen 9 7950X 16-Core Processor", "ryzen")],
+)  # fmt: skip
+def test_results_are_named_after_the_processor(name: str, short: str) -> None:
+    assert speed.processor(name) == short
 
 
 @pytest.mark.parametrize("name", speed.SUITES)

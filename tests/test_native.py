@@ -27,9 +27,10 @@ from ppo37.model import Agent, NatureCNN
 from ppo37.policies import CategoricalPolicy
 from ppo37.run import checkpoint
 from ppo37.run.directory import read_config
+from ppo37.runtime import precision as self_test
 from ppo37.runtime.convolutions import Convolutions, _kernels, kernels_for, packed_weights
-from ppo37.runtime.network import Native, SpaceToDepth
-from ppo37.runtime.precision import Form, choose_precision, judged
+from ppo37.runtime.network import Native, Network, SpaceToDepth, place
+from ppo37.runtime.precision import TOLERANCES, Form, choose_precision, judged
 
 SMALL = (1, 36, 36)
 WIDE = (48, 80, 128)  # channels: more than are computed at once
@@ -202,20 +203,28 @@ def test_what_is_not_a_number_is_not_hidden(bf16: bool) -> None:
 
 
 @native_only
-def test_black_ground_gets_no_gradient(bf16: bool) -> None:
+@pytest.mark.parametrize(
+    ("network", "seed", "contrast_init"),
+    [("nature", 1, False), ("nature", 2, True), ("nature_half", 3, True)],
+)
+def test_black_ground_gets_no_gradient(
+    network: str, seed: int, contrast_init: bool, bf16: bool
+) -> None:
     """As long as biases are 0: there sums are 0, whatever stands beside, and so is ReLU's slope."""
-    trunk = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1).trunk
-    generator = torch.Generator().manual_seed(1)
+    policy = CategoricalPolicy(6)
+    trunk = Agent((4, 84, 84), policy, network, seed=seed, contrast_init=contrast_init).trunk
+    generator = torch.Generator().manual_seed(seed)
     obs = torch.zeros(16, 4, 84, 84, dtype=torch.uint8)
     for one in obs:
         row, column = torch.randint(0, 72, (2,), generator=generator)
-        one[:, row : row + 12, column : column + 9] = 200
+        texture = torch.randint(128, 256, (12, 9), dtype=torch.uint8, generator=generator)
+        one[:, row : row + 12, column : column + 9] = texture
     gradients = []
     for features, parameters in (ours(trunk, obs, bf16), oracle(trunk, obs, bf16)):
         features.backward(torch.ones_like(features))
         gradients.append([parameter.grad for parameter in parameters])
     for found, expected in zip(*gradients, strict=True):
-        assert relative_error(found.double(), expected) < (2e-2 if bf16 else 1e-4)
+        assert relative_error(found.double(), expected) < (TOLERANCES["bf16"][1] if bf16 else 1e-4)
 
 
 @native_only
@@ -226,7 +235,8 @@ def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) ->
     def outputs(network: Any) -> Tensor:
         distribution, values = alone(network, network.arrange(obs))
         with network.held():
-            assert relative_error(alone(network, network.arrange(obs))[1], values) < 1e-6
+            held = alone(network, network.arrange(obs))[1]
+            assert torch.equal(held, values) if bf16 else relative_error(held, values) < 1e-6
         return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
 
     x, dense = oracle(agent.trunk, obs, bf16=False)[0], agent.trunk.dense
@@ -296,6 +306,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a compiler, on which nothing was compiled before."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     library.cache_clear()
     _kernels.cache_clear()
     yield
@@ -313,7 +324,33 @@ def test_without_a_compiler_pytorch_computes() -> None:
     assert choice.kernels == "torch"
     assert choice.reason.endswith(f"; {NO_COMPILER}")
     choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32)
-    assert choice == ("fp32", "torch", f"as asked; {NO_COMPILER}")
+    assert choice == ("fp32", "torch", f"nothing else here; {NO_COMPILER}")
+    choice = choose_precision(tiny(kernels="torch"), agent, SMALL, 32)
+    assert choice == ("fp32", "torch", "as asked")
+
+
+@native_only
+def test_a_precision_without_native_kernels_is_none_to_choose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def place_in_fp32(agent: Agent, kernels: str = "torch") -> Network:
+        if agent.bf16 and kernels == "native":
+            raise UsageError("not in bf16")
+        return place(agent, kernels)
+
+    monkeypatch.setattr(self_test, "place", place_in_fp32)
+    agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
+    choice = choose_precision(tiny(precision="auto", kernels="native"), agent, SMALL, 32)
+    assert choice == ("fp32", "native", "nothing else here")
+    assert not agent.bf16
+    with pytest.raises(UsageError, match="not in bf16"):
+        choose_precision(tiny(precision="bf16", kernels="native"), agent, SMALL, 32)
+    choice = choose_precision(tiny(precision="bf16", kernels="auto"), agent, SMALL, 32)
+    assert choice == ("bf16", "torch", "nothing else here; not in bf16")
+    assert (
+        "not in bf16"
+        not in choose_precision(tiny(precision="auto", kernels="auto"), agent, SMALL, 32).reason
+    )
 
 
 @pytest.mark.usefixtures("bare")
@@ -338,6 +375,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     library.cache_clear()
     _kernels.cache_clear()
     with pytest.raises(UsageError, match=r"could not be compiled: no such luck$"):

@@ -51,7 +51,7 @@ def doctor() -> list[Check]:
         ("cuda", _cuda, INSTALL_TORCH),
         ("ale-py", _ale, INSTALL_ALE),
         ("emulator", _emulator, f"reinstall the emulator: {INSTALL_ALE}"),
-        ("bf16", _bf16, "train with --precision fp32"),
+        ("layers", _layers, "train with --precision fp32 --kernels torch"),
         ("video", _video, INSTALL_VIDEO),
         ("plot", _plot, INSTALL_PLOT),
         ("tensorboard", _tensorboard, INSTALL_TENSORBOARD),
@@ -142,7 +142,7 @@ def _emulator() -> Check:
                  "" if ok else f"reinstall the emulator: {INSTALL_ALE}")  # fmt: skip
 
 
-def _bf16() -> Check:
+def _layers() -> Check:
     from .config import Config, layers_in_words
     from .envs.atari import OBS_SHAPE
     from .model import Agent
@@ -153,7 +153,7 @@ def _bf16() -> Check:
     agent = Agent(OBS_SHAPE, CategoricalPolicy(4), "nature", seed=0).to(resolve_device("auto"))
     choice = choose_precision(Config(), agent, OBS_SHAPE, MINIBATCH)
     layers = layers_in_words(choice.precision, choice.kernels)
-    return Check("bf16", True, f"--precision auto means {layers} ({choice.reason})")
+    return Check("layers", True, f"--precision auto means {layers} ({choice.reason})")
 
 
 def _video() -> Check:

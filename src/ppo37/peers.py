@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .bench import commit
-from .config import Config, from_dict
+from .config import Config, from_dict, layers_in_words
 from .errors import UsageError
 from .run import watched
 from .run.view import NoView
@@ -102,7 +102,7 @@ def arms_of(config: Config) -> list[Arm]:
         Arm("ppo37", "ppo37", f"{config.precision} {config.kernels}"),
         Arm("SB3, DummyVecEnv", "sb3", "DummyVecEnv"),
         Arm("ppo37, kernels of PyTorch", "ppo37", f"{config.precision} torch"),
-        Arm("ppo37, fp32", "ppo37", f"fp32 {config.kernels}"),
+        Arm("ppo37, fp32, kernels of PyTorch", "ppo37", "fp32 torch"),
         Arm("SB3, SubprocVecEnv", "sb3", "SubprocVecEnv"),
     ]
     cores = usable_cores()
@@ -226,7 +226,9 @@ def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict
             "ratio": _spread(ratios),
             "peak_memory_mib": None if None in peaks else max(peaks),
             # `auto` may decide otherwise while something else keeps the machine busy.
-            "precision": "/".join(sorted({figure["precision"] for figure in of[name]})),
+            "layers": " / ".join(
+                sorted({layers_in_words(f["precision"], f["kernels"]) for f in of[name]})
+            ),
             "share_of_roof": statistics.median(
                 figure["sps"] / roof_sps[figure["precision"]] for figure in of[name]
             ),
@@ -239,14 +241,14 @@ def markdown(result: dict[str, Any]) -> str:
     """The result as a table, with what a reader must know under it."""
     summary, machine = result["summary"], result["machine"]
     lines = [
-        "| | precision | threads | agent steps/s: median (lowest to highest) "
+        "| | layers | threads | agent steps/s: median (lowest to highest) "
         "| times the better SB3 | share of the roof | peak memory, MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, arm in summary["arms"].items():
         sps, ratio, peak = arm["sps"], arm["ratio"], arm["peak_memory_mib"]
         lines.append(
-            f"| {name} | {arm['precision']} | {arm['threads']} "
+            f"| {name} | {arm['layers']} | {arm['threads']} "
             f"| {sps['median']:,.0f} ({sps['lowest']:,.0f} to {sps['highest']:,.0f}) "
             f"| {ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f}) "
             f"| {arm['share_of_roof']:.0%} "
@@ -260,7 +262,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['updates']} updates of {result['batch_size']:,} agent steps each count, after "
         f"{result['warm_up_updates']} that do not. Roof: {roof['bf16']:,.0f} steps/s in bf16 "
         f"({gemm['bf16']:,.0f} GFLOP/s), {roof['fp32']:,.0f} in fp32 ({gemm['fp32']:,.0f}), with "
-        f"an emulator of {result['roof']['env_sps']:,.0f} steps/s. {machine['cpu']}, "
+        f"an emulator of {result['roof']['env_sps']:,.0f} steps/s; it counts the products of a "
+        f"convolution as it is written, and native kernels in fp32 need fewer. {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['isa']}; {packages}; commit {result['commit']}.",
     ])  # fmt: skip
 

@@ -18,7 +18,7 @@
  * divide the length of a kernel row.
  */
 #ifndef __AVX512BF16__
-#error "they need a processor with AVX512-BF16"
+#error "for bf16 they need a processor with AVX512-BF16"
 #endif
 
 #include <immintrin.h>

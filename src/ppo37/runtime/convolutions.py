@@ -47,16 +47,13 @@ def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
 
 @functools.cache
 def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) -> Kernels:
-    lanes = LANES.get(torch.backends.cpu.get_cpu_capability())
-    if lanes is None:
-        raise UsageError("native kernels need a processor with AVX2 or AVX-512")
     shapes, rows, columns = [], *obs_shape[1:]
     for side, stride, outputs in zip((8, 4, 3), (4, 2, 1), channels, strict=True):
         rows, columns = ((size - side) // stride + 1 for size in (rows, columns))
         shapes.append((rows, columns, outputs))
     names = ("PLANES", "HEIGHT", "WIDTH", "C1", "C2", "C3")
     defined = dict(zip(names, (*obs_shape, *channels), strict=True))
-    defined |= _direct(obs_shape[0], shapes) if bf16 else _winograd(obs_shape[0], shapes, lanes)
+    defined |= (_direct if bf16 else _winograd)(obs_shape[0], shapes)
     made = library(BF16 if bf16 else FP32, **defined)
     made.workspace_bytes.restype = made.packed_size.restype = ctypes.c_long
     return Kernels(
@@ -85,8 +82,11 @@ def _even_parts(pixels: int, most: int) -> int:
     return min(sizes, key=lambda size: -pixels % size)
 
 
-def _winograd(planes: int, shapes: list[tuple[int, int, int]], lanes: int) -> dict[str, int]:
+def _winograd(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
     """What `winograd.c` wants defined; UsageError for channels that it does not compute."""
+    lanes = LANES.get(torch.backends.cpu.get_cpu_capability())
+    if lanes is None:
+        raise UsageError("native kernels need a processor with AVX2 or AVX-512")
     outputs = tuple(shape[2] for shape in shapes)
     if any(count % lanes for count in outputs):
         raise UsageError(f"native kernels compute {lanes} channels at once, not {outputs}")
@@ -96,7 +96,7 @@ def _winograd(planes: int, shapes: list[tuple[int, int, int]], lanes: int) -> di
         sizes = {"BLOCK": BLOCKS[i], "LONG_BLOCK": LONG_BLOCKS[i]}
         sizes["ROWS"], sizes["ACROSS"] = _sums(BLOCKS[i], made // lanes, SUMS[lanes])
         sizes["BACK_ROWS"], sizes["BACK_ACROSS"] = _sums(BLOCKS[i], read // lanes, SUMS[lanes])
-        sizes["TAPS"], sizes["SIDE"] = _sums(read, made // lanes, SUMS[lanes], whole=True)
+        sizes["TAPS"], sizes["TAPS_ACROSS"] = _sums(read, made // lanes, SUMS[lanes], whole=True)
         defined |= {f"{name}{i + 1}": size for name, size in sizes.items()}
     return defined
 

@@ -1,7 +1,7 @@
 """How a device computes the network: the function that `Agent` defines, arranged for speed.
 
-A CPU gets kernels of our own (`convolutions.py`); what PyTorch computes on a CPU is arranged for
-it. There a convolution of stride s costs more than its arithmetic, because the
+A CPU that can have them gets kernels of our own (`convolutions.py`); what PyTorch computes on a
+CPU is arranged for it. There a convolution of stride s costs more than its arithmetic, because the
 pixels it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of
 s*s times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
 weights in another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
@@ -155,7 +155,8 @@ class Native(Network):
     def __call__(
         self, arranged: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
-        assert self.agent.bf16 == (self._kernels.dtype == torch.bfloat16)
+        bf16 = self._kernels.dtype == torch.bfloat16
+        assert self.agent.bf16 == bf16, "the kernels were made for another precision"
         packed, weight, bias = self._held or self._weights()
         layers = self._trunk.convolutions
         parameters = [part for layer in layers for part in (layer.weight, layer.bias)]

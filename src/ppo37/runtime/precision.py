@@ -67,7 +67,9 @@ def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], s
     try:
         networks, lacking = _networks(agent, forms)
         if len(networks) == 1:
-            return Choice(*next(iter(networks)), f"as asked{lacking}")
+            free = "auto" in (config.precision, config.kernels)
+            reason = "nothing else here" if free else "as asked"
+            return Choice(*next(iter(networks)), reason + lacking)
         passes: dict[Form, Work] = {
             form: partial(_outputs, network, network.arrange(obs), form)
             for form, network in networks.items()
@@ -85,19 +87,21 @@ def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], s
 
 
 def _networks(agent: Agent, forms: list[Form]) -> tuple[dict[Form, Network], str]:
-    """The network in each form that there is, and what to say of those that there are not."""
+    """The network in each form that there is, and what to say if native kernels are lacking."""
     networks: dict[Form, Network] = {}
-    lacking = ""
+    errors: list[UsageError] = []
     for form in forms:
         agent.bf16 = form.precision == "bf16"
         try:
             networks[form] = place(agent, form.kernels)
         except UsageError as error:
-            if form == forms[-1] and not networks:
-                raise
-            if isinstance(agent.trunk, NatureCNN) and agent.device.type == "cpu":
-                lacking = f"; {error}"
-    return networks, lacking
+            errors.append(error)
+    if not networks:
+        raise errors[0]
+    native = any(form.kernels == "native" for form in networks)
+    if native or not isinstance(agent.trunk, NatureCNN) or agent.device.type != "cpu":
+        return networks, ""
+    return networks, "".join(f"; {text}" for text in dict.fromkeys(map(str, errors)))
 
 
 def judged(seconds: dict[Form, float], errors: dict[Form, tuple[float, float]]) -> tuple[Form, str]:

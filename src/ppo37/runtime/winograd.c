@@ -19,8 +19,8 @@
  * Compiled for vectors of LANES floats and one shape: PLANES HEIGHT WIDTH (observations) and C1 C2
  * C3 (channels, multiples of LANES). For each layer, BLOCK* tiles go through at a time, LONG_BLOCK*
  * for gradients of weights. In registers are the sums of ROWS* tiles by ACROSS* vectors of
- * channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and of TAPS* by SIDE* for gradients of
- * weights, where TAPS* divides the channels of the layer's inputs.
+ * channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and for gradients of weights of TAPS*
+ * inputs by TAPS_ACROSS* vectors.
  */
 #if LANES == 16 && !defined(__AVX512F__)
 #error "they need a processor with AVX-512"
@@ -50,9 +50,12 @@ INLINE vector load_bytes(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
+INLINE vector size(vector v) { return _mm512_abs_ps(v); }
+INLINE vector lesser(vector a, vector b) { return _mm512_min_ps(a, b); }
+
 /* v where x is not `limit` or less, so also where x is not a number; else 0 */
-INLINE vector gated(vector x, float limit, vector v) {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(limit), _CMP_NLE_UQ), v);
+INLINE vector gated(vector x, vector limit, vector v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLE_UQ), v);
 }
 #else
 typedef __m256 vector;
@@ -65,8 +68,11 @@ INLINE vector load_bytes(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-INLINE vector gated(vector x, float limit, vector v) {
-    return _mm256_and_ps(_mm256_cmp_ps(x, all(limit), _CMP_NLE_UQ), v);
+INLINE vector size(vector v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+INLINE vector lesser(vector a, vector b) { return _mm256_min_ps(a, b); }
+
+INLINE vector gated(vector x, vector limit, vector v) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLE_UQ), v);
 }
 #endif
 
@@ -77,14 +83,12 @@ INLINE vector collected(const float *p, long step) {
     return load(values);
 }
 
-/* Where inputs are black and biases 0, a convolution is 0, and so is ReLU's gradient; sums that
- * cancel leave some rounding. What is no more than that counts as 0. */
+/* Where inputs are black and biases 0, a convolution is 0, and so is ReLU's gradient; products
+ * that cancel leave some rounding. What is no more than that beside them counts as 0. */
 #define ROUNDING 1e-6f
 
-INLINE vector relu(vector v) { return gated(v, ROUNDING, v); }
-
 /* What ReLU lets pass of v, the gradient of its outputs x. */
-INLINE vector through_relu(vector x, vector v) { return gated(x, 0.0f, v); }
+INLINE vector through_relu(vector x, vector v) { return gated(x, all(0.0f), v); }
 
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
@@ -125,6 +129,18 @@ enum {
     MOST_IN = 16 * (MAX(MAX(LONG_BLOCK1 * C0, LONG_BLOCK2 * K2), LONG_BLOCK3 * C2) + GAP),
     MOST_OUT = 16 * (MAX(MAX(LONG_BLOCK1 * C1, LONG_BLOCK2 * C2), LONG_BLOCK3 * C3) + GAP),
 };
+
+/* What `multiply` and `multiply_transposed` rely on. */
+#define FITS(rows, across, n) \
+    ((rows) <= MOST_ROWS && (across) <= MOST_ACROSS && (n) % ((across) * LANES) == 0)
+#define CHECK(l, read, made) \
+    _Static_assert(ROWS##l <= BLOCK##l && BLOCK##l <= LONG_BLOCK##l, "rows of a block"); \
+    _Static_assert(FITS(ROWS##l, ACROSS##l, made), "sums forward"); \
+    _Static_assert(BACK_ROWS##l <= BLOCK##l && FITS(BACK_ROWS##l, BACK_ACROSS##l, read), "back"); \
+    _Static_assert(FITS(TAPS##l, TAPS_ACROSS##l, made) && (read) % TAPS##l == 0, "of weights")
+CHECK(1, C0, C1);
+CHECK(2, K2, C2);
+CHECK(3, C2, C3);
 
 /* A block of memory of each thread. */
 typedef struct {
@@ -348,8 +364,8 @@ INLINE void gather(const Layer l, const char *workspaces, long at, int block, fl
 
 /* ---- products ------------------------------------------------------------------------------- */
 
-/* out [row][n] = in [row][k] * w [k][n], `count` rows; where that is fewer than `rows`, what lies
- * behind them counts as rows as well. */
+/* out [row][n] = in [row][k] * w [k][n], `count` rows. Where that is fewer than `rows`, what lies
+ * behind them, in the next place, counts as rows as well: so the next place's turn is after. */
 INLINE void multiply(const int rows, const int across, const float *in, int count, int k,
                      const float *w, int n, float *out) {
     for (int row = 0; row < count; row += rows) {
@@ -426,9 +442,15 @@ INLINE void transform_outputs(const Layer l, const float *products, int first, i
         for (int o = 0; o < l.outputs; o += LANES, products += LANES) {
             vector v[PLACES], rows[3 * SIDE], pixels[9], b = load(bias + o);
             EACH(i, PLACES) v[i] = load(products + i * pitch);
+            vector terms = size(v[0]);
+            EACH(i, PLACES - 1) terms += size(v[i + 1]);
+            vector none = lesser(terms * ROUNDING, all(3e38f));  /* infinity is not to hide */
             EACH(i, SIDE) output(l.r, v + i, SIDE, rows + i, SIDE);
             EACH(i, m) output(l.r, rows + i * SIDE, 1, pixels + i * m, 1);
-            EACH(i, m * m) if (at[i] >= 0) store(y + at[i] + o, relu(pixels[i] + b));
+            EACH(i, m * m) {
+                vector sum = pixels[i] + b;
+                if (at[i] >= 0) store(y + at[i] + o, gated(sum, none, sum));
+            }
         }
     }
 }
@@ -561,9 +583,9 @@ void backward(const uint8_t *obs, long samples, int threads, const float *packed
                        own->g2);
             layer_back(LAYER2, BLOCK2, BACK_ROWS2, BACK_ACROSS2, own->g2, y2, count, back2, own,
                        own->g1);
-            layer_weights(LAYER3, LONG_BLOCK3, TAPS3, SIDE3, y2, own->g3, 0, count, own, u3);
-            layer_weights(LAYER2, LONG_BLOCK2, TAPS2, SIDE2, y1, own->g2, y2, count, own, u2);
-            layer_weights(LAYER1, LONG_BLOCK1, TAPS1, SIDE1, own->x0, own->g1, y1, count, own, u1);
+            layer_weights(LAYER3, LONG_BLOCK3, TAPS3, TAPS_ACROSS3, y2, own->g3, 0, count, own, u3);
+            layer_weights(LAYER2, LONG_BLOCK2, TAPS2, TAPS_ACROSS2, y1, own->g2, y2, count, own, u2);
+            layer_weights(LAYER1, LONG_BLOCK1, TAPS1, TAPS_ACROSS1, own->x0, own->g1, y1, count, own, u1);
         }
 #pragma omp barrier
         gather(LAYER1, workspaces, 0, 4, 255.0f, dw1, db1);
