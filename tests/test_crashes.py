@@ -281,7 +281,8 @@ def _in_time(config: Config, run: Path) -> float:
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("game", "protocol", "preset"),
-    [("breakout", "classic", "classic"), ("space_invaders", "machado", "fast"),
+    [("breakout", "classic", "classic"),
+     pytest.param("space_invaders", "machado", "fast", marks=pytest.mark.slow),
      pytest.param("breakout", "machado", "fast", marks=pytest.mark.slow),
      pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow)],
 )  # fmt: skip

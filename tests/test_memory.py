@@ -233,6 +233,7 @@ def test_forgetting() -> None:
     assert forget(torch.zeros(2, 0), torch.tensor([0.0, 1.0])).shape == (2, 0)
 
 
+@pytest.mark.slow
 def test_it_learns_catch(tmp_path: Path) -> None:
     config = tiny(
         network="lstm", total_timesteps=40_960, num_envs=32, num_steps=32, num_minibatches=4,

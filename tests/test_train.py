@@ -211,6 +211,7 @@ def test_catch_is_learned(seed: int, tmp_path: Path) -> None:
     assert evaluate(tmp_path / "run", episodes=64).mean >= 0.95 * MAX_BALLS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["the advantage's sign", "the ends of episodes"])
 def test_catch_is_not_learned_with(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
