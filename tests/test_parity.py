@@ -94,7 +94,7 @@ def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) ->
 @same_arithmetic
 @pytest.mark.parametrize("game", atari_games())
 def test_every_game_is_the_same_in_both(make, game) -> None:
-    assert_parity(make, game, steps=32)
+    assert_parity(make, game, steps=20)
 
 
 @same_arithmetic

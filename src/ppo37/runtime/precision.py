@@ -14,10 +14,11 @@ from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
 from .network import Network, place
 
-TOLERANCES = {"fp32": (1e-5, 1e-3), "bf16": (0.03, 0.05)}
+TOLERANCES = {"fp32": (1e-5, 0.01), "bf16": (0.03, 0.05)}
 """Largest relative errors (in the 2-norm), forward and of gradients, against PyTorch's fp32 that
 count as agreement: bf16 keeps 8 bits, 0.4% a rounding, and a pass through four layers adds up a
-few of them; fp32 keeps 24, and sums are in another order."""
+few of them; fp32 keeps 24, and sums are in another order. A sum next to 0 may pass ReLU in one
+form and not in the other, which among 150 fresh networks changed a gradient by up to 0.4%."""
 
 
 BUDGET_S = 0.6
