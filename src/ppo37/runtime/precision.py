@@ -62,8 +62,6 @@ def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], s
     forms = [form for form in FORMS
              if config.precision in ("auto", form.precision)
              and config.kernels in ("auto", form.kernels)]  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
     before = agent.bf16
     try:
         networks, lacking = _networks(agent, forms)
@@ -71,6 +69,8 @@ def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], s
             free = "auto" in (config.precision, config.kernels)
             reason = "nothing else here" if free else "as asked"
             return Choice(*next(iter(networks)), reason + lacking)
+        generator = torch.Generator().manual_seed(0)
+        obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
         passes: dict[Form, Work] = {
             form: partial(_outputs, network, network.arrange(obs), form)
             for form, network in networks.items()

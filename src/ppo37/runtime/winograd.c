@@ -198,16 +198,14 @@ INLINE void weight_back(int r, const vector *u, int step, vector *w, int out) {
     else w[out] = difference, w[2 * out] = sum + u[3 * step];
 }
 
-/* A tile, of those of some samples: where it begins, and which of its outputs there are. */
+/* A tile, of those of some samples: whose it is, and where its inputs and outputs begin. */
 typedef struct {
     int sample, top, left;
-    int rows, columns;
 } Tile;
 
 INLINE Tile tile_of(const Layer l, int q) {
     int tiles_across = (l.width_out + l.m - 1) / l.m, number = q % l.tiles;
-    int top = number / tiles_across * l.m, left = number % tiles_across * l.m;
-    return (Tile){q / l.tiles, top, left, l.height_out - top, l.width_out - left};
+    return (Tile){q / l.tiles, number / tiles_across * l.m, number % tiles_across * l.m};
 }
 
 /* Where the inputs of a tile lie; beyond the border the last ones again, on which no output that
@@ -225,7 +223,7 @@ INLINE void find_inputs(const Layer l, const Tile tile, long *at) {
 INLINE void find_outputs(const Layer l, const Tile tile, long *at) {
     EACH(i, l.m * l.m) {
         long row = tile.top + i / l.m, column = tile.left + i % l.m;
-        int there = i / l.m < tile.rows && i % l.m < tile.columns;
+        int there = row < l.height_out && column < l.width_out;
         at[i] = there ? tile.sample * l.size_out + (row * l.width_out + column) * l.outputs : -1;
     }
 }
