@@ -38,7 +38,8 @@ def _compiled(source: Path, shape: tuple[str, ...]) -> Path:
     if compiler is None:
         raise UsageError("native kernels need a C compiler, and none was found")
     command = [compiler, *FLAGS, *shape]
-    known = [source.read_text(), *command, platform.platform(), _processor()]
+    sources = [source, *sorted(source.parent.glob("*.h"))]
+    known = [*(path.read_text() for path in sources), *command, platform.platform(), _processor()]
     name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
     kept = folder / f"{source.stem}-{name}.so"

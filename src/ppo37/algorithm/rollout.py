@@ -16,7 +16,7 @@ from torch import Tensor
 class Rollout(NamedTuple):
     """What T steps in N environments left behind; tensors are reused by the next rollout.
 
-    What the environments said (`rewards`, `dones`) and `final_values` may be on the CPU while
+    What the environments said (`rewards`, `dones`) is on the CPU, and `final_values` may be, while
     all else is on the network's device.
     """
 
@@ -75,21 +75,26 @@ def collect(
     device = uniforms.device
     num_steps = len(buffers.actions)
     episodes: list[Any] = []
+    # Rows are made once: small operations between those of an emulator are slow.
+    obs_rows, action_rows, log_prob_rows, value_rows = (part.unbind() for part in buffers[:4])
+    rewards, dones = buffers.rewards.numpy(), buffers.dones.numpy()
     buffers.final_values.zero_()
     buffers.memory.copy_(memory)  # D36
-    for t in range(num_steps):  # D01
-        seen = buffers.obs[t].copy_(torch.from_numpy(obs), non_blocking=True)
-        actions, buffers.log_probs[t], buffers.values[t], memory = act(seen, memory, uniforms[t])
-        buffers.actions[t] = actions
+    for t, draws in enumerate(uniforms[:-1].unbind()):  # D01
+        seen = obs_rows[t].copy_(torch.from_numpy(obs), non_blocking=True)
+        actions, log_probs, values, memory = act(seen, memory, draws)
+        action_rows[t].copy_(actions)
+        log_prob_rows[t].copy_(log_probs)
+        value_rows[t].copy_(values)
         step = env_step(actions.cpu().numpy())
-        buffers.rewards[t] = torch.from_numpy(step.rewards)
-        buffers.dones[t] = torch.from_numpy(step.dones)
+        rewards[t], dones[t] = step.rewards, step.dones
         if step.truncated.any():
             final_obs = torch.from_numpy(step.final_obs).to(device)
-            final_values = act(final_obs, memory, uniforms[t])[2]
+            final_values = act(final_obs, memory, draws)[2]
             truncated = torch.from_numpy(step.truncated).to(device)
             buffers.final_values[t] = torch.where(truncated, final_values, 0.0)
-        memory = forget(memory, buffers.dones[t].to(device, non_blocking=True))
+        if memory.numel():
+            memory = forget(memory, buffers.dones[t].to(device, non_blocking=True))
         obs = step.obs
         episodes += step.episodes
     last = torch.from_numpy(obs).to(device)

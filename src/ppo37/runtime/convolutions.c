@@ -21,24 +21,17 @@
 #error "for bf16 they need a processor with AVX512-BF16"
 #endif
 
-#include <immintrin.h>
-#include <omp.h>
-#include <stdint.h>
-#include <string.h>
+#define LANES 16
+#include "vectors.h"
 
-typedef uint16_t bf16;
-
-#define INLINE static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+typedef bf16 number;
+INLINE void store_pixels(bf16 *to, __m128i pixels) {
+    __m512 floats = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(pixels));
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(floats));
+}
+#include "images.h"
 
 enum {
-    C0 = 16 * PLANES,
-    H0 = (HEIGHT - 8) / 4 + 2, W0 = (WIDTH - 8) / 4 + 2,
-    H1 = H0 - 1, W1 = W0 - 1,
-    H2 = (H1 - 4) / 2 + 1, W2 = (W1 - 4) / 2 + 1,
-    H3 = H2 - 2, W3 = W2 - 2,
-    OBS = PLANES * HEIGHT * WIDTH,  /* sizes of one sample, as it enters each layer */
-    X0 = H0 * W0 * C0, X1 = H1 * W1 * C1, X2 = H2 * W2 * C2, X3 = H3 * W3 * C3,
     N1 = 4 * C0 * C1, N2 = 16 * C1 * C2, N3 = 9 * C2 * C3,  /* numbers of weights */
     PARAMETERS = N1 + C1 + N2 + C2 + N3 + C3,
     MOST_ROWS = 28,  /* sums in registers: 28 of 32, the rest is for what is multiplied */
@@ -118,29 +111,6 @@ void pack_weights(const float *w1, const float *w2, const float *w3, int threads
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
-
-/* uint8 [plane][row][column] -> blocks of 4 x 4 pixels; four blocks side by side at once */
-static void cut_into_blocks(const uint8_t *obs, bf16 *x0) {
-    for (int y = 0; y < H0; y++)
-        for (int first = 0; first < W0; first += 4) {
-            int x = first + 4 <= W0 ? first : W0 - 4;  /* the last ones again */
-            bf16 *to = x0 + (y * W0 + x) * C0;
-            for (int c = 0; c < PLANES; c++, to += 16) {
-                const uint8_t *from = obs + (c * HEIGHT + 4 * y) * WIDTH + 4 * x;
-                __m128i row[4];
-                EACH(r, 4) row[r] = _mm_loadu_si128((const __m128i *)(from + r * WIDTH));
-                __m128i top[2] = {_mm_unpacklo_epi32(row[0], row[1]),
-                                  _mm_unpackhi_epi32(row[0], row[1])};
-                __m128i low[2] = {_mm_unpacklo_epi32(row[2], row[3]),
-                                  _mm_unpackhi_epi32(row[2], row[3])};
-                EACH(i, 4) {
-                    __m128i block = i % 2 ? _mm_unpackhi_epi64(top[i / 2], low[i / 2])
-                                          : _mm_unpacklo_epi64(top[i / 2], low[i / 2]);
-                    store_bf16(to + i * C0, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(block)));
-                }
-            }
-        }
-}
 
 /* out = max(0, bias + sum of in * w) for `rows` pixels. */
 INLINE void multiply(const int rows, const bf16 *const *in, int kernel_rows, int length, int pitch,

@@ -1,6 +1,6 @@
 """How a device computes the network: the function that `Agent` defines, arranged for speed.
 
-A CPU that can have them gets kernels of our own (`convolutions.py`); what PyTorch computes on a
+A CPU that can have them gets kernels of our own (`kernels.py`); what PyTorch computes on a
 CPU is arranged for it. There a convolution of stride s costs more than its arithmetic, because the
 pixels it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of
 s*s times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..algorithm.distributions import Distribution
 from ..errors import UsageError
 from ..model import Agent, NatureCNN
-from .convolutions import Convolutions, kernels_for, packed_weights
+from .kernels import Trunk, Weights, features, kernels_for, layers, weights_of
 
 ARRANGED_AT_ONCE = 256
 
@@ -54,17 +54,14 @@ class Network:
         For the calls of all threads.
         """
         with torch.no_grad():
-            self._held = self._weights(held=True)
+            self._held = self._weights()
         try:
             yield
         finally:
             self._held = None
 
-    def _weights(self, held: bool = False) -> Any:
-        """The weights in the form that calls want them in, if it is another than they have.
-
-        held: for many calls with few samples each.
-        """
+    def _weights(self) -> Any:
+        """The weights in the form that calls want them in, if it is another than they have."""
         return None
 
 
@@ -119,7 +116,7 @@ class SpaceToDepth(Network):
         features = torch.relu_(F.linear(x.flatten(1), *weights.dense))
         return self.agent.answer(features, memory, dones)
 
-    def _weights(self, held: bool = False) -> _Weights:
+    def _weights(self) -> _Weights:
         trunk, dtype = self.agent.trunk, torch.bfloat16 if self.agent.bf16 else torch.float32
         assert isinstance(trunk, NatureCNN)
 
@@ -140,7 +137,7 @@ class SpaceToDepth(Network):
 
 
 class Native(Network):
-    """An agent whose convolutions are computed by kernels of our own, for a CPU.
+    """An agent whose trunk is computed by kernels of our own, for a CPU.
 
     In the precision that the agent has now. UsageError where there are none.
     """
@@ -151,25 +148,22 @@ class Native(Network):
             raise UsageError("native kernels are for convolutions on a CPU")
         self._trunk = agent.trunk
         self._kernels = kernels_for(agent.trunk, agent.bf16)
+        self._parameters = [part for layer in layers(agent.trunk) for part in layer.parameters()]
 
     def __call__(
         self, arranged: Tensor, memory: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
         bf16 = self._kernels.dtype == torch.bfloat16
         assert self.agent.bf16 == bf16, "the kernels were made for another precision"
-        packed, weight, bias = self._held or self._weights()
-        layers = self._trunk.convolutions
-        parameters = [part for layer in layers for part in (layer.weight, layer.bias)]
-        x = Convolutions.apply(self._kernels, packed, arranged, *parameters)
-        return self.agent.answer(torch.relu_(F.linear(x, weight, bias)), memory, dones)
+        weights = self._held or self._weights()
+        if torch.is_grad_enabled():
+            seen = Trunk.apply(self._kernels, weights, arranged, *self._parameters)
+        else:
+            seen = features(self._kernels, weights, arranged)
+        return self.agent.answer(seen, memory, dones)
 
-    def _weights(self, held: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of the convolutions, packed; weight and bias of the dense layer."""
-        dense, dtype = self._trunk.dense, self._kernels.dtype
-        packed, weight = packed_weights(self._kernels, self._trunk), dense.weight.to(dtype)
-        if held and dtype == torch.float32:  # few rows read it twice as fast in this order
-            weight = weight.t().contiguous().t()
-        return packed, weight, dense.bias.to(dtype)
+    def _weights(self) -> Weights:
+        return weights_of(self._kernels, self._trunk)
 
 
 def place(agent: Agent, kernels: str = "torch") -> Network:

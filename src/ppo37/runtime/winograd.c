@@ -22,30 +22,15 @@
  * channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and for gradients of weights of TAPS*
  * inputs by TAPS_ACROSS* vectors.
  */
-#if LANES == 16 && !defined(__AVX512F__)
-#error "they need a processor with AVX-512"
-#elif LANES == 8 && !(defined(__AVX2__) && defined(__FMA__))
-#error "they need a processor with AVX2 and FMA"
-#endif
+#include "vectors.h"
 
-#include <immintrin.h>
-#include <omp.h>
-#include <stdint.h>
-#include <string.h>
+typedef uint8_t number;
+INLINE void store_pixels(uint8_t *to, __m128i pixels) { _mm_storeu_si128((__m128i *)to, pixels); }
+#include "images.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-
-/* ---- what the processor computes with ------------------------------------------------------- */
+/* ---- vectors -------------------------------------------------------------------------------- */
 
 #if LANES == 16
-typedef __m512 vector;
-INLINE vector load(const float *p) { return _mm512_loadu_ps(p); }
-INLINE void store(float *p, vector v) { _mm512_storeu_ps(p, v); }
-INLINE vector all(float value) { return _mm512_set1_ps(value); }
-INLINE vector plus_product(vector sum, vector a, vector b) { return _mm512_fmadd_ps(a, b, sum); }
-
 INLINE vector load_bytes(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
@@ -58,12 +43,6 @@ INLINE vector gated(vector x, vector limit, vector v) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLE_UQ), v);
 }
 #else
-typedef __m256 vector;
-INLINE vector load(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void store(float *p, vector v) { _mm256_storeu_ps(p, v); }
-INLINE vector all(float value) { return _mm256_set1_ps(value); }
-INLINE vector plus_product(vector sum, vector a, vector b) { return _mm256_fmadd_ps(a, b, sum); }
-
 INLINE vector load_bytes(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
@@ -93,13 +72,7 @@ INLINE vector through_relu(vector x, vector v) { return gated(x, all(0.0f), v); 
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
 enum {
-    C0 = 16 * PLANES, K2 = 4 * C1,
-    H0 = (HEIGHT - 8) / 4 + 2, W0 = (WIDTH - 8) / 4 + 2,
-    H1 = H0 - 1, W1 = W0 - 1,
-    H2 = (H1 - 4) / 2 + 1, W2 = (W1 - 4) / 2 + 1,
-    H3 = H2 - 2, W3 = W2 - 2,
-    OBS = PLANES * HEIGHT * WIDTH,  /* sizes of one sample, as it enters each layer */
-    X0 = H0 * W0 * C0, X1 = H1 * W1 * C1, X2 = H2 * W2 * C2, X3 = H3 * W3 * C3,
+    K2 = 4 * C1,
     U1 = 16 * C0 * C1, U2 = 16 * K2 * C2, U3 = 16 * C2 * C3,  /* numbers of transformed weights */
     PARAMETERS = U1 + C1 + U2 + C2 + U3 + C3,
     AT_ONCE = 4,  /* samples */
@@ -407,27 +380,6 @@ INLINE void multiply_transposed(const int taps, const int across, const float *x
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
-
-/* uint8 [plane][row][column] -> blocks of 4 x 4 pixels; four blocks side by side at once */
-static void cut_into_blocks(const uint8_t *obs, uint8_t *x0) {
-    for (int y = 0; y < H0; y++)
-        for (int first = 0; first < W0; first += 4) {
-            int x = first + 4 <= W0 ? first : W0 - 4;  /* the last ones again */
-            uint8_t *to = x0 + (y * W0 + x) * C0;
-            for (int c = 0; c < PLANES; c++, to += 16) {
-                const uint8_t *from = obs + (c * HEIGHT + 4 * y) * WIDTH + 4 * x;
-                __m128i row[4];
-                EACH(r, 4) row[r] = _mm_loadu_si128((const __m128i *)(from + r * WIDTH));
-                __m128i top[2] = {_mm_unpacklo_epi32(row[0], row[1]),
-                                  _mm_unpackhi_epi32(row[0], row[1])};
-                __m128i low[2] = {_mm_unpacklo_epi32(row[2], row[3]),
-                                  _mm_unpackhi_epi32(row[2], row[3])};
-                EACH(i, 4) _mm_storeu_si128(
-                    (__m128i *)(to + i * C0), i % 2 ? _mm_unpackhi_epi64(top[i / 2], low[i / 2])
-                                                    : _mm_unpacklo_epi64(top[i / 2], low[i / 2]));
-            }
-        }
-}
 
 /* Products of tiles -> max(0, bias + output), into y. */
 INLINE void transform_outputs(const Layer l, const float *products, int first, int count,

@@ -1,4 +1,9 @@
-"""The convolutions by C of our own: in bf16 by `convolutions.c`, in fp32 by `winograd.c`."""
+"""The trunk of `NatureCNN` by C of our own.
+
+Its convolutions are computed by `convolutions.c` in bf16 and by `winograd.c` in fp32, its dense
+layer forward by `dense.c`. For acting that is all there is; gradients of the dense layer are left
+to PyTorch.
+"""
 
 import ctypes
 import functools
@@ -13,7 +18,9 @@ from ..compiled import library
 from ..errors import UsageError
 from ..model import NatureCNN
 
-BF16, FP32 = (Path(__file__).with_name(name) for name in ("convolutions.c", "winograd.c"))
+BF16, FP32, DENSE = (
+    Path(__file__).with_name(name) for name in ("convolutions.c", "winograd.c", "dense.c")
+)
 LANES = {"AVX512": 16, "AVX2": 8}
 """Floats in a vector, by what PyTorch calls the processor."""
 
@@ -24,6 +31,9 @@ MOST_ACROSS = 4
 BLOCKS, LONG_BLOCKS = (14, 36, 32), (98, 36, 64)
 """Of `winograd.c`: so many tiles that what is made of them stays in the cache."""
 
+FEWEST_FEATURES = 6
+"""Outputs that `dense.c` computes at once."""
+
 
 class Kernels(NamedTuple):
     """What was compiled for one shape of observations and channels and one precision."""
@@ -31,6 +41,7 @@ class Kernels(NamedTuple):
     forward: Callable[..., None]
     backward: Callable[..., None]
     pack_weights: Callable[..., None]
+    dense: Callable[..., None]
     workspace_bytes: int
     packed_size: int
     dtype: torch.dtype
@@ -42,6 +53,8 @@ class Kernels(NamedTuple):
 def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
     """Kernels for a trunk; UsageError, in a few words, if this machine cannot have them."""
     channels = tuple(layer.out_channels for layer in trunk.convolutions)
+    if trunk.dense.out_features < FEWEST_FEATURES:
+        raise UsageError(f"native kernels are for {FEWEST_FEATURES} features or more")
     return _kernels(trunk.obs_shape, channels, bf16)
 
 
@@ -56,9 +69,10 @@ def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) 
     defined |= (_direct if bf16 else _winograd)(obs_shape[0], shapes)
     made = library(BF16 if bf16 else FP32, **defined)
     made.workspace_bytes.restype = made.packed_size.restype = ctypes.c_long
+    dense = library(DENSE, BF16=int(bf16), LANES=defined["LANES"]).dense
     return Kernels(
-        made.forward, made.backward, made.pack_weights, made.workspace_bytes(), made.packed_size(),
-        torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
+        made.forward, made.backward, made.pack_weights, dense, made.workspace_bytes(),
+        made.packed_size(), torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
     )  # fmt: skip
 
 
@@ -67,7 +81,7 @@ def _direct(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
     (*_, first), (*_, second), (*_, third) = shapes
     if max(2 * first, second, third) > 64 or not {first, second, third} <= {16, 32, 64}:
         raise UsageError(f"there are no native kernels in bf16 for {first, second, third} channels")
-    defined = {}
+    defined = {"LANES": 16}
     lengths = (32 * planes, 4 * first, 3 * second)  # of a kernel's row, in blocks
     for i, ((rows, columns, outputs), length) in enumerate(zip(shapes, lengths, strict=True), 1):
         most = SUMS[16] * 16 // outputs
@@ -119,50 +133,89 @@ def _sums(rows: int, vectors: int, most: int, whole: bool = False) -> tuple[int,
     )  # fmt: skip
 
 
-def packed_weights(kernels: Kernels, trunk: NatureCNN) -> Tensor:
-    """The convolutions' weights in the order and precision that the kernels read them in."""
+class Weights(NamedTuple):
+    """The weights of a trunk in the order and precision that kernels read them in."""
+
+    packed: Tensor  # those of the convolutions
+    dense: Tensor  # [features, k]
+    biases: tuple[Tensor, ...]  # fp32, of all four layers
+
+
+def weights_of(kernels: Kernels, trunk: NatureCNN) -> Weights:
+    """What kernels read, without gradients."""
     weights = [layer.weight.detach() for layer in trunk.convolutions]
     packed = torch.empty(kernels.packed_size, dtype=kernels.dtype)
     kernels.pack_weights(*map(_pointer, weights), torch.get_num_threads(), _pointer(packed))
-    return packed
+    dense = trunk.dense.weight.detach().to(kernels.dtype)
+    biases = [layer.bias for layer in layers(trunk)]
+    return Weights(packed, dense, tuple(bias.detach() for bias in biases if bias is not None))
 
 
-class Convolutions(torch.autograd.Function):
-    """relu(conv3(relu(conv2(relu(conv1(obs / 255)))))): obs uint8 [B, C, H, W] -> [B, F].
+def layers(trunk: NatureCNN) -> tuple[torch.nn.Conv2d | torch.nn.Linear, ...]:
+    """Those that kernels compute."""
+    return *trunk.convolutions, trunk.dense
 
-    apply(kernels, packed, obs, *parameters); parameters: weights and biases of the three layers,
-    of which `packed` holds the weights. Gradients come in fp32.
+
+def features(kernels: Kernels, weights: Weights, obs: Tensor) -> Tensor:
+    """relu(dense(relu(conv3(relu(conv2(relu(conv1(obs / 255)))))))): uint8 [B, C, H, W] -> [B, F].
+
+    A sample's features do not depend on those beside it: the policy of a rollout, which sees few at
+    a time, is the one that learns.
+    """
+    return _outputs(kernels, weights, obs)[-1]
+
+
+def _outputs(kernels: Kernels, weights: Weights, obs: Tensor) -> list[Tensor]:
+    """What each layer gives; the third one [B, k], channel by channel."""
+    assert obs.is_contiguous(), "planes, rows and columns in this order"
+    samples, threads = ctypes.c_long(len(obs)), torch.get_num_threads()
+    *biases, bias = weights.biases
+    outputs = [torch.empty(len(obs), *shape, dtype=kernels.dtype) for shape in kernels.shapes]
+    workspaces = _workspaces(kernels, threads)
+    kernels.forward(
+        _pointer(obs), samples, threads, _pointer(weights.packed),
+        *map(_pointer, (*biases, workspaces, *outputs)),
+    )  # fmt: skip
+    count, k = weights.dense.shape
+    outputs[-1] = outputs[-1].view(len(obs), k)
+    outputs.append(torch.empty(len(obs), count, dtype=kernels.dtype))
+    kernels.dense(
+        _pointer(outputs[-2]), samples, ctypes.c_long(k), ctypes.c_long(count),
+        _pointer(weights.dense), _pointer(bias), threads, _pointer(outputs[-1]),
+    )  # fmt: skip
+    return outputs
+
+
+class Trunk(torch.autograd.Function):
+    """`features`, with gradients.
+
+    apply(kernels, weights, obs, *parameters); parameters: weights and biases of the four layers,
+    of which `weights` was made. Their gradients come in fp32.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, packed: Tensor, obs: Tensor, *parameters: Tensor
+        ctx: Any, kernels: Kernels, weights: Weights, obs: Tensor, *parameters: Tensor
     ) -> Tensor:
-        assert obs.is_contiguous(), "planes, rows and columns in this order"
-        threads = torch.get_num_threads()
-        biases = parameters[1::2]
-        outputs = [torch.empty(len(obs), *shape, dtype=kernels.dtype) for shape in kernels.shapes]
-        workspaces = _workspaces(kernels, threads)
-        kernels.forward(
-            _pointer(obs), ctypes.c_long(len(obs)), threads, _pointer(packed),
-            *map(_pointer, (*biases, workspaces, *outputs)),
-        )  # fmt: skip
+        outputs = _outputs(kernels, weights, obs)
         ctx.kernels = kernels
-        ctx.save_for_backward(packed, obs, *outputs, *parameters)
-        return outputs[-1].flatten(1)  # channel by channel
+        ctx.save_for_backward(weights.packed, weights.dense, obs, *outputs, *parameters)
+        return outputs[-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kernels, threads = ctx.kernels, torch.get_num_threads()
-        packed, obs, *saved = ctx.saved_tensors
-        outputs, parameters = saved[:3], saved[3:]
-        found = [torch.empty_like(parameter) for parameter in parameters]
-        gradient, workspaces = gradients[0].contiguous(), _workspaces(kernels, threads)
+        packed, dense, obs, *saved = ctx.saved_tensors
+        outputs, x, y, parameters = saved[:3], saved[2], saved[3], saved[4:]
+        passed = torch.where(y == 0, 0, gradients[0])  # by ReLU
+        of_dense = (passed.t() @ x).float(), passed.sum(0, dtype=torch.float32)
+        found = [torch.empty_like(parameter) for parameter in parameters[:-2]]
+        gradient, workspaces = passed @ dense, _workspaces(kernels, threads)
         kernels.backward(
             _pointer(obs), ctypes.c_long(len(obs)), threads, _pointer(packed),
             *map(_pointer, (*outputs, gradient, workspaces, *found)),
         )  # fmt: skip
-        return None, None, None, *found
+        return None, None, None, *found, *of_dense
 
 
 def _workspaces(kernels: Kernels, threads: int) -> Tensor:
