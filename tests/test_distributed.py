@@ -433,6 +433,38 @@ def test_what_ranks_cannot_share_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_ranks_plan_within_a_budget_together(tmp_path: Path) -> None:
+    """By what they have measured together; a job that is restarted goes on with its plan."""
+    run = tmp_path / "run"
+    words = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget"]
+    for restarts in (0, 1):
+        with ranks(2, *words, "30s", restarts=restarts, PPO37_TIMEOUT_S="20") as processes:
+            codes, _, errors = ended(processes)
+        assert codes == [0, 0], errors
+        assert errors[1] == ""
+        if restarts:
+            assert "fit in 30 s" not in errors[0]
+        else:
+            found = re.search(r"([\d,]+) fit in 30 s", errors[0])
+            assert found, errors[0]
+            steps = int(found[1].replace(",", ""))
+        assert newest(run).state["update"] * 64 == steps
+
+
+def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> None:
+    """After they have measured together."""
+    run = tmp_path / "run"
+    words = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget", "3s"]
+    with ranks(2, *words) as processes:
+        codes, _, errors = ended(processes)
+    assert codes == [2, 2]
+    assert errors[0].splitlines()[0] == "ppo37: measuring 5 updates"
+    assert "a budget of 3 s is too short" in errors[0].splitlines()[-1]
+    assert errors[1] == ""
+    assert not run.exists()
+
+
 def test_ranks_share_the_cores_that_they_share() -> None:
     """But not those that affinity has given to one of them alone, nor those of other nodes."""
     told = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]

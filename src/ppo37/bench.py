@@ -39,6 +39,7 @@ from .runtime.device import (
     usable_cores,
     versions,
 )
+from .runtime.distributed import own_rank
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
 from .runtime.precision import choose_precision
@@ -280,6 +281,7 @@ def whole_loop(config: Config, updates: int) -> dict[str, Any]:
     """Speed of `train`, logs included, over `updates` after the warm-up, and its parts.
 
     The last update does not count: the run is saved after it, as otherwise every two minutes.
+    Where ranks share the work, rank 0 has the clock; the others get nothing.
     """
     steps = (WARM_UP_UPDATES + updates + 1) * config.batch_size
     config = dataclasses.replace(config, total_timesteps=steps)
@@ -288,6 +290,8 @@ def whole_loop(config: Config, updates: int) -> dict[str, Any]:
         summary = train(config, Path(place) / "run", view=watch)
     if summary.signal_number is not None:
         raise Stopped(summary.signal_number)
+    if own_rank() > 0:
+        return {}
     ended_s = watch.ended_s[WARM_UP_UPDATES - 1 : -1]
     update_s = [after - before for before, after in itertools.pairwise(ended_s)]
     before, after = watch.parts[WARM_UP_UPDATES - 1], watch.parts[-2]

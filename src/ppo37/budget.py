@@ -6,13 +6,14 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import NamedTuple
 
 from .bench import WARM_UP_UPDATES, whole_loop
 from .config import Config, changes, entry_of
 from .envs.games import title
 from .errors import UsageError
-from .runtime.distributed import launched
+from .runtime.distributed import join
 from .stats import reached, reference
 
 MEASURED_UPDATES = 3
@@ -42,28 +43,34 @@ def plan(
 ) -> Plan:
     """`config`, with so many `total_timesteps` that its run ends in time.
 
-    Trains for a few updates in a temporary directory to see how fast that is.  started: the
-    moment by `time.monotonic` since which the time counts.  UsageError if the time is too short
-    for a run, or where several processes would have to measure together.
+    Trains for a few updates in a temporary directory to see how fast that is; all ranks do, and
+    rank 0 plans for them.  started: the moment by `time.monotonic` since which the time counts.
+    UsageError if the time is too short for a run.
     """
-    if launched():
-        raise UsageError("--budget measures one process; give several ranks --total-timesteps")
     if say is not None:
         say(f"measuring {TRIED_UPDATES} updates")
     measuring = time.monotonic()
     # Rates at their ends would let the epochs stop at another place.
     constant = dataclasses.replace(config, anneal_lr=False, anneal_clip=False)
-    update_s = statistics.mean(whole_loop(constant, MEASURED_UPDATES)["loop_update_s"])
-    now = time.monotonic()
-    start_up_s = max(0.0, now - measuring - TRIED_UPDATES * update_s)
-    left_s = SAFETY * (budget_s - (now - started)) - start_up_s
-    updates = int(left_s / update_s)
-    if updates < FEWEST_UPDATES:
-        least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + now - started
-        raise UsageError(
-            f"a budget of {budget_s:g} s is too short: {FEWEST_UPDATES} updates of "
-            f"{update_s:.2g} s each and what surrounds them need {math.ceil(1.1 * least_s)} s"
-        )
+    measured = whole_loop(constant, MEASURED_UPDATES)
+
+    def planned() -> tuple[int, float]:
+        """Updates that fit, and the seconds of each."""
+        update_s = statistics.mean(measured["loop_update_s"])
+        now = time.monotonic()
+        start_up_s = max(0.0, now - measuring - TRIED_UPDATES * update_s)
+        left_s = SAFETY * (budget_s - (now - started)) - start_up_s
+        updates = int(left_s / update_s)
+        if updates < FEWEST_UPDATES:
+            least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + now - started
+            raise UsageError(
+                f"a budget of {budget_s:g} s is too short: {FEWEST_UPDATES} updates of "
+                f"{update_s:.2g} s each and what surrounds them need {math.ceil(1.1 * least_s)} s"
+            )
+        return updates, update_s
+
+    with closing(join(config.device)) as team:
+        updates, update_s = team.decided(planned)
     fitting = dataclasses.replace(config, total_timesteps=updates * config.batch_size)
     sps = config.batch_size / update_s
     words = [

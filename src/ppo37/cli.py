@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -265,19 +265,29 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _within_budget(options: argparse.Namespace, started: float) -> Config:
-    """The configuration that --budget leaves time for, which counts from `started`."""
+    """The configuration that --budget leaves time for, which counts from `started`.
+
+    A job that was restarted goes on with what it had planned.
+    """
     from . import budget
-    from .run.directory import require_new
+    from .run import directory
+    from .runtime.distributed import join
+    from .train import place_of
 
     budget_s = budget.seconds(options.budget)
     if "total_timesteps" in options:
         raise UsageError("--budget and --total-timesteps both say how long; give one of them")
     options.total_timesteps = budget.MOST_STEPS  # whatever the preset has
-    if options.out is not None:
-        require_new(Path(options.out))
-    plan = budget.plan(_config(options), budget_s, started, _say)
-    for line in plan.words:
-        _say(line)
+    config = _config(options)
+    with closing(join(config.device)) as team:
+        path = Path(team.decided(lambda: place_of(config, options.out)))
+        if team.decided(lambda: directory.is_run(path)):
+            return directory.read_config(path)
+        say = _say if team.leads else None
+    plan = budget.plan(config, budget_s, started, say)
+    if say is not None:
+        for line in plan.words:
+            say(line)
     return plan.config
 
 

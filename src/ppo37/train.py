@@ -88,7 +88,7 @@ def train(
     """
     config = dataclasses.replace(config, device=resolve_device(config.device))
     with closing(join(config.device)) as team:
-        path = Path(team.decided(lambda: _place(config, out)))
+        path = Path(team.decided(lambda: place_of(config, out)))
         view = _view(view, team)
         if team.decided(lambda: directory.is_run(path)):  # restarted, and no longer new
             return _go_on(path, path, team, checkpoint_every, view, make_envs)
@@ -290,8 +290,11 @@ def _equip(
     return Equipment(run, buffers, parts)
 
 
-def _place(config: Config, out: str | Path | None) -> str:
-    """The directory of a new run, or of the one that this job had begun when it was restarted."""
+def place_of(config: Config, out: str | Path | None) -> str:
+    """The directory of a new run, or of the one that this job had begun when it was restarted.
+
+    UsageError if something else is there.
+    """
     if out is None and may_restart():
         raise UsageError("a job that may restart has to find its run again; name it by --out DIR")
     path = Path(out) if out is not None else directory.default_path(config)

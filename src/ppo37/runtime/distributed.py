@@ -12,6 +12,7 @@ Legend: S sequences of L steps in the batch of all ranks, s of them this rank's;
 minibatch, m of them this rank's.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -262,15 +263,17 @@ class Connected(Team):
         # threads would be at work while the process ends.
         import torch.distributed.nn
         from torch.distributed.distributed_c10d import PrefixStore
-        from torch.distributed.rendezvous import rendezvous
 
         self._dist = dist
         self._timeout_s = timeout_s
         limit = timedelta(seconds=timeout_s)
         try:
-            store, self.rank, self.size = next(rendezvous("env://", timeout=limit))
-            # torchrun keeps it through a restart, with the addresses of those who are gone.
-            self._store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+            store, self.rank, self.size = _meeting_place(limit)
+            # torchrun keeps it through a restart, with the addresses of those who are gone; and
+            # there may be one team after another.
+            begun = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+            meeting = begun.add(f"meetings of {self.rank}", 1)
+            self._store = PrefixStore(f"meeting {meeting}", begun)
             dist.init_process_group(
                 "gloo", store=PrefixStore("group", self._store), rank=self.rank,
                 world_size=self.size, timeout=limit,
@@ -414,6 +417,15 @@ class Connected(Team):
             if over or present[0] < self.rank:
                 return present
             time.sleep(0.05)
+
+
+@functools.cache
+def _meeting_place(limit: timedelta) -> tuple[Any, int, int]:
+    """Where the ranks of a job leave word for each other; rank and size of this one."""
+    from torch.distributed.rendezvous import rendezvous
+
+    found: tuple[Any, int, int] = next(rendezvous("env://", timeout=limit))
+    return found
 
 
 def join(device: str) -> Team:
