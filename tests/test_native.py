@@ -133,10 +133,11 @@ def signs(generator: torch.Generator, shape: tuple[int, ...], share: float) -> T
 
 
 def of_whole_numbers(
-    obs_shape: tuple[int, ...], channels: tuple[int, int, int], generator: torch.Generator
-) -> NatureCNN:
+    obs_shape: tuple[int, ...], channels: tuple[int, int, int], features: int,
+    generator: torch.Generator,
+) -> NatureCNN:  # fmt: skip
     """With a dozen inputs for each output, so that sums are large enough to be rounded."""
-    trunk = NatureCNN(obs_shape, channels, 16)
+    trunk = NatureCNN(obs_shape, channels, features)
     with torch.no_grad():
         for layer in layers(trunk):
             scale = 255.0 if layer is trunk.conv1 else 1.0
@@ -148,23 +149,28 @@ def of_whole_numbers(
 
 @native_only
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("count", [1, 6, 7])
 @pytest.mark.parametrize(
-    ("obs_shape", "channels"),
+    ("obs_shape", "channels", "features", "count"),
     [
-        ((4, 84, 84), (32, 64, 64)),
-        ((4, 84, 84), (16, 32, 32)),
-        (SMALL, (16, 16, 16)),
-        ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
-        (SMALL, WIDE),
+        *((*shape, 16, count) for shape, count in product(
+            [
+                ((4, 84, 84), (32, 64, 64)),
+                ((4, 84, 84), (16, 32, 32)),
+                (SMALL, (16, 16, 16)),
+                ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
+                (SMALL, WIDE),
+            ],
+            [1, 6, 7],
+        )),
+        (SMALL, (16, 16, 16), 100, 71),  # more than the dense layer computes at a time
     ],
-    ids=["nature", "nature_half", "the smallest", "odd", "wide"],
-)
+)  # fmt: skip
 def test_outputs_and_gradients_are_exact(
-    obs_shape: tuple[int, ...], channels: tuple[int, int, int], count: int, bf16: bool
-) -> None:
+    obs_shape: tuple[int, ...], channels: tuple[int, int, int], features: int, count: int,
+    bf16: bool,
+) -> None:  # fmt: skip
     generator = torch.Generator().manual_seed(1)
-    trunk = of_whole_numbers(obs_shape, channels, generator)
+    trunk = of_whole_numbers(obs_shape, channels, features, generator)
     if bf16 and channels == WIDE:
         with pytest.raises(UsageError, match=r"no native kernels in bf16 for \(48, 80, 128\)"):
             kernels_for(trunk, bf16)

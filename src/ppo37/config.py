@@ -111,7 +111,7 @@ class Config:
     )
     kernels: str = _option(
         "auto",
-        "what computes the convolutions; native: C that is compiled for this CPU; auto: native if "
+        "what computes the layers; native: C that is compiled for this CPU; auto: native if "
         "a self-test agrees and is faster",
         choices=("auto", "torch", "native"),
     )

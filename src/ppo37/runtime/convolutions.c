@@ -6,9 +6,8 @@
  * sums over pixels, the same pixel of two samples. Everything else here is about keeping as many
  * sums in registers as there are, and samples in the cache from their first layer to the last.
  *
- * The image is cut into blocks of 4 x 4 pixels, each one pixel of 16 times the planes, so that
- * the first convolution (8 x 8, stride 4) is one of 2 x 2 with stride 1, and what a kernel row
- * reads lies in one piece, as it does for the others (4 x 4, stride 2, and 3 x 3).
+ * Images are cut into blocks (images.h), so that what a row of a kernel reads lies in one piece in
+ * the first layer as it does in the others (4 x 4, stride 2, and 3 x 3).
  *
  * A sample's result does not depend on those beside it; sums over samples are made in their
  * order within each thread and then over threads, so they depend on the number of threads only.
