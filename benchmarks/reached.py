@@ -3,7 +3,7 @@
     python benchmarks/reached.py RUN [RUN ...]
 
 Takes runs whose settings are those of their preset, but for the seed and the number of steps. One
-line per game, preset, schedule and step count: the mean over seeds of the mean raw score of the
+line per game, preset, schedule and step count: the mean over runs of the mean raw score of the
 last 100 training games.
 """
 

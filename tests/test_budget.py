@@ -74,13 +74,13 @@ def test_too_short_a_time_is_refused_with_one_that_would_do(measured: list[Confi
 @pytest.mark.parametrize(
     ("game", "steps", "changes", "words"),
     [
-        ("pong", 700_000, {}, "after 699,392 agent steps of a run of 699,392: a score of 18.4 "
-         "(last 100 training games, 3 seeds); published for 10,000,000: 20.4"),
-        ("pong", 320_000, {}, "after 300,000 agent steps of a run of 699,392: a score of -4.3"),
-        ("breakout", 3_000_000, {}, "1 seed); longer runs have not been measured; published for "
+        ("pong", 700_000, {}, "after 699,392 agent steps of a run of 699,392: a score of 14.9 "
+         "(last 100 training games, 6 runs); published for 10,000,000: 20.4"),
+        ("pong", 320_000, {}, "after 300,000 agent steps of a run of 699,392: a score of -6.4"),
+        ("breakout", 3_000_000, {}, "1 run); longer runs have not been measured; published for "
          "10,000,000: 414.7"),
         ("breakout", 200_704, {}, "of a run of 200,704: a score of 11.7 (last 100 "
-         "training games, 5 seeds)"),
+         "training games, 5 runs)"),
         ("boxing", 10**6, {"gamma": 0.9}, "no run of Boxing with these settings has been measured"),
         ("tetris", 10**6, {}, "no run of Tetris with these settings has been measured"),
         ("pong", 10**6, {"protocol": "machado"}, "no run of Pong with these settings"),

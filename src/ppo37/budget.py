@@ -94,11 +94,11 @@ def typical(config: Config) -> str:
     nearest = min(known, key=lambda point: (abs(point.agent_steps - steps), point.total_timesteps))
     if steps > FAR * nearest.agent_steps:
         beyond = f"; longer runs have not been measured{beyond}"
-    seeds = f"{nearest.seeds} seed{'s' if nearest.seeds > 1 else ''}"
+    runs = f"{nearest.runs} run{'s' if nearest.runs > 1 else ''}"
     return (
         f"typical in {name} after {nearest.agent_steps:,} agent steps of a run of "
         f"{nearest.total_timesteps:,}: a score of {nearest.score:,.1f} (last 100 training games, "
-        f"{seeds}){beyond}"
+        f"{runs}){beyond}"
     )
 
 

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from .envs.games import score_key
 
 RESAMPLES = 10_000
-REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "seeds", "total_timesteps")
+REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "runs", "total_timesteps")
 
 
 class Reached(NamedTuple):
-    """The mean score over so many seeds that runs of `total_timesteps` had after `agent_steps`."""
+    """The mean score that so many runs of `total_timesteps` had after `agent_steps`."""
 
     agent_steps: int
     score: float
-    seeds: int
+    runs: int
     total_timesteps: int
 
 
@@ -103,7 +103,7 @@ def reached(game: str, preset: str) -> list[Reached]:
     preset: by its name in `config.PRESETS`.
     """
     return [
-        Reached(int(row["agent_steps"]), float(row["score"]), int(row["seeds"]),
+        Reached(int(row["agent_steps"]), float(row["score"]), int(row["runs"]),
                 int(row["total_timesteps"]))
         for row in _rows("reached.csv")
         if (row["game"], row["preset"]) == (game, preset)
