@@ -25,7 +25,7 @@ import torch
 
 from ppo37.bench import commit, whole_loop
 from ppo37.config import Config, from_preset
-from ppo37.runtime.device import describe_machine, prepare_process, versions
+from ppo37.runtime.device import describe_machine, prepare_process, usable_cores, versions
 from ppo37.runtime.executables import eager
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
@@ -146,7 +146,7 @@ def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
     game, small = ("catch", {"num_steps": 16}) if trial else ("breakout", {})
     precision = "fp32" if trial else "bf16"  # the same with graphs and without
     config = from_preset("classic", game, device, num_envs=num_envs, precision=precision, **small)
-    prepare_process(device)
+    prepare_process(device, usable_cores())
     recording = loop.make_executables
 
     def unrecorded(

@@ -30,6 +30,7 @@ from ppo37.envs import env_factory
 from ppo37.envs.atari import Atari
 from ppo37.run.directory import read_metrics
 from ppo37.run.view import NoView
+from ppo37.runtime.device import usable_cores
 from ppo37.runtime.lanes import Lanes, emulator_threads, split
 
 ENVS = 8
@@ -79,8 +80,10 @@ def restore(options: argparse.Namespace) -> Rows:
 
 
 def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
-    lanes = split(ENVS)
-    factory = env_factory(options.game, options.protocol, emulator_threads(len(lanes)), NEVER)
+    threads = usable_cores()
+    lanes = split(ENVS, True, threads)
+    per_lane = emulator_threads(len(lanes), threads)
+    factory = env_factory(options.game, options.protocol, per_lane, NEVER)
     return [factory(part.stop - part.start, 1, first_env=part.start) for part in lanes]
 
 

@@ -111,8 +111,7 @@ def oracle(trunk: NatureCNN, obs: Tensor, bf16: bool) -> tuple[Tensor, list[Tens
         if bf16:
             x = Rounded.apply(x)
     weight, bias = (part.detach().double().requires_grad_() for part in trunk.dense.parameters())
-    used = GradientRounded.apply(weight) if bf16 else weight  # PyTorch's product for it
-    x = torch.relu(F.linear(x.flatten(1), used, bias))
+    x = torch.relu(F.linear(x.flatten(1), weight, bias))
     return (Rounded.apply(x) if bf16 else x), [*parameters, weight, bias]
 
 

@@ -77,17 +77,20 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
     started = time.perf_counter()
     config = dataclasses.replace(config, device=resolve_device(config.device))
-    prepare_process(config.device)
+    threads = config.threads or usable_cores()
+    prepare_process(config.device, threads)
 
-    make_envs = make_factory(config, usable_cores())
+    make_envs = make_factory(config, threads)
     with closing(make_envs(config.num_envs, config.seed)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
         config = choice.applied(config)
         agent.bf16 = choice.precision == "bf16"
         flops = flops_per_sample(agent, envs.obs_shape)
+        if choice.kernels == "native":
+            torch.set_num_threads(1)
         env_sps = _environment(normalized(envs, agent, config), agent, seconds * ENV_SHARE)
-        act_sps, samples_per_s = _network(agent, envs, config, seconds)
+        act_sps, samples_per_s = _network(agent, envs, config, seconds, threads)
 
     step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
     update_s = config.batch_size * step_s
@@ -115,7 +118,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         "roof_sps": roof_sps,
         "share_of_roof": loop["loop_sps"] / roof_sps,
         "peak_memory_mib": peak_mib,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "machine": describe_machine(),
         "versions": versions(),
         "commit": commit(),
@@ -218,11 +221,13 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
     return _per_second(step, budget_s, "cpu")
 
 
-def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
+def _network(
+    agent: Agent, envs: VecEnv, config: Config, seconds: float, threads: int
+) -> tuple[float, float]:
     """Agent steps a second of acting alone, and samples a second of learning alone."""
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
-    run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
+    run = make_executables(agent, optimizer, config, buffers, [config.num_envs], threads=threads)
     draws = torch.Generator().manual_seed(0)
     buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, dtype=torch.uint8, generator=draws))
     buffers.actions.copy_(_random_actions(agent, config.batch_size).view_as(buffers.actions))

@@ -39,6 +39,17 @@ RUN is a run directory or a checkpoint in it; for eval, record, export and finge
 published agent such as agents/pong."""
 
 
+def let_waiting_threads_sleep() -> None:
+    """Let OpenMP's threads, which PyTorch computes with, wait for each other with less spinning.
+
+    A thread that spins takes its core from whatever else the machine does. OpenMP reads these when
+    PyTorch is loaded; what the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU, as in PyTorch for Linux
+        os.environ.setdefault("KMP_BLOCKTIME", "1")  # milliseconds; LLVM and Intel, as on macOS
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, with one clear line for an error and the nearest option for an unknown one."""
 
@@ -52,6 +63,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    let_waiting_threads_sleep()
     debug = "--debug" in words
     if not debug:
         threading.excepthook = lambda _: None  # what matters of it reaches the main thread
@@ -171,7 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     games = add("games", _games, "list the games")
     _add_json(games)
-    _add_json(add("doctor", _doctor, "check that everything needed is here and works"))
+    doctor = add("doctor", _doctor, "check that everything needed is here and works")
+    doctor.add_argument("--measure", action="store_true",
+                        help="measure the speed of each precision and kernels instead, and whether "
+                        "auto chooses the fastest; run nothing else beside it")  # fmt: skip
+    _add_json(doctor)
     return parser
 
 
@@ -473,8 +489,15 @@ def _games(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import doctor, table
+    from .doctor import doctor, measure, speeds_table, table
 
+    if options.measure:
+        found = measure()
+        if options.json:
+            _print_json({"speeds": found})
+        else:
+            print(speeds_table(found))
+        return 0
     checks = doctor()
     healthy = all(check.ok for check in checks)
     if options.json:

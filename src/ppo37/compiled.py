@@ -18,39 +18,40 @@ from pathlib import Path
 from .errors import UsageError
 
 # Fused products and sums would round in another way than what is compared with.
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
 COMPILE_S = 120.0
 
 
 @functools.cache
-def library(source: Path, **numbers: int) -> ctypes.CDLL:
-    """A C file compiled with these numbers defined; UsageError, in a few words, if it cannot be."""
+def library(*sources: Path, **numbers: int) -> ctypes.CDLL:
+    """C files of one folder, compiled into a library with these numbers defined; UsageError, in a
+    few words, if they cannot be."""
     shape = tuple(f"-D{name}={number}" for name, number in numbers.items())
     try:
-        return ctypes.CDLL(str(_compiled(source, shape)))
+        return ctypes.CDLL(str(_compiled(sources, shape)))
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"native kernels could not be made: {error}") from error
 
 
-def _compiled(source: Path, shape: tuple[str, ...]) -> Path:
+def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
     """The library, from the cache or made now."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise UsageError("native kernels need a C compiler, and none was found")
     command = [compiler, *FLAGS, *shape]
-    sources = [source, *sorted(source.parent.glob("*.h"))]
-    known = [*(path.read_text() for path in sources), *command, platform.platform(), _processor()]
+    read = [*sources, *sorted(sources[0].parent.glob("*.h"))]
+    known = [*(path.read_text() for path in read), *command, platform.platform(), _processor()]
     name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
-    kept = folder / f"{source.stem}-{name}.so"
+    kept = folder / f"{sources[0].stem}-{name}.so"
     if kept.exists():
         return kept
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             made = Path(place) / kept.name
-            subprocess.run([*command, str(source), "-o", str(made), "-lm"], check=True, text=True,
-                           capture_output=True, timeout=COMPILE_S)  # fmt: skip
+            command += [*map(str, sources), "-o", str(made), "-lm"]
+            subprocess.run(command, check=True, text=True, capture_output=True, timeout=COMPILE_S)
             made.replace(kept)  # at once, for whoever else makes it too
     except subprocess.CalledProcessError as error:
         said = re.search("error: (?:#error )?(.*)", error.stderr)

@@ -104,15 +104,21 @@ class Config:
         least=1,
     )
     device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
+    threads: int | None = _option(
+        None,
+        "threads of each process; none: one for each core that it may use (affinity, CPU quota and "
+        "OMP_NUM_THREADS count)",
+        least=1, most=255,
+    )  # fmt: skip
     precision: str = _option(
         "auto",
-        "of the network's layers; auto: bf16 if a self-test agrees and is faster",
+        "of the network's layers; auto: by a table of processors, if a self-test agrees",
         choices=("auto", "fp32", "bf16"),
     )
     kernels: str = _option(
         "auto",
-        "what computes the layers; native: C that is compiled for this CPU; auto: native if "
-        "a self-test agrees and is faster",
+        "what computes the layers; native: C that is compiled for this CPU; auto: by a table of "
+        "processors, if a self-test agrees",
         choices=("auto", "torch", "native"),
     )
 
@@ -258,7 +264,7 @@ ADAPTED: dict[tuple[str, Any], dict[str, Any]] = {
 }  # fmt: skip
 """What every preset has instead where a setting is chosen that it was not made for."""
 
-NO_PRESETS = ("protocol", "seed", "device", "precision", "kernels")
+NO_PRESETS = ("protocol", "seed", "device", "threads", "precision", "kernels")
 """Settings that are none of a preset's."""
 
 PRESET_NAMES = ("auto", "classic", "fast", "debug")

@@ -22,6 +22,8 @@ OLDEST_ALE = (0, 12, 1)
 GAME, GAME_ENVS, GAME_STEPS = "breakout", 2, 50
 MINIBATCH = 64
 """Samples of the self-test: which precision is faster depends a little on it."""
+SAME_SPEED = 1.05
+"""Forms whose times differ by less than this factor count as equally fast."""
 LEAST_DISK_BYTES = 1 << 30
 """Three checkpoints are 60 MB; logs, films and a second run want room too."""
 LEAST_MEMORY_BYTES = 1 << 30
@@ -154,6 +156,52 @@ def _layers() -> Check:
     choice = choose_precision(Config(), agent, OBS_SHAPE, MINIBATCH)
     layers = layers_in_words(choice.precision, choice.kernels)
     return Check("layers", True, f"--precision auto means {layers} ({choice.reason})")
+
+
+def measure() -> list[dict[str, Any]]:
+    """Measure how fast each form of the network's layers learns here, on an idle machine.
+
+    For the networks and minibatches of `classic` and `fast`: samples a second of each form, the
+    fastest first, and which one the table of processors chooses.
+    """
+    from .config import from_preset
+    from .envs.atari import OBS_SHAPE
+    from .model import Agent
+    from .policies import CategoricalPolicy
+    from .runtime.device import prepare_process, resolve_device, usable_cores
+    from .runtime.precision import Form, choose_precision
+    from .runtime.precision import measure as measure_forms
+
+    device, found = resolve_device("auto"), []
+    prepare_process(device, usable_cores())
+    for preset in ("classic", "fast"):
+        config = from_preset(preset, GAME, device)
+        agent = Agent(OBS_SHAPE, CategoricalPolicy(4), config.network, seed=0).to(device)
+        choice = choose_precision(config, agent, OBS_SHAPE, config.minibatch_size)
+        seconds = measure_forms(agent, OBS_SHAPE, config.minibatch_size)
+        chosen = Form(choice.precision, choice.kernels)
+        found.append({
+            "preset": preset,
+            "minibatch": config.minibatch_size,
+            "chosen": " ".join(chosen),
+            "chosen_is_fastest": seconds[chosen] <= SAME_SPEED * min(seconds.values()),
+            "samples_per_s": {
+                " ".join(form): config.minibatch_size / spent
+                for form, spent in sorted(seconds.items(), key=lambda item: item[1])
+            },
+        })  # fmt: skip
+    return found
+
+
+def speeds_table(found: list[dict[str, Any]]) -> str:
+    """What `measure` found, for people."""
+    lines = []
+    for row in found:
+        speeds = ", ".join(f"{form} {speed:,.0f}" for form, speed in row["samples_per_s"].items())
+        verdict = "the fastest here" if row["chosen_is_fastest"] else "NOT the fastest here"
+        lines.append(f"{row['preset']}, minibatches of {row['minibatch']}: {speeds} samples/s; "
+                     f"the table chooses {row['chosen']}: {verdict}")  # fmt: skip
+    return "\n".join(lines)
 
 
 def _video() -> Check:

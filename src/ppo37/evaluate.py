@@ -94,7 +94,7 @@ def evaluate(
     trained = load_agent(run, device, warn)
     config = trained.config
     protocol = protocol or config.protocol
-    prepare_process(trained.agent.device.type)
+    prepare_process(trained.agent.device.type, threads=1)
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
     factory = make_envs or make_factory(config, usable_cores(), protocol)

@@ -138,7 +138,9 @@ def measure_ppo37(kind: str, config: Config) -> tuple[list[float], dict[str, Any
             self.times_s: list[float] = []
             self.chosen: dict[str, Any] = {}
 
-        def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
+        def announce(
+            self, config: Config, path: Path, reason: str, expected_s: float | None
+        ) -> None:
             self.chosen = {"precision": config.precision, "kernels": config.kernels}
             self.times_s.append(time.perf_counter())
 

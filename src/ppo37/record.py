@@ -151,7 +151,7 @@ def record(
     kind = _format(path)
     most_seconds = kind.max_seconds if max_seconds is None else max_seconds
     # One picture at a time is no work for more than one core, and ffmpeg runs beside.
-    prepare_process(trained.agent.device.type, cores=1)
+    prepare_process(trained.agent.device.type, threads=1)
     config = trained.config
     protocol = protocol or config.protocol
     stage = _stage(trained, games_seed(seed), protocol)

@@ -17,7 +17,7 @@ from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Moment, VecEnv
 from .errors import UsageError
-from .model import Agent
+from .model import Agent, NatureCNN
 from .run import checkpoint, directory
 from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, record_of
 from .run.signals import Signals
@@ -35,7 +35,7 @@ from .runtime.estimate import estimate_s
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
 from .runtime.lanes import Lanes, emulator_threads, split
-from .runtime.precision import Choice, choose_precision
+from .runtime.precision import Choice, choose_precision, first_screens
 from .state import (
     State,
     checkpoints_bytes,
@@ -93,18 +93,19 @@ def train(
         if team.decided(lambda: directory.is_run(path)):  # restarted, and no longer new
             return _go_on(path, path, team, checkpoint_every, view, make_envs)
         share = _share(config, team)
-        prepare_process(config.device, team.cores)
-        with _open_parts(config, make_envs, share, team.cores) as parts:
+        threads = config.threads or team.cores
+        prepare_process(config.device, threads)
+        with _open_parts(config, make_envs, share, threads) as parts:
             envs = parts[0]
             agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
             size = max(1, config.minibatch_size // team.size)
-            choice = Choice(
-                *team.decided(lambda: choose_precision(config, agent, envs.obs_shape, size))
+            choice = Choice(*team.decided(lambda: _choose(config, agent, envs, size)))
+            chosen = dataclasses.replace(
+                choice.applied(config), threads=team.decided(lambda: threads)
             )
-            chosen = choice.applied(config)
             agent.bf16 = chosen.precision == "bf16"
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-            equipment = _equip(chosen, agent, optimizer, parts, team)
+            equipment = _equip(chosen, agent, optimizer, parts, team, threads)
             document = {"config": dataclasses.asdict(chosen), **_where()}
             if job():
                 document["job"] = job()
@@ -118,8 +119,7 @@ def train(
 
                 team.decided(create)
                 stack.enter_context(closing(view))
-                expected_s = estimate_s(chosen, *equipment, optimizer)
-                view.announce(chosen, path, choice.reason, expected_s)
+                view.announce(chosen, path, choice.reason, estimate_s(chosen))
                 return _run(chosen, path, State(agent, optimizer), equipment, team,
                             checkpoint_every, view, signals)  # fmt: skip
 
@@ -154,7 +154,8 @@ def _go_on(
     """Go on with the run in directory `path`, from `wanted`: its newest checkpoint or another."""
     config = directory.read_config(path)
     share = _share(config, team)
-    prepare_process(config.device, team.cores)
+    threads = _recorded_threads(config, team)
+    prepare_process(config.device, threads)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(team))
         team.decided(lambda: _hold(stack, path))
@@ -174,7 +175,7 @@ def _go_on(
         if goes_on and not moments:
             seedings += 1
             view.note("the games begin anew: the run goes on, but not as it would have")
-        parts = stack.enter_context(_open_parts(config, make_envs, share, team.cores, seedings))
+        parts = stack.enter_context(_open_parts(config, make_envs, share, threads, seedings))
         envs = parts[0]
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
@@ -183,9 +184,9 @@ def _go_on(
             restore(state, saved, config, envs)
         if team.decided(lambda: state.update) != state.update:
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
-        left = 1 - state.update / config.num_updates
-        equipment = _equip(config, agent, optimizer, parts, team)
-        expected_s = left * estimate_s(config, *equipment, optimizer)
+        equipment = _equip(config, agent, optimizer, parts, team, threads)
+        whole_s, left = estimate_s(config), 1 - state.update / config.num_updates
+        expected_s = None if whole_s is None else left * whole_s
         view.announce(config, path, f"going on after update {state.update}", expected_s)
         memory = saved_memory(saved, config, agent)[share.envs] if saved and moments else None
         return _run(config, path, state, equipment, team, checkpoint_every, view, signals,
@@ -281,12 +282,15 @@ def _run(
 
 def _equip(
     config: Config, agent: Agent, optimizer: torch.optim.Optimizer, parts: list[VecEnv],
-    team: Team,
+    team: Team, threads: int,
 ) -> Equipment:  # fmt: skip
     """For parts of the environments of this rank."""
+    if config.kernels == "native":
+        # They have threads of their own; what is left for PyTorch is too small to be shared.
+        torch.set_num_threads(1)
     lanes = [part.num_envs for part in parts]
     buffers = make_buffers(agent, config.num_steps, sum(lanes), parts[0].obs_shape)
-    run = make_executables(agent, optimizer, config, buffers, lanes, team)
+    run = make_executables(agent, optimizer, config, buffers, lanes, team, threads)
     return Equipment(run, buffers, parts)
 
 
@@ -345,18 +349,33 @@ def _share(config: Config, team: Team) -> Share:
     return team.share(config.num_envs)
 
 
+def _choose(config: Config, agent: Agent, envs: VecEnv, size: int) -> Choice:
+    """Precision and kernels, tested on what the network will see."""
+    sees_images = isinstance(agent.trunk, NatureCNN)
+    screens = first_screens(envs, agent) if sees_images else None
+    return choose_precision(config, agent, envs.obs_shape, size, screens)
+
+
+def _recorded_threads(config: Config, team: Team) -> int:
+    """The threads of a run that goes on: as many as it had, but not more than several ranks have
+    cores."""
+    if config.threads is None:
+        return team.cores
+    return config.threads if team.size == 1 else min(config.threads, team.cores)
+
+
 def _where() -> dict[str, Any]:
     return {"machine": describe_machine(), "versions": versions()}
 
 
 @contextmanager
 def _open_parts(
-    config: Config, factory: EnvFactory | None, share: Share, cores: int, index: int = 0
+    config: Config, factory: EnvFactory | None, share: Share, threads: int, index: int = 0
 ) -> Iterator[list[VecEnv]]:
     """A rank's environments, for the `index`-th seeding of a run, in a part for each lane."""
-    lanes = split(share.size, config.divisible, cores)
+    lanes = split(share.size, config.divisible, threads)
     factory = factory or make_factory(
-        config, emulator_threads(len(lanes), cores), reseed_interval=config.reseed_interval
+        config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval
     )
     with ExitStack() as stack:
         parts = []

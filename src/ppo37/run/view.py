@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a live panel, or plain lines in a log."""
 
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,14 +17,16 @@ from ..envs.games import title
 from .metrics import FRAMES_PER_STEP, LAST_100
 
 PLAIN_EVERY_S = 10.0
+FEWEST_UPDATES, RECENT_UPDATES = 3, 20
+"""Updates whose speed says how much time is left."""
 
 
 class View(Protocol):
     """Something that follows a run."""
 
-    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
+    def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         """The resolved settings and the expected time, before training; `reason` explains
-        precision or resumption."""
+        precision or resumption. None: nothing like it was measured before."""
         ...
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
@@ -40,7 +43,9 @@ class View(Protocol):
 class NoView:
     """Follows silently."""
 
-    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None: ...
+    def announce(
+        self, config: Config, path: Path, reason: str, expected_s: float | None
+    ) -> None: ...
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None: ...
 
@@ -66,17 +71,15 @@ class ConsoleView:
         self._console = _Stderr()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._shown_at_s = 0.0
-        self._begun = time.monotonic()
-        self._done_before: int | None = None
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_UPDATES + 1)
         self._config: Config | None = None
 
     def note(self, text: str) -> None:
         with suppress(OSError):  # the terminal may be gone
             self._console.print(f"ppo37: {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def announce(self, config: Config, path: Path, reason: str, expected_s: float) -> None:
+    def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         self._config = config
-        self._begun = time.monotonic()
         steps = config.agent_steps
         layers = layers_in_words(config.precision, config.kernels)
         for line in (
@@ -87,7 +90,12 @@ class ConsoleView:
             f"{config.num_steps} steps, {config.update_epochs} epochs x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
             f"network {config.network} on {config.device}, {layers} ({reason})",
-            f"expected time: about {duration(expected_s)}",
+            "expected time: "
+            + (
+                "known after the first updates"
+                if expected_s is None
+                else f"about {duration(expected_s)} on an idle machine"
+            ),
             *config.remarks,
         ):
             self.note(line)
@@ -96,15 +104,13 @@ class ConsoleView:
         config = self._config
         assert config is not None, "announce comes first"
         now = time.monotonic()
-        if self._done_before is None:
-            self._done_before = record["agent_steps"] - config.batch_size
+        self._recent.append((now, record["agent_steps"]))
         finished = record["update"] == config.num_updates
         wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
         if now - self._shown_at_s < wait_s and not finished:
             return
         self._shown_at_s = now
-        sps = (record["agent_steps"] - self._done_before) / (now - self._begun)
-        facts = _facts(record, config, games, sps, seconds)
+        facts = _facts(record, config, games, self._sps(), seconds)
         if self._console.is_terminal:
             with suppress(OSError):
                 if not self._live.is_started:
@@ -113,6 +119,15 @@ class ConsoleView:
         else:
             self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
 
+    def _sps(self) -> float | None:
+        """Agent steps a second in the last updates, so that a change of the load is soon seen.
+
+        None before the first `FEWEST_UPDATES`.
+        """
+        (begun, before), (ended, after) = self._recent[0], self._recent[-1]
+        enough = len(self._recent) > FEWEST_UPDATES and ended > begun
+        return (after - before) / (ended - begun) if enough else None
+
     def close(self) -> None:
         if self._live.is_started:
             with suppress(OSError):
@@ -120,11 +135,12 @@ class ConsoleView:
 
 
 def _facts(
-    record: dict[str, Any], config: Config, games: int, sps: float, seconds: dict[str, float]
-) -> dict[str, str]:
+    record: dict[str, Any], config: Config, games: int, sps: float | None,
+    seconds: dict[str, float],
+) -> dict[str, str]:  # fmt: skip
     """What is shown, by its label."""
     steps = record["agent_steps"]
-    left_s = (config.agent_steps - steps) / sps
+    left = config.agent_steps - steps
     mean = record[LAST_100]
     return {
         "steps": f"{steps:,} of {config.agent_steps:,} ({steps / config.agent_steps:.0%})",
@@ -133,8 +149,8 @@ def _facts(
         if mean is None
         else f"{mean:.1f} (last {min(games, 100)} games)",
         "games": f"{games:,}",
-        "SPS": f"{sps:,.0f}",
-        "left": duration(left_s),
+        "SPS": f"{record['charts/SPS']:,.0f}" if sps is None else f"{sps:,.0f}",
+        "left": "0 s" if not left else "measuring" if sps is None else duration(left / sps),
         "time": ", ".join(f"{share:.0%} {name}" for name, share in shares(seconds).items()),
     }
 

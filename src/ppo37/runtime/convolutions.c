@@ -9,8 +9,9 @@
  * Images are cut into blocks (images.h), so that what a row of a kernel reads lies in one piece in
  * the first layer as it does in the others (4 x 4, stride 2, and 3 x 3).
  *
- * A sample's result does not depend on those beside it; sums over samples are made in their
- * order within each thread and then over threads, so they depend on the number of threads only.
+ * A sample's result does not depend on those beside it. Sums over samples are made in their order
+ * within each of some groups, and then over groups; there are as many as `groups_of` says, whatever
+ * the number of threads, so no result depends on that.
  *
  * Compiled for one shape: PLANES HEIGHT WIDTH (observations) and C1 C2 C3 (channels). For each
  * layer, ROWS* pixels are computed at once, and TAPS* rows of the gradient of its weights; those
@@ -22,6 +23,7 @@
 
 #define LANES 16
 #include "vectors.h"
+#include "workers.h"
 
 typedef bf16 number;
 INLINE void store_pixels(bf16 *to, __m128i pixels) {
@@ -42,10 +44,12 @@ typedef struct {
     bf16 x0[2][X0], g1[2][X1], g2[2][X2], g3[2][X3], y3[X3];
     bf16 pairs_x[2 * (X0 > X1 ? X0 : X1)], pairs_g[2 * X1];
     float sums[X1 > X2 ? X1 : X2], unused[MOST_ROWS][16 * MOST_VECTORS];
-    float gradients[PARAMETERS];
 } Workspace;
 
-long workspace_bytes(void) { return (sizeof(Workspace) + 63) / 64 * 64; }
+long workspace_bytes(void) { return sizeof(Workspace); }
+
+/* Numbers that `backward` wants for the sums of its groups. */
+long sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
 
 long packed_size(void) { return N1 + 2 * (N2 + N3); }
 
@@ -80,9 +84,9 @@ INLINE int place(int c, int y, int x, int channels, int side, int block) {
 /* [outputs][channels][side][side], divided by `scale` -> packed [k / 2][output][2] and, where there
  * is a way back, back [y][x / stride][output / 2][x % stride, c][2]. */
 INLINE void pack(const float *weights, int outputs, int channels, int side, int stride, int block,
-                 float scale, bf16 *packed, bf16 *back) {
-#pragma omp for schedule(static) nowait
-    for (int o = 0; o < outputs; o++) {
+                 float scale, long part, bf16 *packed, bf16 *back) {
+    const long last = first_of(part + 1, PARTS, outputs);
+    for (long o = first_of(part, PARTS, outputs); o < last; o++) {
         const float *w = weights + o * channels * side * side;
         for (int c = 0; c < channels; c++)
             for (int y = 0; y < side; y++)
@@ -98,15 +102,23 @@ INLINE void pack(const float *weights, int outputs, int channels, int side, int 
     }
 }
 
+typedef struct {
+    const float *w1, *w2, *w3;
+    bf16 *packed;
+} Packing;
+
+static void pack_part(const void *arguments, long part, int thread) {
+    const Packing *a = arguments;
+    bf16 *packed = a->packed, *back2 = packed + N1 + N2 + N3, *back3 = back2 + N2;
+    pack(a->w1, C1, PLANES, 8, 4, 4, 255.0f, part, packed, 0);  /* D22 */
+    pack(a->w2, C2, C1, 4, 2, 1, 1.0f, part, packed + N1, back2);
+    pack(a->w3, C3, C2, 3, 1, 1, 1.0f, part, packed + N1 + N2, back3);
+}
+
 /* packed: `packed_size` numbers. */
 void pack_weights(const float *w1, const float *w2, const float *w3, int threads, bf16 *packed) {
-    bf16 *back2 = packed + N1 + N2 + N3, *back3 = back2 + N2;
-#pragma omp parallel num_threads(threads)
-    {
-        pack(w1, C1, PLANES, 8, 4, 4, 255.0f, packed, 0);  /* D22 */
-        pack(w2, C2, C1, 4, 2, 1, 1.0f, packed + N1, back2);
-        pack(w3, C3, C2, 3, 1, 1, 1.0f, packed + N1 + N2, back3);
-    }
+    Packing arguments = {w1, w2, w3, packed};
+    run_parts(pack_part, &arguments, PARTS, threads);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -147,24 +159,38 @@ INLINE void layer(const int rows, const bf16 *in, int width, int channels, int s
     }
 }
 
+enum { AT_ONCE = 4 };  /* samples of a part */
+
+typedef struct {
+    const uint8_t *obs;
+    long samples;
+    const bf16 *packed;
+    const float *b1, *b2, *b3;
+    Workspace *workspaces;
+    bf16 *x1, *x2, *x3;
+} Forward;
+
+static void forward_part(const void *arguments, long part, int thread) {
+    const Forward *a = arguments;
+    Workspace *own = a->workspaces + thread;
+    const bf16 *w1 = a->packed, *w2 = w1 + N1, *w3 = w2 + N2;
+    for (long s = part * AT_ONCE; s < a->samples && s < (part + 1) * AT_ONCE; s++) {
+        bf16 *y1 = a->x1 + s * X1, *y2 = a->x2 + s * X2, *y3 = own->y3, *out = a->x3 + s * X3;
+        cut_into_blocks(a->obs + s * OBS, own->x0[0]);
+        layer(ROWS1, own->x0[0], W0, C0, 1, 2, 2 * C0, H1, W1, w1, a->b1, C1, y1);
+        layer(ROWS2, y1, W1, C1, 2, 4, 4 * C1, H2, W2, w2, a->b2, C2, y2);
+        layer(ROWS3, y2, W2, C2, 1, 3, 3 * C2, H3, W3, w3, a->b3, C3, y3);
+        for (int c = 0; c < C3; c++)
+            for (int p = 0; p < H3 * W3; p++) *out++ = y3[p * C3 + c];
+    }
+}
+
 /* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
 void forward(const uint8_t *obs, long samples, int threads, const bf16 *packed, const float *b1,
-             const float *b2, const float *b3, char *workspaces, bf16 *x1, bf16 *x2, bf16 *x3) {
-#pragma omp parallel num_threads(threads)
-    {
-        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
-        bf16 *y3 = own->y3;
-#pragma omp for schedule(static)
-        for (long s = 0; s < samples; s++) {
-            bf16 *y1 = x1 + s * X1, *y2 = x2 + s * X2, *out = x3 + s * X3;
-            cut_into_blocks(obs + s * OBS, own->x0[0]);
-            layer(ROWS1, own->x0[0], W0, C0, 1, 2, 2 * C0, H1, W1, packed, b1, C1, y1);
-            layer(ROWS2, y1, W1, C1, 2, 4, 4 * C1, H2, W2, packed + N1, b2, C2, y2);
-            layer(ROWS3, y2, W2, C2, 1, 3, 3 * C2, H3, W3, packed + N1 + N2, b3, C3, y3);
-            for (int c = 0; c < C3; c++)
-                for (int p = 0; p < H3 * W3; p++) *out++ = y3[p * C3 + c];
-        }
-    }
+             const float *b2, const float *b3, Workspace *workspaces, bf16 *x1, bf16 *x2,
+             bf16 *x3) {
+    Forward arguments = {obs, samples, packed, b1, b2, b3, workspaces, x1, x2, x3};
+    run_parts(forward_part, &arguments, (samples + AT_ONCE - 1) / AT_ONCE, threads);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -286,72 +312,87 @@ INLINE void layer_weights(const int taps, const bf16 *x, int width, int channels
                              height_out, width_out, g, outputs, dw);
 }
 
-/* Sums of a layer's gradients over threads, where the parameters have them. */
-INLINE void gather(const char *workspaces, int threads, long at, int outputs, int channels,
-                   int side, int block, float scale, float *dw, float *db) {
-#pragma omp for schedule(static)
-    for (int o = 0; o < outputs; o++) {
+/* A part of the sums of a layer's gradients over groups, where the parameters have them. */
+INLINE void gather(const float *sums, long groups, int outputs, int channels, int side, int block,
+                   float scale, long part, float *dw, float *db) {
+    const long last = first_of(part + 1, PARTS, outputs);
+    for (long o = first_of(part, PARTS, outputs); o < last; o++) {
         float *to = dw + o * channels * side * side;
         for (int i = -1; i < channels * side * side; i++) {
             int c = i / (side * side), y = i / side % side, x = i % side;
             long k = i < 0 ? channels * side * side : place(c, y, x, channels, side, block);
             float sum = 0.0f;
-            for (int t = 0; t < threads; t++) {
-                const Workspace *one = (const Workspace *)(workspaces + t * workspace_bytes());
-                sum += one->gradients[at + k * outputs + o];
-            }
+            for (long g = 0; g < groups; g++) sum += sums[g * PARAMETERS + k * outputs + o];
             if (i < 0) db[o] = sum;  /* biases stand behind the weights */
             else to[i] = sum / scale;
         }
     }
 }
 
-/* Gradients of all parameters, given g, that of x3. */
-void backward(const uint8_t *obs, long samples, int threads, const bf16 *packed, const bf16 *x1,
-              const bf16 *x2, const bf16 *x3, const bf16 *g, char *workspaces, float *dw1,
-              float *db1, float *dw2, float *db2, float *dw3, float *db3) {
-    const bf16 *back2 = packed + N1 + N2 + N3, *back3 = back2 + N2;
-#pragma omp parallel num_threads(threads)
-    {
-        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
-        float *w1 = own->gradients, *w2 = w1 + N1 + C1, *w3 = w2 + N2 + C2;
-        memset(own->gradients, 0, sizeof own->gradients);
-#pragma omp for schedule(static)
-        for (long s = 0; s < samples; s += 2) {
-            const bf16 *y0[2], *y1[2], *y2[2];
-            for (int i = 0; i < 2; i++) {
-                long n = s + i;
-                if (n == samples) {  /* one is left alone: paired with itself without gradient */
-                    y0[1] = y0[0], y1[1] = y1[0], y2[1] = y2[0];
-                    memset(own->g1[1], 0, sizeof own->g1[1]);
-                    memset(own->g2[1], 0, sizeof own->g2[1]);
-                    memset(own->g3[1], 0, sizeof own->g3[1]);
-                    continue;
-                }
-                cut_into_blocks(obs + n * OBS, own->x0[i]);
-                y0[i] = own->x0[i], y1[i] = x1 + n * X1, y2[i] = x2 + n * X2;
-                enter(g + n * X3, x3 + n * X3, own->y3, own->g3[i], w3 + N3);
-                layer_back(ROWS3, own->g3[i], H3, W3, C3, back3, 3, 1, C2, H2, W2, own->unused,
-                           own->sums);
-                through_relu(own->sums, y2[i], H2 * W2, C2, own->g2[i], w2 + N2);
-                layer_back(ROWS2, own->g2[i], H2, W2, C2, back2, 4, 2, C1, H1, W1, own->unused,
-                           own->sums);
-                through_relu(own->sums, y1[i], H1 * W1, C1, own->g1[i], w1 + N1);
+typedef struct {
+    const uint8_t *obs;
+    long samples, groups;
+    const bf16 *packed, *x1, *x2, *x3, *g;
+    Workspace *workspaces;
+    float *sums, *dw1, *db1, *dw2, *db2, *dw3, *db3;
+} Backward;
+
+/* The sums of one group of samples, which are taken in pairs. */
+static void backward_part(const void *arguments, long group, int thread) {
+    const Backward *a = arguments;
+    const bf16 *back2 = a->packed + N1 + N2 + N3, *back3 = back2 + N2;
+    Workspace *own = a->workspaces + thread;
+    float *w1 = a->sums + group * PARAMETERS, *w2 = w1 + N1 + C1, *w3 = w2 + N2 + C2;
+    memset(w1, 0, sizeof(float) * PARAMETERS);
+    const long pairs = (a->samples + 1) / 2, last = 2 * first_of(group + 1, a->groups, pairs);
+    for (long s = 2 * first_of(group, a->groups, pairs); s < last; s += 2) {
+        const bf16 *y0[2], *y1[2], *y2[2];
+        for (int i = 0; i < 2; i++) {
+            long n = s + i;
+            if (n == a->samples) {  /* one is left alone: paired with itself without gradient */
+                y0[1] = y0[0], y1[1] = y1[0], y2[1] = y2[0];
+                memset(own->g1[1], 0, sizeof own->g1[1]);
+                memset(own->g2[1], 0, sizeof own->g2[1]);
+                memset(own->g3[1], 0, sizeof own->g3[1]);
+                continue;
             }
-            bf16 *x = own->pairs_x, *gradients = own->pairs_g;
-            pair_up(y2[0], y2[1], X2, x);
-            pair_up(own->g3[0], own->g3[1], X3, gradients);
-            layer_weights(TAPS3, x, W2, C2, 1, 3, 3 * C2, H3, W3, gradients, C3, w3);
-            pair_up(y1[0], y1[1], X1, x);
-            pair_up(own->g2[0], own->g2[1], X2, gradients);
-            layer_weights(TAPS2, x, W1, C1, 2, 4, 4 * C1, H2, W2, gradients, C2, w2);
-            pair_up(y0[0], y0[1], X0, x);
-            pair_up(own->g1[0], own->g1[1], X1, gradients);
-            layer_weights(TAPS1, x, W0, C0, 1, 2, 2 * C0, H1, W1, gradients, C1, w1);
+            cut_into_blocks(a->obs + n * OBS, own->x0[i]);
+            y0[i] = own->x0[i], y1[i] = a->x1 + n * X1, y2[i] = a->x2 + n * X2;
+            enter(a->g + n * X3, a->x3 + n * X3, own->y3, own->g3[i], w3 + N3);
+            layer_back(ROWS3, own->g3[i], H3, W3, C3, back3, 3, 1, C2, H2, W2, own->unused,
+                       own->sums);
+            through_relu(own->sums, y2[i], H2 * W2, C2, own->g2[i], w2 + N2);
+            layer_back(ROWS2, own->g2[i], H2, W2, C2, back2, 4, 2, C1, H1, W1, own->unused,
+                       own->sums);
+            through_relu(own->sums, y1[i], H1 * W1, C1, own->g1[i], w1 + N1);
         }
-        int team = omp_get_num_threads();
-        gather(workspaces, team, 0, C1, PLANES, 8, 4, 255.0f, dw1, db1);
-        gather(workspaces, team, N1 + C1, C2, C1, 4, 1, 1.0f, dw2, db2);
-        gather(workspaces, team, N1 + C1 + N2 + C2, C3, C2, 3, 1, 1.0f, dw3, db3);
+        bf16 *x = own->pairs_x, *gradients = own->pairs_g;
+        pair_up(y2[0], y2[1], X2, x);
+        pair_up(own->g3[0], own->g3[1], X3, gradients);
+        layer_weights(TAPS3, x, W2, C2, 1, 3, 3 * C2, H3, W3, gradients, C3, w3);
+        pair_up(y1[0], y1[1], X1, x);
+        pair_up(own->g2[0], own->g2[1], X2, gradients);
+        layer_weights(TAPS2, x, W1, C1, 2, 4, 4 * C1, H2, W2, gradients, C2, w2);
+        pair_up(y0[0], y0[1], X0, x);
+        pair_up(own->g1[0], own->g1[1], X1, gradients);
+        layer_weights(TAPS1, x, W0, C0, 1, 2, 2 * C0, H1, W1, gradients, C1, w1);
     }
+}
+
+static void gather_part(const void *arguments, long part, int thread) {
+    const Backward *a = arguments;
+    const float *w1 = a->sums, *w2 = w1 + N1 + C1, *w3 = w2 + N2 + C2;
+    gather(w1, a->groups, C1, PLANES, 8, 4, 255.0f, part, a->dw1, a->db1);
+    gather(w2, a->groups, C2, C1, 4, 1, 1.0f, part, a->dw2, a->db2);
+    gather(w3, a->groups, C3, C2, 3, 1, 1.0f, part, a->dw3, a->db3);
+}
+
+/* Gradients of all parameters, given g, that of x3. sums: `sums_size` numbers. */
+void backward(const uint8_t *obs, long samples, int threads, const bf16 *packed, const bf16 *x1,
+              const bf16 *x2, const bf16 *x3, const bf16 *g, Workspace *workspaces, float *sums,
+              float *dw1, float *db1, float *dw2, float *db2, float *dw3, float *db3) {
+    Backward arguments = {obs, samples, groups_of(samples), packed, x1, x2, x3, g, workspaces,
+                          sums, dw1, db1, dw2, db2, dw3, db3};
+    run_parts(backward_part, &arguments, arguments.groups, threads);
+    run_parts(gather_part, &arguments, PARTS, threads);
 }

@@ -2,10 +2,11 @@
 
 import ctypes
 import gc
+import math
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -24,8 +25,58 @@ def resolve_device(wanted: str) -> str:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(cores_of_process())
+    """How many CPU cores this process may use at once.
+
+    The smallest of its affinity, the CPU quota of its control groups (`docker --cpus`, SLURM,
+    systemd) and OMP_NUM_THREADS. torchrun sets OMP_NUM_THREADS to 1 by itself, so under torchrun
+    it does not count.
+    """
+    limits = [len(cores_of_process()), quota_cores()]
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        limits.append(int(first) if first.isdecimal() else None)
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+def quota_cores(root: Path = Path("/")) -> int | None:
+    """Cores that the CPU quota of this process's control groups is worth, rounded up.
+
+    The smallest of the group and those that it lies in; None without a quota. Reads cgroup v2 and
+    v1.  root: where /proc and /sys are looked for.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    found = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            top, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            top, read = root / "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        folder = top / group.strip("/")
+        # In a container the path may be the host's; then the group is what is mounted at the top.
+        for place in (folder, *folder.parents):
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                found.append(read(place))
+            if place == top:
+                break
+    quotas = [math.ceil(quota) for quota in found if quota is not None]
+    return min(quotas, default=None)
+
+
+def _quota_v2(group: Path) -> float | None:
+    quota, period = (group / "cpu.max").read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(group: Path) -> float | None:
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = (int((group / name).read_text()) for name in names)
+    return None if quota < 0 else quota / period
 
 
 def cores_of_process() -> set[int]:
@@ -54,12 +105,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def prepare_process(device: str, cores: int | None = None) -> None:
+def prepare_process(device: str, threads: int) -> None:
     """Threads, memory and arithmetic of this process, for training or acting on a device.
 
-    cores: how many there are to use; None for all that the process may.
+    threads: of PyTorch.
     """
-    torch.set_num_threads(cores or usable_cores())
+    torch.set_num_threads(threads)
     if device == "cpu":
         keep_freed_memory()
     else:

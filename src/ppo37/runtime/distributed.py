@@ -34,7 +34,7 @@ from ..algorithm.losses import Coefficients, LossTerms, normalize_advantages
 from ..algorithm.update import Batch, Network, gradient_step
 from ..envs import Episode, Moment
 from ..errors import RunError, UsageError
-from .device import cores_of_process
+from .device import cores_of_process, usable_cores
 
 TIMEOUT_S, TIMEOUT_VARIABLE = 60.0, "PPO37_TIMEOUT_S"
 """How long a rank waits for the others before it gives the run up, and what sets it."""
@@ -196,7 +196,7 @@ class Team:
     rank, size = 0, 1
 
     def __init__(self) -> None:
-        self.cores = len(cores_of_process())
+        self.cores = usable_cores()
 
     @property
     def leads(self) -> bool:
@@ -291,7 +291,7 @@ class Connected(Team):
             self._on_gpu = dist.new_group(backend="nccl", timeout=limit)
         own = (os.environ.get("GROUP_RANK", "0"), sorted(cores_of_process()))
         told = [json.loads(text) for text in self._collected(json.dumps(own).encode())]
-        self.cores = share_of_cores(own, told)
+        self.cores = share_of_cores(own, told, usable_cores())
 
     def add(self, tensor: Tensor) -> None:
         with self._answered():
@@ -446,14 +446,17 @@ def timeout_s() -> float:
     )
 
 
-def share_of_cores(own: tuple[str, list[int]], told: Sequence[tuple[str, list[int]]]) -> int:
+def share_of_cores(
+    own: tuple[str, list[int]], told: Sequence[tuple[str, list[int]]], usable: int
+) -> int:
     """How many cores a rank may use: its own, divided by the ranks that use some of them as well.
 
-    Each rank, this one among them, tells its node and the numbers of its cores.
+    Each rank, this one among them, tells its node and the numbers of its cores.  usable: how many
+    of its own may be used at once.
     """
     node, cores = own
     rivals = [other for place, other in told if place == node and set(other) & set(cores)]
-    return max(1, len(cores) // len(rivals))
+    return max(1, min(len(cores), usable) // len(rivals))
 
 
 def packed(moments: Sequence[Moment], memory: Tensor) -> bytes:

@@ -1,52 +1,33 @@
-"""How long a run will take, measured in a moment before it starts."""
+"""How long a run will take, before it has made any update: from speeds that were measured once."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from typing import Any
+import csv
+from importlib.resources import files
 
-import torch
+from ..config import Config, changes, entry_of
+from .precision import processor_kind
 
-from ..algorithm.rollout import Rollout
-from ..config import Config
-from ..envs import VecEnv
-from .executables import Executables, unchanged
-from .lanes import Lanes
-
-MOST_STEPS, LEARN_CALLS = 16, 2
+SPEED_SETTINGS = {
+    "num_envs", "num_steps", "num_minibatches", "update_epochs", "target_kl", "observation",
+    "network", "frame_stack", "action_space", "norm_obs", "norm_reward",
+}  # fmt: skip
+"""The settings that decide how fast a run is."""
 
 
-def estimate_s(
-    config: Config, run: Executables, buffers: Rollout, parts: Sequence[VecEnv],
-    optimizer: torch.optim.Optimizer,
-) -> float:  # fmt: skip
-    """Seconds that the whole run will take, within a third or so on an idle machine.
+def estimate_s(config: Config) -> float | None:
+    """Seconds that the whole run takes on an idle machine of this kind.
 
-    `parts`: its environments, or those of one of several ranks that share the work; they are
-    stepped, and must be reset before they are used. Weights stay as they are.
+    config: with precision, kernels and threads as they were chosen.  None where nothing like it was
+    measured.
     """
-    steps = min(MOST_STEPS, config.num_steps)
-    first = {name: part[:steps] for name, part in buffers._asdict().items()}
-    rest = {"values": buffers.values[: steps + 1], "memory": buffers.memory}
-    few = Rollout(**{**first, **rest})
-    actions = buffers.actions[0]
-    uniforms = torch.full((steps + 1, *actions.shape), 0.5, device=actions.device)
-    with closing(Lanes(parts, run.acts, few)) as lanes, run.held():
-        step_s = _seconds(lambda: lanes.collect(uniforms), 1) / steps
-
-    indices = torch.arange(config.minibatch_sequences, device=actions.device)
-    with unchanged(optimizer):
-        batch = run.advantages(buffers)
-        learn_s = _seconds(lambda: run.train_step(batch, indices).loss.cpu(), LEARN_CALLS)
-    rollout_s = config.num_steps * step_s
-    update_s = config.update_epochs * config.num_minibatches * learn_s
-    return config.num_updates * (rollout_s + update_s)
-
-
-def _seconds(work: Callable[[], Any], calls: int) -> float:
-    """Mean time of one call, after one to warm up."""
-    work()
-    start = time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - start) / calls
+    if SPEED_SETTINGS & set(changes(config)):
+        return None
+    wanted = {
+        "processor": processor_kind(config.device), "precision": config.precision,
+        "kernels": config.kernels, "threads": str(config.threads),
+        "preset": entry_of(config.preset, config.device),
+    }  # fmt: skip
+    text = (files("ppo37") / "data" / "speeds.csv").read_text()
+    for row in csv.DictReader(text.splitlines()):
+        if all(row[name] == value for name, value in wanted.items()):
+            return config.agent_steps / float(row["sps"])
+    return None

@@ -36,13 +36,13 @@ class Executables(NamedTuple):
 
 def eager(
     agent: Agent, optimizer: torch.optim.Optimizer, config: Config, lanes: int = 1,
-    team: Team | None = None,
+    team: Team | None = None, threads: int = 1,
 ) -> Executables:  # fmt: skip
     """Plain PyTorch.
 
-    team: whom the work is shared with; None for nobody.
+    team: whom the work is shared with; None for nobody.  threads: of native kernels.
     """
-    network = place(agent, config.kernels)
+    network = place(agent, config.kernels, threads)
     clip_coef = torch.tensor(config.clip_coef, device=agent.device)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef

@@ -33,10 +33,13 @@ WARM_UPS = 3
 
 def make_executables(
     agent: Agent, optimizer: torch.optim.Optimizer, config: Config, buffers: Rollout,
-    lanes: Sequence[int], team: Team | None = None,
+    lanes: Sequence[int], team: Team | None = None, threads: int = 1,
 ) -> Executables:  # fmt: skip
-    """The fastest executables of the agent's device, for lanes of so many environments."""
-    plain = eager(agent, optimizer, config, len(lanes), team)
+    """The fastest executables of the agent's device, for lanes of so many environments.
+
+    threads: of native kernels.
+    """
+    plain = eager(agent, optimizer, config, len(lanes), team, threads)
     if agent.device.type == "cpu":
         return plain
     alone = team is None or team.size == 1

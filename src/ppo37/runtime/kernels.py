@@ -1,8 +1,8 @@
 """The trunk of `NatureCNN` by C of our own.
 
 Its convolutions are computed by `convolutions.c` in bf16 and by `winograd.c` in fp32, its dense
-layer forward by `dense.c`. For acting that is all there is; gradients of the dense layer are left
-to PyTorch.
+layer by `dense.c`. Threads of a pool (`workers.c`) share the work; how many there are changes no
+bit of a result.
 """
 
 import ctypes
@@ -18,8 +18,9 @@ from ..compiled import library
 from ..errors import UsageError
 from ..model import NatureCNN
 
-BF16, FP32, DENSE = (
-    Path(__file__).with_name(name) for name in ("convolutions.c", "winograd.c", "dense.c")
+BF16, FP32, DENSE, WORKERS = (
+    Path(__file__).with_name(name)
+    for name in ("convolutions.c", "winograd.c", "dense.c", "workers.c")
 )
 LANES = {"AVX512": 16, "AVX2": 8}
 """Floats in a vector, by what PyTorch calls the processor."""
@@ -42,7 +43,11 @@ class Kernels(NamedTuple):
     backward: Callable[..., None]
     pack_weights: Callable[..., None]
     dense: Callable[..., None]
+    dense_gradients: Callable[..., None]
     workspace_bytes: int
+    """Of each thread."""
+    dense_workspace_bytes: Callable[[int, int, int], int]
+    sums_size: Callable[[int], int]
     packed_size: int
     dtype: torch.dtype
     """Of weights and of what lies between the layers."""
@@ -53,8 +58,12 @@ class Kernels(NamedTuple):
 def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
     """Kernels for a trunk; UsageError, in a few words, if this machine cannot have them."""
     channels = tuple(layer.out_channels for layer in trunk.convolutions)
-    if trunk.dense.out_features < FEWEST_FEATURES:
-        raise UsageError(f"native kernels are for {FEWEST_FEATURES} features or more")
+    count = trunk.dense.out_features
+    if count < FEWEST_FEATURES or count % 2:
+        raise UsageError(
+            f"native kernels are for an even number of at least {FEWEST_FEATURES} features, not "
+            f"{count}"
+        )
     return _kernels(trunk.obs_shape, channels, bf16)
 
 
@@ -67,12 +76,16 @@ def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) 
     names = ("PLANES", "HEIGHT", "WIDTH", "C1", "C2", "C3")
     defined = dict(zip(names, (*obs_shape, *channels), strict=True))
     defined |= (_direct if bf16 else _winograd)(obs_shape[0], shapes)
-    made = library(BF16 if bf16 else FP32, **defined)
-    made.workspace_bytes.restype = made.packed_size.restype = ctypes.c_long
-    dense = library(DENSE, BF16=int(bf16), LANES=defined["LANES"]).dense
+    made = library(BF16 if bf16 else FP32, DENSE, WORKERS, BF16=int(bf16), **defined)
+    sizes = (made.workspace_bytes, made.packed_size, made.sums_size, made.dense_workspace_bytes)
+    for size in sizes:
+        size.restype = ctypes.c_long
+    made.sums_size.argtypes = (ctypes.c_long,)
+    made.dense_workspace_bytes.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_int)
     return Kernels(
-        made.forward, made.backward, made.pack_weights, dense, made.workspace_bytes(),
-        made.packed_size(), torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
+        made.forward, made.backward, made.pack_weights, made.dense, made.dense_gradients,
+        made.workspace_bytes(), made.dense_workspace_bytes, made.sums_size, made.packed_size(),
+        torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
     )  # fmt: skip
 
 
@@ -141,11 +154,11 @@ class Weights(NamedTuple):
     biases: tuple[Tensor, ...]  # fp32, of all four layers
 
 
-def weights_of(kernels: Kernels, trunk: NatureCNN) -> Weights:
+def weights_of(kernels: Kernels, trunk: NatureCNN, threads: int) -> Weights:
     """What kernels read, without gradients."""
     weights = [layer.weight.detach() for layer in trunk.convolutions]
     packed = torch.empty(kernels.packed_size, dtype=kernels.dtype)
-    kernels.pack_weights(*map(_pointer, weights), torch.get_num_threads(), _pointer(packed))
+    kernels.pack_weights(*map(_pointer, weights), threads, _pointer(packed))
     dense = trunk.dense.weight.detach().to(kernels.dtype)
     biases = [layer.bias for layer in layers(trunk)]
     return Weights(packed, dense, tuple(bias.detach() for bias in biases if bias is not None))
@@ -156,19 +169,19 @@ def layers(trunk: NatureCNN) -> tuple[torch.nn.Conv2d | torch.nn.Linear, ...]:
     return *trunk.convolutions, trunk.dense
 
 
-def features(kernels: Kernels, weights: Weights, obs: Tensor) -> Tensor:
+def features(kernels: Kernels, weights: Weights, obs: Tensor, threads: int) -> Tensor:
     """relu(dense(relu(conv3(relu(conv2(relu(conv1(obs / 255)))))))): uint8 [B, C, H, W] -> [B, F].
 
     A sample's features do not depend on those beside it: the policy of a rollout, which sees few at
     a time, is the one that learns.
     """
-    return _outputs(kernels, weights, obs)[-1]
+    return _outputs(kernels, weights, obs, threads)[-1]
 
 
-def _outputs(kernels: Kernels, weights: Weights, obs: Tensor) -> list[Tensor]:
+def _outputs(kernels: Kernels, weights: Weights, obs: Tensor, threads: int) -> list[Tensor]:
     """What each layer gives; the third one [B, k], channel by channel."""
     assert obs.is_contiguous(), "planes, rows and columns in this order"
-    samples, threads = ctypes.c_long(len(obs)), torch.get_num_threads()
+    samples = ctypes.c_long(len(obs))
     *biases, bias = weights.biases
     outputs = [torch.empty(len(obs), *shape, dtype=kernels.dtype) for shape in kernels.shapes]
     workspaces = _workspaces(kernels, threads)
@@ -189,33 +202,47 @@ def _outputs(kernels: Kernels, weights: Weights, obs: Tensor) -> list[Tensor]:
 class Trunk(torch.autograd.Function):
     """`features`, with gradients.
 
-    apply(kernels, weights, obs, *parameters); parameters: weights and biases of the four layers,
-    of which `weights` was made. Their gradients come in fp32.
+    apply(kernels, weights, obs, threads, *parameters); parameters: weights and biases of the four
+    layers, of which `weights` was made. Their gradients come in fp32.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, weights: Weights, obs: Tensor, *parameters: Tensor
-    ) -> Tensor:
-        outputs = _outputs(kernels, weights, obs)
-        ctx.kernels = kernels
+        ctx: Any, kernels: Kernels, weights: Weights, obs: Tensor, threads: int,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
+        outputs = _outputs(kernels, weights, obs, threads)
+        ctx.kernels, ctx.threads = kernels, threads
         ctx.save_for_backward(weights.packed, weights.dense, obs, *outputs, *parameters)
         return outputs[-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        kernels, threads = ctx.kernels, torch.get_num_threads()
+        kernels: Kernels = ctx.kernels
+        threads: int = ctx.threads
         packed, dense, obs, *saved = ctx.saved_tensors
         outputs, x, y, parameters = saved[:3], saved[2], saved[3], saved[4:]
-        passed = torch.where(y == 0, 0, gradients[0])  # by ReLU
-        of_dense = (passed.t() @ x).float(), passed.sum(0, dtype=torch.float32)
-        found = [torch.empty_like(parameter) for parameter in parameters[:-2]]
-        gradient, workspaces = passed @ dense, _workspaces(kernels, threads)
-        kernels.backward(
-            _pointer(obs), ctypes.c_long(len(obs)), threads, _pointer(packed),
-            *map(_pointer, (*outputs, gradient, workspaces, *found)),
+        found = [torch.empty_like(parameter) for parameter in parameters[:-1]]
+        samples, (count, k) = len(obs), dense.shape
+
+        passed = torch.where(y == 0, 0, gradients[0]).contiguous()  # by ReLU
+        padded = samples + samples % 2
+        transposed = torch.zeros(count, padded, dtype=passed.dtype)
+        transposed[:, :samples] = passed.t()
+        size = kernels.dense_workspace_bytes(padded, count, threads)
+        workspace, gradient = torch.empty(size, dtype=torch.uint8), torch.empty_like(x)
+        kernels.dense_gradients(
+            _pointer(x), *map(ctypes.c_long, (samples, padded, k, count)),
+            *map(_pointer, (dense, passed, transposed)), threads,
+            *map(_pointer, (workspace, gradient, found[-1])),
         )  # fmt: skip
-        return None, None, None, *found, *of_dense
+        sums = torch.empty(kernels.sums_size(samples))
+        workspaces = _workspaces(kernels, threads)
+        kernels.backward(
+            _pointer(obs), ctypes.c_long(samples), threads, _pointer(packed),
+            *map(_pointer, (*outputs, gradient, workspaces, sums, *found[:-1])),
+        )  # fmt: skip
+        return None, None, None, None, *found, passed.sum(0, dtype=torch.float32)
 
 
 def _workspaces(kernels: Kernels, threads: int) -> Tensor:

@@ -17,25 +17,21 @@ from ..algorithm.rollout import Act, Rollout, collect
 from ..envs import Episode, Moment, VecEnv
 from ..errors import UsageError
 from .clock import Clock
-from .device import usable_cores
 from .transfer import Stream, page_locked, staged
 
 MOST_LANES = 2
 
 
-def split(num_envs: int, divisible: bool = True, cores: int | None = None) -> list[slice]:
-    """The environments of each lane: equal parts, but for the last.
-
-    cores: how many there are to use; None for all that the process may.
-    """
-    lanes = min(MOST_LANES, cores or usable_cores()) if divisible else 1
+def split(num_envs: int, divisible: bool, threads: int) -> list[slice]:
+    """The environments of each lane, for so many threads in all: equal parts, but for the last."""
+    lanes = min(MOST_LANES, threads) if divisible else 1
     size = -(-num_envs // lanes)
     return [slice(first, min(first + size, num_envs)) for first in range(0, num_envs, size)]
 
 
-def emulator_threads(lanes: int, cores: int | None = None) -> int:
-    """Threads for the environments of one of so many lanes."""
-    return max(1, (cores or usable_cores()) // lanes)
+def emulator_threads(lanes: int, threads: int) -> int:
+    """Threads for the environments of one of so many lanes, of so many threads in all."""
+    return max(1, threads // lanes)
 
 
 class Lanes:

@@ -139,11 +139,13 @@ class SpaceToDepth(Network):
 class Native(Network):
     """An agent whose trunk is computed by kernels of our own, for a CPU.
 
-    In the precision that the agent has now. UsageError where there are none.
+    In the precision that the agent has now. threads: that share the work of one call; inside
+    `held`, where several threads call, each works alone.  UsageError where there are none.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, threads: int) -> None:
         super().__init__(agent)
+        self._threads = threads
         if agent.device.type != "cpu" or not isinstance(agent.trunk, NatureCNN):
             raise UsageError("native kernels are for convolutions on a CPU")
         self._trunk = agent.trunk
@@ -155,24 +157,26 @@ class Native(Network):
     ) -> tuple[Distribution, Tensor, Tensor]:
         bf16 = self._kernels.dtype == torch.bfloat16
         assert self.agent.bf16 == bf16, "the kernels were made for another precision"
+        threads = self._threads if self._held is None else 1
         weights = self._held or self._weights()
         if torch.is_grad_enabled():
-            seen = Trunk.apply(self._kernels, weights, arranged, *self._parameters)
+            seen = Trunk.apply(self._kernels, weights, arranged, threads, *self._parameters)
         else:
-            seen = features(self._kernels, weights, arranged)
+            seen = features(self._kernels, weights, arranged, threads)
         return self.agent.answer(seen, memory, dones)
 
     def _weights(self) -> Weights:
-        return weights_of(self._kernels, self._trunk)
+        return weights_of(self._kernels, self._trunk, self._threads)
 
 
-def place(agent: Agent, kernels: str = "torch") -> Network:
+def place(agent: Agent, kernels: str = "torch", threads: int = 1) -> Network:
     """The fastest form of an agent on the device that it is on, by PyTorch or `native` kernels.
 
-    UsageError if kernels are asked for that there are not.
+    threads: that native kernels use; PyTorch's own are set for the whole process.  UsageError if
+    kernels are asked for that there are not.
     """
     if kernels == "native":
-        return Native(agent)
+        return Native(agent, threads)
     convolves = isinstance(agent.trunk, NatureCNN)
     return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else Network(agent)
 

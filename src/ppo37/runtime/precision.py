@@ -1,14 +1,20 @@
-"""Choosing precision and kernels of the network's layers by a self-test on this machine."""
+"""Choosing precision and kernels of the network's layers: a table by processor, and a self-test.
+
+The table is what was measured once (docs/performance.md), so that the same machine and settings get
+the same choice every time, however busy the machine is. The self-test compares numbers, never
+speeds; `ppo37 doctor --measure` measures speeds.
+"""
 
 import dataclasses
 import time
 from functools import partial
-from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from ..config import Config, layers_in_words
+from ..envs import VecEnv
 from ..errors import UsageError
 from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
@@ -16,11 +22,17 @@ from .network import Network, place
 
 TOLERANCES = {"fp32": (1e-5, 0.01), "bf16": (0.03, 0.05)}
 """Largest relative errors (in the 2-norm), forward and of gradients, against PyTorch's fp32 that
-count as agreement: bf16 keeps 8 bits, 0.4% a rounding, and a pass through four layers adds up a
-few of them; fp32 keeps 24, and sums are in another order. A sum next to 0 may pass ReLU in one
+count as agreement on noise: bf16 keeps 8 bits, 0.4% a rounding, and a pass through four layers adds
+up a few of them; fp32 keeps 24, and sums are in another order. A sum next to 0 may pass ReLU in one
 form and not in the other, which among 150 fresh networks changed a gradient by up to 0.4%."""
 
+SCREEN_TOLERANCES = {"fp32": (1e-4, 0.02), "bf16": (0.15, 0.4)}
+"""The same on the first screens of a game, where most of an image is flat ground, so that one
+rounding can decide for many places at once. Over nine games and five seeds of both presets the
+largest errors were 6e-6 and 7e-4 in fp32, 0.04 and 0.21 in bf16."""
 
+SCREEN_STEPS = 8
+"""Random steps of every environment that the self-test takes its screens from."""
 BUDGET_S = 0.6
 FEWEST_PASSES = 5
 
@@ -35,8 +47,24 @@ class Form(NamedTuple):
         return layers_in_words(*self)
 
 
-FORMS = tuple(Form(*both) for both in product(("fp32", "bf16"), ("torch", "native")))
-"""The plainest first."""
+PLAIN = Form("fp32", "torch")
+FP32_FIRST = (Form("fp32", "native"), PLAIN, Form("bf16", "native"), Form("bf16", "torch"))
+BF16_FIRST = (Form("bf16", "native"), Form("bf16", "torch"), Form("fp32", "native"), PLAIN)
+TORCH_BF16 = (Form("bf16", "torch"), PLAIN, Form("bf16", "native"), Form("fp32", "native"))
+TORCH_FP32 = (PLAIN, Form("bf16", "torch"), Form("fp32", "native"), Form("bf16", "native"))
+
+PROCESSORS = {
+    "AMD with AVX512-BF16": BF16_FIRST,
+    "Intel with AVX512-BF16": FP32_FIRST,
+    "x86 with AVX-512": FP32_FIRST,
+    "x86 with AVX2": FP32_FIRST,
+    "GPU of compute capability 8 or more": TORCH_BF16,
+    "GPU of compute capability below 8": TORCH_FP32,
+    "processor that the table does not know": TORCH_FP32,
+}
+"""The forms for each kind of processor, the fastest first. Measured: the first two and AVX2. Not
+measured: AVX-512 without BF16, which gets the choice of its neighbours, and GPUs, which get bf16
+where they have units for it."""
 
 
 class Choice(NamedTuple):
@@ -51,77 +79,137 @@ class Choice(NamedTuple):
         return dataclasses.replace(config, precision=self.precision, kernels=self.kernels)
 
 
-def choose_precision(config: Config, agent: Agent, obs_shape: tuple[int, ...], size: int) -> Choice:
-    """Resolve 'auto' of `precision` and `kernels`: what is fastest for minibatches of `size`.
+def processor_kind(device: str) -> str:
+    """The key in PROCESSORS of the processor that computes the network."""
+    if device == "cuda":
+        recent = torch.cuda.get_device_capability() >= (8, 0)
+        return f"GPU of compute capability {'8 or more' if recent else 'below 8'}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        maker = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}.get(_vendor())
+        if maker is not None:
+            return f"{maker} with AVX512-BF16"
+    names = {"AVX512": "x86 with AVX-512", "AVX2": "x86 with AVX2"}
+    return names.get(capability, "processor that the table does not know")
 
-    bf16 is chosen only where it agrees with fp32. Leaves `agent.bf16` as it was and no gradients
-    behind.  UsageError for kernels that cannot be had.
+
+def choose_precision(
+    config: Config, agent: Agent, obs_shape: tuple[int, ...], size: int,
+    screens: torch.Tensor | None = None,
+) -> Choice:  # fmt: skip
+    """Resolve 'auto' of `precision` and `kernels`: the first form of the table that is right here.
+
+    A form is right if what it computes of noise, [size, *obs_shape], and of `screens` [B,
+    *obs_shape] agrees with PyTorch's fp32. Leaves `agent.bf16` as it was and no gradients behind.
+    UsageError for kernels that cannot be had.
     """
     if isinstance(agent.trunk, MLP) and (config.precision, config.kernels) == ("auto", "auto"):
-        return Choice("fp32", "torch", "so small a network gains nothing by bf16")
-    forms = [form for form in FORMS
+        return Choice(*PLAIN, "so small a network gains nothing by bf16")
+    kind = processor_kind(agent.device.type)
+    forms = [form for form in PROCESSORS[kind]
              if config.precision in ("auto", form.precision)
              and config.kernels in ("auto", form.kernels)]  # fmt: skip
-    before = agent.bf16
+    before, lacking, wrong = agent.bf16, [], []
     try:
-        networks, lacking = _networks(agent, forms)
-        if len(networks) == 1:
-            free = "auto" in (config.precision, config.kernels)
-            reason = "nothing else here" if free else "as asked"
-            return Choice(*next(iter(networks)), reason + lacking)
-        generator = torch.Generator().manual_seed(0)
-        obs = torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
-        passes: dict[Form, Work] = {
-            form: partial(_outputs, network, network.arrange(obs), form)
-            for form, network in networks.items()
-        }
-        found = {form: work() for form, work in passes.items()}
-        plain = place(agent)
-        exact = found.get(FORMS[0]) or _outputs(plain, plain.arrange(obs), FORMS[0])
-        errors = {form: _errors(outputs, exact) for form, outputs in found.items()}
-        seconds = _fastest_s(passes, agent.device.type)
+        for form in forms:
+            try:
+                network = network_in(form, agent)
+            except UsageError as error:
+                lacking.append(str(error))
+                continue
+            why = "as asked" if len(forms) == 1 else f"the table's choice for {kind}"
+            if form != PLAIN and len(forms) > 1:
+                agrees, errors = _self_test(network, form, obs_shape, size, screens)
+                if not agrees:
+                    wrong.append(f"{form} disagrees with fp32: {errors}")
+                    continue
+                why += f"; self-test: {errors}"
+            return Choice(*form, "; ".join([why, *wrong, *_of_interest(lacking, form, agent)]))
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
-    best, reason = judged(seconds, errors)
-    return Choice(*best, reason + lacking)
+    raise UsageError("; ".join(wrong or dict.fromkeys(lacking)))
 
 
-def _networks(agent: Agent, forms: list[Form]) -> tuple[dict[Form, Network], str]:
-    """The network in each form that there is, and what to say if native kernels are lacking."""
-    networks: dict[Form, Network] = {}
-    errors: list[UsageError] = []
-    for form in forms:
-        agent.bf16 = form.precision == "bf16"
-        try:
-            networks[form] = place(agent, form.kernels)
-        except UsageError as error:
-            errors.append(error)
-    if not networks:
-        raise errors[0]
-    native = any(form.kernels == "native" for form in networks)
-    if native or not isinstance(agent.trunk, NatureCNN) or agent.device.type != "cpu":
-        return networks, ""
-    return networks, "".join(f"; {text}" for text in dict.fromkeys(map(str, errors)))
+def network_in(form: Form, agent: Agent) -> Network:
+    """The network in a form, whose precision the agent has from now on; UsageError if there is
+    none."""
+    agent.bf16 = form.precision == "bf16"
+    return place(agent, form.kernels, torch.get_num_threads())
 
 
-def judged(seconds: dict[Form, float], errors: dict[Form, tuple[float, float]]) -> tuple[Form, str]:
-    """The fastest of the first form and those that agree with fp32, and why."""
-    first, *others = seconds
-    agreeing = [
-        form
-        for form in others
-        if all(error < most
-               for error, most in zip(errors[form], TOLERANCES[form.precision], strict=True))
-    ]  # fmt: skip
-    other = min(agreeing or others, key=lambda form: seconds[form])
-    found = "errors {:.2g} forward, {:.2g} gradient".format(*errors[other])
-    if not agreeing:
-        return first, f"{other} disagrees with fp32: {found}"
-    ratio = seconds[first] / seconds[other]
-    if ratio <= 1.0:
-        return first, f"{other} runs at {ratio:.2f} times the speed of {first} here"
-    return other, f"self-test: {ratio:.2f} times the speed of {first}, {found}"
+def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor:
+    """Observations [SCREEN_STEPS * N, *obs_shape] of a game's first steps with random actions.
+
+    The environments must be reset before they are used for anything else.
+    """
+    draws = torch.Generator().manual_seed(0)
+    envs.reset()
+    found = []
+    for _ in range(SCREEN_STEPS):
+        uniforms = torch.rand(envs.num_envs, *agent.policy.action_shape, generator=draws)
+        outputs = torch.zeros(envs.num_envs, agent.policy.num_outputs)
+        actions = agent.policy(outputs).sample(uniforms)
+        found.append(torch.from_numpy(envs.step(actions.numpy()).obs.copy()))
+    return torch.cat(found)
+
+
+def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Form, float]:
+    """Seconds of a gradient of a minibatch in each form that this machine has."""
+    before, networks = agent.bf16, {}
+    try:
+        for form in PROCESSORS[processor_kind(agent.device.type)]:
+            try:
+                networks[form] = network_in(form, agent)
+            except UsageError:
+                continue
+        obs = _noise(obs_shape, size)
+        return _fastest_s(
+            {form: partial(_outputs, network, network.arrange(obs), form)
+             for form, network in networks.items()},
+            agent.device.type,
+        )  # fmt: skip
+    finally:
+        agent.bf16 = before
+        agent.zero_grad(set_to_none=True)
+
+
+def _self_test(
+    network: Network, form: Form, obs_shape: tuple[int, ...], size: int,
+    screens: torch.Tensor | None,
+) -> tuple[bool, str]:  # fmt: skip
+    """Whether a form agrees with PyTorch's fp32, and its errors in words."""
+    plain = place(network.agent)
+    seen = [("on noise", _noise(obs_shape, size), TOLERANCES)]
+    if screens is not None:
+        seen.append(("on first screens", screens, SCREEN_TOLERANCES))
+    agrees, words = True, list[str]()
+    for name, obs, tolerances in seen:
+        expected = _outputs(plain, plain.arrange(obs), PLAIN)
+        errors = _errors(_outputs(network, network.arrange(obs), form), expected)
+        agrees &= all(e < most for e, most in zip(errors, tolerances[form.precision], strict=True))
+        words.append(f"errors {errors[0]:.2g} forward, {errors[1]:.2g} gradient {name}")
+    return agrees, ", ".join(words)
+
+
+def _of_interest(lacking: list[str], form: Form, agent: Agent) -> list[str]:
+    """Why there are no native kernels, where they would have been better."""
+    wanted = isinstance(agent.trunk, NatureCNN) and agent.device.type == "cpu"
+    return list(dict.fromkeys(lacking)) if wanted and form.kernels != "native" else []
+
+
+def _noise(obs_shape: tuple[int, ...], size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
+
+
+def _vendor() -> str:
+    """The maker's name as the processor says it, on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if "vendor_id" in line), "")
 
 
 def _outputs(network: Network, obs: torch.Tensor, form: Form) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,8 +13,9 @@
  * times the planes, which makes the first convolution (8 x 8, stride 4) one of 2 x 2; the second
  * (4 x 4, stride 2) is one of 2 x 2 over blocks of 2 x 2 pixels; the third is one of 3 x 3.
  *
- * A sample's result does not depend on those beside it; sums over samples are made in their
- * order within each thread and then over threads, so they depend on the number of threads only.
+ * A sample's result does not depend on those beside it. Sums over samples are made in their order
+ * within each of some groups, and then over groups; there are as many as `groups_of` says, whatever
+ * the number of threads, so no result depends on that.
  *
  * Compiled for vectors of LANES floats and one shape: PLANES HEIGHT WIDTH (observations) and C1 C2
  * C3 (channels, multiples of LANES). For each layer, BLOCK* tiles go through at a time, LONG_BLOCK*
@@ -23,6 +24,7 @@
  * inputs by TAPS_ACROSS* vectors.
  */
 #include "vectors.h"
+#include "workers.h"
 
 typedef uint8_t number;
 INLINE void store_pixels(uint8_t *to, __m128i pixels) { _mm_storeu_si128((__m128i *)to, pixels); }
@@ -121,10 +123,12 @@ typedef struct {
     float g1[AT_ONCE * X1], g2[AT_ONCE * X2], g3[AT_ONCE * X3];
     float y3[AT_ONCE * X3], in[MOST_IN], out[MOST_OUT];
     float products[MAX(MOST_IN, MOST_OUT)];
-    float gradients[PARAMETERS];
 } Workspace;
 
-long workspace_bytes(void) { return (sizeof(Workspace) + 63) / 64 * 64; }
+long workspace_bytes(void) { return sizeof(Workspace); }
+
+/* Numbers that `backward` wants for the sums of its groups. */
+long sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
 
 long packed_size(void) { return U1 + 2 * (U2 + U3); }
 
@@ -269,10 +273,11 @@ INLINE const float *kernel_of(const Layer l, const float *weights, int block, in
 }
 
 /* Weights, divided by `scale` -> packed [place][k][output] */
-INLINE void pack(const Layer l, const float *weights, int block, float scale, float *packed) {
+INLINE void pack(const Layer l, const float *weights, int block, float scale, long part,
+                 float *packed) {
     const long step = (long)l.channels * l.r * l.r, plane = (long)l.channels * l.outputs;
-#pragma omp for schedule(static) nowait
-    for (int k = 0; k < l.channels; k++)
+    const long last = first_of(part + 1, PARTS, l.channels);
+    for (long k = first_of(part, PARTS, l.channels); k < last; k++)
         for (int o = 0; o < l.outputs; o += LANES) {
             vector u[PLACES];
             transform_weights(l, kernel_of(l, weights, block, o, k), step, block, scale, u);
@@ -281,10 +286,10 @@ INLINE void pack(const Layer l, const float *weights, int block, float scale, fl
 }
 
 /* Weights -> packed [place][output][k], for the way back */
-INLINE void pack_back(const Layer l, const float *weights, int block, float *packed) {
+INLINE void pack_back(const Layer l, const float *weights, int block, long part, float *packed) {
     const long step = (long)l.r * block * l.r * block, plane = (long)l.channels * l.outputs;
-#pragma omp for schedule(static) nowait
-    for (int o = 0; o < l.outputs; o++)
+    const long last = first_of(part + 1, PARTS, l.outputs);
+    for (long o = first_of(part, PARTS, l.outputs); o < last; o++)
         for (int k = 0; k < l.channels; k += LANES) {
             vector u[PLACES];
             transform_weights(l, kernel_of(l, weights, block, o, k), step, block, 1.0f, u);
@@ -292,35 +297,42 @@ INLINE void pack_back(const Layer l, const float *weights, int block, float *pac
         }
 }
 
+typedef struct {
+    const float *w1, *w2, *w3;
+    float *packed;
+} Packing;
+
+static void pack_part(const void *arguments, long part, int thread) {
+    const Packing *a = arguments;
+    float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
+    pack(LAYER1, a->w1, 4, 255.0f, part, a->packed);  /* D22 */
+    pack(LAYER2, a->w2, 2, 1.0f, part, a->packed + U1);
+    pack(LAYER3, a->w3, 1, 1.0f, part, a->packed + U1 + U2);
+    pack_back(LAYER2, a->w2, 2, part, back2);
+    pack_back(LAYER3, a->w3, 1, part, back3);
+}
+
 /* packed: `packed_size` numbers. */
 void pack_weights(const float *w1, const float *w2, const float *w3, int threads,
                   float *packed) {
-    float *back2 = packed + U1 + U2 + U3, *back3 = back2 + U2;
-#pragma omp parallel num_threads(threads)
-    {
-        pack(LAYER1, w1, 4, 255.0f, packed);  /* D22 */
-        pack(LAYER2, w2, 2, 1.0f, packed + U1);
-        pack(LAYER3, w3, 1, 1.0f, packed + U1 + U2);
-        pack_back(LAYER2, w2, 2, back2);
-        pack_back(LAYER3, w3, 1, back3);
-    }
+    Packing arguments = {w1, w2, w3, packed};
+    run_parts(pack_part, &arguments, PARTS, threads);
 }
 
-/* Sums over threads of a layer's gradients, where the parameters have them. */
-INLINE void gather(const Layer l, const char *workspaces, long at, int block, float scale,
-                   float *dw, float *db) {
-    const int r = l.r, team = omp_get_num_threads();
+/* A part of the sums over groups of a layer's gradients, where the parameters have them. */
+INLINE void gather(const Layer l, const float *sums, long groups, int block, float scale,
+                   long part, float *dw, float *db) {
+    const int r = l.r;
     const long step = (long)l.channels * r * r, plane = (long)l.channels * l.outputs;
-#pragma omp for schedule(static)
-    for (int k = 0; k <= l.channels; k++)  /* biases stand behind the weights */
+    const long last = first_of(part + 1, PARTS, l.channels + 1);
+    for (long k = first_of(part, PARTS, l.channels + 1); k < last; k++)  /* biases stand behind */
         for (int o = 0; o < l.outputs; o += LANES) {
             const int places = k < l.channels ? PLACES : 1;
-            long from = at + o + (k < l.channels ? (long)k * l.outputs : PLACES * plane);
+            long from = o + (k < l.channels ? k * l.outputs : PLACES * plane);
             vector u[PLACES] = {{0.0f}}, rows[3 * SIDE], w[9];
-            for (int t = 0; t < team; t++) {
-                const Workspace *one = (const Workspace *)(workspaces + t * workspace_bytes());
-                for (int i = 0; i < places; i++) u[i] += load(one->gradients + from + i * plane);
-            }
+            for (long g = 0; g < groups; g++)
+                for (int i = 0; i < places; i++)
+                    u[i] += load(sums + g * PARAMETERS + from + i * plane);
             if (k == l.channels) {
                 store(db + o, u[0]);
                 continue;
@@ -421,33 +433,36 @@ INLINE void layer(const Layer l, const int block, const int rows, const int acro
     }
 }
 
-/* The samples of this thread. */
-INLINE void share(long samples, long *first, long *last) {
-    long team = omp_get_num_threads(), thread = omp_get_thread_num();
-    *first = samples * thread / team, *last = samples * (thread + 1) / team;
+typedef struct {
+    const uint8_t *obs;
+    long samples;
+    const float *packed, *b1, *b2, *b3;
+    Workspace *workspaces;
+    float *x1, *x2, *x3;
+} Forward;
+
+static void forward_part(const void *arguments, long part, int thread) {
+    const Forward *a = arguments;
+    Workspace *own = a->workspaces + thread;
+    long first = part * AT_ONCE;
+    int count = a->samples - first < AT_ONCE ? (int)(a->samples - first) : AT_ONCE;
+    const float *u1 = a->packed, *u2 = u1 + U1, *u3 = u2 + U2;
+    float *y1 = a->x1 + first * X1, *y2 = a->x2 + first * X2, *out = a->x3 + first * X3;
+    for (int i = 0; i < count; i++) cut_into_blocks(a->obs + (first + i) * OBS, own->x0 + i * X0);
+    layer(LAYER1, BLOCK1, ROWS1, ACROSS1, own->x0, count, u1, a->b1, own, y1);
+    layer(LAYER2, BLOCK2, ROWS2, ACROSS2, y1, count, u2, a->b2, own, y2);
+    layer(LAYER3, BLOCK3, ROWS3, ACROSS3, y2, count, u3, a->b3, own, own->y3);
+    for (int i = 0; i < count; i++)
+        for (int c = 0; c < C3; c++)
+            for (int p = 0; p < H3 * W3; p++) *out++ = own->y3[i * X3 + p * C3 + c];
 }
 
 /* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
 void forward(const uint8_t *obs, long samples, int threads, const float *packed, const float *b1,
-             const float *b2, const float *b3, char *workspaces, float *x1, float *x2,
+             const float *b2, const float *b3, Workspace *workspaces, float *x1, float *x2,
              float *x3) {
-#pragma omp parallel num_threads(threads)
-    {
-        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
-        long first, last;
-        share(samples, &first, &last);
-        for (long s = first; s < last; s += AT_ONCE) {
-            int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
-            float *y1 = x1 + s * X1, *y2 = x2 + s * X2, *out = x3 + s * X3;
-            for (int i = 0; i < count; i++) cut_into_blocks(obs + (s + i) * OBS, own->x0 + i * X0);
-            layer(LAYER1, BLOCK1, ROWS1, ACROSS1, own->x0, count, packed, b1, own, y1);
-            layer(LAYER2, BLOCK2, ROWS2, ACROSS2, y1, count, packed + U1, b2, own, y2);
-            layer(LAYER3, BLOCK3, ROWS3, ACROSS3, y2, count, packed + U1 + U2, b3, own, own->y3);
-            for (int i = 0; i < count; i++)
-                for (int c = 0; c < C3; c++)
-                    for (int p = 0; p < H3 * W3; p++) *out++ = own->y3[i * X3 + p * C3 + c];
-        }
-    }
+    Forward arguments = {obs, samples, packed, b1, b2, b3, workspaces, x1, x2, x3};
+    run_parts(forward_part, &arguments, (samples + AT_ONCE - 1) / AT_ONCE, threads);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -509,37 +524,55 @@ INLINE void layer_weights(const Layer l, const int block, const int taps, const 
     }
 }
 
-/* Gradients of all parameters, given g, that of x3. */
+typedef struct {
+    const uint8_t *obs;
+    long samples, groups;
+    const float *packed, *x1, *x2, *x3, *g;
+    Workspace *workspaces;
+    float *sums, *dw1, *db1, *dw2, *db2, *dw3, *db3;
+} Backward;
+
+/* The sums of one group. */
+static void backward_part(const void *arguments, long group, int thread) {
+    const Backward *a = arguments;
+    const float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
+    Workspace *own = a->workspaces + thread;
+    float *u1 = a->sums + group * PARAMETERS, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
+    memset(u1, 0, sizeof(float) * PARAMETERS);
+    long last = first_of(group + 1, a->groups, a->samples);
+    for (long s = first_of(group, a->groups, a->samples); s < last; s += AT_ONCE) {
+        int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
+        const float *y1 = a->x1 + s * X1, *y2 = a->x2 + s * X2;
+        for (int i = 0; i < count; i++) {
+            cut_into_blocks(a->obs + (s + i) * OBS, own->x0 + i * X0);
+            enter(a->g + (s + i) * X3, a->x3 + (s + i) * X3, own->g3 + i * X3);
+        }
+        layer_back(LAYER3, BLOCK3, BACK_ROWS3, BACK_ACROSS3, own->g3, 0, count, back3, own,
+                   own->g2);
+        layer_back(LAYER2, BLOCK2, BACK_ROWS2, BACK_ACROSS2, own->g2, y2, count, back2, own,
+                   own->g1);
+        layer_weights(LAYER3, LONG_BLOCK3, TAPS3, TAPS_ACROSS3, y2, own->g3, 0, count, own, u3);
+        layer_weights(LAYER2, LONG_BLOCK2, TAPS2, TAPS_ACROSS2, y1, own->g2, y2, count, own, u2);
+        layer_weights(LAYER1, LONG_BLOCK1, TAPS1, TAPS_ACROSS1, own->x0, own->g1, y1, count, own,
+                      u1);
+    }
+}
+
+static void gather_part(const void *arguments, long part, int thread) {
+    const Backward *a = arguments;
+    const float *u1 = a->sums, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
+    gather(LAYER1, u1, a->groups, 4, 255.0f, part, a->dw1, a->db1);
+    gather(LAYER2, u2, a->groups, 2, 1.0f, part, a->dw2, a->db2);
+    gather(LAYER3, u3, a->groups, 1, 1.0f, part, a->dw3, a->db3);
+}
+
+/* Gradients of all parameters, given g, that of x3. sums: `sums_size` numbers. */
 void backward(const uint8_t *obs, long samples, int threads, const float *packed,
               const float *x1, const float *x2, const float *x3, const float *g,
-              char *workspaces, float *dw1, float *db1, float *dw2, float *db2, float *dw3,
-              float *db3) {
-    const float *back2 = packed + U1 + U2 + U3, *back3 = back2 + U2;
-#pragma omp parallel num_threads(threads)
-    {
-        Workspace *own = (Workspace *)(workspaces + omp_get_thread_num() * workspace_bytes());
-        float *u1 = own->gradients, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
-        long first, last;
-        memset(own->gradients, 0, sizeof own->gradients);
-        share(samples, &first, &last);
-        for (long s = first; s < last; s += AT_ONCE) {
-            int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
-            const float *y1 = x1 + s * X1, *y2 = x2 + s * X2;
-            for (int i = 0; i < count; i++) {
-                cut_into_blocks(obs + (s + i) * OBS, own->x0 + i * X0);
-                enter(g + (s + i) * X3, x3 + (s + i) * X3, own->g3 + i * X3);
-            }
-            layer_back(LAYER3, BLOCK3, BACK_ROWS3, BACK_ACROSS3, own->g3, 0, count, back3, own,
-                       own->g2);
-            layer_back(LAYER2, BLOCK2, BACK_ROWS2, BACK_ACROSS2, own->g2, y2, count, back2, own,
-                       own->g1);
-            layer_weights(LAYER3, LONG_BLOCK3, TAPS3, TAPS_ACROSS3, y2, own->g3, 0, count, own, u3);
-            layer_weights(LAYER2, LONG_BLOCK2, TAPS2, TAPS_ACROSS2, y1, own->g2, y2, count, own, u2);
-            layer_weights(LAYER1, LONG_BLOCK1, TAPS1, TAPS_ACROSS1, own->x0, own->g1, y1, count, own, u1);
-        }
-#pragma omp barrier
-        gather(LAYER1, workspaces, 0, 4, 255.0f, dw1, db1);
-        gather(LAYER2, workspaces, U1 + C1, 2, 1.0f, dw2, db2);
-        gather(LAYER3, workspaces, U1 + C1 + U2 + C2, 1, 1.0f, dw3, db3);
-    }
+              Workspace *workspaces, float *sums, float *dw1, float *db1, float *dw2, float *db2,
+              float *dw3, float *db3) {
+    Backward arguments = {obs, samples, groups_of(samples), packed, x1, x2, x3, g, workspaces,
+                          sums, dw1, db1, dw2, db2, dw3, db3};
+    run_parts(backward_part, &arguments, arguments.groups, threads);
+    run_parts(gather_part, &arguments, PARTS, threads);
 }
