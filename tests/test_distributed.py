@@ -468,4 +468,5 @@ def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> Non
 def test_ranks_share_the_cores_that_they_share() -> None:
     """But not those that affinity has given to one of them alone, nor those of other nodes."""
     told = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]
-    assert [distributed.share_of_cores(own, told) for own in told] == [2, 1, 1, 4]
+    assert [distributed.share_of_cores(own, told, 4) for own in told] == [2, 1, 1, 4]
+    assert [distributed.share_of_cores(own, told, 2) for own in told] == [1, 1, 1, 2]

@@ -135,7 +135,7 @@ def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5, 8])
 def test_lanes_share_all_environments(num_envs: int) -> None:
-    parts = [range(num_envs)[part] for part in split(num_envs)]
+    parts = [range(num_envs)[part] for part in split(num_envs, True, 2)]
     assert [env for part in parts for env in part] == list(range(num_envs))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

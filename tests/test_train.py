@@ -267,7 +267,6 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
         return run._replace(advantages=advantages, train_step=train_step)
 
     monkeypatch.setattr(loop, "make_executables", watching)
-    monkeypatch.setattr(loop, "estimate_s", lambda *_: 0.0)  # it tries some of them out
     return seen
 
 

@@ -51,7 +51,7 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
     """Log-probabilities and values of a second rollout, computed anew from what it kept."""
     config = config_of(variant)
     factory = make_factory(config, 1)
-    lanes = split(config.num_envs, config.divisible)
+    lanes = split(config.num_envs, config.divisible, 2)
     parts = [factory(lane.stop - lane.start, 5, first_env=lane.start) for lane in lanes]
     agent = make_agent(config, parts[0].obs_shape, parts[0].action_names)
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)

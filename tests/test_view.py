@@ -1,5 +1,6 @@
 """What a person sees of a run: a live panel in a terminal, plain lines elsewhere."""
 
+import dataclasses
 import os
 import pty
 import re
@@ -12,6 +13,9 @@ from conftest import options
 
 from ppo37 import Config
 from ppo37.config import changes, from_preset
+from ppo37.run.metrics import LAST_100
+from ppo37.run.view import ConsoleView
+from ppo37.runtime.estimate import estimate_s
 
 WORDS = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
          "--total-timesteps", "650", "--device", "cpu",
@@ -42,7 +46,7 @@ def _in_a_terminal(words: list[str]) -> str:
 
 def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
     said = _in_a_terminal([*WORDS, "--out", str(tmp_path / "run")])
-    assert re.search(r"expected time: about \d+ s", said)
+    assert "expected time: known after the first updates" in said
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
     last = plain[plain.rindex("steps  ") :]
     assert "640 of 640 (100%)" in last
@@ -69,3 +73,45 @@ def test_what_is_changed_of_a_preset_is_told(preset: str) -> None:
     assert changes(whole) == {}
     assert changes(from_preset(preset, "pong", "cpu", num_envs=4)) == {"num_envs": 4}
     assert changes(Config(gamma=0.9)) == {"gamma": 0.9}
+
+
+def test_the_time_left_comes_from_recent_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the first, which measure nothing yet, and not from what was before another load."""
+    clock = [0.0]
+    monkeypatch.setattr("ppo37.run.view.time.monotonic", lambda: clock[0])
+    shown: list[str] = []
+    view = ConsoleView()
+    monkeypatch.setattr(view, "note", shown.append)
+    config = from_preset("debug", "catch", "cpu", total_timesteps=64 * 1000)
+    view.announce(config, Path("run"), "as asked", None)
+    assert "expected time: known after the first updates" in shown
+
+    def left(update: int, took_s: float) -> str:
+        clock[0] += took_s
+        record = {"update": update, "agent_steps": 64 * update, "frames": 256 * update,
+                  LAST_100: None, "charts/SPS": 64 / took_s}  # fmt: skip
+        view.show(record, 0, {"rollout": 1.0, "update": 1.0, "env": 0.5, "act": 0.3})
+        found = re.search(r"left ([^,]+),", shown[-1])
+        assert found
+        return found[1]
+
+    said = [left(update, 10.0) for update in range(1, 101)]
+    assert said[:3] == ["measuring"] * 3
+    assert said[3] == "2 h 46 min", "996 updates of 10 s"
+    assert said[-1] == "2 h 30 min"
+    said = [left(update, 40.0) for update in range(101, 122)]
+    assert said[-1] == "9 h 46 min", "879 updates of 40 s"
+
+
+def test_what_was_measured_once_foretells_a_run() -> None:
+    known = {"precision": "bf16", "kernels": "native", "threads": 2}
+    config = from_preset("classic", "pong", "cpu", **known)
+    stored = {"AMD with AVX512-BF16": 940.0}
+    for kind, sps in stored.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ppo37.runtime.estimate.processor_kind", lambda _, kind=kind: kind)
+            assert estimate_s(config) == pytest.approx(config.agent_steps / sps)
+            shorter = dataclasses.replace(config, total_timesteps=10**6, learning_rate=1e-3)
+            assert estimate_s(shorter) == pytest.approx(shorter.agent_steps / sps)
+            for other in ({"num_envs": 16}, {"threads": 8}, {"network": "lstm"}, {"threads": None}):
+                assert estimate_s(dataclasses.replace(config, **other)) is None

@@ -1,0 +1,122 @@
+"""How many threads a run has, and that neither they nor other work on the machine change it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import end, options, tiny
+
+from ppo37 import resume, train
+from ppo37.cli import let_waiting_threads_sleep
+from ppo37.run.directory import read_config
+from ppo37.runtime import device
+from ppo37.runtime.device import quota_cores, usable_cores
+
+BUSY = [sys.executable, "-c", "while True: pass"]
+
+
+def group(root: Path, lines: str, files: dict[str, str]) -> Path:
+    """A system whose control groups are these."""
+    for name, text in {"proc/self/cgroup": lines, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cores"),
+    [
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        # The smallest of a group and those around it; the top of a system has none.
+        ("0::/a/b\n", {"sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+                       "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 3),
+        # In a container the path is the host's, which does not exist here.
+        ("0::/docker/4a\n", {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ("4:cpu,cpuacct:/job\n0::/\n", {"sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "250000\n",
+                                        "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "50000\n"}, 5),
+        ("4:cpu,cpuacct:/\n", {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                              "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "nonsense\n"}, None),
+        ("", {}, None),
+    ],
+)  # fmt: skip
+def test_cpu_quotas_are_read(
+    lines: str, files: dict[str, str], cores: int | None, tmp_path: Path
+) -> None:
+    assert quota_cores(group(tmp_path, lines, files)) == cores
+
+
+def test_the_smallest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cores_of_process", lambda: set(range(6)))
+    monkeypatch.setattr(device, "quota_cores", lambda: 4)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for text, cores in (("", 4), ("3", 3), ("3,1", 3), ("9", 4), ("many", 4), ("0", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert usable_cores() == cores, text
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun sets it to 1 by itself")
+    assert usable_cores() == 4
+
+
+def test_what_openmp_waits_by_is_set_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KMP_BLOCKTIME", "200")
+    let_waiting_threads_sleep()
+    assert (os.environ["GOMP_SPINCOUNT"], os.environ["KMP_BLOCKTIME"]) == ("1000", "200")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    let_waiting_threads_sleep()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_the_number_of_threads_is_recorded_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppo37.runtime.distributed.usable_cores", lambda: 3)
+    train(tiny(), tmp_path / "run", checkpoint_every=2)
+    assert read_config(tmp_path / "run").threads == 3
+    train(tiny(threads=2), tmp_path / "asked")
+    assert read_config(tmp_path / "asked").threads == 2
+
+    seen: list[int] = []
+    genuine = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: (seen.append(n), genuine(n))[1])
+    monkeypatch.setattr("ppo37.runtime.distributed.usable_cores", lambda: 1)
+    resume(tmp_path / "run" / "checkpoints" / "00000004")
+    assert seen[0] == 3, "as many as it had, not as many as there are now"
+
+
+@pytest.mark.parametrize("kernels", ["torch", "native"])
+def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
+    """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
+    none. Native kernels give the same bits for any number of threads, too."""
+    words = ["train", "breakout", *options("seed", "num_envs", "num_minibatches", "precision"),
+             "--num-steps", "32", "--total-timesteps", "384", "--network", "nature_half",
+             "--kernels", kernels]  # fmt: skip
+
+    def trained(name: str, threads: int) -> tuple[str, list[dict[str, object]]]:
+        command = [sys.executable, "-m", "ppo37", *words, "--threads", str(threads)]
+        done = subprocess.run([*command, "--out", str(tmp_path / name)], capture_output=True,
+                              text=True)  # fmt: skip
+        if "native kernels" in done.stderr and done.returncode == 2:
+            pytest.skip(done.stderr)
+        assert done.returncode == 0, done.stderr
+        return end(tmp_path / name)
+
+    alone = trained("alone", 2)
+    busy = [subprocess.Popen(BUSY) for _ in range(3)]
+    try:
+        assert trained("beside", 2) == alone
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    if kernels == "native":
+        assert trained("three", 3)[1] == alone[1], "the log; threads are a part of the fingerprint"
