@@ -1,6 +1,7 @@
 """How fast `ppo37 train` is, and how much memory it takes, as one thing about it changes.
 
     python benchmarks/speed.py SUITE        variants | envs | network | ranks
+    python benchmarks/speed.py shared       beside other work; see below
 
 A suite is a few arms: other actions and observations, more environments, larger networks, several
 ranks. Each round measures every arm in turn, each in fresh processes by the command that its users
@@ -8,14 +9,22 @@ would give, so that a change of the machine's speed meets all. An arm's ratio is
 ratios to the first arm of the same round. The first updates do not count, nor does the last, after
 which the run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run
 nothing else beside it: the load average before each measurement is recorded with it.
+
+`shared` trains `fast` alone, beside busy processes that it starts itself, and two runs at once, for
+some seconds each. `--before CHECKOUT` measures the code of another checkout in the same rounds, its
+arms `--before-rounds` times; ratios are then to its speed alone, else to that of this code.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,15 +83,42 @@ SUITES = {
 }
 
 
+class Load(NamedTuple):
+    """Trainings that run at once, and busy processes beside them."""
+
+    runs: int = 1
+    busy: int = 0
+    nice: int = 0
+
+
+LOADS = {
+    "alone": Load(),
+    "two trainings at once, together": Load(runs=2),
+    "beside one busy process": Load(busy=1),
+    "beside one at nice 19": Load(busy=1, nice=19),
+    "beside two busy processes": Load(busy=2),
+}
+ALONE = "alone"
+START_LIMIT_S = 120.0
+BUSY = [sys.executable, "-c", "while True: pass"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("suite", choices=[*SUITES, "shared"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=3, help="that count, of each measurement")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of shared")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="for shared: other code")
+    parser.add_argument("--before-rounds", type=int, default=3,
+                        help="rounds in which all arms of the other code are measured")  # fmt: skip
     options = parser.parse_args()
     if min(options.rounds, options.updates) < 1:
         parser.error("--rounds and --updates must be at least 1")
+    if options.suite == "shared":
+        shared(options)
+        return
     arms = [arm for arm in SUITES[options.suite] if (arm.cores or 1) <= len(cores_of_process())]
     figures = []
     for number in range(1, options.rounds + 1):
@@ -99,6 +135,118 @@ def main() -> None:
     print(markdown(result))
     path = options.out or RESULTS / f"{options.suite}_{processor(result['machine']['cpu'])}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def shared(options: argparse.Namespace) -> None:
+    """Measure every load in turn, print a table and write the figures."""
+    here = Path(__file__).parents[1] / "src"
+    before = options.before and (options.before / "src").resolve()
+    figures = []
+    for number in range(1, options.rounds + 1):
+        for name, load in LOADS.items():
+            codes = {"now": here}
+            if before and (name == ALONE or number <= options.before_rounds):
+                codes = {"before": before, **codes}
+            for code, path in codes.items():
+                sps = measure_load(path, load, options.seconds)
+                figures.append({"round": number, "code": code, "load": name, "sps": sps})
+                print(f"round {number}, {code}, {name}: {sum(sps):,.0f} SPS", file=sys.stderr)
+    result = {
+        "suite": "shared", "game": GAME, "preset": "fast", "rounds": options.rounds,
+        "seconds": options.seconds, "machine": describe_machine(), "versions": versions(),
+        "commit": commit(), "summary": shared_summary(figures), "measurements": figures,
+    }  # fmt: skip
+    print(shared_markdown(result["summary"]))
+    path = options.out or RESULTS / f"shared_{processor(result['machine']['cpu'])}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
+    """Agent steps a second of each training, from when all have made their first update.
+
+    Where a training makes no whole update meanwhile, what it would have with one: a bound.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    with tempfile.TemporaryDirectory() as place, ExitStack() as started:
+
+        def start(command: list[str]) -> None:
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, cwd=place)  # fmt: skip
+            started.callback(process.wait)
+            started.callback(process.kill)
+
+        logs = [Path(place) / f"{number}" / "metrics.jsonl" for number in range(load.runs)]
+        for log in logs:
+            start([sys.executable, "-m", "ppo37", "train", GAME, "--preset", "fast",
+                   "--device", "cpu", "--out", str(log.parent)])  # fmt: skip
+        deadline = time.monotonic() + START_LIMIT_S
+        while not all(map(records_of, logs)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for _ in range(load.busy):
+            start([*(["nice", "-n", str(load.nice)] if load.nice else []), *BUSY])
+        before = [len(records_of(log)) for log in logs]
+        time.sleep(seconds)
+        return [speed(records_of(log)[max(first - 1, 0) :], seconds)
+                for log, first in zip(logs, before, strict=True)]  # fmt: skip
+
+
+def records_of(log: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log that is being written."""
+    if not log.exists():
+        return []
+    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+
+
+def speed(records: list[dict[str, Any]], seconds: float) -> float:
+    """Agent steps a second between the first and the last of some updates."""
+    batch = from_preset("fast", GAME, "cpu").batch_size
+    if len(records) < 2:
+        return batch / seconds
+    return batch * (len(records) - 1) / (records[-1]["wall_s"] - records[0]["wall_s"])
+
+
+def shared_summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each code and load: the median speed, the median of its ratios to the reference alone in
+    the same round, and a 95% interval of that median."""
+    reference = "before" if any(f["code"] == "before" for f in figures) else "now"
+    base = {f["round"]: sum(f["sps"]) for f in figures
+            if (f["code"], f["load"]) == (reference, ALONE)}  # fmt: skip
+    rows = {}
+    for code, load in dict.fromkeys((f["code"], f["load"]) for f in figures):
+        own = [f for f in figures if (f["code"], f["load"]) == (code, load)]
+        ratios = sorted(sum(f["sps"]) / base[f["round"]] for f in own)
+        low, high = median_interval(ratios)
+        rows[f"{code}, {load}"] = {
+            "sps": statistics.median(sum(f["sps"]) for f in own), "rounds": len(own),
+            "ratio": statistics.median(ratios), "low": low, "high": high,
+        }  # fmt: skip
+    return rows
+
+
+def median_interval(ordered: list[float], level: float = 0.95) -> tuple[float, float]:
+    """Order statistics between which the median lies with at least this probability.
+
+    The widest ones where there are too few values for it (fewer than 6).
+    """
+    count = len(ordered)
+    cut = 0
+    while 1 - 2 * sum(math.comb(count, i) for i in range(cut + 2)) / 2**count >= level:
+        cut += 1
+    return ordered[cut], ordered[count - 1 - cut]
+
+
+def shared_markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The summary of `shared` as a table."""
+    lines = [
+        "| | agent steps/s | ratio (95% interval of the median) | rounds |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['sps']:,.0f} | {row['ratio']:.2f} ({row['low']:.2f} to "
+        f"{row['high']:.2f}) | {row['rounds']} |"
+        for name, row in rows.items()
+    ]
+    return "\n".join(lines)
 
 
 def processor(name: str) -> str:

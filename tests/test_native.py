@@ -505,25 +505,27 @@ def test_a_form_whose_numbers_are_wrong_is_not_chosen(
 
 
 @pytest.mark.parametrize("game", ["pong", "seaquest"])
-def test_forms_agree_on_first_screens_where_flat_ground_is_not_on_the_kink_of_relu(
-    game: str,
-) -> None:
-    """With a bias of exactly 0 the gradients of two forms differ by a fifth to a half."""
+def test_forms_agree_on_first_screens(game: str) -> None:
+    """Although much of them is flat ground, which is on the kink of ReLU: there the gradients of
+    two right forms differ by more than a tenth, and the self-test must not take that for a fault.
+    """
     config = from_preset("fast", game, "cpu")
     envs = make_factory(config, num_threads=1)(4, seed=1)
     screens = first_screens(envs, make_agent(config, envs.obs_shape, envs.action_names))
     envs.close()
     assert screens.shape == (32, 4, 84, 84)
-    for seed in (1, 2):
-        agent = make_agent(
-            dataclasses.replace(config, seed=seed), envs.obs_shape, envs.action_names
-        )
-        with torch.no_grad():
-            seen = agent.trunk.conv1(screens.float() / 255.0)
-        flat = (seen - seen.flatten(2).mode().values[..., None, None]).abs() < 1e-4
-        assert flat.float().mean() > 0.3, "much of it is flat ground"
-        assert not (seen.abs() < 1e-4).float().mean() > 0.01
-        choice = choose_precision(
-            dataclasses.replace(config, precision="bf16"), agent, envs.obs_shape, 32, screens
-        )
-        assert choice.precision == "bf16"
+    agent = make_agent(config, envs.obs_shape, envs.action_names)
+    bias = agent.trunk.conv1.bias
+    with torch.no_grad():
+        seen = agent.trunk.conv1(screens.float() / 255.0)
+    assert (seen.abs() < 1e-4).float().mean() > 0.3, "flat ground"
+    # In bf16, which PyTorch has everywhere.
+    asked = dataclasses.replace(config, precision="bf16")
+    choice = choose_precision(asked, agent, envs.obs_shape, 32, screens)
+    assert choice.precision == "bf16"
+    assert not bias.any(), "as it was"
+    outputs = {}
+    for form in (Form("fp32", "torch"), Form("bf16", "torch")):
+        network = self_test.network_in(form, agent)
+        outputs[form] = self_test._outputs(network, network.arrange(screens), form)
+    assert self_test._errors(*outputs.values())[1] > 0.1, "on the kink they differ"

@@ -20,6 +20,7 @@ from .bench import commit
 from .build import make_agent, make_factory
 from .config import Config, from_dict, in_words
 from .details import AUXILIARY, Detail, find, flags, load
+from .envs import VecEnv
 from .envs.games import title
 from .errors import RunError, Stopped, UsageError
 from .model import Agent
@@ -133,7 +134,7 @@ def ablate(
         agent = make_agent(config, envs.obs_shape, envs.action_names)
     path = Path(out) if out is not None else _default_path(config)
     with Signals(STOPPING) as signals, closing(_open(path)):
-        config = _settle(path, config, envs.obs_shape, agent)
+        config = _settle(path, config, envs, agent, max(1, usable_cores() // jobs))
         arms = make_arms(config, details, lambda _: None)
         study = Study(path, arms, [config.seed + turn for turn in range(seeds)])
         _require_ours(study)
@@ -335,21 +336,23 @@ def _open(path: Path) -> IO[str]:
     return directory.lock(path)
 
 
-def _settle(path: Path, config: Config, obs_shape: tuple[int, ...], agent: Agent) -> Config:
-    """The configuration with precision and kernels, chosen once for the whole study.
+def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int) -> Config:
+    """The configuration with precision, kernels and threads, chosen once for the whole study.
 
-    UsageError if the study in `path` is of another configuration.
+    threads: of a run where none are asked for.  UsageError if the study in `path` is of another
+    configuration.
     """
     if not (path / DOCUMENT).exists():
         # What `auto` means is decided once: two runs must not find different answers by chance.
         agent = agent.to(config.device)
-        return choose_precision(config, agent, obs_shape, config.minibatch_size).applied(config)
+        choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
+        return dataclasses.replace(choice.applied(config), threads=config.threads or threads)
     try:
         known = from_dict(json.loads((path / DOCUMENT).read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
-    for name in ("precision", "kernels"):
-        if getattr(config, name) == "auto":
+    for name, left_open in (("precision", "auto"), ("kernels", "auto"), ("threads", None)):
+        if getattr(config, name) == left_open:
             config = dataclasses.replace(config, **{name: getattr(known, name)})
     changed = [f"{name} {value}, not {getattr(config, name)}"
                for name, value in dataclasses.asdict(known).items()

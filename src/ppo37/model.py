@@ -41,9 +41,6 @@ NETWORKS = {
     "mlp_shared": Sizes(None, 64),
 }
 
-CONTRAST_BIAS = -0.02
-"""Of first kernels that see contrast: ten times what rounding in bf16 makes of a flat patch."""
-
 SMALLEST_SIDE, LARGEST_SIDE = 36, 4096
 """Pixels a side: what the three convolutions need, and more than anything that is a screen."""
 
@@ -59,16 +56,14 @@ def see_contrast(first: nn.Conv2d) -> None:
     """Make the mean of every kernel zero in each plane, and double the weights.
 
     A game's screen is mostly flat ground. With kernels of random sums the ground's brightness
-    drowns the small objects on it; with these a flat patch gives the bias, of whatever
-    brightness, and what remains is doubled because objects are small. The bias is a little below
-    zero: at zero, ReLU's kink, rounding would decide for two thirds of an image of Pong whether
-    gradients pass. Not part of the reference.
+    drowns the small objects on it; with these a flat patch gives exactly zero, of whatever
+    brightness, and what remains is doubled because objects are small. Zero is the kink of ReLU:
+    until the weights have moved, rounding decides whether a flat patch passes gradients, so the
+    first gradients differ between precisions and kernels (docs/LOG.md). Not part of the reference.
     """
     with torch.no_grad():
-        weight, bias = first.weight, first.bias
+        weight = first.weight
         weight.copy_(2.0 * (weight - weight.mean((2, 3), keepdim=True)))
-        assert bias is not None
-        bias.fill_(CONTRAST_BIAS)
 
 
 class NatureCNN(nn.Module):

@@ -5,8 +5,8 @@ Every run is a process of its own, started as a person would, and one of them ge
 
 import dataclasses
 import random
+import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,11 @@ from .run import checkpoint, directory
 from .run.metrics import without_clock
 from .run.processes import Child, finish, running, settings, wait
 from .run.signals import Signals
+
+LATEST = 1.8
+"""A run of 2 n updates is killed before it has made this many times n."""
+ATTEMPTS = 5
+"""Runs that may end before they are killed: so short ones can be faster than this process."""
 
 
 class Verdict(NamedTuple):
@@ -55,14 +60,16 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         say(f"a run of {2 * updates} updates")
         with running("train", config.game, *settings(config), "--out", str(whole)) as run:
             finish(run, signals)
-        # The choice of `auto` is a measurement, and may be another one the next time.
-        chosen = directory.read_config(whole)
-        config = dataclasses.replace(config, precision=chosen.precision, kernels=chosen.kernels)
-        half_s = directory.read_metrics(whole)[-1]["wall_s"] / 2
+        config = directory.read_config(whole)
         say(f"the same, to be killed after its checkpoint of update {updates}")
         words = ("train", config.game, *settings(config), "--out", str(killed), *every)
-        with running(*words) as run:
-            _kill(run, killed / directory.CHECKPOINTS / f"{updates:08d}", half_s, signals)
+        for attempts_left in reversed(range(ATTEMPTS)):
+            with running(*words) as run:
+                if _kill(run, killed, updates, signals):
+                    break
+            if not attempts_left:
+                raise RunError("each run ended before it could be killed; use more --updates")
+            shutil.rmtree(killed)
         done = len(directory.read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         say(f"killed in update {done + 1}; going on from update {resumed_from}")
@@ -74,17 +81,21 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         )  # fmt: skip
 
 
-def _kill(run: Child, awaited: Path, left_s: float, signals: Signals) -> None:
-    """SIGKILL at a random moment between a checkpoint and the end, `left_s` later."""
-    wait(run, signals, awaited.exists)
-    moment = time.monotonic() + random.uniform(0, 0.8 * left_s)
-    wait(run, signals, lambda: time.monotonic() >= moment)
+def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:
+    """SIGKILL at a random moment between the checkpoint of `updates` and twice as many updates.
+
+    A moment is an update that has been logged, not a time, so that it is met on a machine of any
+    speed. Returns whether the run was still at work.
+    """
+    wait(run, signals, (path / directory.CHECKPOINTS / f"{updates:08d}").exists)
+    moment = random.randrange(updates, max(updates + 1, int(LATEST * updates)))
+    log = path / directory.METRICS
+    wait(run, signals, lambda: log.read_bytes().count(b"\n") >= moment)
     run.process.kill()
     code = run.process.wait()
     if code > 0:
         run.complain()
-    if code == 0:
-        raise RunError("the run ended before it could be killed; use more --updates")
+    return code != 0
 
 
 def _log(run: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ speeds; `ppo37 doctor --measure` measures speeds.
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,9 @@ SCREEN_TOLERANCES = {"fp32": (1e-4, 0.02), "bf16": (0.15, 0.4)}
 """The same on the first screens of a game, where most of an image is flat ground, so that one
 rounding can decide for many places at once. Over nine games and five seeds of both presets the
 largest errors were 6e-6 and 7e-4 in fp32, 0.04 and 0.21 in bf16."""
+
+KINK_DISTANCE = 0.02
+"""Ten times what rounding in bf16 makes of a flat patch."""
 
 SCREEN_STEPS = 8
 """Random steps of every environment that the self-test takes its screens from."""
@@ -185,11 +190,35 @@ def _self_test(
         seen.append(("on first screens", screens, SCREEN_TOLERANCES))
     agrees, words = True, list[str]()
     for name, obs, tolerances in seen:
-        expected = _outputs(plain, plain.arrange(obs), PLAIN)
-        errors = _errors(_outputs(network, network.arrange(obs), form), expected)
+        with _off_the_kink(network.agent):
+            expected = _outputs(plain, plain.arrange(obs), PLAIN)
+            errors = _errors(_outputs(network, network.arrange(obs), form), expected)
         agrees &= all(e < most for e, most in zip(errors, tolerances[form.precision], strict=True))
         words.append(f"errors {errors[0]:.2g} forward, {errors[1]:.2g} gradient {name}")
     return agrees, ", ".join(words)
+
+
+@contextmanager
+def _off_the_kink(agent: Agent) -> Iterator[None]:
+    """Lower the biases of the first convolution while a form is tested.
+
+    With `contrast_init` flat ground gives exactly 0, where rounding decides whether ReLU passes a
+    gradient: on a screen of Pong the gradients of two right forms differ by a half. That is no
+    fault of a form; with this they differ by what they compute.
+    """
+    trunk = agent.trunk
+    bias = trunk.conv1.bias if isinstance(trunk, NatureCNN) else None
+    if bias is None:
+        yield
+        return
+    before = bias.detach().clone()
+    with torch.no_grad():
+        bias.sub_(KINK_DISTANCE)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            bias.copy_(before)
 
 
 def _of_interest(lacking: list[str], form: Form, agent: Agent) -> list[str]:
