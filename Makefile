@@ -1,6 +1,7 @@
 # make train       set up, train an agent, evaluate it, film it and draw its curve;
 #                  GAME=breakout, ARGS="--seed 2" (options of ppo37 train), RUN=directory
-# make test        set up, lint, check types and run the tests
+# make check       set up, format, lint, types, and the tests that need no emulator: half a minute
+# make test        make check, and the other tests
 # make test-slow   the tests that take longer, `make mutants` among them
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
 #                  DETAILS="D05 A1" for some
@@ -11,8 +12,11 @@ DETAILS ?=
 RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 BIN := .venv/bin
+# Tests without an emulator, a run or a process of their own.
+QUICK := $(patsubst %,tests/test_%.py,advantages distributions house losses model normalized \
+  randomness stats)
 
-.PHONY: train test test-slow mutants lint bench clean
+.PHONY: train check test test-slow mutants lint bench clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -21,8 +25,12 @@ train: .venv/.installed
 	@# A very short run may have no finished game to draw.
 	-$(BIN)/ppo37 plot "$(RUN)"
 
-test: lint
-	$(BIN)/python -m pytest
+check: lint
+	$(BIN)/python -m pytest -q $(QUICK)
+
+# One worker for each core: most tests wait for processes that they start.
+test: check
+	$(BIN)/python -m pytest -n auto --dist loadscope $(addprefix --ignore=,$(QUICK))
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -7,7 +7,7 @@ import dataclasses
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,14 +62,7 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
             finish(run, signals)
         config = directory.read_config(whole)
         say(f"the same, to be killed after its checkpoint of update {updates}")
-        words = ("train", config.game, *settings(config), "--out", str(killed), *every)
-        for attempts_left in reversed(range(ATTEMPTS)):
-            with running(*words) as run:
-                if _kill(run, killed, updates, signals):
-                    break
-            if not attempts_left:
-                raise RunError("each run ended before it could be killed; use more --updates")
-            shutil.rmtree(killed)
+        _train_and_kill(config, killed, updates, every, signals)
         done = len(directory.read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         say(f"killed in update {done + 1}; going on from update {resumed_from}")
@@ -79,6 +72,19 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
             2 * updates, done + 1, resumed_from, _fingerprint(whole), _fingerprint(killed),
             _log(whole) == _log(killed),
         )  # fmt: skip
+
+
+def _train_and_kill(
+    config: Config, path: Path, updates: int, every: Sequence[str], signals: Signals
+) -> None:
+    """Leave a killed run in the new directory `path`."""
+    words = ("train", config.game, *settings(config), "--out", str(path), *every)
+    for _ in range(ATTEMPTS):
+        with running(*words) as run:
+            if _kill(run, path, updates, signals):
+                return
+        shutil.rmtree(path)
+    raise RunError("each run ended before it could be killed; use more --updates")
 
 
 def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:

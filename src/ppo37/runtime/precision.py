@@ -114,25 +114,36 @@ def choose_precision(
     forms = [form for form in PROCESSORS[kind]
              if config.precision in ("auto", form.precision)
              and config.kernels in ("auto", form.kernels)]  # fmt: skip
-    before, lacking, wrong = agent.bf16, [], []
+    before = agent.bf16
     try:
-        for form in forms:
-            try:
-                network = network_in(form, agent)
-            except UsageError as error:
-                lacking.append(str(error))
-                continue
-            why = "as asked" if len(forms) == 1 else f"the table's choice for {kind}"
-            if form != PLAIN and len(forms) > 1:
-                agrees, errors = _self_test(network, form, obs_shape, size, screens)
-                if not agrees:
-                    wrong.append(f"{form} disagrees with fp32: {errors}")
-                    continue
-                why += f"; self-test: {errors}"
-            return Choice(*form, "; ".join([why, *wrong, *_of_interest(lacking, form, agent)]))
+        return _first_right(agent, forms, kind, obs_shape, size, screens)
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
+
+
+def _first_right(
+    agent: Agent, forms: list[Form], kind: str, obs_shape: tuple[int, ...], size: int,
+    screens: torch.Tensor | None,
+) -> Choice:  # fmt: skip
+    """The first of `forms` that there is and that is right; UsageError if none is."""
+    lacking, wrong = list[str](), list[str]()
+    for form in forms:
+        try:
+            network = network_in(form, agent)
+        except UsageError as error:
+            lacking.append(str(error))
+            continue
+        agrees, errors = True, ""
+        if form != PLAIN and len(forms) > 1:
+            agrees, errors = _self_test(network, form, obs_shape, size, screens)
+        if not agrees:
+            wrong.append(f"{form} disagrees with fp32: {errors}")
+            continue
+        why = "as asked" if len(forms) == 1 else f"the table's choice for {kind}"
+        tested = [f"self-test: {errors}"] if errors else []
+        told = [why, *tested, *wrong, *_of_interest(lacking, form, agent)]
+        return Choice(*form, "; ".join(told))
     raise UsageError("; ".join(wrong or dict.fromkeys(lacking)))
 
 
