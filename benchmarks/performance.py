@@ -39,6 +39,14 @@ SUITES = {
         "Policies, actions and observations beside the plain agent.",
     ),
 }
+SHARED = """## Beside other work
+
+`fast` on Breakout, alone and beside busy processes; of two trainings at once the sum of both. The
+ratio is to the speed alone of the rows named "before" (commit eef3be5, whose kernels used OpenMP) in
+the same round, else of this code. `python benchmarks/speed.py shared`. Where a training made no
+update in the time, its figure is an upper bound.
+"""
+
 GPU = """## On a GPU
 
 Not measured: none was at hand. `python benchmarks/gpu.py` checks, measures and writes its files, in
@@ -62,6 +70,7 @@ def page() -> str:
         *benches(),
         *peers(),
         *(part for name in SUITES for part in suite(name)),
+        *shared(),
         *gpu(),
     ]
     return "\n".join(parts)
@@ -131,6 +140,16 @@ def suite(name: str) -> list[str]:
     for path in paths:
         result = load(path)
         parts += [speed.markdown(result), "", *source(path, result)]
+    return parts
+
+
+def shared() -> list[str]:
+    """Beside other work, and two trainings at once."""
+    paths = sorted(RESULTS.glob("shared_*.json"))
+    parts = [SHARED] if paths else []
+    for path in paths:
+        result = load(path)
+        parts += [speed.shared_markdown(result["summary"]), "", *source(path, result)]
     return parts
 
 
