@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 def test_dodge_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
     short = _survived([*command[:-1], str(tmp_path / "short"), "--total-timesteps", "1024"])
-    assert _survived([*command, "--total-timesteps", "50000"]) > 3 * short
+    # After half as many, seed 1 is at the foot of its curve: 24 to 38 of 200, by rounding alone,
+    # where seeds 2 to 5 have 70 to 103.
+    assert _survived([*command, "--total-timesteps", "100000"]) > 3 * short
 
 
 def _survived(command: list[str]) -> float:

@@ -286,7 +286,7 @@ def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     train(config, tmp_path / "plain", checkpoint_every=3)
 
     def record_all(
-        agent: Agent, optimizer: Any, config: Config, buffers: Rollout, lanes: list[int], _: Any
+        agent: Agent, optimizer: Any, config: Config, buffers: Rollout, lanes: list[int], *_: Any
     ) -> Executables:
         plain = eager(agent, optimizer, config, len(lanes))
         return recorded(plain, buffers, lanes, 32, optimizer, tape)

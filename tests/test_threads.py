@@ -96,7 +96,7 @@ def test_the_number_of_threads_is_recorded_and_kept(
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
     """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
-    none. Native kernels give the same bits for any number of threads, too."""
+    none. Native kernels give the same bits for three threads as for two."""
     words = ["train", "breakout", *options("seed", "num_envs", "num_minibatches", "precision"),
              "--num-steps", "32", "--total-timesteps", "384", "--network", "nature_half",
              "--kernels", kernels]  # fmt: skip

@@ -21,6 +21,7 @@ from ppo37.run import checkpoint
 from ppo37.run.checkpoint import load_newest
 from ppo37.run.metrics import Logs
 from ppo37.run.view import NoView
+from ppo37.runtime.device import usable_cores
 
 LEARNING = Config(
     game="catch",
@@ -58,7 +59,7 @@ def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) 
 
 def test_run_directory_is_complete(finished_run: Path) -> None:
     config = json.loads((finished_run / "config.json").read_text())["config"]
-    assert config == dataclasses.asdict(tiny())
+    assert config == {**dataclasses.asdict(tiny()), "threads": usable_cores()}
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]

@@ -368,7 +368,10 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
 def _require_ours(study: Study) -> None:
     """UsageError if a run is there that is not what this study would train."""
     for run in study.runs:
-        if directory.is_run(run.path) and directory.read_config(run.path) != run.config:
+        if not directory.is_run(run.path):
+            continue
+        found = directory.read_config(run.path)
+        if dataclasses.replace(found, threads=run.config.threads) != run.config:
             raise UsageError(f"{run.path} is a run of other settings; choose another --out")
 
 
