@@ -1,6 +1,6 @@
 # make train       set up, train an agent, evaluate it, film it and draw its curve;
 #                  GAME=breakout, ARGS="--seed 2" (options of ppo37 train), RUN=directory
-# make check       set up, format, lint, types, and the tests that need no emulator: half a minute
+# make check       set up, format, lint, types, and the tests that need no emulator
 # make test        make check, and the other tests
 # make test-slow   the tests that take longer, `make mutants` among them
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;

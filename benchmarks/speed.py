@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -139,6 +140,7 @@ def main() -> None:
 
 def shared(options: argparse.Namespace) -> None:
     """Measure every load in turn, print a table and write the figures."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     here = Path(__file__).parents[1] / "src"
     before = options.before and (options.before / "src").resolve()
     figures = []
