@@ -10,7 +10,7 @@ ratios to the first arm of the same round. The first updates do not count, nor d
 which the run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run
 nothing else beside it: the load average before each measurement is recorded with it.
 
-`shared` trains `fast` alone, beside busy processes that it starts itself, and two runs at once, for
+`shared` trains `fast` (without `target_kl`) alone, beside busy processes that it starts itself, and two runs at once, for
 some seconds each. `--before CHECKOUT` measures the code of another checkout in the same rounds, its
 arms `--before-rounds` times; ratios are then to its speed alone, else to that of this code.
 """
@@ -179,8 +179,9 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
 
         logs = [Path(place) / f"{number}" / "metrics.jsonl" for number in range(load.runs)]
         for log in logs:
-            start([sys.executable, "-m", "ppo37", "train", GAME, "--preset", "fast",
-                   "--device", "cpu", "--out", str(log.parent)])  # fmt: skip
+            # Without target_kl, which lets one code make fewer epochs than another by chance.
+            start([sys.executable, "-m", "ppo37", "train", GAME, "--preset", "fast", "--device",
+                   "cpu", "--target-kl", "none", "--out", str(log.parent)])  # fmt: skip
         deadline = time.monotonic() + START_LIMIT_S
         while not all(map(records_of, logs)) and time.monotonic() < deadline:
             time.sleep(0.1)
