@@ -10,9 +10,10 @@ ratios to the first arm of the same round. The first updates do not count, nor d
 which the run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run
 nothing else beside it: the load average before each measurement is recorded with it.
 
-`shared` trains `fast` (without `target_kl`) alone, beside busy processes that it starts itself, and two runs at once, for
-some seconds each. `--before CHECKOUT` measures the code of another checkout in the same rounds, its
-arms `--before-rounds` times; ratios are then to its speed alone, else to that of this code.
+`shared` trains `fast` (without `target_kl`) alone, beside busy processes that it starts itself, and
+two runs at once, for some seconds each. `--before CHECKOUT` measures the code of another checkout in
+the same rounds, all of its arms in the first `--before-rounds`; ratios are then to its speed alone,
+else to that of this code.
 """
 
 import argparse
