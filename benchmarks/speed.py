@@ -11,9 +11,9 @@ which the run is saved. Prints a Markdown table and writes every figure to bench
 nothing else beside it: the load average before each measurement is recorded with it.
 
 `shared` trains `fast` (without `target_kl`) alone, beside busy processes that it starts itself, and
-two runs at once, for some seconds each. `--before CHECKOUT` measures the code of another checkout in
-the same rounds, all of its arms in the first `--before-rounds`; ratios are then to its speed alone,
-else to that of this code.
+two runs at once, for some seconds each. `--before CHECKOUT` measures other code in the same rounds,
+all of its arms in the first `--before-rounds`; ratios are then to its speed alone, else to that of
+this code.
 """
 
 import argparse
