@@ -171,12 +171,17 @@ INLINE void pack_columns(const number *b, long count, long items, long n, long a
         }
 }
 
+INLINE void write_row(const float *row, long width, number *c, float *c_in_fp32, long to) {
+    if (c_in_fp32) memcpy(c_in_fp32 + to, row, sizeof(float) * width);
+    else narrow(row, width, c + to);
+}
+
 /* Columns [at, at + COLUMNS) of c [rows][n], in `number` or in fp32; a is [rows][items], and
  * `columns` was made of b by `pack_columns`. */
 INLINE void product(const item *a, long rows, long items, const item *columns, long n, long at,
                     number *c, float *c_in_fp32) {
-    for (long first = 0; first < rows; first += TILE_ROWS)
-        for (long tile = at; tile < at + COLUMNS && tile < n; tile += TILE) {
+    for (long tile = at; tile < at + COLUMNS && tile < n; tile += TILE)
+        for (long first = 0; first < rows; first += TILE_ROWS) {
             const item *from[TILE_ROWS], *b = columns + (tile - at) * items;
             vector sums[TILE_ROWS][TILE_ACROSS];
             EACH(r, TILE_ROWS) {
@@ -195,9 +200,9 @@ INLINE void product(const item *a, long rows, long items, const item *columns, l
             for (int r = 0; r < TILE_ROWS && first + r < rows; r++) {
                 float row[TILE];
                 EACH(v, TILE_ACROSS) store(row + v * LANES, sums[r][v]);
-                long to = (first + r) * n + tile;
-                if (c_in_fp32) memcpy(c_in_fp32 + to, row, sizeof(float) * width);
-                else narrow(row, width, c + to);
+                const long to = (first + r) * n + tile;
+                if (width == TILE) write_row(row, TILE, c, c_in_fp32, to);
+                else write_row(row, width, c, c_in_fp32, to);
             }
         }
 }

@@ -3,21 +3,29 @@
  * OpenMP gives every thread a fixed share and lets it wait for the others by spinning. Beside other
  * programs that is slow: where one thread has lost its core for some milliseconds, the others burn
  * theirs until it comes back. Here the threads take one part after the other, so that whoever has a
- * core does the work, and who waits for longer than SPIN_NS sleeps. The results are the same: a part
- * is computed in the same way by every thread.
+ * core does the work, and who waits sleeps, sooner where another program wants the core. The results
+ * are the same: a part is computed in the same way by every thread.
  *
  * One task at a time: a call that finds the pool at work does all parts of its own task itself.
  */
+#define _GNU_SOURCE
 #include "workers.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <time.h>
 
-#ifndef SPIN_NS
-#define SPIN_NS 50000
-#endif
+/* Nanoseconds that a waiting thread keeps its core: in any case, and while nobody else wants it. To
+ * be woken takes up to 0.1 ms, and between two tasks of a gradient step are up to 2 ms: who sleeps
+ * in each of these pauses loses a tenth of the time. */
+enum { SPIN = 50000, AWAKE = 3000000 };
+
+/* Another thread that runs for so many nanoseconds is a program's, not one of the system's, and the
+ * core counts as wanted for so many. */
+enum { PROGRAM = 200000, CROWDED = 100000000 };
 
 enum { MOST_THREADS = 255, PAUSES = 32 };
 
@@ -64,6 +72,28 @@ static long now_ns(void) {
     return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
+/* How often another thread has run where this one could have. */
+static long times_displaced(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nivcsw;
+}
+
+/* Whether a thread that has waited since `begin` goes on without sleeping; after a short pause. */
+static int stays_awake(long begin) {
+    static _Thread_local long crowded_until;
+    pause_briefly();
+    long now = now_ns();
+    if (now - begin < SPIN) return 1;
+    if (now - begin > AWAKE || now < crowded_until) return 0;
+    long before = times_displaced();
+    sched_yield();
+    long later = now_ns();
+    if (later - now < PROGRAM || times_displaced() == before) return 1;
+    crowded_until = later + CROWDED;
+    return 0;
+}
+
 /* Do parts of the last task until none is left. */
 static void do_parts(int thread) {
     uint64_t bits = atomic_load(&state);
@@ -84,9 +114,8 @@ static void do_parts(int thread) {
 static void *help(void *thread) {
     uint32_t seen = 0;
     for (;;) {
-        for (long end = now_ns() + SPIN_NS; unpacked(atomic_load(&state)).task == seen;) {
-            pause_briefly();
-            if (now_ns() < end) continue;
+        for (long begin = now_ns(); unpacked(atomic_load(&state)).task == seen;) {
+            if (stays_awake(begin)) continue;
             pthread_mutex_lock(&mutex);
             atomic_fetch_add(&sleepers, 1);
             while (unpacked(atomic_load(&state)).task == seen) pthread_cond_wait(&begun, &mutex);
@@ -99,9 +128,11 @@ static void *help(void *thread) {
     return 0;
 }
 
-/* A child of fork has no helpers. */
+/* A child of fork has no helpers, and must not do the parts that another thread of its parent had
+ * left: its first helper would find them. */
 static void forget_helpers(void) {
     helpers = 0;
+    atomic_store(&state, 0);
     atomic_store(&sleepers, 0);
     atomic_store(&caller_sleeps, 0);
     atomic_flag_clear(&in_use);
@@ -140,9 +171,8 @@ void run_parts(task *work, const void *arguments, long parts, int threads) {
         pthread_mutex_unlock(&mutex);
     }
     do_parts(0);
-    for (long end = now_ns() + SPIN_NS; atomic_load(&undone);) {
-        pause_briefly();
-        if (now_ns() < end) continue;
+    for (long begin = now_ns(); atomic_load(&undone);) {
+        if (stays_awake(begin)) continue;
         pthread_mutex_lock(&mutex);
         atomic_store(&caller_sleeps, 1);
         while (atomic_load(&undone)) pthread_cond_wait(&finished, &mutex);
