@@ -150,9 +150,9 @@ def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
     recording = loop.make_executables
 
     def unrecorded(
-        agent: Any, optimizer: Any, config: Config, _: Any, lanes: Any, team: Any, threads: int
+        agent: Any, optimizer: Any, config: Config, _: Any, lanes: Any, team: Any = None
     ) -> Any:
-        return eager(agent, optimizer, config, len(lanes), team, threads)
+        return eager(agent, optimizer, config, len(lanes), team)
 
     try:
         if plain:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from ppo37.bench import commit
 from ppo37.config import from_preset, layers_in_words
 from ppo37.run import watched
-from ppo37.run.directory import read_config
+from ppo37.run.directory import METRICS, read_config, read_metrics
 from ppo37.runtime.device import cores_of_process, describe_machine, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,14 +128,22 @@ def main() -> None:
             figure = measure(arm, options.updates)
             figures.append({"round": number, "arm": arm.name, **figure})
             print(f"round {number}, {arm.name}: {figure['sps']:,.0f} SPS", file=sys.stderr)
+    rows = summary(figures)
+    print(markdown({"summary": rows}))
+    write(options, "classic", {
+        "updates": options.updates, "arms": {arm.name: arm._asdict() for arm in arms},
+        "summary": rows, "measurements": figures,
+    })  # fmt: skip
+
+
+def write(options: argparse.Namespace, preset: str, figures: dict[str, Any]) -> None:
+    """Write the figures of a suite, and what a reader has to know of them, to their file."""
+    machine = describe_machine()
     result = {
-        "suite": options.suite, "game": GAME, "preset": "classic", "rounds": options.rounds,
-        "updates": options.updates, "machine": describe_machine(), "versions": versions(),
-        "commit": commit(), "arms": {arm.name: arm._asdict() for arm in arms},
-        "summary": summary(figures), "measurements": figures,
+        "suite": options.suite, "game": GAME, "preset": preset, "rounds": options.rounds,
+        "machine": machine, "versions": versions(), "commit": commit(), **figures,
     }  # fmt: skip
-    print(markdown(result))
-    path = options.out or RESULTS / f"{options.suite}_{processor(result['machine']['cpu'])}.json"
+    path = options.out or RESULTS / f"{options.suite}_{processor(machine)}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -154,14 +162,9 @@ def shared(options: argparse.Namespace) -> None:
                 sps = measure_load(path, load, options.seconds)
                 figures.append({"round": number, "code": code, "load": name, "sps": sps})
                 print(f"round {number}, {code}, {name}: {sum(sps):,.0f} SPS", file=sys.stderr)
-    result = {
-        "suite": "shared", "game": GAME, "preset": "fast", "rounds": options.rounds,
-        "seconds": options.seconds, "machine": describe_machine(), "versions": versions(),
-        "commit": commit(), "summary": shared_summary(figures), "measurements": figures,
-    }  # fmt: skip
-    print(shared_markdown(result["summary"]))
-    path = options.out or RESULTS / f"shared_{processor(result['machine']['cpu'])}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    rows = shared_summary(figures)
+    print(shared_markdown(rows))
+    write(options, "fast", {"seconds": options.seconds, "summary": rows, "measurements": figures})
 
 
 def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
@@ -178,27 +181,25 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
             started.callback(process.wait)
             started.callback(process.kill)
 
-        logs = [Path(place) / f"{number}" / "metrics.jsonl" for number in range(load.runs)]
-        for log in logs:
+        runs = [Path(place) / str(number) for number in range(load.runs)]
+        for run in runs:
             # Without target_kl, which lets one code make fewer epochs than another by chance.
             start([sys.executable, "-m", "ppo37", "train", GAME, "--preset", "fast", "--device",
-                   "cpu", "--target-kl", "none", "--out", str(log.parent)])  # fmt: skip
+                   "cpu", "--target-kl", "none", "--out", str(run)])  # fmt: skip
         deadline = time.monotonic() + START_LIMIT_S
-        while not all(map(records_of, logs)) and time.monotonic() < deadline:
+        while not all(map(records_of, runs)) and time.monotonic() < deadline:
             time.sleep(0.1)
         for _ in range(load.busy):
             start([*(["nice", "-n", str(load.nice)] if load.nice else []), *BUSY])
-        before = [len(records_of(log)) for log in logs]
+        before = [len(records_of(run)) for run in runs]
         time.sleep(seconds)
-        return [speed(records_of(log)[max(first - 1, 0) :], seconds)
-                for log, first in zip(logs, before, strict=True)]  # fmt: skip
+        return [speed(records_of(run)[max(first - 1, 0) :], seconds)
+                for run, first in zip(runs, before, strict=True)]  # fmt: skip
 
 
-def records_of(log: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log that is being written."""
-    if not log.exists():
-        return []
-    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+def records_of(run: Path) -> list[dict[str, Any]]:
+    """The updates that a run which may just have been started has logged."""
+    return read_metrics(run) if (run / METRICS).exists() else []
 
 
 def speed(records: list[dict[str, Any]], seconds: float) -> float:
@@ -253,10 +254,12 @@ def shared_markdown(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def processor(name: str) -> str:
-    """The short form of a processor's name, without its maker's."""
-    words = name.lower().replace("(r)", "").split()
-    return next((word for word in words if word not in ("amd", "intel")), "unknown")
+def processor(machine: dict[str, Any]) -> str:
+    """A short name of a machine's processor, without its maker's, for the names of files."""
+    words = machine["cpu"].lower().replace("(r)", "").split()
+    short = next((word for word in words if word not in ("amd", "intel")), "unknown")
+    # Processors of one name may differ by a generation.
+    return short if machine["isa"] == "AVX512" else f"{short}_{machine['isa'].lower()}"
 
 
 def measure(arm: Arm, updates: int) -> dict[str, Any]:
@@ -273,7 +276,7 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
                    "--num-envs", str(arm.envs), "--num-minibatches", str(minibatches),
                    *arm.settings.split()]  # fmt: skip
         _, peak = watched.run(command)
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        records = read_metrics(run)
         config = read_config(run)
     ended_s = [record["wall_s"] for record in records[WARM_UP_UPDATES - 1 : -1]]
     return {
@@ -304,7 +307,6 @@ def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         ratios = [f["sps"] / base[f["round"]] for f in own]
         peaks = [f["peak_memory_mib"] for f in own]
         rows[name] = {
-            # `auto` may decide otherwise while something else keeps the machine busy.
             "layers": " / ".join(sorted({f["layers"] for f in own})),
             "sps": statistics.median(f["sps"] for f in own),
             "ratio": statistics.median(ratios),

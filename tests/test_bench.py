@@ -278,12 +278,13 @@ def test_arms_are_compared_within_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "short"),
-    [("AMD EPYC", "epyc"), ("Intel(R) Xeon(R) Processor", "xeon"), ("", "unknown"),
-     ("AMD Ryzen 9 7950X 16-Core Processor", "ryzen")],
+    ("name", "isa", "short"),
+    [("AMD EPYC", "AVX512", "epyc"), ("Intel(R) Xeon(R) Processor", "AVX512", "xeon"),
+     ("AMD EPYC", "AVX2", "epyc_avx2"), ("", "DEFAULT", "unknown_default"),
+     ("AMD Ryzen 9 7950X 16-Core Processor", "AVX512", "ryzen")],
 )  # fmt: skip
-def test_results_are_named_after_the_processor(name: str, short: str) -> None:
-    assert speed.processor(name) == short
+def test_results_are_named_after_the_processor(name: str, isa: str, short: str) -> None:
+    assert speed.processor({"cpu": name, "isa": isa}) == short
 
 
 @pytest.mark.parametrize("name", speed.SUITES)

@@ -481,7 +481,7 @@ def test_the_processor_decides(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(self_test, "_vendor", lambda: vendor)
+    monkeypatch.setattr(self_test, "cpu_info", lambda: {"vendor_id": vendor})
     assert processor_kind("cpu") == kind
     assert kind in PROCESSORS
 
@@ -522,6 +522,7 @@ def test_forms_agree_on_first_screens(game: str) -> None:
     envs = make_factory(config, num_threads=1)(4, seed=1)
     screens = first_screens(envs, make_agent(config, envs.obs_shape, envs.action_names))
     envs.close()
+    assert screens is not None
     assert screens.shape == (32, 4, 84, 84)
     agent = make_agent(config, envs.obs_shape, envs.action_names)
     bias = agent.trunk.conv1.bias

@@ -343,7 +343,7 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
     configuration.
     """
     if not (path / DOCUMENT).exists():
-        # What `auto` means is decided once: two runs must not find different answers by chance.
+        # Decided once: a run that goes on on another machine keeps to it.
         agent = agent.to(config.device)
         choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
         return dataclasses.replace(choice.applied(config), threads=config.threads or threads)
@@ -371,6 +371,7 @@ def _require_ours(study: Study) -> None:
         if not directory.is_run(run.path):
             continue
         found = directory.read_config(run.path)
+        # Studies of older versions have no threads in their document, but in what they begin now.
         if dataclasses.replace(found, threads=run.config.threads) != run.config:
             raise UsageError(f"{run.path} is a run of other settings; choose another --out")
 

@@ -42,7 +42,7 @@ from .runtime.device import (
 from .runtime.distributed import own_rank
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
-from .runtime.precision import choose_precision
+from .runtime.precision import choose_precision, random_actions
 from .train import train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
@@ -78,6 +78,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
     started = time.perf_counter()
     config = dataclasses.replace(config, device=resolve_device(config.device))
     threads = config.threads or usable_cores()
+    config = dataclasses.replace(config, threads=threads)
     prepare_process(config.device, threads)
 
     make_envs = make_factory(config, threads)
@@ -87,10 +88,8 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         config = choice.applied(config)
         agent.bf16 = choice.precision == "bf16"
         flops = flops_per_sample(agent, envs.obs_shape)
-        if choice.kernels == "native":
-            torch.set_num_threads(1)
         env_sps = _environment(normalized(envs, agent, config), agent, seconds * ENV_SHARE)
-        act_sps, samples_per_s = _network(agent, envs, config, seconds, threads)
+        act_sps, samples_per_s = _network(agent, envs, config, seconds)
 
     step_s = 1 / env_sps + 1 / act_sps + config.update_epochs / samples_per_s
     update_s = config.batch_size * step_s
@@ -207,7 +206,7 @@ def commit() -> str | None:
 def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
     """Agent steps a second with random actions; starting new games is part of it."""
     rows = itertools.cycle(
-        _random_actions(agent, 1024 * envs.num_envs)
+        random_actions(agent, 1024 * envs.num_envs)
         .cpu()
         .numpy()
         .reshape(1024, envs.num_envs, *agent.policy.action_shape)
@@ -221,29 +220,18 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
     return _per_second(step, budget_s, "cpu")
 
 
-def _network(
-    agent: Agent, envs: VecEnv, config: Config, seconds: float, threads: int
-) -> tuple[float, float]:
+def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
     """Agent steps a second of acting alone, and samples a second of learning alone."""
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
-    run = make_executables(agent, optimizer, config, buffers, [config.num_envs], threads=threads)
+    run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)
     buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, dtype=torch.uint8, generator=draws))
-    buffers.actions.copy_(_random_actions(agent, config.batch_size).view_as(buffers.actions))
+    buffers.actions.copy_(random_actions(agent, config.batch_size).view_as(buffers.actions))
     for part in (buffers.log_probs, buffers.values, buffers.rewards):
         part.copy_(torch.randn(part.shape, generator=draws))
     act_sps = _acting(run, buffers, seconds * ACT_SHARE, config.device)
     return act_sps, _learning(run, buffers, config, seconds * LEARN_SHARE)
-
-
-def _random_actions(agent: Agent, count: int) -> torch.Tensor:
-    """Actions [count, *action_shape] of a policy that has no preference."""
-    policy = agent.policy
-    draws = torch.Generator(agent.device).manual_seed(0)
-    uniforms = torch.rand(count, *policy.action_shape, generator=draws, device=agent.device)
-    actions: torch.Tensor = policy(uniforms.new_zeros(count, policy.num_outputs)).sample(uniforms)
-    return actions.detach()
 
 
 def _acting(run: Executables, buffers: Rollout, budget_s: float, device: str) -> float:

@@ -40,7 +40,9 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
         raise UsageError("native kernels need a C compiler, and none was found")
     command = [compiler, *FLAGS, *shape]
     read = [*sources, *sorted(sources[0].parent.glob("*.h"))]
-    known = [*(path.read_text() for path in read), *command, platform.platform(), _processor()]
+    info = cpu_info()
+    processor = info.get("model name", platform.processor()), info.get("flags", "")
+    known = [*(path.read_text() for path in read), *command, platform.platform(), *processor]
     name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
     kept = folder / f"{sources[0].stem}-{name}.so"
@@ -60,10 +62,12 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
     return kept
 
 
-def _processor() -> str:
-    """What `-march=native` depends on."""
+def cpu_info() -> dict[str, str]:
+    """What Linux says of the first CPU core, `model name`, `vendor_id` and `flags` among it; empty
+    elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

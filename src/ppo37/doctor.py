@@ -21,7 +21,7 @@ OLDEST_TORCH = (2, 11)
 OLDEST_ALE = (0, 12, 1)
 GAME, GAME_ENVS, GAME_STEPS = "breakout", 2, 50
 MINIBATCH = 64
-"""Samples of the self-test: which precision is faster depends a little on it."""
+"""Samples of the self-test."""
 SAME_SPEED = 1.05
 """Forms whose times differ by less than this factor count as equally fast."""
 LEAST_DISK_BYTES = 1 << 30
@@ -194,7 +194,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def speeds_table(found: list[dict[str, Any]]) -> str:
-    """What `measure` found, for people."""
+    """Write what `measure` found for people."""
     lines = []
     for row in found:
         speeds = ", ".join(f"{form} {speed:,.0f}" for form, speed in row["samples_per_s"].items())

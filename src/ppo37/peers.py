@@ -227,7 +227,6 @@ def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict
             "sps": _spread(sps[name]),
             "ratio": _spread(ratios),
             "peak_memory_mib": None if None in peaks else max(peaks),
-            # `auto` may decide otherwise while something else keeps the machine busy.
             "layers": " / ".join(
                 sorted({layers_in_words(f["precision"], f["kernels"]) for f in of[name]})
             ),

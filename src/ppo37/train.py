@@ -17,7 +17,7 @@ from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Moment, VecEnv
 from .errors import UsageError
-from .model import Agent, NatureCNN
+from .model import Agent
 from .run import checkpoint, directory
 from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, record_of
 from .run.signals import Signals
@@ -95,17 +95,20 @@ def train(
         share = _share(config, team)
         threads = config.threads or team.cores
         prepare_process(config.device, threads)
-        with _open_parts(config, make_envs, share, threads) as parts:
+        running = dataclasses.replace(config, threads=threads)
+        with _open_parts(running, make_envs, share) as parts:
             envs = parts[0]
             agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
             size = max(1, config.minibatch_size // team.size)
-            choice = Choice(*team.decided(lambda: _choose(config, agent, envs, size)))
-            chosen = dataclasses.replace(
-                choice.applied(config), threads=team.decided(lambda: threads)
-            )
-            agent.bf16 = chosen.precision == "bf16"
+            choice = Choice(*team.decided(lambda: choose_precision(
+                running, agent, envs.obs_shape, size, first_screens(envs, agent)
+            )))  # fmt: skip
+            running = choice.applied(running)
+            agent.bf16 = running.precision == "bf16"
             optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-            equipment = _equip(chosen, agent, optimizer, parts, team, threads)
+            equipment = _equip(running, agent, optimizer, parts, team)
+            # What is written down are the threads of rank 0.
+            chosen = dataclasses.replace(running, threads=team.decided(lambda: threads))
             document = {"config": dataclasses.asdict(chosen), **_where()}
             if job():
                 document["job"] = job()
@@ -156,6 +159,7 @@ def _go_on(
     share = _share(config, team)
     threads = _recorded_threads(config, team)
     prepare_process(config.device, threads)
+    running = dataclasses.replace(config, threads=threads)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(team))
         team.decided(lambda: _hold(stack, path))
@@ -175,7 +179,7 @@ def _go_on(
         if goes_on and not moments:
             seedings += 1
             view.note("the games begin anew: the run goes on, but not as it would have")
-        parts = stack.enter_context(_open_parts(config, make_envs, share, threads, seedings))
+        parts = stack.enter_context(_open_parts(running, make_envs, share, seedings))
         envs = parts[0]
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
@@ -184,7 +188,7 @@ def _go_on(
             restore(state, saved, config, envs)
         if team.decided(lambda: state.update) != state.update:
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
-        equipment = _equip(config, agent, optimizer, parts, team, threads)
+        equipment = _equip(running, agent, optimizer, parts, team)
         whole_s, left = estimate_s(config), 1 - state.update / config.num_updates
         expected_s = None if whole_s is None else left * whole_s
         view.announce(config, path, f"going on after update {state.update}", expected_s)
@@ -282,15 +286,12 @@ def _run(
 
 def _equip(
     config: Config, agent: Agent, optimizer: torch.optim.Optimizer, parts: list[VecEnv],
-    team: Team, threads: int,
+    team: Team,
 ) -> Equipment:  # fmt: skip
     """For parts of the environments of this rank."""
-    if config.kernels == "native":
-        # They have threads of their own; what is left for PyTorch is too small to be shared.
-        torch.set_num_threads(1)
     lanes = [part.num_envs for part in parts]
     buffers = make_buffers(agent, config.num_steps, sum(lanes), parts[0].obs_shape)
-    run = make_executables(agent, optimizer, config, buffers, lanes, team, threads)
+    run = make_executables(agent, optimizer, config, buffers, lanes, team)
     return Equipment(run, buffers, parts)
 
 
@@ -349,13 +350,6 @@ def _share(config: Config, team: Team) -> Share:
     return team.share(config.num_envs)
 
 
-def _choose(config: Config, agent: Agent, envs: VecEnv, size: int) -> Choice:
-    """Precision and kernels, tested on what the network will see."""
-    sees_images = isinstance(agent.trunk, NatureCNN)
-    screens = first_screens(envs, agent) if sees_images else None
-    return choose_precision(config, agent, envs.obs_shape, size, screens)
-
-
 def _recorded_threads(config: Config, team: Team) -> int:
     """The threads of a run that goes on: as many as it had, but not more than several ranks have
     cores."""
@@ -370,9 +364,10 @@ def _where() -> dict[str, Any]:
 
 @contextmanager
 def _open_parts(
-    config: Config, factory: EnvFactory | None, share: Share, threads: int, index: int = 0
+    config: Config, factory: EnvFactory | None, share: Share, index: int = 0
 ) -> Iterator[list[VecEnv]]:
     """A rank's environments, for the `index`-th seeding of a run, in a part for each lane."""
+    threads = config.threads or 1
     lanes = split(share.size, config.divisible, threads)
     factory = factory or make_factory(
         config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval

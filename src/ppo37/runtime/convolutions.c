@@ -9,10 +9,6 @@
  * Images are cut into blocks (images.h), so that what a row of a kernel reads lies in one piece in
  * the first layer as it does in the others (4 x 4, stride 2, and 3 x 3).
  *
- * A sample's result does not depend on those beside it. Sums over samples are made in their order
- * within each of some groups, and then over groups; there are as many as `groups_of` says, whatever
- * the number of threads, so no result depends on that.
- *
  * Compiled for one shape: PLANES HEIGHT WIDTH (observations) and C1 C2 C3 (channels). For each
  * layer, ROWS* pixels are computed at once, and TAPS* rows of the gradient of its weights; those
  * divide the length of a kernel row.
@@ -23,7 +19,6 @@
 
 #define LANES 16
 #include "vectors.h"
-#include "workers.h"
 
 typedef bf16 number;
 INLINE void store_pixels(bf16 *to, __m128i pixels) {
@@ -35,6 +30,7 @@ INLINE void store_pixels(bf16 *to, __m128i pixels) {
 enum {
     N1 = 4 * C0 * C1, N2 = 16 * C1 * C2, N3 = 9 * C2 * C3,  /* numbers of weights */
     PARAMETERS = N1 + C1 + N2 + C2 + N3 + C3,
+    AT_ONCE = 4,  /* samples of a part, forward */
     MOST_ROWS = 28,  /* sums in registers: 28 of 32, the rest is for what is multiplied */
     MOST_VECTORS = 4,
 };
@@ -46,10 +42,8 @@ typedef struct {
     float sums[X1 > X2 ? X1 : X2], unused[MOST_ROWS][16 * MOST_VECTORS];
 } Workspace;
 
-long workspace_bytes(void) { return sizeof(Workspace); }
-
-/* Numbers that `backward` wants for the sums of its groups. */
-long sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
+typedef bf16 value;
+#include "trunk.h"
 
 long packed_size(void) { return N1 + 2 * (N2 + N3); }
 
@@ -102,23 +96,12 @@ INLINE void pack(const float *weights, int outputs, int channels, int side, int 
     }
 }
 
-typedef struct {
-    const float *w1, *w2, *w3;
-    bf16 *packed;
-} Packing;
-
 static void pack_part(const void *arguments, long part, int thread) {
     const Packing *a = arguments;
     bf16 *packed = a->packed, *back2 = packed + N1 + N2 + N3, *back3 = back2 + N2;
     pack(a->w1, C1, PLANES, 8, 4, 4, 255.0f, part, packed, 0);  /* D22 */
     pack(a->w2, C2, C1, 4, 2, 1, 1.0f, part, packed + N1, back2);
     pack(a->w3, C3, C2, 3, 1, 1, 1.0f, part, packed + N1 + N2, back3);
-}
-
-/* packed: `packed_size` numbers. */
-void pack_weights(const float *w1, const float *w2, const float *w3, int threads, bf16 *packed) {
-    Packing arguments = {w1, w2, w3, packed};
-    run_parts(pack_part, &arguments, PARTS, threads);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -159,17 +142,6 @@ INLINE void layer(const int rows, const bf16 *in, int width, int channels, int s
     }
 }
 
-enum { AT_ONCE = 4 };  /* samples of a part */
-
-typedef struct {
-    const uint8_t *obs;
-    long samples;
-    const bf16 *packed;
-    const float *b1, *b2, *b3;
-    Workspace *workspaces;
-    bf16 *x1, *x2, *x3;
-} Forward;
-
 static void forward_part(const void *arguments, long part, int thread) {
     const Forward *a = arguments;
     Workspace *own = a->workspaces + thread;
@@ -183,14 +155,6 @@ static void forward_part(const void *arguments, long part, int thread) {
         for (int c = 0; c < C3; c++)
             for (int p = 0; p < H3 * W3; p++) *out++ = y3[p * C3 + c];
     }
-}
-
-/* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
-void forward(const uint8_t *obs, long samples, int threads, const bf16 *packed, const float *b1,
-             const float *b2, const float *b3, Workspace *workspaces, bf16 *x1, bf16 *x2,
-             bf16 *x3) {
-    Forward arguments = {obs, samples, packed, b1, b2, b3, workspaces, x1, x2, x3};
-    run_parts(forward_part, &arguments, (samples + AT_ONCE - 1) / AT_ONCE, threads);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -329,14 +293,6 @@ INLINE void gather(const float *sums, long groups, int outputs, int channels, in
     }
 }
 
-typedef struct {
-    const uint8_t *obs;
-    long samples, groups;
-    const bf16 *packed, *x1, *x2, *x3, *g;
-    Workspace *workspaces;
-    float *sums, *dw1, *db1, *dw2, *db2, *dw3, *db3;
-} Backward;
-
 /* The sums of one group of samples, which are taken in pairs. */
 static void backward_part(const void *arguments, long group, int thread) {
     const Backward *a = arguments;
@@ -385,14 +341,4 @@ static void gather_part(const void *arguments, long part, int thread) {
     gather(w1, a->groups, C1, PLANES, 8, 4, 255.0f, part, a->dw1, a->db1);
     gather(w2, a->groups, C2, C1, 4, 1, 1.0f, part, a->dw2, a->db2);
     gather(w3, a->groups, C3, C2, 3, 1, 1.0f, part, a->dw3, a->db3);
-}
-
-/* Gradients of all parameters, given g, that of x3. sums: `sums_size` numbers. */
-void backward(const uint8_t *obs, long samples, int threads, const bf16 *packed, const bf16 *x1,
-              const bf16 *x2, const bf16 *x3, const bf16 *g, Workspace *workspaces, float *sums,
-              float *dw1, float *db1, float *dw2, float *db2, float *dw3, float *db3) {
-    Backward arguments = {obs, samples, groups_of(samples), packed, x1, x2, x3, g, workspaces,
-                          sums, dw1, db1, dw2, db2, dw3, db3};
-    run_parts(backward_part, &arguments, arguments.groups, threads);
-    run_parts(gather_part, &arguments, PARTS, threads);
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..compiled import cpu_info
 from ..errors import UsageError
 
 
@@ -89,7 +90,7 @@ def cores_of_process() -> set[int]:
 def describe_machine() -> dict[str, str | int]:
     """What a reader of a result wants to know of the hardware."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_info().get("model name") or platform.processor() or "unknown",
         "cores": usable_cores(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -150,12 +151,3 @@ def settled() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

@@ -36,13 +36,16 @@ class Executables(NamedTuple):
 
 def eager(
     agent: Agent, optimizer: torch.optim.Optimizer, config: Config, lanes: int = 1,
-    team: Team | None = None, threads: int = 1,
+    team: Team | None = None,
 ) -> Executables:  # fmt: skip
     """Plain PyTorch.
 
-    team: whom the work is shared with; None for nobody.  threads: of native kernels.
+    team: whom the work is shared with; None for nobody.
     """
-    network = place(agent, config.kernels, threads)
+    if config.kernels == "native":
+        # They have threads of their own; what is left for PyTorch is too small to be shared.
+        torch.set_num_threads(1)
+    network = place(agent, config.kernels, config.threads or 1)
     clip_coef = torch.tensor(config.clip_coef, device=agent.device)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef

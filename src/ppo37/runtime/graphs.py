@@ -33,13 +33,10 @@ WARM_UPS = 3
 
 def make_executables(
     agent: Agent, optimizer: torch.optim.Optimizer, config: Config, buffers: Rollout,
-    lanes: Sequence[int], team: Team | None = None, threads: int = 1,
+    lanes: Sequence[int], team: Team | None = None,
 ) -> Executables:  # fmt: skip
-    """The fastest executables of the agent's device, for lanes of so many environments.
-
-    threads: of native kernels.
-    """
-    plain = eager(agent, optimizer, config, len(lanes), team, threads)
+    """The fastest executables of the agent's device, for lanes of so many environments."""
+    plain = eager(agent, optimizer, config, len(lanes), team)
     if agent.device.type == "cpu":
         return plain
     alone = team is None or team.size == 1

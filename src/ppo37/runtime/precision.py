@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from ..compiled import cpu_info
 from ..config import Config, layers_in_words
 from ..envs import VecEnv
 from ..errors import UsageError
@@ -91,7 +91,8 @@ def processor_kind(device: str) -> str:
         return f"GPU of compute capability {'8 or more' if recent else 'below 8'}"
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
-        maker = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}.get(_vendor())
+        vendor = cpu_info().get("vendor_id", "")
+        maker = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}.get(vendor)
         if maker is not None:
             return f"{maker} with AVX512-BF16"
     names = {"AVX512": "x86 with AVX-512", "AVX2": "x86 with AVX2"}
@@ -154,20 +155,26 @@ def network_in(form: Form, agent: Agent) -> Network:
     return place(agent, form.kernels, torch.get_num_threads())
 
 
-def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor:
+def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     """Observations [SCREEN_STEPS * N, *obs_shape] of a game's first steps with random actions.
 
-    The environments must be reset before they are used for anything else.
+    None for an agent that sees no images. The environments must be reset before they are used for
+    anything else.
     """
-    draws = torch.Generator().manual_seed(0)
+    if not isinstance(agent.trunk, NatureCNN):
+        return None
     envs.reset()
-    found = []
-    for _ in range(SCREEN_STEPS):
-        uniforms = torch.rand(envs.num_envs, *agent.policy.action_shape, generator=draws)
-        outputs = torch.zeros(envs.num_envs, agent.policy.num_outputs)
-        actions = agent.policy(outputs).sample(uniforms)
-        found.append(torch.from_numpy(envs.step(actions.numpy()).obs.copy()))
-    return torch.cat(found)
+    rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
+    return torch.cat([torch.from_numpy(envs.step(row.numpy()).obs.copy()) for row in rows])
+
+
+def random_actions(agent: Agent, count: int) -> torch.Tensor:
+    """Actions [count, *action_shape] of a policy that has no preference, the same every time."""
+    policy = agent.policy
+    draws = torch.Generator(agent.device).manual_seed(0)
+    uniforms = torch.rand(count, *policy.action_shape, generator=draws, device=agent.device)
+    actions: torch.Tensor = policy(uniforms.new_zeros(count, policy.num_outputs)).sample(uniforms)
+    return actions.detach()
 
 
 def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Form, float]:
@@ -194,7 +201,7 @@ def _self_test(
     network: Network, form: Form, obs_shape: tuple[int, ...], size: int,
     screens: torch.Tensor | None,
 ) -> tuple[bool, str]:  # fmt: skip
-    """Whether a form agrees with PyTorch's fp32, and its errors in words."""
+    """Compare a form with PyTorch's fp32: whether they agree, and the errors in words."""
     plain = place(network.agent)
     seen = [("on noise", _noise(obs_shape, size), TOLERANCES)]
     if screens is not None:
@@ -233,7 +240,7 @@ def _off_the_kink(agent: Agent) -> Iterator[None]:
 
 
 def _of_interest(lacking: list[str], form: Form, agent: Agent) -> list[str]:
-    """Why there are no native kernels, where they would have been better."""
+    """Say why there are no native kernels, where they would have been better."""
     wanted = isinstance(agent.trunk, NatureCNN) and agent.device.type == "cpu"
     return list(dict.fromkeys(lacking)) if wanted and form.kernels != "native" else []
 
@@ -241,15 +248,6 @@ def _of_interest(lacking: list[str], form: Form, agent: Agent) -> list[str]:
 def _noise(obs_shape: tuple[int, ...], size: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
-
-
-def _vendor() -> str:
-    """The maker's name as the processor says it, on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if "vendor_id" in line), "")
 
 
 def _outputs(network: Network, obs: torch.Tensor, form: Form) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,10 +13,6 @@
  * times the planes, which makes the first convolution (8 x 8, stride 4) one of 2 x 2; the second
  * (4 x 4, stride 2) is one of 2 x 2 over blocks of 2 x 2 pixels; the third is one of 3 x 3.
  *
- * A sample's result does not depend on those beside it. Sums over samples are made in their order
- * within each of some groups, and then over groups; there are as many as `groups_of` says, whatever
- * the number of threads, so no result depends on that.
- *
  * Compiled for vectors of LANES floats and one shape: PLANES HEIGHT WIDTH (observations) and C1 C2
  * C3 (channels, multiples of LANES). For each layer, BLOCK* tiles go through at a time, LONG_BLOCK*
  * for gradients of weights. In registers are the sums of ROWS* tiles by ACROSS* vectors of
@@ -24,7 +20,6 @@
  * inputs by TAPS_ACROSS* vectors.
  */
 #include "vectors.h"
-#include "workers.h"
 
 typedef uint8_t number;
 INLINE void store_pixels(uint8_t *to, __m128i pixels) { _mm_storeu_si128((__m128i *)to, pixels); }
@@ -125,10 +120,8 @@ typedef struct {
     float products[MAX(MOST_IN, MOST_OUT)];
 } Workspace;
 
-long workspace_bytes(void) { return sizeof(Workspace); }
-
-/* Numbers that `backward` wants for the sums of its groups. */
-long sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
+typedef float value;
+#include "trunk.h"
 
 long packed_size(void) { return U1 + 2 * (U2 + U3); }
 
@@ -297,11 +290,6 @@ INLINE void pack_back(const Layer l, const float *weights, int block, long part,
         }
 }
 
-typedef struct {
-    const float *w1, *w2, *w3;
-    float *packed;
-} Packing;
-
 static void pack_part(const void *arguments, long part, int thread) {
     const Packing *a = arguments;
     float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
@@ -310,13 +298,6 @@ static void pack_part(const void *arguments, long part, int thread) {
     pack(LAYER3, a->w3, 1, 1.0f, part, a->packed + U1 + U2);
     pack_back(LAYER2, a->w2, 2, part, back2);
     pack_back(LAYER3, a->w3, 1, part, back3);
-}
-
-/* packed: `packed_size` numbers. */
-void pack_weights(const float *w1, const float *w2, const float *w3, int threads,
-                  float *packed) {
-    Packing arguments = {w1, w2, w3, packed};
-    run_parts(pack_part, &arguments, PARTS, threads);
 }
 
 /* A part of the sums over groups of a layer's gradients, where the parameters have them. */
@@ -433,14 +414,6 @@ INLINE void layer(const Layer l, const int block, const int rows, const int acro
     }
 }
 
-typedef struct {
-    const uint8_t *obs;
-    long samples;
-    const float *packed, *b1, *b2, *b3;
-    Workspace *workspaces;
-    float *x1, *x2, *x3;
-} Forward;
-
 static void forward_part(const void *arguments, long part, int thread) {
     const Forward *a = arguments;
     Workspace *own = a->workspaces + thread;
@@ -455,14 +428,6 @@ static void forward_part(const void *arguments, long part, int thread) {
     for (int i = 0; i < count; i++)
         for (int c = 0; c < C3; c++)
             for (int p = 0; p < H3 * W3; p++) *out++ = own->y3[i * X3 + p * C3 + c];
-}
-
-/* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
-void forward(const uint8_t *obs, long samples, int threads, const float *packed, const float *b1,
-             const float *b2, const float *b3, Workspace *workspaces, float *x1, float *x2,
-             float *x3) {
-    Forward arguments = {obs, samples, packed, b1, b2, b3, workspaces, x1, x2, x3};
-    run_parts(forward_part, &arguments, (samples + AT_ONCE - 1) / AT_ONCE, threads);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -524,15 +489,6 @@ INLINE void layer_weights(const Layer l, const int block, const int taps, const 
     }
 }
 
-typedef struct {
-    const uint8_t *obs;
-    long samples, groups;
-    const float *packed, *x1, *x2, *x3, *g;
-    Workspace *workspaces;
-    float *sums, *dw1, *db1, *dw2, *db2, *dw3, *db3;
-} Backward;
-
-/* The sums of one group. */
 static void backward_part(const void *arguments, long group, int thread) {
     const Backward *a = arguments;
     const float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
@@ -564,15 +520,4 @@ static void gather_part(const void *arguments, long part, int thread) {
     gather(LAYER1, u1, a->groups, 4, 255.0f, part, a->dw1, a->db1);
     gather(LAYER2, u2, a->groups, 2, 1.0f, part, a->dw2, a->db2);
     gather(LAYER3, u3, a->groups, 1, 1.0f, part, a->dw3, a->db3);
-}
-
-/* Gradients of all parameters, given g, that of x3. sums: `sums_size` numbers. */
-void backward(const uint8_t *obs, long samples, int threads, const float *packed,
-              const float *x1, const float *x2, const float *x3, const float *g,
-              Workspace *workspaces, float *sums, float *dw1, float *db1, float *dw2, float *db2,
-              float *dw3, float *db3) {
-    Backward arguments = {obs, samples, groups_of(samples), packed, x1, x2, x3, g, workspaces,
-                          sums, dw1, db1, dw2, db2, dw3, db3};
-    run_parts(backward_part, &arguments, arguments.groups, threads);
-    run_parts(gather_part, &arguments, PARTS, threads);
 }

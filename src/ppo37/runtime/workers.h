@@ -10,11 +10,3 @@ void run_parts(task *work, const void *arguments, long parts, int threads);
 
 /* The first item of part `part`, if `count` items are divided evenly among `parts`. */
 static inline long first_of(long part, long parts, long count) { return count * part / parts; }
-
-/* What is no product of samples (weights to pack, sums to gather) is divided into so many parts. */
-enum { PARTS = 16 };
-
-/* Groups of samples whose gradients are summed up apart. */
-static inline long groups_of(long samples) {
-    return samples < 16 ? 1 : samples < 16 * 16 ? samples / 16 : 16;
-}
