@@ -72,11 +72,17 @@ static long now_ns(void) {
     return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
-/* How often another thread has run where this one could have. */
+/* How often another thread has run where this one could have; another number every time where the
+ * system does not tell, as if it always had. */
 static long times_displaced(void) {
+#ifdef RUSAGE_THREAD
     struct rusage usage;
     getrusage(RUSAGE_THREAD, &usage);
     return usage.ru_nivcsw;
+#else
+    static _Thread_local long number;
+    return ++number;
+#endif
 }
 
 /* Whether a thread that has waited since `begin` goes on without sleeping; after a short pause. */
