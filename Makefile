@@ -30,7 +30,7 @@ check: lint
 
 # One worker for each core: most tests wait for processes that they start.
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadscope $(addprefix --ignore=,$(QUICK))
+	$(BIN)/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(QUICK))
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow

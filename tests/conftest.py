@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from ppo37 import Config, train
-from ppo37.algorithm.distributions import Categorical
-from ppo37.model import LSTM, Forgetful
-from ppo37.run import checkpoint
-from ppo37.run.processes import settings
+from ppo37.cli import let_waiting_threads_sleep
+
+# As the command does, and also before PyTorch is loaded: the workers share the cores.
+let_waiting_threads_sleep()
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from ppo37 import Config, train  # noqa: E402
+from ppo37.algorithm.distributions import Categorical  # noqa: E402
+from ppo37.model import LSTM, Forgetful  # noqa: E402
+from ppo37.run import checkpoint  # noqa: E402
+from ppo37.run.processes import settings  # noqa: E402
 
 TINY: dict[str, Any] = {
     "game": "catch",

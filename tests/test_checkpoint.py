@@ -193,7 +193,7 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(
     genuine = files.write_synced
 
     def full(path: Path, content: bytes) -> None:
-        if "00000004" in str(path) and path.name == "optimizer.safetensors":
+        if (run / "checkpoints" / "00000002").exists() and path.name == "optimizer.safetensors":
             path.write_bytes(content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         genuine(path, content)
@@ -218,7 +218,7 @@ def test_free_space_is_asked_for_before_a_run_starts(
 
 def test_a_run_in_use_is_left_alone(run: Path) -> None:
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
-    with directory.lock(run), pytest.raises(UsageError, match="in use"):
+    with directory.lock(run, pytest.fail), pytest.raises(UsageError, match="in use"):
         resume(run)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 

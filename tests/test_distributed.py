@@ -349,7 +349,9 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
         assert ended(processes)[0] == [128 + number, 0]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP]
+)
 def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_path: Path) -> None:
     """One that dies is noticed at once, one that hangs after the time that was set."""
     log = tmp_path / "run" / "metrics.jsonl"

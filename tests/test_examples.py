@@ -5,9 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+def test_dodge_runs(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
+    assert _survived([*command, "--total-timesteps", "1024"]) > 1
+
+
+@pytest.mark.slow
 def test_dodge_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
     short = _survived([*command[:-1], str(tmp_path / "short"), "--total-timesteps", "1024"])

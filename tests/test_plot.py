@@ -197,7 +197,7 @@ def test_several_runs_go_to_comparison_png_here(
 ) -> None:
     runs = [fake_run(tmp_path / str(seed), [[1.0]], seed=seed) for seed in (1, 2)]
     monkeypatch.chdir(tmp_path)
-    assert plots.plot(runs) == Path("comparison.png")
+    assert plots.plot(runs) == tmp_path / "comparison.png"
     assert Path("comparison.png").stat().st_size > 10_000
 
 

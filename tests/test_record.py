@@ -220,7 +220,7 @@ def test_the_default_place_is_in_the_run_or_here(
     assert record(oldest).path == run / "videos" / f"catch-{int(oldest.name)}.mp4"
     agent = Path(shutil.copytree(newest, tmp_path / "agent"))
     monkeypatch.chdir(tmp_path)
-    assert record(agent).path == Path("catch.mp4")
+    assert record(agent).path == tmp_path / "catch.mp4"
     assert Path("catch.mp4").is_file()
 
 

@@ -46,10 +46,11 @@ def _oldest(run: Path) -> Path:
     [
         tiny(),
         ATARI,
-        dataclasses.replace(ATARI, game="space_invaders", protocol="machado", precision="bf16"),
+        dataclasses.replace(ATARI, game="space_invaders", protocol="machado"),
+        pytest.param(dataclasses.replace(ATARI, precision="bf16"), marks=pytest.mark.slow),
         pytest.param(dataclasses.replace(ATARI, network="lstm"), marks=pytest.mark.slow),
     ],
-    ids=lambda config: f"{config.game}-{config.protocol}-{config.network}",
+    ids=lambda config: f"{config.game}-{config.protocol}-{config.network}-{config.precision}",
 )
 def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
@@ -64,8 +65,12 @@ def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Pa
         assert max(seedings) > 0  # this has been through the harder way
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    """With SIGKILL, twice: wherever that is, it is in the middle of something."""
+    """With SIGKILL, twice: wherever that is, it is in the middle of something.
+
+    Once, and in a real game, in the quick lane: tests/test_crashes.py and tests/test_verify.py.
+    """
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=28 * 64)
     train(config, tmp_path / "whole")
     run = tmp_path / "killed"

@@ -69,6 +69,7 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     """SIGUSR1 all the time, and the run stopped and resumed again and again."""
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=24 * 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppo37.stats import t_bound, t_interval_of_mean
+from ppo37.stats import t_interval_of_mean
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,12 @@ from ppo37.stats import t_bound, t_interval_of_mean
      (4, 0.90, 2.1318)],
 )  # fmt: skip
 def test_bounds_are_those_of_the_printed_tables(freedom: int, level: float, printed: float) -> None:
-    assert t_bound(freedom, level) == pytest.approx(printed, abs=6e-5)
+    """Of values whose mean has the standard error 1."""
+    values = np.linspace(-1, 1, freedom + 1)
+    values /= values.std(ddof=1) / np.sqrt(len(values))
+    assert t_interval_of_mean(values.tolist(), level) == pytest.approx(
+        (-printed, printed), abs=6e-5
+    )
 
 
 def test_an_interval_worked_out_by_hand() -> None:

@@ -93,7 +93,7 @@ def test_the_number_of_threads_is_recorded_and_kept(
     assert seen[0] == 3, "as many as it had, not as many as there are now"
 
 
-@pytest.mark.parametrize("kernels", ["torch", "native"])
+@pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), "native"])
 def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
     """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
     none. Native kernels give the same bits for three threads as for two."""

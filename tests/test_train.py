@@ -126,10 +126,8 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
             os.kill(os.getpid(), signal.SIGTERM)
 
     resume(run / "checkpoints" / "00000002", view=Stop())
-    assert [text.split(":")[0] for text in heard] == [
-        "deleted checkpoint 00000006",
-        "deleted checkpoint 00000004",
-    ]
+    assert len(heard) == 1
+    assert "what came after update 2" in heard[0]
     done = len((run / "metrics.jsonl").read_text().splitlines())
     assert done < 6
     assert load_agent(run).state["update"] == done

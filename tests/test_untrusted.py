@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from ppo37.run import checkpoint
-from ppo37.run.files import to_json
 
 NASTY = [
     None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",
@@ -29,6 +28,11 @@ BANNED = ("exec", "compile", "import", "pickle.find_class", "os.system", "os.exe
           "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove",
           "os.rename", "os.mkdir", "ctypes.dlopen")  # fmt: skip
 MOST_GROWTH_BYTES = 200 << 20
+
+
+def to_json(value: Any) -> bytes:
+    """As checkpoints are written, but with all that Python calls a number."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 # Mutations, each with a manifest that agrees with them so that they are looked at

@@ -1,6 +1,30 @@
-"""`python -m ppo37` is the command `ppo37`."""
+"""`python -m ppo37` and the command `ppo37`: whatever happens, also while modules are loaded, ends
+in one line and an exit code.
+"""
 
-from .cli import main
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line (`cli.main`)."""
+    if sys.platform == "win32":
+        _end("it does not run on Windows itself; use WSL2 or a Linux container", 2)
+    try:
+        from .cli import main as run
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except ModuleNotFoundError as error:
+        _end(f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "
+             "installs all that is needed", 2)  # fmt: skip
+    run()
+
+
+def _end(text: str, code: int) -> NoReturn:
+    if sys.stderr is not None:  # where it is closed, this would go to stdout
+        print(f"ppo37: {text}", file=sys.stderr)
+    sys.exit(code)
+
 
 if __name__ == "__main__":
     main()

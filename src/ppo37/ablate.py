@@ -27,7 +27,7 @@ from .model import Agent
 from .report import ablation as picture
 from .report.plots import import_matplotlib, save_png
 from .run import directory
-from .run.files import to_json, write_atomically
+from .run.files import TEMPORARY, own, real_path, to_json, write_atomically
 from .run.metrics import FRAMES_PER_STEP
 from .run.processes import POLL_S, Child, settings, start
 from .run.signals import Signals
@@ -132,8 +132,8 @@ def ablate(
     dataclasses.replace(config, seed=config.seed + seeds - 1)  # refused now, or never
     with closing(make_factory(config, num_threads=1)(1, config.seed)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names)
-    path = Path(out) if out is not None else _default_path(config)
-    with Signals(STOPPING) as signals, closing(_open(path)):
+    path = real_path(out) if out is not None else _default_path(config)
+    with Signals(STOPPING) as signals, closing(_open(path, say)):
         config = _settle(path, config, envs, agent, max(1, usable_cores() // jobs))
         arms = make_arms(config, details, lambda _: None)
         study = Study(path, arms, [config.seed + turn for turn in range(seeds)])
@@ -321,19 +321,22 @@ def _plain(config: Config) -> Config:
 
 
 def _default_path(config: Config) -> Path:
-    return Path("runs") / f"ablation__{config.game}__{config.preset}__{int(time.time())}"
+    """A directory of its own, also for studies that begin in the same second."""
+    name = f"ablation__{config.game}__{config.preset}__{int(time.time())}"
+    return directory.claim(directory.alternatives(real_path(Path("runs", name))))
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path, say: Callable[[str], None]) -> IO[str]:
     """Make the directory of a study, or take one that is, and hold its lock until it is closed."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        strangers = {entry.name for entry in path.iterdir()} - {directory.LOCK, f".{DOCUMENT}.tmp"}
+        strangers = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
+        strangers.discard(directory.LOCK)
     except OSError as error:
         raise UsageError(f"cannot use {path}: {error.strerror}; choose another --out") from error
     if strangers and DOCUMENT not in strangers:
         raise UsageError(f"{path} is not empty and holds no {DOCUMENT}; choose another --out")
-    return directory.lock(path)
+    return directory.lock(path, say)
 
 
 def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int) -> Config:
@@ -349,7 +352,7 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
         return dataclasses.replace(choice.applied(config), threads=config.threads or threads)
     try:
         known = from_dict(json.loads((path / DOCUMENT).read_text())["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
     for name, left_open in (("precision", "auto"), ("kernels", "auto"), ("threads", None)):
         if getattr(config, name) == left_open:
@@ -368,6 +371,7 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
 def _require_ours(study: Study) -> None:
     """UsageError if a run is there that is not what this study would train."""
     for run in study.runs:
+        own(study.path, run.path.name)
         if not directory.is_run(run.path):
             continue
         found = directory.read_config(run.path)
@@ -380,7 +384,7 @@ def _finished(run: Run) -> bool:
     """Whether a run has come to its end; one that stopped, or whose summary is torn, has not."""
     try:
         return bool(json.loads((run.path / directory.SUMMARY).read_text())["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -431,7 +435,7 @@ def _end(one: _Active, results: dict[str, Result], say: Callable[[str], None]) -
     """Note the result of a run that has ended, or return what it failed by."""
     name = one.run.path.name
     words = one.child.last_words()
-    one.child.words.close()
+    one.child.close()
     if one.child.process.returncode != 0 or not _finished(one.run):
         say(f"{name} failed: {words}")
         return [f"{name}: {words}"]
@@ -446,8 +450,7 @@ def _stop(active: list[_Active]) -> None:
     for one in active:
         one.child.process.terminate()
     for one in active:
-        one.child.process.wait()
-        one.child.words.close()
+        one.child.close()
 
 
 class _Outlook:

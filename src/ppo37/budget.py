@@ -86,7 +86,7 @@ def typical(config: Config) -> str:
     name, steps = title(config.game), config.agent_steps
     as_known = config.protocol == "classic" and set(changes(config)) <= {"total_timesteps"}
     known = reached(config.game, entry_of(config.preset, config.device)) if as_known else []
-    scores = reference(config.game)
+    scores = reference(config.game, config.protocol)
     published = scores.get("cleanrl_ppo_atari", scores.get("ppo_paper"))
     beyond = "" if published is None else f"; published for 10,000,000: {published:,.1f}"
     if not known:

@@ -7,8 +7,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong usa
 import argparse
 import dataclasses
 import difflib
+import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -21,8 +23,11 @@ from typing import Any, NoReturn
 
 from .config import PRESET_NAMES, Config, field_type, from_preset
 from .errors import RunError, Stopped, UsageError
+from .run.files import shown
+from .run.processes import stop_with_parent
 
 SIGNALLED = 128
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_OPTIONS = ("game", "preset")
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -60,8 +65,25 @@ class _Parser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
 
+def open_streams() -> None:
+    """Give stdin, stdout and stderr that were closed at the start to /dev/null.
+
+    Else the next files to be opened would have their numbers, and get what is written to stderr.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            assert opened == number
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
+    open_streams()
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     let_waiting_threads_sleep()
     debug = "--debug" in words
@@ -70,21 +92,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # To save and go on; where there is nothing to save yet or any more, to go on.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
+        stop_with_parent()
         code = _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()  # here, where it is known what to do if that fails
     except UsageError as error:
         code = _complain(str(error), debug, 2)
     except KeyboardInterrupt as error:
         number = error.signal_number if isinstance(error, Stopped) else signal.SIGINT
         code = _complain("interrupted", debug, SIGNALLED + number)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # who reads the result has left
+        _silence_stdout()
         code = 1
     except RunError as error:
         code = _complain(str(error), debug, 1)
+    except ModuleNotFoundError as error:
+        what = f"the module {error.name} is missing"
+        code = _complain(f"{what}; `pip install -e .` in the checkout of ppo37", debug, 2)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        code = _complain(f"{what} (--debug shows where)", debug, 1)
+        what = f"{type(error).__name__}: {error} (--debug shows where)"
+        if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
+            what = f"cannot write the result: {error.strerror}"
+            _silence_stdout()
+        code = _complain(what, debug, 1)
     sys.exit(code)
+
+
+def _silence_stdout() -> None:
+    """What cannot be written to it would be tried once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -197,13 +232,25 @@ def _run(words: list[str]) -> int:
     command = getattr(options, "command", None)
     if unknown:
         known = options.parser.option_names() if command else []
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f" (see `{parser.prog} --help`)"
-        raise UsageError(f"unknown argument {unknown[0]!r}{hint}")
+        prog = options.parser.prog if command else parser.prog
+        raise UsageError(f"unknown argument {unknown[0]!r}{_hint(unknown[0], known, prog)}")
     if command is None:
         parser.print_help(sys.stderr)
         return 2
     return int(command(options))
+
+
+def _hint(word: str, known: list[str], prog: str) -> str:
+    """What may have been meant by an unknown argument, or where to look."""
+    # Without dashes, which all have in common.
+    names = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(word.split("=")[0].lstrip("-"), names, n=1)
+    if near and word.startswith("-"):
+        return f"; did you mean {names[near[0]]}?"
+    settings = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    if word.split("=")[0] in settings and prog.endswith(("resume", "eval", "record")):
+        return f": that is decided when a run begins, by `ppo37 train` (see `{prog} --help`)"
+    return f" (see `{prog} --help`)"
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -259,10 +306,14 @@ def _or_none(plain: type) -> Any:
 
 def _config(options: argparse.Namespace) -> Config:
     """The configuration that GAME, --preset and the settings ask for."""
-    from .envs.games import resolve_game
+    from .envs.games import resolve_game, shows_ram
     from .runtime.device import resolve_device
 
     game = resolve_game(options.game)
+    if shows_ram(options.game):
+        if getattr(options, "observation", "ram") != "ram":
+            raise UsageError(f"{options.game} means --observation ram; leave one of them out")
+        options.observation = "ram"
     names = {field.name for field in dataclasses.fields(Config)} - set(_NOT_OPTIONS)
     changes = {name: value for name, value in vars(options).items() if name in names}
     device = resolve_device(changes.pop("device", "auto"))
@@ -297,7 +348,7 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
     config = _config(options)
     with closing(join(config.device)) as team:
         path = Path(team.decided(lambda: place_of(config, options.out)))
-        if team.decided(lambda: directory.is_run(path)):
+        if options.out is not None and team.decided(lambda: directory.is_run(path)):
             return directory.read_config(path)
         say = _say if team.leads else None
     plan = budget.plan(config, budget_s, started, say)
@@ -332,7 +383,7 @@ def _finish(summary: Any, as_json: bool) -> int:
     )  # fmt: skip
     ended, then = ("finished", "eval") if summary.finished else ("stopped", "resume")
     _say(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
-    _say(f"next: ppo37 {then} {summary.run}")
+    _say(f"next: ppo37 {then} {shlex.quote(shown(summary.run))}")
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         _print_json({"run": str(summary.run), **document})
@@ -346,20 +397,27 @@ def _eval(options: argparse.Namespace) -> int:
     result = evaluate(options.run, options.episodes, options.protocol, options.seed,
                       options.device, _progress, _say)  # fmt: skip
     normalised = human_normalised(result.game, result.mean)
-    published = reference(result.game)
+    published = reference(result.game, result.protocol)
     if options.json:
         _print_json({**result.to_json(), "human_normalised": normalised, "published": published})
         return 0
-    low, high = result.interval
     print(f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
           f"{result.seed}, after {result.agent_steps:,} agent steps")  # fmt: skip
-    print(f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} to "
-          f"{high:.2f}; lowest {min(result.scores):g}, best {max(result.scores):g})")  # fmt: skip
+    if result.interval is None:
+        print(f"score {result.mean:.2f} (one game says nothing of the mean; --episodes 30)")
+    else:
+        low, high = result.interval
+        spread = f"lowest {min(result.scores):g}, best {max(result.scores):g}"
+        print(f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} "
+              f"to {high:.2f}; {spread})")  # fmt: skip
     if normalised is not None:
-        print(f"human-normalised {normalised:.2f} (0 is random play, 1 a human)")
+        # + 0.0, because -0.00 is no number for people.
+        print(f"human-normalised {round(normalised, 2) + 0.0:.2f} (0 is random play, 1 a human)")
     for name, value in published.items():
         if not name.endswith("_std"):
             print(f"  published {name:28} {value:10.2f}")
+    if result.protocol != "classic" and published:
+        print(f"  (published agents were trained without the sticky actions of {result.protocol})")
     return 0
 
 
@@ -370,14 +428,15 @@ def _record(options: argparse.Namespace) -> int:
     made = record(options.run, options.out, seed=options.seed, protocol=options.protocol,
                   device=options.device, warn=_say, **limit)  # fmt: skip
     _say(f"score {made.score:g} after {made.length:,} agent steps")
-    print(made.path)
+    print(shown(made.path))
     return 0
 
 
 def _plot(options: argparse.Namespace) -> int:
     from .report.plots import plot
 
-    print(plot([Path(run) for run in options.runs], options.out, group=options.group))
+    made = plot([Path(run) for run in options.runs], options.out, group=options.group, warn=_say)
+    print(shown(made))
     return 0
 
 
@@ -388,7 +447,7 @@ def _export(options: argparse.Namespace) -> int:
     saved, warnings = find_checkpoint(Path(options.run))
     for warning in warnings:
         _say(warning)
-    print(export(saved, Path(options.out)))
+    print(shown(export(saved, Path(options.out))))
     return 0
 
 
@@ -447,7 +506,7 @@ def _ablate(options: argparse.Namespace) -> int:
         _print_json({"path": str(path), **result})
         return 0
     print(table(result))
-    print(path / PICTURE)
+    print(shown(path / PICTURE))
     return 0
 
 
@@ -478,13 +537,15 @@ def _games(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"games": [{"name": game, **reference(game)} for game in games]})
         return 0
-    print(f"{'game':24}{'random':>10}{'human':>10}{'PPO paper':>11}{'CleanRL/baselines PPO':>23}")
+    heads = ("random", "human", "PPO paper", "CleanRL/baselines PPO")
+    print(f"{'game':24}" + "".join(f"  {head:>12}" for head in heads))
     for game in games:
         known = reference(game)
         best = known.get("cleanrl_ppo_atari", known.get("baselines_ppo2"))
         columns = (known.get("random"), known.get("human"), known.get("ppo_paper"), best)
         cells = ["-" if value is None else f"{value:,.1f}" for value in columns]
-        print(f"{game:24}{cells[0]:>10}{cells[1]:>10}{cells[2]:>11}{cells[3]:>23}")
+        wide = zip(cells, heads, strict=True)
+        print(f"{game:24}" + "".join(f"  {cell:>{max(12, len(head))}}" for cell, head in wide))
     return 0
 
 

@@ -4,6 +4,7 @@ Whatever is computed so can also be computed without; who has no compiler, or a 
 lacks an instruction, is told so. What was compiled is kept in the user's cache and made once.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -11,8 +12,11 @@ import os
 import platform
 import re
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import UsageError
@@ -20,6 +24,7 @@ from .errors import UsageError
 # Fused products and sums would round in another way than what is compared with.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
 COMPILE_S = 120.0
+PRIVATE = 0o700
 
 
 @functools.cache
@@ -29,8 +34,19 @@ def library(*sources: Path, **numbers: int) -> ctypes.CDLL:
     shape = tuple(f"-D{name}={number}" for name, number in numbers.items())
     try:
         return ctypes.CDLL(str(_compiled(sources, shape)))
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError) as error:
         raise UsageError(f"native kernels could not be made: {error}") from error
+
+
+def cpu_info() -> dict[str, str]:
+    """What Linux says of the first CPU core, `model name`, `vendor_id` and `flags` among it; empty
+    elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
@@ -44,30 +60,107 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
     processor = info.get("model name", platform.processor()), info.get("flags", "")
     known = [*(path.read_text() for path in read), *command, platform.platform(), *processor]
     name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
+    folder = _folder()
     kept = folder / f"{sources[0].stem}-{name}.so"
-    if kept.exists():
+    if _whole(kept):
         return kept
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            made = Path(place) / kept.name
-            command += [*map(str, sources), "-o", str(made), "-lm"]
-            subprocess.run(command, check=True, text=True, capture_output=True, timeout=COMPILE_S)
-            made.replace(kept)  # at once, for whoever else makes it too
-    except subprocess.CalledProcessError as error:
-        said = re.search("error: (?:#error )?(.*)", error.stderr)
-        why = said[1].strip('"') if said else f"{compiler} failed"
-        raise UsageError(f"native kernels could not be compiled: {why}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        folder = _private_folder()
+        kept = folder / kept.name
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        made = Path(place) / kept.name
+        _compile([*command, *map(str, sources), "-o", str(made), "-lm"])
+        # On the disk before it has its name, and at once for whoever else makes it too.
+        digest = Path(place) / "digest"
+        digest.write_text(_digest(made))
+        for path, final in ((made, kept), (digest, _digest_of(kept))):
+            path.chmod(PRIVATE)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(final)
+    if not _whole(kept):
+        raise UsageError(f"native kernels could not be compiled: {compiler} made no library")
     return kept
 
 
-def cpu_info() -> dict[str, str]:
-    """What Linux says of the first CPU core, `model name`, `vendor_id` and `flags` among it; empty
-    elsewhere."""
+def _folder() -> Path:
+    """The folder of compiled libraries: the user's cache, or where others could change what lies
+    there, a private one for this process."""
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
+        folder.mkdir(PRIVATE, parents=True, exist_ok=True)
+        if _only_ours(folder):
+            return folder
+    except (OSError, RuntimeError):  # no home, say
+        pass
+    return _private_folder()
+
+
+@functools.cache
+def _private_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ppo37-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _only_ours(path: Path) -> bool:
+    """Whether a file or folder is no link, and only we and the administrator can change it."""
+    found = path.lstat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & others
+    return ours and not stat.S_ISLNK(found.st_mode)
+
+
+def _whole(library: Path) -> bool:
+    """Whether a library is ours and as it was made: to load one that was cut short is fatal."""
+    digest = _digest_of(library)
+    try:
+        ours = _only_ours(library) and _only_ours(digest)
+        return ours and digest.read_text() == _digest(library)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest_of(library: Path) -> Path:
+    """The file that says what a library has to be."""
+    return library.with_suffix(".sha256")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_hung: list[str] = []
+"""Compilers that did not answer; they are not asked again."""
+
+
+def _compile(command: list[str]) -> None:
+    """Run a compiler, which leaves no process behind; UsageError if it fails or does not answer."""
+    compiler = command[0]
+    if compiler in _hung:
+        raise UsageError(f"native kernels could not be made: {compiler} did not answer")
+    # In a session of its own, so that what it starts can be ended with it.
+    with subprocess.Popen(
+        command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=COMPILE_S)
+        except subprocess.TimeoutExpired as error:
+            _hung.append(compiler)
+            raise UsageError(
+                f"native kernels could not be made: {compiler} did not answer for {COMPILE_S:g} s"
+            ) from error
+        finally:
+            _end_session(process)
+    if process.returncode:
+        found = re.search("error: (?:#error )?(.*)", said)
+        why = found[1].strip('"') if found else f"{compiler} failed"
+        raise UsageError(f"native kernels could not be compiled: {why}")
+
+
+def _end_session(process: "subprocess.Popen[str]") -> None:
+    """Kill what is left of a process and of all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

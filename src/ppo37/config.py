@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UsageError
+from .errors import LARGEST_NUMBER, UsageError
 from .randomness import MAX_SEED
 
 
@@ -125,6 +125,11 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.batch_size > LARGEST_BATCH:
+            raise UsageError(
+                f"num_envs * num_steps = {self.batch_size} steps in one rollout are more than "
+                f"{LARGEST_BATCH}; choose less of both"
+            )
         if self.batch_size % self.num_minibatches:
             raise UsageError(
                 f"num_envs * num_steps = {self.batch_size} does not divide into "
@@ -229,6 +234,8 @@ class Config:
         """Agent steps in the whole run: `total_timesteps`, less what is no whole rollout."""
         return self.num_updates * self.batch_size
 
+
+LARGEST_BATCH = 1 << 31
 
 NETWORKS_FOR = {"pixels": ("nature", "nature_half", "lstm"), "ram": ("mlp", "mlp_shared")}
 """The networks that can read each kind of observation."""
@@ -344,6 +351,8 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
         raise UsageError(f"{name} must be one of {', '.join(rules['choices'])}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, not {value!r}")
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise UsageError(f"{name} must be at most {LARGEST_NUMBER}, not {value!r}")
     if rules["above"] is not None and not value > rules["above"]:
         raise UsageError(f"{name} must be more than {rules['above']}, not {value!r}")
     if rules["least"] is not None and not value >= rules["least"]:

@@ -234,7 +234,9 @@ def _disk() -> Check:
 
 
 def _memory() -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    from .runtime.device import memory_bytes
+
+    total = memory_bytes()
     free = _available_memory()
     enough = free is None or free >= LEAST_MEMORY_BYTES
     detail = f"{total / 2**30:.1f} GiB" + (

@@ -1,5 +1,8 @@
 """The errors that people see. The command line prints one line for each and no traceback."""
 
+LARGEST_NUMBER = 1 << 53
+"""Whole numbers up to here are exact in JSON, wherever it is read; larger ones are refused."""
+
 
 class UsageError(ValueError):
     """Wrong usage or input; the message says what is wrong and what would be right. Exit 2."""

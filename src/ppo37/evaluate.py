@@ -14,9 +14,10 @@ from .algorithm.rollout import forget
 from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Episode, Step, VecEnv
+from .envs.contract import require_offered, sound
 from .errors import UsageError
 from .model import Agent
-from .run.checkpoint import load_model
+from .run.checkpoint import load_model, require_makers
 from .run.directory import find_checkpoint
 from .run.signals import Signals
 from .runtime.device import prepare_process, resolve_device, usable_cores
@@ -24,7 +25,7 @@ from .runtime.executables import make_act
 from .runtime.network import Network, place
 from .stats import interval_of_mean
 
-MAX_ENVS = 32
+MAX_ENVS, MOST_EPISODES = 32, 1_000_000
 Translation = Callable[[NDArray[Any]], NDArray[Any]]
 BLOCK_STEPS = 256
 """Uniforms are drawn for this many steps at a time."""
@@ -40,7 +41,10 @@ class TrainedAgent(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Whole-game raw scores and how they were obtained; `interval` is a 95% one of the mean."""
+    """Whole-game raw scores and how they were obtained.
+
+    interval: a 95% one of the mean; None for a single game.
+    """
 
     game: str
     protocol: str
@@ -49,13 +53,17 @@ class Evaluation(NamedTuple):
     lengths: list[int]
     mean: float
     std: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     agent_steps: int
     checkpoint: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the count of games."""
-        return {**self._asdict(), "episodes": len(self.scores), "interval": list(self.interval)}
+        return {
+            **self._asdict(),
+            "episodes": len(self.scores),
+            "interval": self.interval and list(self.interval),
+        }
 
 
 def load_agent(
@@ -89,17 +97,20 @@ def evaluate(
     Stopped, a KeyboardInterrupt, if a signal asks for it: the mean of the games that were first
     to end would be that of short games.
     """
-    if episodes < 1:
-        raise UsageError(f"episodes must be at least 1, not {episodes}")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise UsageError(f"episodes must be from 1 to {MOST_EPISODES:,}, not {episodes}")
     trained = load_agent(run, device, warn)
     config = trained.config
     protocol = protocol or config.protocol
     prepare_process(trained.agent.device.type, threads=1)
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
+    require_makers(trained.state, make_envs, trained.path)
     factory = make_envs or make_factory(config, usable_cores(), protocol)
-    envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
+    made = factory(num_envs, games_seed(seed))
+    envs = normalized(made, trained.agent, config, learn=False)
     try:
+        require_offered(made, num_envs)
         translate = translation(trained, envs.action_names, protocol)
         if list(envs.obs_shape) != trained.state["obs_shape"]:
             raise UsageError(
@@ -127,7 +138,8 @@ def _play(
         for step, _ in playing(network, envs, translate, seed):
             signals.check()
             for episode in step.episodes:
-                games[episode.env].append(episode)
+                env, *_ = game = sound(episode, len(games))
+                games[env].append(game)
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
             if progress is not None and step.episodes:
                 progress(played, int(wanted.sum()))

@@ -29,6 +29,7 @@ from .bench import commit
 from .config import Config, from_dict, layers_in_words
 from .errors import UsageError
 from .run import watched
+from .run.processes import python, stop_with_parent
 from .run.view import NoView
 from .runtime.device import describe_machine, usable_cores, versions
 from .train import train
@@ -272,7 +273,7 @@ def markdown(result: dict[str, Any]) -> str:
 def _roof(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
     """What `ppo37 bench` measures of this machine in a fresh process, and the roofs from it."""
     words = ("--game", config.game, "--preset", config.preset, "--device", "cpu", "--json")
-    found = json.loads(watched.run([sys.executable, "-m", "ppo37", "bench", *words]).output)
+    found = json.loads(watched.run(python("-m", "ppo37", "bench", *words)).output)
     gemm, env_sps = found["gemm_gflops_per_s"], found["env_sps"]
     gflop = found["mflop_per_agent_step"] / 1e3
     say(f"roof: {gemm['bf16']:,.0f} GFLOP/s in bf16, {env_sps:,.0f} steps/s of the emulator")
@@ -292,7 +293,7 @@ def _in_fresh_process(
     of it is the measurement before.
     """
     document = dataclasses.asdict(dataclasses.replace(config, seed=seed))
-    command = [sys.executable, "-m", "ppo37.peers", json.dumps(arm), json.dumps(document)]
+    command = python("-m", "ppo37.peers", json.dumps(arm), json.dumps(document))
     load = os.getloadavg()[0]
     output, peak = watched.run(command)
     figure = json.loads(output.splitlines()[-1])
@@ -305,5 +306,6 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    stop_with_parent()
     arm, document = map(json.loads, sys.argv[1:])
     print(json.dumps(measure(Arm(*arm), from_dict(document))))

@@ -6,10 +6,13 @@ length. Legend: H x W are the height and width of a picture.
 
 import itertools
 import math
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -21,7 +24,9 @@ from .envs import Step, VecEnv
 from .envs.games import CATCH, require_known, title
 from .errors import RunError, UsageError
 from .evaluate import TrainedAgent, Translation, games_seed, load_agent, playing, translation
+from .run.checkpoint import require_makers
 from .run.directory import is_run
+from .run.files import own, real_path
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
 from .runtime.device import prepare_process
@@ -144,10 +149,12 @@ def record(
     if max_seconds is not None and not max_seconds > 0:
         raise UsageError(f"max_seconds must be more than 0, not {max_seconds}")
     if out is not None:
-        _format(Path(out))
+        out = real_path(out)
+        _format(out)
     ffmpeg = _find_ffmpeg()
     trained = load_agent(run, device, warn)
-    path = Path(out) if out is not None else _default_output(trained)
+    require_makers(trained.state, None, trained.path)
+    path = out if isinstance(out, Path) else _default_output(trained)
     kind = _format(path)
     most_seconds = kind.max_seconds if max_seconds is None else max_seconds
     # One picture at a time is no work for more than one core, and ffmpeg runs beside.
@@ -159,9 +166,10 @@ def record(
         translate = translation(trained, stage.envs.action_names, protocol)
         network = place(trained.agent)
         with Signals() as signals, _workplace(path) as folder, network.held():
+            signals.at_end.append(partial(shutil.rmtree, folder, ignore_errors=True))
             moments = _play(network, stage, translate, seed, signals)
             film = _film(moments, config.game, stage.scale, kind.fps, games)
-            frames, last = _encode(film, most_seconds, kind, ffmpeg, folder)
+            frames, last = _encode(film, most_seconds, kind, ffmpeg, folder, signals)
             _finish(folder, path, ffmpeg, signals)
     finally:
         stage.envs.close()
@@ -277,7 +285,7 @@ def _bar_painter(name: str) -> Callable[[Moment, int], Pixels]:
 
 def _encode(
     film: Iterator[tuple[Pixels, Moment]], max_seconds: float, kind: Format, ffmpeg: str,
-    folder: Path,
+    folder: Path, signals: Signals,
 ) -> tuple[int, Moment]:  # fmt: skip
     """Send a film to ffmpeg until it ends or is cut; the number of pictures, the last moment."""
     first = next(film)
@@ -285,8 +293,10 @@ def _encode(
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
               "-r", str(kind.fps), "-i", "-")  # fmt: skip
     most = None if math.isinf(max_seconds) else max(1, round(max_seconds * kind.fps))
+    most = None if most is None or most > sys.maxsize else most
     count, last = 0, first[1]
-    with _encoder((ffmpeg, *source, *kind.encoding, str(folder / FILM)), folder) as pipe:
+    command = (ffmpeg, *source, *kind.encoding, str(folder / FILM))
+    with _encoder(command, folder, signals) as pipe:
         for picture, moment in itertools.islice(itertools.chain([first], film), most):
             pipe.write(picture.data)
             count, last = count + 1, moment
@@ -299,13 +309,13 @@ def _finish(folder: Path, path: Path, ffmpeg: str, signals: Signals) -> None:
     if path.suffix.lower() == ".gif":
         palette, film = folder / "palette.png", folder / "gif"
         source = (ffmpeg, "-i", str(folder / FILM))
-        with _encoder((*source, "-vf", "palettegen", "-update", "1", str(palette)), folder):
+        command = (*source, "-vf", "palettegen", "-update", "1", str(palette))
+        with _encoder(command, folder, signals):
             pass
         # Atari has at most 128 colours, so that nothing needs to be dithered.
         filters = "paletteuse=dither=none:diff_mode=rectangle"
-        with _encoder(
-            (*source, "-i", str(palette), "-lavfi", filters, "-f", "gif", str(film)), folder
-        ):
+        use = (*source, "-i", str(palette), "-lavfi", filters, "-f", "gif", str(film))
+        with _encoder(use, folder, signals):
             pass
     signals.check()
     try:
@@ -315,7 +325,7 @@ def _finish(folder: Path, path: Path, ffmpeg: str, signals: Signals) -> None:
 
 
 @contextmanager
-def _encoder(command: tuple[str, ...], folder: Path) -> Iterator[IO[bytes]]:
+def _encoder(command: tuple[str, ...], folder: Path, signals: Signals) -> Iterator[IO[bytes]]:
     """Run ffmpeg; what is written to the given pipe is its standard input.
 
     It ends with the block, at once if that fails. RunError with its last words if it fails.
@@ -329,6 +339,7 @@ def _encoder(command: tuple[str, ...], folder: Path) -> Iterator[IO[bytes]]:
             stderr=errors, start_new_session=True,
         )  # fmt: skip
     assert process.stdin is not None
+    signals.at_end.append(process.kill)
     try:
         yield process.stdin
         process.stdin.close()
@@ -342,6 +353,7 @@ def _encoder(command: tuple[str, ...], folder: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             process.stdin.close()
         process.wait()
+        signals.at_end.remove(process.kill)
     if process.returncode != 0:
         words = log.read_text(errors="replace").strip().splitlines()
         reason = words[-1] if words else f"exit code {process.returncode}"
@@ -354,7 +366,7 @@ def _workplace(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file")
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(prefix=".ppo37-", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
     with folder as name:
@@ -393,10 +405,10 @@ def _format(path: Path) -> Format:
 
 def _default_output(trained: TrainedAgent) -> Path:
     """`videos/` of the agent's run, which is made; here for an agent that is in no run."""
-    game, run = trained.config.game, trained.path.absolute().parent.parent
+    game, run = trained.config.game, trained.path.parent.parent
     if not is_run(run):
-        return Path(f"{game}.mp4")
-    path = run / "videos" / f"{game}-{trained.state['update']}.mp4"
+        return real_path(f"{game}.mp4")
+    path = own(run, "videos") / f"{game}-{trained.state['update']}.mp4"
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:

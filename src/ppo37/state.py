@@ -31,6 +31,8 @@ class State:
     games: int = 0
     wall_s: float = 0.0
     seedings: int = 0
+    made_by: str | None = None
+    """What makes the environments, if they are not ours."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
 
 
@@ -54,6 +56,7 @@ def save(
         "obs_shape": list(envs.obs_shape),
         "environments": [moment.state for moment in moments],
         "config": dataclasses.asdict(config),
+        **({} if state.made_by is None else {checkpoint.MADE_BY: state.made_by}),
         **where,
     }
     games = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(moments)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .envs.games import score_key
 
-RESAMPLES = 10_000
+RESAMPLES, FEWEST_TO_RESAMPLE = 10_000, 20
 REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "runs", "total_timesteps")
 
 
@@ -25,45 +25,33 @@ class Reached(NamedTuple):
     total_timesteps: int
 
 
-def interval_of_mean(scores: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap percentile interval of the mean; resampling is seeded, so it repeats."""
-    values = np.asarray(scores, dtype=float)
-    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    means = values[picks].mean(axis=1)
+def interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float, float] | None:
+    """An interval of the mean of some values; None for one value, which says nothing of a spread.
+
+    Of FEWEST_TO_RESAMPLE or more a bootstrap percentile interval; resampling is seeded, so it
+    repeats. Of fewer, for which that is known to be too narrow, Student's t-interval, which takes
+    them to be normal.
+    """
+    if len(values) < 2:
+        return None
+    if len(values) < FEWEST_TO_RESAMPLE:
+        return t_interval_of_mean(values, level)
+    scores = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(0).integers(len(scores), size=(RESAMPLES, len(scores)))
+    means = scores[picks].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def t_interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's t-interval of the mean of two values or more, which are taken to be normal.
+    """Student's t-interval of the mean of two values or more, which are taken to be normal."""
+    from scipy import stats
 
-    For a handful of values, where resampling them is known to give intervals that are too narrow.
-    """
     assert len(values) > 1, "one value says nothing of the spread"
-    half = t_bound(len(values) - 1, level) * np.std(values, ddof=1) / math.sqrt(len(values))
+    bound = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
+    half = bound * np.std(values, ddof=1) / math.sqrt(len(values))
     mean = np.mean(values)
     return float(mean - half), float(mean + half)
-
-
-def t_bound(freedom: int, level: float = 0.95) -> float:
-    """The t that Student's |t| with `freedom` degrees stays below with probability `level`."""
-    low, high = 0.0, math.pi / 2  # of the angle, in which everything is bounded
-    for _ in range(100):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _t_probability(angle, freedom) < level else (low, angle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _t_probability(angle: float, freedom: int) -> float:
-    """P(|t| < sqrt(freedom) tan(angle)): Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    total = 0.0
-    for power in range(odd, freedom - 1, 2):  # of the cosine in `term`
-        total += term
-        term *= cosine**2 * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
@@ -84,9 +72,15 @@ def published_scores() -> dict[str, dict[str, float]]:
     return table
 
 
-def reference(game: str) -> dict[str, float]:
-    """The published scores of one game; empty if there are none."""
-    return published_scores().get(score_key(game), {})
+def reference(game: str, protocol: str = "classic") -> dict[str, float]:
+    """The published scores of one game that can be compared with; empty if there are none.
+
+    The agents were trained without sticky actions, which the protocol `machado` has: with it only
+    random play and the human are left.
+    """
+    found = published_scores().get(score_key(game), {})
+    return {name: score for name, score in found.items()
+            if protocol == "classic" or name in ("random", "human")}  # fmt: skip
 
 
 def human_normalised(game: str, score: float) -> float | None:

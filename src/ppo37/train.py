@@ -16,16 +16,19 @@ from .algorithm.update import make_optimizer, set_learning_rate, update
 from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Moment, VecEnv
+from .envs.contract import name_of, require_offered
 from .errors import UsageError
 from .model import Agent
 from .run import checkpoint, directory
-from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, record_of
+from .run.files import real_path, shown
+from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, lines_to, record_of
 from .run.signals import Signals
-from .run.view import NoView, View
+from .run.view import NoView, View, duration
 from .runtime.clock import Clock
 from .runtime.device import (
     describe_machine,
     prepare_process,
+    require_memory,
     resolve_device,
     settled,
     versions,
@@ -48,7 +51,7 @@ from .state import (
 )
 
 SAVE_EVERY_S = 120.0
-STOPPING = "stopping after this update; a checkpoint will be left"
+STOPPING = "stopping after this update{takes}; a checkpoint will be left"
 
 
 class Summary(NamedTuple):
@@ -90,7 +93,8 @@ def train(
     with closing(join(config.device)) as team:
         path = Path(team.decided(lambda: place_of(config, out)))
         view = _view(view, team)
-        if team.decided(lambda: directory.is_run(path)):  # restarted, and no longer new
+        # Restarted, and no longer new.
+        if out is not None and team.decided(lambda: directory.is_run(path)):
             return _go_on(path, path, team, checkpoint_every, view, make_envs)
         share = _share(config, team)
         threads = config.threads or team.cores
@@ -109,22 +113,28 @@ def train(
             equipment = _equip(running, agent, optimizer, parts, team)
             # What is written down are the threads of rank 0.
             chosen = dataclasses.replace(running, threads=team.decided(lambda: threads))
-            document = {"config": dataclasses.asdict(chosen), **_where()}
+            made_by = name_of(make_envs)
+            document = {"config": dataclasses.asdict(chosen), checkpoint.MADE_BY: made_by,
+                        **_where()}  # fmt: skip
             if job():
                 document["job"] = job()
             with ExitStack() as stack:
                 # Before there is a run, so that none is left without an agent.
                 signals = stack.enter_context(_signals(team))
 
-                def create() -> None:
-                    lock = directory.create(path, document, checkpoints_bytes(agent))
-                    stack.enter_context(closing(lock))
+                needed = checkpoints_bytes(agent)
 
-                team.decided(create)
+                def create() -> str:
+                    made = path if out else directory.claim(directory.alternatives(path))
+                    lock = directory.create(made, document, needed, view.note)
+                    stack.enter_context(closing(lock))
+                    return str(made)
+
+                path = Path(team.decided(create))
                 stack.enter_context(closing(view))
                 view.announce(chosen, path, choice.reason, estimate_s(chosen))
-                return _run(chosen, path, State(agent, optimizer), equipment, team,
-                            checkpoint_every, view, signals)  # fmt: skip
+                state = State(agent, optimizer, made_by=made_by)
+                return _run(chosen, path, state, equipment, team, checkpoint_every, view, signals)
 
 
 def resume(
@@ -135,10 +145,12 @@ def resume(
 
     On the same machine with the same versions this is the run that would have been, to the last
     bit: the games are brought back by playing their actions again.  RUN may be a checkpoint of
-    the run: then the updates after it are done anew, and what the run held of them is deleted.
+    the run: then the updates after it are done anew, and what the run held of them is moved into
+    its folder `replaced-1` (or -2, ...).
     new_games: begin new games instead, as happens with environments that cannot be saved.
     """
-    path = directory.run_of(Path(run))
+    wanted = real_path(run)
+    path = directory.run_of(wanted)
     config = directory.read_config(path)
     if config.device == "cuda" and resolve_device("auto") != "cuda":
         raise UsageError(
@@ -147,7 +159,7 @@ def resume(
         )
     with closing(join(config.device)) as team:
         view = _view(view, team)
-        return _go_on(Path(run), path, team, checkpoint_every, view, make_envs, new_games)
+        return _go_on(wanted, path, team, checkpoint_every, view, make_envs, new_games)
 
 
 def _go_on(
@@ -155,6 +167,7 @@ def _go_on(
     make_envs: EnvFactory | None, new_games: bool = False,
 ) -> Summary:  # fmt: skip
     """Go on with the run in directory `path`, from `wanted`: its newest checkpoint or another."""
+    team.decided(lambda: checkpoint.require_makers(directory.read_document(path), make_envs, path))
     config = directory.read_config(path)
     share = _share(config, team)
     threads = _recorded_threads(config, team)
@@ -162,13 +175,22 @@ def _go_on(
     running = dataclasses.replace(config, threads=threads)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(team))
-        team.decided(lambda: _hold(stack, path))
+        team.decided(lambda: _hold(stack, path, view))
         stack.enter_context(closing(view))
         saved, warnings = _newest(wanted, path)
         if saved is None:
             warnings.append("no checkpoint was saved yet: beginning from the start")
         else:
+            checkpoint.require_makers(saved.state, make_envs, path)
+            done, wanted_steps = saved.state["agent_steps"], config.agent_steps
+            if saved.state["update"] > config.num_updates:
+                raise UsageError(team.once(
+                    f"{path} has made {done:,} agent steps, and its {directory.CONFIG} wants "
+                    f"{wanted_steps:,} in all: nothing is left to do"
+                ))  # fmt: skip
             warnings += _changed(saved.state["versions"], versions())
+            warnings += _changed(_computed_by(saved.state["machine"]),
+                                 _computed_by(describe_machine()))  # fmt: skip
             saved_config = dataclasses.asdict(from_dict(saved.state["config"]))
             warnings += _changed(saved_config, dataclasses.asdict(config))
         for warning in warnings:
@@ -183,7 +205,7 @@ def _go_on(
         envs = parts[0]
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-        state = State(agent, optimizer, seedings=seedings)
+        state = State(agent, optimizer, seedings=seedings, made_by=name_of(make_envs))
         if saved is not None:
             restore(state, saved, config, envs)
         if team.decided(lambda: state.update) != state.update:
@@ -221,6 +243,7 @@ def _run(
         stack.enter_context(closing(lanes))
         team.wait_for_all()
         logs = _go_back(path, state, config, view) if team.leads else Unlogged()
+        signals.kept = _kept(path, state)
         stack.enter_context(closing(logs))
         stack.enter_context(settled())
         for k in range(state.update, config.num_updates):
@@ -241,6 +264,7 @@ def _run(
                 losses = {f"losses/{name}": float(value) for name, value in metrics.items()}
 
             now = time.monotonic()
+            signals.takes = f", which takes about {duration(now - update_started)}"
             state.update = k + 1
             state.wall_s = before_s + now - started
             state.games += len(episodes)
@@ -268,7 +292,7 @@ def _run(
                 team.require_alike(state.agent.parameters(), state.update)
             if saving:
                 logs.sync()
-                _save(path, state, config, parts[0], team, lanes)
+                _save(path, state, config, parts[0], team, lanes, signals)
                 saved_at_s = now
             view.show(record, state.games, clock.seconds)
             if stop is not None:
@@ -302,7 +326,9 @@ def place_of(config: Config, out: str | Path | None) -> str:
     """
     if out is None and may_restart():
         raise UsageError("a job that may restart has to find its run again; name it by --out DIR")
-    path = Path(out) if out is not None else directory.default_path(config)
+    if out is None:
+        return str(directory.default_path(config))
+    path = real_path(out)
     if not (restarted() and directory.job_of(path) == job()):
         directory.require_new(path)
     return str(path)
@@ -310,24 +336,38 @@ def place_of(config: Config, out: str | Path | None) -> str:
 
 def _go_back(path: Path, state: State, config: Config, view: View) -> Logs:
     """Forget what a run knows of later updates; its logs, to go on with."""
+    lines_to(path, state.update)  # before anything is moved
+    replaced = directory.put_aside(path, state.update)
+    if replaced is not None:
+        view.note(f"what came after update {state.update}, checkpoints and log, is now in "
+                  f"{shown(replaced)}")  # fmt: skip
     logs = Logs(path, state.update, state.update * config.batch_size)
-    for name in checkpoint.forget_after(path / directory.CHECKPOINTS, state.update):
-        view.note(f"deleted checkpoint {name}: going on from before it")
     (path / directory.SUMMARY).unlink(missing_ok=True)  # of how it ended before
     return logs
 
 
 def _save(
-    path: Path, state: State, config: Config, envs: VecEnv, team: Team, lanes: Lanes
+    path: Path, state: State, config: Config, envs: VecEnv, team: Team, lanes: Lanes,
+    signals: Signals,
 ) -> None:  # fmt: skip
     """Write a checkpoint with the games of all ranks."""
     games, memory = team.games(lanes.save(), lanes.memory)
-    if team.leads:
+    if not team.leads:
+        return
+    with signals.saving():
         save(path, state, config, envs, _where(), games, memory)
+        signals.kept = _kept(path, state)
 
 
-def _hold(stack: ExitStack, path: Path) -> None:
-    stack.enter_context(closing(directory.lock(path)))
+def _kept(path: Path, state: State) -> str:
+    """What there is to go on from, in words."""
+    if not state.update:
+        return "no checkpoint was saved yet"
+    return f"checkpoint {state.update} is in {shown(path)}"
+
+
+def _hold(stack: ExitStack, path: Path, view: View) -> None:
+    stack.enter_context(closing(directory.lock(path, view.note)))
 
 
 def _signals(team: Team) -> Signals:
@@ -358,6 +398,11 @@ def _recorded_threads(config: Config, team: Team) -> int:
     return config.threads if team.size == 1 else min(config.threads, team.cores)
 
 
+def _computed_by(machine: dict[str, Any]) -> dict[str, Any]:
+    """What of a machine decides the bits of its results."""
+    return {name: machine.get(name) for name in ("cpu", "isa", "gpu")}
+
+
 def _where() -> dict[str, Any]:
     return {"machine": describe_machine(), "versions": versions()}
 
@@ -379,6 +424,8 @@ def _open_parts(
             first = share.first + part.start
             envs = factory(size, config.seed, first_env=first, index=index)
             parts.append(stack.enter_context(closing(envs)))
+            require_offered(envs, size)
+            require_memory(share.size * config.num_steps, envs.obs_shape)
         yield parts
 
 

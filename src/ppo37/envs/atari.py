@@ -17,6 +17,8 @@ from .controls import THRESHOLD, make_controls
 from .games import cartridge
 from .watchdog import Watchdog
 
+RESET_S = 0.2
+"""A game that begins takes up to 0.1 s, and all environments may begin one in the same call."""
 FRAME_SKIP = 4
 STACK = 4
 SIDE = 84
@@ -125,7 +127,8 @@ class Atari(VecEnv):
         self._scores = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
-            watchdog_s, lambda: f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
+            max(watchdog_s, RESET_S * num_envs),
+            lambda: f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
             f"seeds {self._seeds(slice(None)).tolist()}"
         )  # fmt: skip
 

@@ -3,12 +3,17 @@
 Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 """
 
+import functools
+import operator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import LARGEST_NUMBER, RunError, UsageError
+
+MOST_DIMENSIONS = 4
+"""Of an observation; images have three."""
 
 
 class Episode(NamedTuple):
@@ -96,6 +101,51 @@ class EnvFactory(Protocol):
     def __call__(
         self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0
     ) -> VecEnv: ...
+
+
+def name_of(factory: Any) -> str | None:
+    """The class or function that makes environments, as module:name; None for ours."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    if factory is None:
+        return None
+    named = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def require_offered(envs: VecEnv, num_envs: int) -> None:
+    """UsageError unless environments are as many as they should be, and say in a usable way what
+    they show and what can be done."""
+    kind = type(envs).__name__
+    if envs.num_envs != num_envs:
+        raise UsageError(f"num_envs of {kind} must be {num_envs}, as asked, not {envs.num_envs}")
+    names, shape = tuple(envs.action_names), tuple(envs.obs_shape)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"action_names of {kind} must be names, not {names}")
+    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
+    if not whole or not 1 <= len(shape) <= MOST_DIMENSIONS:
+        raise UsageError(
+            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} sizes of at least 1, not {shape}"
+        )
+
+
+def sound(episode: Episode, num_envs: int = LARGEST_NUMBER) -> Episode:
+    """A game that ended, in numbers that can be logged and saved; RunError if it has others.
+
+    num_envs: its environment has a lower number.
+    """
+    env, score, length = episode
+    try:
+        found = Episode(operator.index(env), float(score), operator.index(length))
+        fits = 0 <= found.length <= LARGEST_NUMBER and found.env in range(num_envs)
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits or not abs(found.score) <= LARGEST_NUMBER:  # not so nan
+        raise RunError(
+            f"environment {env!r} gave a game of score {score!r} and length {length!r}: a score is "
+            "a number of at most 2^53, length and environment are whole ones"
+        )
+    return found
 
 
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:

@@ -40,6 +40,11 @@ def resolve_game(name: str) -> str:
     raise UsageError(f"unknown game {name!r}; {hint}")
 
 
+def shows_ram(name: str) -> bool:
+    """Whether a name such as `ALE/Seaquest-ram-v5` means the console's memory, not its screen."""
+    return "-ram" in name
+
+
 def require_known(game: str) -> None:
     """UsageError unless `game` is the ROM name of an Atari game."""
     if game not in atari_games():

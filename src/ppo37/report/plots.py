@@ -13,6 +13,7 @@ from ..config import NO_PRESETS, Config, changes
 from ..envs.games import title
 from ..errors import UsageError
 from ..run import directory
+from ..run.files import beside, own, real_path
 from ..stats import reference, running_mean
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ LEGEND_LETTERS, HANDLE_LETTERS = 140, 10
 """What a row of the legend has room for, and what an entry takes beside its label."""
 TELLING = ("device", "observation", "action_space", "network")
 """Settings that say more than what follows from them."""
+NOT_COMPARED = ("seed", "precision", "kernels", "threads")
+"""Settings in which the runs of a group may differ: the last three are the machine's choice."""
 DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)))
 """For more curves than colours."""
 INK, FAINT_INK = "#222222", "#707070"
@@ -49,8 +52,6 @@ PUBLISHED = (
     ("cleanrl_ppo_atari", "CleanRL"),
 )  # fmt: skip
 """Columns of data/scores.csv that are drawn, and what they are called."""
-STICKY_MEANS_LOWER = frozenset({"ppo_paper", "cleanrl_ppo_atari"})
-"""Scores of agents that were trained without sticky actions: not to be reached with them."""
 MARGIN = 0.15
 """A published score is drawn within this part of the data's height above or below the data."""
 NEAR = 0.055
@@ -93,27 +94,31 @@ AXES = (Axis("frames", 1e6, "frames (millions)"), Axis("minutes", 1.0, "wall tim
 
 
 def plot(
-    runs: str | Path | Sequence[str | Path], out: str | Path | None = None, *, group: bool = False
-) -> Path:
+    runs: str | Path | Sequence[str | Path], out: str | Path | None = None, *,
+    group: bool = False, warn: Callable[[str], None] | None = None,
+) -> Path:  # fmt: skip
     """Draw the learning curves of one run or several as a PNG, and return its path.
 
     out: by default `plots/return.png` in the run, or `comparison.png` here for several runs.
-    group: see `figure`.  UsageError for a run without a finished game, for an output that cannot
-    be written, and without matplotlib.
+    group: see `figure`.  warn: hears of runs without a finished game, which are left out.
+    UsageError if no run has one, for an output that cannot be written, and without matplotlib.
     """
     runs = [runs] if isinstance(runs, (str, Path)) else list(runs)
     paths = list(dict.fromkeys(directory.run_of(Path(run)) for run in runs))
-    path = Path(out) if out is not None else default_output(paths)
+    if not paths:
+        raise UsageError("nothing to plot: name at least one run")
+    path = real_path(out) if out is not None else default_output(paths)
     if path.suffix.lower() != ".png":
         raise UsageError(f"cannot plot to {path}: the name must end in .png")
-    drawing = figure([read_history(run) for run in paths], group=group)
+    histories = _with_games(paths, warn or (lambda _: None))
+    drawing = figure(histories, group=group)
     save_png(drawing, path, make_folder=out is None)
     return path
 
 
 def save_png(drawing: "Figure", path: Path, make_folder: bool = False) -> None:
     """Write a picture as one step, in a new folder if asked; UsageError if that cannot be."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path)
     try:
         if make_folder:
             path.parent.mkdir(exist_ok=True)
@@ -128,7 +133,28 @@ def save_png(drawing: "Figure", path: Path, make_folder: bool = False) -> None:
 
 def default_output(runs: list[Path]) -> Path:
     """Where a plot goes if nobody says."""
-    return runs[0] / "plots" / "return.png" if len(runs) == 1 else Path("comparison.png")
+    if len(runs) > 1:
+        return real_path("comparison.png")
+    return own(runs[0], "plots") / "return.png"
+
+
+def _with_games(runs: list[Path], warn: Callable[[str], None]) -> list[History]:
+    """The histories of those runs that have one; UsageError if none has."""
+    found, lacking = [], list[UsageError]()
+    for run in runs:
+        try:
+            found.append(read_history(run))
+        except NoGames as error:
+            lacking.append(error)
+    if not found:
+        raise lacking[0]
+    for lack in lacking:
+        warn(str(lack))
+    return found
+
+
+class NoGames(UsageError):
+    """A run in which no game has ended yet."""
 
 
 def read_history(run: Path) -> History:
@@ -142,7 +168,7 @@ def read_history(run: Path) -> History:
         for game in record["episodes"]
     ]
     if not games:
-        raise UsageError(f"no game of {run} has ended yet: there is nothing to plot")
+        raise NoGames(f"no game of {run} has ended yet: there is nothing to plot")
     frames, minutes, scores = np.array(games, float).T
     means = running_mean(scores, WINDOW_GAMES)
     return History(directory.read_config(run), run.name, frames, minutes, scores, means)
@@ -152,9 +178,9 @@ def figure(histories: list[History], *, group: bool = False) -> "Figure":
     """One row of two panels per game: raw scores against frames and against wall time.
 
     Without `group` every run is a line, the mean of its last 100 games, over a dot per game.
-    With it, runs that differ in nothing but their seed are one line, the mean over seeds of
-    that running mean, in a band from the lowest seed to the highest, over the stretch that all
-    of them cover.
+    With it, runs that differ in nothing but their seed and how the machine computes are one line,
+    the mean over seeds of that running mean, in a band from the lowest seed to the highest, over
+    the stretch that all of them cover.
     """
     if not histories:
         raise UsageError("nothing to plot: name at least one run")
@@ -179,7 +205,7 @@ def arrange(histories: list[History], group: bool) -> list[Line]:
     """
     groups: dict[Any, list[History]] = {}
     for number, history in enumerate(histories):
-        key = dataclasses.replace(history.config, seed=0) if group else number
+        key = _without(history.config, NOT_COMPARED) if group else number
         groups.setdefault(key, []).append(history)
     members = list(groups.values())
     labels = _labels(members, group)
@@ -189,6 +215,11 @@ def arrange(histories: list[History], group: bool) -> list[Line]:
         turn, colour = divmod(styles[label], len(COLOURS))
         lines.append(Line(some, group, label, COLOURS[colour], DASHES[turn % len(DASHES)]))
     return lines
+
+
+def _without(config: Config, names: Sequence[str]) -> Config:
+    """A configuration with the default of these settings, so that they tell none apart."""
+    return dataclasses.replace(config, **{name: getattr(Config, name) for name in names})
 
 
 def over_seeds(
@@ -217,8 +248,8 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: boo
     right.tick_params(axis="y", length=0)
     named = f"{title(game)}, {lines[0].label}" if alone else title(game)
     left.set_title(named)
-    sticky = any(h.config.protocol != "classic" for line in lines for h in line.histories)
-    _draw_published(left, right, game, sticky)
+    protocols = {h.config.protocol for line in lines for h in line.histories}
+    _draw_published(left, right, game, "machado" if "machado" in protocols else "classic")
 
 
 def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
@@ -237,16 +268,15 @@ def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
     panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
 
 
-def _draw_published(left: "Axes", right: "Axes", game: str, sticky: bool) -> None:
+def _draw_published(left: "Axes", right: "Axes", game: str, protocol: str) -> None:
     """Dashed lines at the published scores near the data, named at the right edge."""
     low, high = left.dataLim.intervaly
     reach = MARGIN * max(high - low, 1.0)
-    known = reference(game)
+    known = reference(game, protocol)
     scores = sorted(
         (known[column], name)
         for column, name in PUBLISHED
-        if column in known and not (sticky and column in STICKY_MEANS_LOWER)
-        and low - reach <= known[column] <= high + reach
+        if column in known and low - reach <= known[column] <= high + reach
     )  # fmt: skip
     for score, _ in scores:
         for panel in (left, right):

@@ -8,20 +8,31 @@ the sizes of the files, which are bounded. A published agent has neither optimiz
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import RunError, UsageError
-from .files import space_missing, sync_directory, to_json, write_atomically, write_synced
+from ..envs.contract import MOST_DIMENSIONS
+from ..errors import LARGEST_NUMBER, RunError, UsageError
+from .files import (
+    TEMPORARY,
+    beside,
+    real_path,
+    space_missing,
+    sync_directory,
+    to_json,
+    write_atomically,
+    write_synced,
+)  # fmt: skip
 
 FORMAT = 2
 KEPT = 3
@@ -30,10 +41,8 @@ MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
     "manifest.json",
 )  # fmt: skip
 LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
-LARGEST_NUMBER = 1 << 53
-"""Counters up to here are exact in JSON, wherever it is read."""
-MOST_DIMENSIONS = 4
-"""Of an observation; images have three."""
+MADE_BY = "made_by"
+"""What made the environments, if they were not ours: the name of a class or function."""
 SPACE_FACTOR = 2
 """Free space asked for, in units of what is about to be written."""
 
@@ -68,8 +77,15 @@ def save(
     directory: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor] | None,
     state: dict[str, Any], actions: dict[str, Tensor] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a checkpoint as `directory`: under a temporary name, synced, verified, renamed."""
-    contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
+    """Write a checkpoint as `directory`: under a temporary name, synced, read back, renamed.
+
+    A checkpoint that is there already is replaced; RunError if something else is there, if what was
+    written cannot be read back, or if it cannot be written.
+    """
+    try:
+        contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
+    except (TypeError, ValueError) as error:  # what JSON does not have: nan, or a number of NumPy's
+        raise RunError(f"the state of the run cannot be saved: {error}") from error
     if optimizer is not None:
         contents[OPTIMIZER] = safetensors.torch.save(optimizer)
     if actions is not None:
@@ -79,20 +95,18 @@ def save(
     for name, content in contents.items():
         if len(content) > LARGEST_BYTES[Path(name).suffix]:
             raise RunError(f"{name} of {directory} would be larger than can be read again")
-    temporary = directory.with_name(f".{directory.name}.tmp")
+    temporary = beside(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         missing = space_missing(directory.parent, SPACE_FACTOR * sum(map(len, contents.values())))
         if missing:
             raise RunError(f"{missing}; free some and resume from the checkpoint before")
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, content in contents.items():
             write_synced(temporary / name, content)
         sync_directory(temporary)
-        verify(temporary)
-        if directory.exists():
-            shutil.rmtree(directory)
+        _require_readable(temporary)
+        _remove_checkpoint(directory)
         temporary.rename(directory)
         sync_directory(directory.parent)
     except BaseException as error:
@@ -104,18 +118,41 @@ def save(
     return directory
 
 
+def _require_readable(directory: Path) -> None:
+    """RunError unless a checkpoint that was just written can be loaded."""
+    try:
+        load(directory)
+    except UsageError as error:
+        what = str(error).replace(f"{directory}/", "")
+        raise RunError(f"a checkpoint that could not be read again was not kept: {what}") from error
+
+
+def _remove_checkpoint(directory: Path) -> None:
+    """Remove a checkpoint that is about to be replaced; RunError for anything else."""
+    if not os.path.lexists(directory):
+        return
+    if not _is_ours(directory):
+        raise RunError(f"{directory} is not a checkpoint; move it away and resume")
+    shutil.rmtree(directory)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a folder, and no link to one, holds files of a checkpoint and nothing else."""
+    names = {MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST}
+    return (directory.is_dir() and not directory.is_symlink()
+            and {path.name for path in directory.iterdir()} <= names)  # fmt: skip
+
+
 def prune(checkpoints: Path, keep: int = KEPT) -> None:
     """Delete all but the newest `keep` checkpoints, and what kills left of unfinished ones."""
-    for old in (*numbered(checkpoints)[keep:], *checkpoints.glob(".*.tmp")):
-        shutil.rmtree(old, ignore_errors=True)
+    old = [path for path in numbered(checkpoints)[keep:] if _is_ours(path)]
+    for path in (*old, *checkpoints.glob(TEMPORARY)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def forget_after(checkpoints: Path, update: int) -> list[str]:
-    """Delete the checkpoints of later updates, which are about to be done anew; their names."""
-    later = [path for path in numbered(checkpoints) if int(path.name) > update]
-    for path in later:
-        shutil.rmtree(path)
-    return [path.name for path in later]
+def after(checkpoints: Path, update: int) -> list[Path]:
+    """The checkpoints of later updates."""
+    return [path for path in numbered(checkpoints) if int(path.name) > update]
 
 
 def numbered(checkpoints: Path) -> list[Path]:
@@ -135,10 +172,10 @@ def verify(directory: Path) -> dict[str, bytes]:
     """
     content = _read(directory / MANIFEST)
     manifest = parse_json(content, directory / MANIFEST)
-    if not _fits(manifest, {"format": int, "files": dict}):
+    if not fits(manifest, {"format": int, "files": dict}):
         raise Damaged(f"{directory / MANIFEST} is damaged")
     entries = manifest["files"]
-    fit = all(_fits(entry, {"bytes": int, "sha256": str}) for entry in entries.values())
+    fit = all(fits(entry, {"bytes": int, "sha256": str}) for entry in entries.values())
     # None of its bytes is free, so that its own SHA-256 covers all that could be changed.
     if not fit or content != _manifest(entries, manifest["format"]):
         raise Damaged(f"{directory / MANIFEST} is damaged")
@@ -166,8 +203,8 @@ def load(directory: Path) -> Checkpoint:
     """Read and verify one checkpoint."""
     contents = verify(directory)
     state = parse_json(contents[STATE], directory / STATE)
-    fits = _fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
-    if not fits or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
+    whole = fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
+    if not whole or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
         raise Damaged(f"{directory / STATE} is not the state of a run")
     model = _tensors(contents[MODEL], directory / MODEL)
     optimizer, actions = (
@@ -193,9 +230,26 @@ def load_newest(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
 def parse_json(content: bytes, path: Path) -> Any:
     """The value that a file's bytes are; Damaged if they are no JSON."""
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is damaged: no JSON") from error
+
+
+def _no_json(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def require_makers(state: dict[str, Any], make_envs: Any, path: Path) -> None:
+    """UsageError if environments of one's own were trained in, and none are given.
+
+    state: of a checkpoint, or what a run says of itself.
+    """
+    made_by = state.get(MADE_BY)
+    if made_by is not None and make_envs is None:
+        raise UsageError(
+            f"{path} was trained in environments made by {made_by}; from Python, give these as "
+            "make_envs"
+        )
 
 
 def require_same(saved: Checkpoint, what: str, found: Any, expected: Any) -> None:
@@ -208,9 +262,13 @@ def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
     """Put saved weights into a network; Damaged unless names, shapes and types agree.
 
     A network on the device `meta`, which has sizes but no memory, takes the saved tensors over.
+    UsageError for weights that are not finite.
     """
     weights = agent.state_dict()
     _require_alike(weights, saved.model, saved.path / MODEL)
+    for name, weight in saved.model.items():
+        if not weight.isfinite().all():
+            raise UsageError(f"{saved.path / MODEL} holds numbers that are not finite, in {name}")
     agent.load_state_dict(saved.model, assign=any(t.is_meta for t in weights.values()))
 
 
@@ -231,9 +289,13 @@ def fingerprint(saved: Checkpoint) -> str:
 
 
 def export(saved: Checkpoint, directory: Path) -> Path:
-    """Write the agent of a checkpoint, without its optimizer, as a new folder."""
+    """Write the agent of a checkpoint, without its optimizer, as a new folder.
+
+    UsageError if anything is there already, or if it cannot be written.
+    """
+    named, directory = directory, real_path(directory)
     try:
-        if directory.exists():
+        if os.path.lexists(named) or os.path.lexists(directory):
             raise UsageError(f"{directory} exists already; choose another --out")
         return save(directory, saved.model, None, {**saved.state, "environments": []})
     except (OSError, RunError) as error:
@@ -277,16 +339,16 @@ def _require_alike(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Pa
         raise Damaged(f"{path} does not fit the network: {differing[0]} differs")
 
 
-def _fits(value: Any, form: Any) -> bool:
+def fits(value: Any, form: Any) -> bool:
     """Whether a value from JSON has a form as in `STATE_FORM`."""
     if isinstance(form, dict):
         return isinstance(value, dict) and all(
-            name in value and _fits(value[name], part) for name, part in form.items()
+            name in value and fits(value[name], part) for name, part in form.items()
         )
     if isinstance(form, list):
-        return isinstance(value, list) and all(_fits(item, form[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
     if isinstance(form, tuple):
-        return isinstance(value, list) and len(value) == len(form) and all(map(_fits, value, form))
+        return isinstance(value, list) and len(value) == len(form) and all(map(fits, value, form))
     if form is float:
         return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # not so nan
     return type(value) is form and (form is not int or 0 <= value <= LARGEST_NUMBER)

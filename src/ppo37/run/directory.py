@@ -1,26 +1,67 @@
 """Run directories: creating, finding, locking."""
 
+import errno
 import fcntl
 import json
+import shutil
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
 from ..config import Config, from_dict
 from ..errors import RunError, UsageError
 from . import checkpoint
-from .files import space_missing, sync_directory, to_json, write_atomically
+from .files import (
+    TEMPORARY,
+    own,
+    real_path,
+    space_missing,
+    sync_directory,
+    to_json,
+    write_atomically,
+    write_synced,
+)  # fmt: skip
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
     "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
 )  # fmt: skip
 BROKEN_BATCH = "broken_batch.safetensors"
+RECORD_FORM = {
+    "update": int, "frames": int, "wall_s": float,
+    "episodes": [{"env": int, "return": float, "length": int}],
+}  # fmt: skip
+"""What a line of the log holds at least."""
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+"""How a disk says that it has no locks."""
 
 
 def default_path(config: Config) -> Path:
     """`runs/{game}__{preset}__s{seed}__{unixtime}`."""
-    return Path("runs") / f"{config.game}__{config.preset}__s{config.seed}__{int(time.time())}"
+    name = f"{config.game}__{config.preset}__s{config.seed}__{int(time.time())}"
+    return real_path(Path("runs", name))
+
+
+def alternatives(first: Path) -> Iterator[Path]:
+    """A path, and the same with -2, -3 and so on appended."""
+    return chain([first], (first.with_name(f"{first.name}-{n}") for n in count(2)))
+
+
+def claim(paths: Iterator[Path]) -> Path:
+    """Make the first of these directories that is not there; UsageError if that cannot be."""
+    for path in paths:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {path}: {error.strerror}; choose another --out"
+            ) from error
+        return path
+    raise AssertionError("numbers do not end")
 
 
 def require_new(path: Path) -> None:
@@ -40,24 +81,25 @@ def require_new(path: Path) -> None:
 
 def _nothing_begun(path: Path) -> bool:
     """Whether a directory is empty, but for what a crash in `create` may have left."""
-    leftovers = {LOCK, CHECKPOINTS, f".{CONFIG}.tmp"}
-    names = {entry.name for entry in path.iterdir()}
-    return names <= leftovers and not any((path / CHECKPOINTS).glob("*"))
+    names = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
+    return names <= {LOCK, CHECKPOINTS} and not any((path / CHECKPOINTS).glob("*"))
 
 
-def create(path: Path, document: dict[str, Any], needed_bytes: int) -> IO[str]:
+def create(
+    path: Path, document: dict[str, Any], needed_bytes: int, warn: Callable[[str], None]
+) -> IO[str]:
     """Make a run directory with its `config.json` and lock it; returns the lock.
 
-    `needed_bytes` is what the checkpoints of the run will take.
+    needed_bytes: what the checkpoints of the run will take.  warn: see `lock`.
     """
     require_new(path)
     try:
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        own(path, CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         missing = space_missing(path, needed_bytes)
         if missing:
             _remove_unused(path)
             raise UsageError(f"{missing}; free some or choose another --out")
-        held = lock(path)
+        held = lock(path, warn)
         write_atomically(path / CONFIG, to_json(document))
         sync_directory(path.parent)
     except OSError as error:
@@ -73,18 +115,63 @@ def _remove_unused(path: Path) -> None:
             made.rmdir() if made.is_dir() else made.unlink()
 
 
-def lock(path: Path) -> IO[str]:
-    """Hold a run directory until the returned file is closed; UsageError if another does."""
+def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
+    """Hold a run directory until the returned file is closed; UsageError if another does.
+
+    And remove what killed processes left there half-written. Some network disks have no locks: then
+    nothing is held, and `warn` hears of it.
+    """
+    for part in (METRICS, SUMMARY, CHECKPOINTS):
+        own(path, part)
+    name = own(path, LOCK)
     try:
-        file = (path / LOCK).open("w")
+        file = name.open("a")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise UsageError(f"{path} is in use by another process; wait for it or stop it") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            file.close()
+            raise UsageError(f"cannot lock {name}: {error.strerror}") from error
+        warn(f"the disk of {path} has no locks ({error.strerror}): take care that no other process "
+             "trains there")  # fmt: skip
+        return file
+    for left in path.glob(TEMPORARY):
+        left.unlink(missing_ok=True)
     return file
+
+
+def put_aside(run: Path, update: int) -> Path | None:
+    """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
+
+    Returns that folder; None if there are no such checkpoints. UsageError if it cannot be made.
+    """
+    later = checkpoint.after(own(run, CHECKPOINTS), update)
+    if not later:
+        return None
+    names = [name for name in (METRICS, SUMMARY) if own(run, name).exists()]
+    folder = claim(run / f"replaced-{n}" for n in count(1))
+    try:
+        (folder / CHECKPOINTS).mkdir()
+        for name in names:
+            write_synced(folder / name, (run / name).read_bytes())
+        for changed in (folder, run):
+            sync_directory(changed)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing but copies is in it yet
+        raise UsageError(f"cannot write {run}: {error.strerror}") from error
+    try:
+        for path in later:
+            path.rename(folder / CHECKPOINTS / path.name)
+        for changed in (folder, run):
+            sync_directory(changed / CHECKPOINTS)
+    except OSError as error:
+        raise UsageError(f"cannot write {run}: {error.strerror}") from error
+    return folder
 
 
 def is_run(path: Path) -> bool:
@@ -97,12 +184,12 @@ def is_run(path: Path) -> bool:
 
 def run_of(path: Path) -> Path:
     """The run directory that RUN (a run directory or a checkpoint in it) names."""
-    path = Path(path)
+    path = real_path(path)
     if is_run(path):
         return path
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    folder = path.absolute().parent
+    folder = path.parent
     if folder.name == CHECKPOINTS and is_run(folder.parent):
         return folder.parent
     if (path / checkpoint.MANIFEST).is_file():
@@ -115,7 +202,7 @@ def run_of(path: Path) -> Path:
 
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
     """The checkpoint that RUN means, with warnings: itself, or the newest valid one in it."""
-    path = Path(path)
+    path = real_path(path)
     if is_run(path):
         return checkpoint.load_newest(path / CHECKPOINTS)
     if not (path / checkpoint.MANIFEST).is_file():
@@ -123,21 +210,31 @@ def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
     return checkpoint.load(path), []
 
 
+def read_document(run: Path) -> dict[str, Any]:
+    """What a run says of itself: `config.json`, which is known to be an object."""
+    path = run / CONFIG
+    try:
+        document = checkpoint.parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is damaged")
+    return document
+
+
 def read_config(run: Path) -> Config:
     """The configuration of a run."""
-    try:
-        return from_dict(json.loads((run / CONFIG).read_text())["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{run / CONFIG} is damaged") from error
+    values = read_document(run).get("config")
+    if not isinstance(values, dict):
+        raise UsageError(f"{run / CONFIG} is damaged")
+    return from_dict(values)
 
 
 def job_of(run: Path) -> str | None:
     """The job of several processes that began a run; None for any other or no run."""
     try:
-        found = json.loads((run / CONFIG).read_text()).get("job")
-    except (OSError, ValueError, AttributeError):
+        found = read_document(run).get("job")
+    except UsageError:
         return None
     return found if isinstance(found, str) else None
 
@@ -165,12 +262,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            known = {"update", "frames", "wall_s", "episodes"} <= set(record)
-        except (ValueError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UsageError(f"{path}, line {number} is damaged") from error
-        if not known:
+        if not checkpoint.fits(record, RECORD_FORM):
             raise UsageError(f"{path}, line {number} is not the log of an update")
         records.append(record)
     return records

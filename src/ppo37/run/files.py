@@ -1,15 +1,68 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Paths that people name, and files that a crash leaves as the old or the new one, never half."""
 
+import errno
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
+
+TEMPORARY = ".ppo37-*.tmp"
+"""What is being written, or was when a process was killed."""
+
+
+def real_path(path: str | Path) -> Path:
+    """The absolute path without `~`, `..` and links: every path of a user is first made one.
+
+    UsageError for a name that no file can have.
+    """
+    try:
+        found = Path(os.path.realpath(Path(path).expanduser()))
+    except OSError as error:
+        raise UsageError(f"cannot find the working directory: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:  # no such user for `~`; a zero byte
+        raise UsageError(f"{str(path)!r} cannot be the name of a file: {error}") from error
+    try:
+        found.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{path}: {error.strerror}; choose a shorter one") from error
+    return found
+
+
+def shown(path: Path) -> str:
+    """A path for people: from the working directory, if it lies in it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+def own(folder: Path, *names: str) -> Path:
+    """A path in a run directory or study, where something of ours is or will be.
+
+    UsageError if a link leads elsewhere, so that nothing outside is written, or if it is no file
+    and no directory.  folder: as `real_path` gives it.
+    """
+    path = folder.joinpath(*names)
+    if Path(os.path.realpath(path)) != path:
+        raise UsageError(f"{path} is a link, or in one; a run keeps its own files: remove the link")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is not a file; remove it")
+    return path
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same folder, for what will take the place of `path` when it is whole."""
+    return path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
+    """Write a new file and wait until it is on the disk."""
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -26,19 +79,19 @@ def sync_directory(path: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file as one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path)
     try:
         write_synced(temporary, content)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
 
 def to_json(value: Any) -> bytes:
-    """Readable JSON, the same bytes for the same value."""
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+    """Readable JSON, the same bytes for the same value; ValueError for nan and infinity."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def space_missing(directory: Path, needed_bytes: int) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..envs.contract import Episode
 from ..errors import RunError, UsageError
 from .directory import METRICS
-from .files import sync_directory
+from .files import own, sync_directory
 
 FRAMES_PER_STEP = 4
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
@@ -37,23 +37,13 @@ class JsonLines:
 
         UsageError, and nothing cut off, if a line before them is damaged.
         """
-        self._path = run / METRICS
+        self._path = own(run, METRICS)
         if self._path.exists():
-            self._cut(update)
+            length = sum(map(len, lines_to(run, update)))
+            with self._path.open("r+b") as file:
+                file.truncate(length)
         self._file = self._path.open("a")
         sync_directory(run)
-
-    def _cut(self, update: int) -> None:
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
-        last = _update_of(kept[-1]) if kept else 0
-        if lines and last != update:
-            raise UsageError(
-                f"{self._path} is damaged in line {len(kept) + 1}: it does not reach update "
-                f"{update}. Mend it, or move it away to go on without what was logged before"
-            )
-        with self._path.open("r+b") as file:
-            file.truncate(sum(map(len, kept)))
 
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(_finite(record)) + "\n")
@@ -134,6 +124,22 @@ class Logs:
                 f"cannot write the logs of {self._run}: {error.strerror}; its last checkpoint is "
                 "valid, resume from it"
             ) from error
+
+
+def lines_to(run: Path, update: int) -> list[bytes]:
+    """The lines of the log up to an update; UsageError if they do not tell of every one."""
+    path = own(run, METRICS)
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
+    # From wherever it begins: it may have been moved away once, as it says below.
+    updates = [_update_of(line) for line in kept]
+    gap = next((n for n, (a, b) in enumerate(itertools.pairwise(updates), 2) if b != a + 1), 0)
+    if lines and (gap or (updates[-1] if updates else 0) != update):
+        raise UsageError(
+            f"{path} is damaged in line {gap or len(kept) + 1}: it does not tell of every update "
+            f"to {update}. Mend it, or move it away to go on without what was logged before"
+        )
+    return kept
 
 
 def record_of(

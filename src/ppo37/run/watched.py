@@ -1,11 +1,13 @@
 """Processes whose memory is watched while they run."""
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import RunError
+from .processes import launch
 
 SAMPLE_EVERY_S = 1.0
 
@@ -20,11 +22,12 @@ class Watched(NamedTuple):
 def run(command: list[str]) -> Watched:
     """Run a command to its end; RunError if it fails."""
     with tempfile.TemporaryFile("w+") as output:
-        worker = subprocess.Popen(command, stdout=output)
+        worker, lifeline = launch(command, stdout=output)
         try:
             peak = _peak_mib(worker)
         finally:
             worker.terminate()  # if this process was interrupted meanwhile
+            os.close(lifeline)
         if worker.returncode:
             raise RunError(f"{' '.join(command)} failed with exit code {worker.returncode}")
         output.seek(0)

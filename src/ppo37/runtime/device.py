@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from .. import __version__
 from ..compiled import cpu_info
 from ..errors import UsageError
 
@@ -80,6 +81,22 @@ def _quota_v1(group: Path) -> float | None:
     return None if quota < 0 else quota / period
 
 
+def require_memory(samples: int, obs_shape: tuple[int, ...]) -> None:
+    """UsageError if the observations of a rollout of so many samples are larger than the memory."""
+    needed, there = samples * math.prod(obs_shape), memory_bytes()
+    if needed > there:
+        raise UsageError(
+            f"the observations of one rollout, num_steps * num_envs = {samples:,}, take "
+            f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f} GB of memory; choose "
+            "less of both"
+        )
+
+
+def memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def cores_of_process() -> set[int]:
     """The numbers of the CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -102,8 +119,9 @@ def versions() -> dict[str, str]:
     """Versions of what determines a run's numbers."""
     from importlib.metadata import version
 
-    names = ("ppo37", "torch", "numpy", "ale-py", "gymnasium")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    names = ("torch", "numpy", "ale-py", "gymnasium")
+    ours = {"python": platform.python_version(), "ppo37": __version__}
+    return {**ours, **{name: version(name) for name in names}}
 
 
 def prepare_process(device: str, threads: int) -> None:

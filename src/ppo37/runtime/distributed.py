@@ -151,14 +151,22 @@ def launched() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def _told(name: str) -> int:
+    """A number that torchrun gives in a variable; UsageError if it is none."""
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise UsageError(f"torchrun sets {name} to a whole number, and here it is {text!r}")
+    return int(text)
+
+
 def own_rank() -> int:
     """The number of this process among those of its job; 0 without torchrun."""
-    return int(os.environ["RANK"]) if launched() else 0
+    return _told("RANK") if launched() else 0
 
 
 def own_gpu() -> int:
     """The GPU of this rank among those of its node; UsageError if there are not enough."""
-    rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    rank, gpus = _told("LOCAL_RANK"), torch.cuda.device_count()
     if rank >= gpus:
         raise UsageError(
             f"there is no GPU for rank {rank} of this node, which has {gpus}; use "
@@ -178,12 +186,12 @@ def job() -> str | None:
 
 def restarted() -> bool:
     """Whether torchrun has started this job anew, because a rank was lost."""
-    return launched() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
+    return launched() and _told("TORCHELASTIC_RESTART_COUNT") > 0
 
 
 def may_restart() -> bool:
     """Whether torchrun is to start this job anew when a rank is lost."""
-    return launched() and int(os.environ["TORCHELASTIC_MAX_RESTARTS"]) > 0
+    return launched() and _told("TORCHELASTIC_MAX_RESTARTS") > 0
 
 
 class Team:
@@ -267,6 +275,8 @@ class Connected(Team):
         self._dist = dist
         self._timeout_s = timeout_s
         limit = timedelta(seconds=timeout_s)
+        for name in ("RANK", "LOCAL_RANK", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"):
+            _told(name)
         try:
             store, self.rank, self.size = _meeting_place(limit)
             # torchrun keeps it through a restart, with the addresses of those who are gone; and
@@ -430,7 +440,7 @@ def _meeting_place(limit: timedelta) -> tuple[Any, int, int]:
 
 def join(device: str) -> Team:
     """The team of this process: alone, unless torchrun has started several."""
-    if not launched() or os.environ["WORLD_SIZE"] == "1":
+    if not launched() or _told("WORLD_SIZE") == 1:
         return Team()
     return Connected(device, timeout_s())
 

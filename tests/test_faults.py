@@ -1,0 +1,863 @@
+"""Faults of input and of the system that once lost data, left processes or gave wrong numbers.
+
+Each stands for its kind; docs/reliability.md has the table. In the order of that table.
+"""
+
+import dataclasses
+import errno
+import fcntl
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import content, end, options, tiny, wait_until
+
+import ppo37.__main__ as entry
+from ppo37 import compiled, evaluate, load_agent, resume, train
+from ppo37.cli import main
+from ppo37.envs import Step
+from ppo37.envs.catch import Catch
+from ppo37.envs.games import resolve_game, shows_ram
+from ppo37.errors import RunError, UsageError
+from ppo37.record import record
+from ppo37.report.plots import plot
+from ppo37.run import checkpoint, directory, processes
+from ppo37.run.files import own, real_path
+from ppo37.run.metrics import Logs
+from ppo37.run.view import NoView
+from ppo37.runtime.distributed import own_rank
+from ppo37.stats import human_normalised, interval_of_mean, reference
+
+LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+
+
+class Notes(NoView):
+    """Remembers the lines that must not be missed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(exit_.value.code or 0), out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command says that has to be refused in one line."""
+    code, out, err = command(capsys, *words)
+    assert (code, out, err.count("\n")) == (2, "", 1), (code, out, err)
+    assert err.startswith("ppo37: ")
+    return err
+
+
+def shell(words: list[str], redirections: str) -> list[str]:
+    """A command with some of its streams closed."""
+    return ["sh", "-c", f"exec {shlex.join(words)} {redirections}"]
+
+
+LONG = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic", "--precision",
+        "fp32", "--total-timesteps", "1000000", *options("num_envs", "num_steps")]  # fmt: skip
+"""Training of catch that would go on for long."""
+
+
+def begun(run: Path) -> Callable[[], bool]:
+    log = run / "metrics.jsonl"
+    return lambda: log.exists() and b"\n" in log.read_bytes()
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["a/..", ".", "kept", "file", "link", "nowhere", "../here"])
+def test_an_export_touches_nothing_that_is_there(
+    out: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    here = tmp_path / "here"
+    (here / "kept").mkdir(parents=True)
+    (here / "file").write_text("mine")
+    (here / "kept" / "file").write_text("mine too")
+    (here / "link").symlink_to("file")
+    (here / "nowhere").symlink_to("not there/at all")
+    monkeypatch.chdir(here)
+    before = content(tmp_path)
+    assert "choose another --out" in refused(capsys, "export", str(finished_run), "--out", out)
+    assert content(tmp_path) == before
+
+
+def test_a_run_is_never_put_into_another(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(finished_run)
+    monkeypatch.chdir(finished_run)
+    for out in ("n/..", ".", f"../{finished_run.name}"):
+        said = refused(capsys, "train", "catch", "--preset", "debug", "--out", out)
+        assert "holds a run already" in said
+    assert content(finished_run) == before
+
+
+def test_what_lies_where_a_checkpoint_belongs_is_not_replaced(tmp_path: Path) -> None:
+    config = tiny()
+    mine = tmp_path / "run" / "checkpoints" / "00000004"
+
+    class Puts(NoView):
+        def show(self, *_: Any) -> None:
+            mine.mkdir(exist_ok=True)
+            (mine / "diary.txt").write_text("mine")
+
+    with pytest.raises(RunError, match="is not a checkpoint; move it away"):
+        train(config, tmp_path / "run", checkpoint_every=2, view=Puts())
+    assert (mine / "diary.txt").read_text() == "mine"
+    assert load_agent(tmp_path / "run").state["update"] == 2
+
+
+class Odd(Catch):
+    """Catch whose games have another score or length than they should."""
+
+    def __init__(self, change: dict[str, Any], num_envs: int, seed: int, **more: Any) -> None:
+        super().__init__(num_envs, seed, **more)
+        self._change, self._steps = change, 0
+
+    def reset(self) -> Any:
+        self._steps = 0
+        return super().reset()
+
+    def step(self, actions: Any) -> Step:
+        step = super().step(actions)
+        self._steps += 1
+        if self._steps < 64:  # four updates of `tiny`, and two checkpoints
+            return step
+        return step._replace(episodes=[e._replace(**self._change) for e in step.episodes])
+
+
+ODD = [{"score": math.nan}, {"score": -math.inf}, {"score": 1e17}, {"score": "seven"},
+       {"score": None}, {"length": 11.5}, {"length": -1}, {"env": None}]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ODD, ids=str)
+def test_a_game_that_cannot_be_saved_ends_the_run_with_a_valid_checkpoint(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="gave a game of score"):
+        train(tiny(total_timesteps=64 * 64), tmp_path / "run", 2, make_envs=partial(Odd, change))
+    agent = load_agent(tmp_path / "run")
+    assert agent.state["update"] >= 4
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    change = {"score": np.float32(3), "length": np.int64(9)}
+    train(tiny(total_timesteps=8 * 64), tmp_path / "run", 2, make_envs=partial(Odd, change))
+    assert load_agent(tmp_path / "run").state["recent"][-1][1:] == [3.0, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("action_names", (1, 2, 3)), ("action_names", ()), ("action_names", ("", "A", "B")),
+     ("obs_shape", ()), ("obs_shape", (1, 0, 36)), ("obs_shape", (1.5, 36, 36)),
+     ("obs_shape", (1, 1, 1, 36, 36))],
+    ids=str,
+)  # fmt: skip
+def test_environments_are_looked_at_before_a_run_begins(
+    name: str, value: Any, tmp_path: Path
+) -> None:
+    kind = type("Own", (Catch,), {name: value})
+    with pytest.raises(UsageError, match=f"{name} of Own must be"):
+        train(tiny(), tmp_path / "run", make_envs=kind)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_cannot_be_loaded_again_is_not_kept(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    saved, _ = checkpoint.load_newest(finished_run / "checkpoints")
+    for wrong in ({"action_names": [1]}, {"games": -1}, {"wall_s": math.nan}):
+        with pytest.raises(RunError):
+            checkpoint.save(tmp_path / "00000009", saved.model, None, {**saved.state, **wrong})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&- >&- 2>&-"])
+def test_what_is_said_to_closed_streams_goes_nowhere(closed: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(shell([*LONG, "--out", str(run)], closed))
+    wait_until(begun(run))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    updates = [json.loads(line)["update"] for line in begun_lines(run)]
+    assert updates == list(range(1, len(updates) + 1))
+    assert load_agent(run).state["update"] == len(updates)
+
+
+def begun_lines(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+def test_results_are_all_that_is_on_stdout_where_stderr_is_closed(finished_run: Path) -> None:
+    words = [sys.executable, "-m", "ppo37", "eval", str(finished_run), "--episodes", "2", "--json"]
+    done = subprocess.run(shell(words, "2>&-"), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)["scores"]) == 2
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "checkpoints", "plots", "videos"])
+def test_nothing_is_written_through_links_of_a_strangers_run(
+    name: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    if (run / name).is_dir() or name in ("plots", "videos"):
+        mine.mkdir()
+        if name == "checkpoints":
+            (run / name).rename(mine / "moved")
+            mine = mine / "moved"
+    else:
+        mine.write_text("mine")
+        (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(mine)
+    before = content(tmp_path)
+    words = {"plots": "plot", "videos": "record"}.get(name, "resume")
+    assert "is a link" in refused(capsys, words, str(run))
+    assert content(tmp_path) == before
+    assert mine.is_dir() or mine.read_text() == "mine"
+
+
+def test_a_fifo_in_a_run_holds_nothing_up(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    (run / ".lock").unlink()
+    os.mkfifo(run / ".lock")
+    assert "is not a file" in refused(capsys, "resume", str(run))
+
+
+def test_a_run_that_has_made_more_than_it_is_asked_for(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    document = json.loads((run / "config.json").read_text())
+    document["config"]["total_timesteps"] = 64
+    (run / "config.json").write_text(json.dumps(document))
+    before = content(run)
+    assert "has made 384 agent steps" in refused(capsys, "resume", str(run))
+    assert content(run) == before
+
+
+def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [*LONG, "--out", str(run)], stderr=subprocess.DEVNULL,
+        # The tests themselves may have been started by nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    wait_until(begun(run))
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 129
+    assert load_agent(run).state["update"] == len(begun_lines(run))
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(["nohup", *LONG, "--out", str(run)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_until(begun(run))
+    process.send_signal(signal.SIGHUP)
+    done = len(begun_lines(run))
+    wait_until(lambda: len(begun_lines(run)) > done + 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+
+
+def test_what_an_older_checkpoint_replaces_is_kept(finished_run: Path, tmp_path: Path) -> None:
+    run, view = tmp_path / "run", Notes()
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    whole, log = end(run), begun_lines(run)
+    for number in (1, 2):
+        resume(run / "checkpoints" / "00000004", checkpoint_every=2, view=view)
+        aside = run / f"replaced-{number}"
+        assert any(f"replaced-{number}" in line for line in view.lines)
+        assert checkpoint.load(aside / "checkpoints" / "00000006").state["update"] == 6
+        assert len(begun_lines(aside)) == len(log)
+        assert end(run) == whole
+    assert begun_lines(run / "replaced-1") == log
+
+
+# ---- code and processes -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """What a library says that is compiled, or loaded from a cache of its own."""
+    source = tmp_path / "answer.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no compiler")
+    monkeypatch.setenv("CC", compiler)
+    code = (
+        "from pathlib import Path; from ppo37.compiled import library; "
+        f"print(library(Path({str(source)!r})).answer())"
+    )
+    # In processes of their own: one that has loaded a library keeps it.
+    return lambda: int(subprocess.check_output([sys.executable, "-c", code]))
+
+
+def kept_library(ask: Callable[[], int], tmp_path: Path) -> Path:
+    """The library in the cache, when it was asked once."""
+    assert ask() == 42
+    (found,) = (tmp_path / "cache" / "ppo37").glob("*.so")
+    return found
+
+
+def test_only_we_can_write_where_libraries_are_kept(
+    small_library: Callable[[], int], tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache" / "ppo37"
+    assert small_library() == 42
+    assert {path.stat().st_mode & 0o077 for path in (folder, *folder.iterdir())} == {0}
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link"])
+def test_a_library_that_others_could_have_planted_is_not_loaded(
+    what: str, small_library: Callable[[], int], tmp_path: Path
+) -> None:
+    library = kept_library(small_library, tmp_path)
+    planted = library.with_name("planted.c")
+    planted.write_text("int answer(void) { return 13; }\n")
+    subprocess.run([os.environ["CC"], "-shared", "-fPIC", "-o", library, planted], check=True)
+    library.with_suffix(".sha256").write_text(compiled._digest(library))
+    assert _answer(library) == 13
+    if what == "folder":
+        library.parent.chmod(0o777)
+    elif what == "file":
+        library.chmod(0o666)
+    else:
+        library.rename(tmp_path / "elsewhere")
+        library.symlink_to(tmp_path / "elsewhere")
+    assert small_library() == 42
+
+
+def _answer(library: Path) -> int:
+    """In a process of its own, which nothing is kept of."""
+    code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).answer())"
+    return int(subprocess.check_output([sys.executable, "-c", code]))
+
+
+@pytest.mark.parametrize("length", [0, 100, 5000])
+def test_a_library_that_was_cut_short_is_made_again(
+    length: int, small_library: Callable[[], int], tmp_path: Path
+) -> None:
+    library = kept_library(small_library, tmp_path)
+    whole = library.read_bytes()
+    library.write_bytes(whole[:length])
+    assert small_library() == 42
+    assert library.read_bytes() == whole
+
+
+def test_a_compiler_that_makes_rubbish_is_told_from_one_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "answer.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    fake = tmp_path / "fake-cc"
+    fake.write_text("#!/bin/sh\nexit 0\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match="native kernels could not be made"):
+        compiled.library(source)
+
+
+@LINUX
+def test_a_compiler_that_hangs_is_asked_once_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, pids = tmp_path / "hanging-cc", tmp_path / "pids"
+    fake.write_text(f"#!/bin/sh\necho $$ >> {pids}\nsleep 1000 &\necho $! >> {pids}\nwait\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CC", str(fake))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiled, "COMPILE_S", 5.0)
+    for number in range(3):
+        source = tmp_path / f"{number}.c"
+        source.write_text("int answer(void) { return 42; }\n")
+        with pytest.raises(UsageError, match="did not answer"):
+            compiled.library(source)
+    started = pids.read_text().split()
+    assert len(started) == 2, "once"
+    wait_until(lambda: not any(map(alive, map(int, started))))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_lies_in_the_working_directory_is_not_executed(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("safetensors", "torch", "json"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    with processes.running("fingerprint", str(finished_run)) as child:
+        assert child.process.wait() == 0, child.last_words()
+    assert not (tmp_path / "executed").exists()
+
+
+HANGING = """if True:
+    import sys, time
+    from ppo37 import Config, evaluate, train
+    from ppo37.envs.catch import Catch
+    from ppo37.run import signals
+    signals.AGAIN_S = 0.2
+    class Hangs(Catch):
+        steps = 0
+        def step(self, actions):
+            self.steps += 1
+            if self.steps == 200:
+                sys.stdout.write("hangs\\n")
+                sys.stdout.flush()
+                time.sleep(10_000)
+            return super().step(actions)
+    {work}
+"""
+IN_TRAINING = ("from conftest import tiny; "
+               "train(tiny(total_timesteps=1000 * 64), {run!r}, 2, make_envs=Hangs)")  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_comes_again_ends_what_hangs(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    work = IN_TRAINING.format(run=str(run))
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING.format(work=work)], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hangs\n"
+    while process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.3)
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    assert "to end at once, send the signal again after 0.2 s" in errors
+    last = checkpoint.numbered(run / "checkpoints")[0]
+    assert f"checkpoint {int(last.name)} is in {run}" in errors
+    assert checkpoint.load(last)
+
+
+def test_an_evaluation_that_hangs_is_ended_by_a_second_signal(finished_run: Path) -> None:
+    work = f"evaluate({str(finished_run)!r}, 10_000, make_envs=Hangs)"
+    process = subprocess.Popen([sys.executable, "-c", HANGING.format(work=work)], text=True,
+                               stdout=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hangs\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    process.communicate()
+    assert process.returncode == 130
+
+
+@LINUX
+def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*LONG[3:], "--out", str(run)]
+    code = f"""if True:
+        from ppo37.run.processes import start
+        child = start(*{words!r})
+        print(child.process.pid, flush=True)
+        child.process.wait()
+    """
+    parent = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    wait_until(begun(run))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not alive(child))
+    assert load_agent(run).state["update"] == len(begun_lines(run)), "it stopped with a checkpoint"
+
+
+# ---- silent or unclear ------------------------------------------------------------------------
+
+
+def test_another_processor_is_told(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, view = tmp_path / "run", Notes()
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    resume(run, view=view)
+    assert not any("not as it would have" in line for line in view.lines)
+    here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
+    monkeypatch.setattr(sys.modules["ppo37.train"], "describe_machine", lambda: here)
+    resume(run, view=view)
+    told = [line for line in view.lines if "not as it would have" in line]
+    assert [("Abacus" in line, "BEADS" in line) for line in told] == [(True, False), (False, True)]
+
+
+def test_weights_that_are_not_finite_play_nothing(finished_run: Path, tmp_path: Path) -> None:
+    saved, _ = checkpoint.load_newest(finished_run / "checkpoints")
+    model = {name: weight.clone() for name, weight in saved.model.items()}
+    name = max(model, key=lambda name: model[name].numel())
+    model[name].view(-1)[3] = math.nan
+    broken = checkpoint.save(tmp_path / "broken", model, None, saved.state)
+    pytest.importorskip("imageio_ffmpeg")
+    for work in (evaluate, record):
+        with pytest.raises(UsageError, match=f"not finite, in {name}"):
+            work(broken)
+
+
+@pytest.mark.parametrize("missing", [1, 3, 5])
+def test_lines_that_the_log_lacks_are_noticed(
+    missing: int, finished_run: Path, tmp_path: Path
+) -> None:
+    lines = begun_lines(finished_run)
+    del lines[missing]
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("\n".join(lines) + "\n")
+    before = log.read_bytes()
+    with pytest.raises(UsageError, match=f"damaged in line {missing + 1}"):
+        Logs(tmp_path, 6, 384)
+    assert log.read_bytes() == before
+
+
+class Mine(Catch):
+    """Environments of a user's own."""
+
+
+@pytest.mark.parametrize("factory", [Mine, partial(Mine), lambda *a, **k: Mine(*a, **k)])
+def test_a_run_remembers_that_its_environments_were_not_ours(factory: Any, tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    run = tmp_path / "run"
+    train(tiny(), run, 2, make_envs=factory)
+    name = "Mine" if not isinstance(factory, type(lambda: 0)) else "<lambda>"
+    for work in (resume, evaluate, record, partial(resume, run / "checkpoints" / "00000002")):
+        with pytest.raises(UsageError, match=f"made by test_faults:.*{name}.* make_envs"):
+            work(*([] if isinstance(work, partial) else [run]))
+    resume(run, make_envs=factory)
+    assert evaluate(run, 2, make_envs=factory).scores
+    published = checkpoint.export(checkpoint.load_newest(run / "checkpoints")[0], tmp_path / "out")
+    with pytest.raises(UsageError, match="make_envs"):
+        evaluate(published)
+
+
+def test_a_reader_that_leaves_costs_no_line() -> None:
+    """Without PYTHONUNBUFFERED, which would hide it."""
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    words = f"{sys.executable} -m ppo37 games | head -1"
+    done = subprocess.run(["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"], text=True,
+                          capture_output=True, env=variables)  # fmt: skip
+    assert done.stderr == ""
+    assert done.returncode in (0, 1), "0 if all of it fitted into the pipe"
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_result_that_cannot_be_written_is_one_line() -> None:
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "ppo37", "games"], text=True, stdout=full,
+                              stderr=subprocess.PIPE, env=variables)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot write the result: No space left" in done.stderr
+
+
+NAME = "x" * 256
+NO_SUCH_USER = "~nobody-of-this-name/run"
+UNCLEAR = [
+    (("train", "catch", "--out", NAME), "name too long"),
+    (("train", "catch", "--out", NO_SUCH_USER), "cannot be the name of a file"),
+    (("eval", NAME), "name too long"),
+    (("plot", NAME), "name too long"),
+    (("resume", NAME), "name too long"),
+    (("export", NAME, "--out", "x"), "name too long"),
+    (("train", "catch", "--num-steps", str(10**12)), "more than 2147483648"),
+    (("train", "catch", "--num-steps", str(2**27), "--total-timesteps", str(2**40)), "of memory"),
+    (("train", "catch", "--total-timesteps", str(10**30)), "at most 9007199254740992"),
+    (("train", "catch", "--reseed-interval", str(2**63)), "at most 9007199254740992"),
+    (("train", "ALE/Seaquest-ram-v5", "--observation", "pixels"), "means --observation ram"),
+    (("train", "pong", "--mode", "1"), "(see `ppo37 train --help`)"),
+    (("train", "pong", "--track"), "(see `ppo37 train --help`)"),
+    (("train", "pong", "--lerning-rate", "1"), "did you mean --learning-rate?"),
+    (("resume", "run", "--learning-rate", "1"), "that is decided when a run begins"),
+    (("resume", "run", "--wrong"), "(see `ppo37 resume --help`)"),
+    (("evall",), "invalid choice"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), UNCLEAR, ids=lambda part: str(part)[:60])
+def test_what_cannot_be_gets_one_line_and_leaves_nothing(
+    words: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert expected in refused(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_number_of_episodes_is_too_large_to_be_refused(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 10**7, 10**30):
+        said = refused(capsys, "eval", str(finished_run), "--episodes", str(number))
+        assert "from 1 to 1,000,000" in said
+
+
+def test_a_configuration_that_is_nested_without_end(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    for text in ("[" * 100_000, '{"config":' * 100_000, "[]", "null", '{"config": []}', "\0"):
+        (run / "config.json").write_text(text)
+        for word in ("resume", "plot"):
+            assert "damaged" in refused(capsys, word, str(run))
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": None}, {"episodes": [{}]}, {"wall_s": "long"},
+                                   {"frames": -1}, {"update": 0.5}], ids=str)  # fmt: skip
+def test_a_log_of_strange_values(
+    wrong: dict[str, Any], finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    lines = [json.loads(line) for line in begun_lines(run)]
+    lines[2] |= wrong
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "line 3 is not the log of an update" in refused(capsys, "plot", str(run))
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+def test_variables_of_torchrun_that_are_no_numbers(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv(name, "two")
+    if name == "WORLD_SIZE":
+        assert "torchrun sets WORLD_SIZE to a whole" in refused(capsys, "train", "catch")
+    else:
+        with pytest.raises(UsageError, match="torchrun sets RANK to a whole number"):
+            own_rank()
+
+
+def interrupted(name: str, error: str) -> subprocess.CompletedProcess[str]:
+    """The command, where loading a module raises an error."""
+    code = f"""if True:
+        import sys
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == {name!r}:
+                    raise {error}
+        sys.meta_path.insert(0, Finder())
+        sys.argv = ["ppo37", "train", "catch", "--preset", "debug"]
+        from ppo37.__main__ import main
+        main()
+    """
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["ppo37.cli", "ppo37.config", "torch", "ppo37.runtime.graphs"])
+def test_ctrl_c_while_modules_are_loaded_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = interrupted(name, "KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, "ppo37: interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["rich", "torch"])
+def test_a_checkout_that_is_not_installed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = interrupted(name, f"ModuleNotFoundError(name={name!r})")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"the module {name} is missing; `pip install -e .`" in done.stderr
+
+
+def test_what_comes_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my best 'run'"
+    code, _, err = command(capsys, "train", "catch", "--preset", "debug", "--out", str(out))
+    assert code == 0
+    line = next(line for line in err.splitlines() if "next: " in line)
+    assert shlex.split(line.split("next: ")[1]) == ["ppo37", "eval", str(out)]
+
+
+def test_intervals_of_few_games() -> None:
+    """The quantiles of Student's t are those of printed tables."""
+    assert interval_of_mean([3.0]) is None
+    low, high = interval_of_mean([0.0, 2.0]) or (0, 0)
+    assert (low, high) == pytest.approx((1 - 12.7062, 1 + 12.7062), abs=1e-4)
+    values = [float(n) for n in range(19)]  # standard deviation sqrt(19 * 20 / 12)
+    low, high = interval_of_mean(values) or (0, 0)
+    half = 2.100922 * math.sqrt(19 * 20 / 12) / math.sqrt(19)
+    assert (low, high) == pytest.approx((9 - half, 9 + half), abs=1e-5)
+    low, high = interval_of_mean([*values, 19.0]) or (0, 0)
+    assert 6.5 < low < 7.5 < 11.5 < high < 12.5
+
+
+def test_one_game_has_no_interval(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1")
+    assert code == 0
+    assert "interval" not in out
+    assert "+-" not in out
+    _, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
+    assert json.loads(out)["interval"] is None
+
+
+def test_published_scores_are_of_the_same_protocol() -> None:
+    assert reference("pong", "classic")["ppo_paper"] == 20.7
+    assert set(reference("pong", "machado")) == {"random", "human"}
+
+
+def test_no_score_is_minus_zero(
+    breakout_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert human_normalised("breakout", 1.699) == pytest.approx(-0.00003, abs=1e-5)
+    monkeypatch.setattr("ppo37.stats.human_normalised", lambda *_: -0.00003)
+    _, out, _ = command(capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol",
+                        "machado")  # fmt: skip
+    assert "human-normalised 0.00" in out
+    assert "ppo_paper" not in out
+    assert "without the sticky actions of machado" in out
+
+
+def test_a_run_without_games_does_not_hide_the_others(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    empty, out = tmp_path / "empty", tmp_path / "both.png"
+    subprocess.run(["cp", "-r", finished_run, empty], check=True)
+    lines = [{**json.loads(line), "episodes": []} for line in begun_lines(empty)]
+    (empty / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, _, err = command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))
+    assert code == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert f"no game of {empty} has ended yet" in err
+    with pytest.raises(UsageError, match="has ended yet"):
+        plot([empty], out)
+
+
+def test_seeds_of_one_command_are_one_group(finished_run: Path, tmp_path: Path) -> None:
+    """Although the machine chose another precision, kernels or number of threads for some."""
+    pytest.importorskip("matplotlib")
+    from ppo37.report.plots import arrange, read_history
+
+    history = read_history(finished_run)
+    others = [{"seed": 9}, {"precision": "bf16"}, {"kernels": "native"}, {"threads": 64}]
+    same = [history._replace(config=dataclasses.replace(history.config, **o)) for o in others]
+    assert len(arrange([history, *same], group=True)) == 1
+    other = history._replace(config=dataclasses.replace(history.config, learning_rate=0.1))
+    assert len(arrange([history, *same, other], group=True)) == 2
+
+
+def test_ram_in_a_name_means_the_memory(tmp_path: Path) -> None:
+    assert resolve_game("ALE/Seaquest-ram-v5") == resolve_game("Seaquest-v4") == "seaquest"
+    assert shows_ram("ALE/Seaquest-ram-v5")
+    assert not shows_ram("ALE/Seaquest-v5")
+    words = ["train", "Breakout-ram-v4", "--preset", "debug", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 0
+    assert directory.read_config(tmp_path / "run").observation == "ram"
+
+
+def test_columns_of_games_do_not_run_into_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = command(capsys, "games")
+    head, *rows = out.splitlines()
+    assert len(head.split("  ")) > 4
+    for row in rows:
+        assert len(row.split()) == 5, row
+        assert len(row) == len(head), row
+
+
+# ---- machines and disks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_disk_without_locks_is_told_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error at the system call, because there is no such disk here."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    view = Notes()
+    assert train(tiny(), tmp_path / "run", view=view).finished
+    assert [line for line in view.lines if "has no locks" in line]
+    resume(tmp_path / "run", view=view)
+
+
+def test_runs_of_the_same_second_get_directories_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ppo37.run.directory.time.time", lambda: 1234567890)
+    name = "catch__classic__s3__1234567890"
+    found = [train(tiny(total_timesteps=64)).run for _ in range(3)]
+    assert found == [tmp_path / "runs" / name, *(tmp_path / "runs" / f"{name}-{n}" for n in (2, 3))]
+    assert len({path.stat().st_ino for path in found}) == 3
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert real_path("~/x") == tmp_path / "x"
+    train(tiny(total_timesteps=64), "~/runs/mine")
+    assert evaluate("~/runs/mine", 2).scores
+    assert not (tmp_path / "~").exists()
+
+
+def test_windows_is_told_what_works_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as exit_:
+        entry.main()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == (
+        "ppo37: it does not run on Windows itself; use WSL2 or a Linux container\n"
+    )
+
+
+def test_links_outside_a_run_are_followed(finished_run: Path, tmp_path: Path) -> None:
+    """A person may have runs on another disk."""
+    link = tmp_path / "latest"
+    link.symlink_to(finished_run)
+    assert directory.run_of(link) == finished_run
+    assert own(real_path(link), "plots") == finished_run / "plots"
+    assert len(evaluate(link, 2).scores) == 2
