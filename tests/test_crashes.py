@@ -128,7 +128,7 @@ def _train_or_resume(config: Config, run: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: Path) -> None:
     with _disk(10**9) as disk:
         train(tiny(), tmp_path / "whole", checkpoint_every=2)

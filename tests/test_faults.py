@@ -34,7 +34,7 @@ from ppo37.errors import RunError, UsageError
 from ppo37.record import record
 from ppo37.report.plots import plot
 from ppo37.run import checkpoint, directory, processes
-from ppo37.run.files import own, real_path
+from ppo37.run.files import own_folder, real_path
 from ppo37.run.metrics import Logs
 from ppo37.run.view import NoView
 from ppo37.runtime.distributed import own_rank
@@ -197,7 +197,9 @@ def test_a_checkpoint_that_cannot_be_loaded_again_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [pytest.param("<&- 2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"]
+)
 def test_what_is_said_to_closed_streams_goes_nowhere(closed: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(shell([*LONG, "--out", str(run)], closed))
@@ -451,7 +453,10 @@ IN_TRAINING = ("from conftest import tiny; "
                "train(tiny(total_timesteps=1000 * 64), {run!r}, 2, make_envs=Hangs)")  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],
+)
 def test_a_signal_that_comes_again_ends_what_hangs(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
@@ -859,5 +864,5 @@ def test_links_outside_a_run_are_followed(finished_run: Path, tmp_path: Path) ->
     link = tmp_path / "latest"
     link.symlink_to(finished_run)
     assert directory.run_of(link) == finished_run
-    assert own(real_path(link), "plots") == finished_run / "plots"
+    assert own_folder(real_path(link), "plots") == finished_run / "plots"
     assert len(evaluate(link, 2).scores) == 2

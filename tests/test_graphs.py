@@ -167,7 +167,11 @@ def config_of(variant: str, **others: Any) -> Config:
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    ["classic", "lstm",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in list(VARIANTS)[2:])],
+)  # fmt: skip
 def test_a_recording_does_what_was_recorded(variant: str) -> None:
     config = config_of(variant)
     require_alike(plain_of(config), recorded_of(config, tape))

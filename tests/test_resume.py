@@ -46,7 +46,10 @@ def _oldest(run: Path) -> Path:
     [
         tiny(),
         ATARI,
-        dataclasses.replace(ATARI, game="space_invaders", protocol="machado"),
+        pytest.param(
+            dataclasses.replace(ATARI, game="space_invaders", protocol="machado"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(dataclasses.replace(ATARI, precision="bf16"), marks=pytest.mark.slow),
         pytest.param(dataclasses.replace(ATARI, network="lstm"), marks=pytest.mark.slow),
     ],
@@ -169,8 +172,16 @@ def _replayed_exactly(game: str, protocol: str, steps: int, interval: int) -> No
         each.close()
 
 
-@pytest.mark.parametrize("game", ["breakout", "qbert", "tetris"])
-@pytest.mark.parametrize("protocol", ["classic", "machado"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("game", "protocol"),
+    [("breakout", "classic"), ("tetris", "machado"),
+     *(pytest.param(*pair, marks=SLOW) for pair in (
+         ("breakout", "machado"), ("tetris", "classic"), ("qbert", "classic"),
+         ("qbert", "machado")))],
+)  # fmt: skip
 def test_a_replayed_game_goes_on_alike(game: str, protocol: str) -> None:
     _replayed_exactly(game, protocol, 300, 75)
 

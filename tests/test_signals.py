@@ -33,7 +33,10 @@ def _started(log: Path) -> Callable[[], bool]:
     return lambda: log.exists() and b"\n" in log.read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

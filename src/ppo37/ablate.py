@@ -27,7 +27,7 @@ from .model import Agent
 from .report import ablation as picture
 from .report.plots import import_matplotlib, save_png
 from .run import directory
-from .run.files import TEMPORARY, own, real_path, to_json, write_atomically
+from .run.files import TEMPORARY, own_folder, real_path, to_json, write_atomically
 from .run.metrics import FRAMES_PER_STEP
 from .run.processes import POLL_S, Child, settings, start
 from .run.signals import Signals
@@ -371,7 +371,7 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
 def _require_ours(study: Study) -> None:
     """UsageError if a run is there that is not what this study would train."""
     for run in study.runs:
-        own(study.path, run.path.name)
+        own_folder(study.path, run.path.name)
         if not directory.is_run(run.path):
             continue
         found = directory.read_config(run.path)

@@ -26,7 +26,7 @@ from .errors import RunError, UsageError
 from .evaluate import TrainedAgent, Translation, games_seed, load_agent, playing, translation
 from .run.checkpoint import require_makers
 from .run.directory import is_run
-from .run.files import own, real_path
+from .run.files import own_folder, real_path
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
 from .runtime.device import prepare_process
@@ -408,7 +408,7 @@ def _default_output(trained: TrainedAgent) -> Path:
     game, run = trained.config.game, trained.path.parent.parent
     if not is_run(run):
         return real_path(f"{game}.mp4")
-    path = own(run, "videos") / f"{game}-{trained.state['update']}.mp4"
+    path = own_folder(run, "videos") / f"{game}-{trained.state['update']}.mp4"
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:

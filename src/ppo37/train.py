@@ -208,6 +208,7 @@ def _go_on(
         state = State(agent, optimizer, seedings=seedings, made_by=name_of(make_envs))
         if saved is not None:
             restore(state, saved, config, envs)
+        team.decided(lambda: lines_to(path, state.update) and None)  # before anything is moved
         if team.decided(lambda: state.update) != state.update:
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
         equipment = _equip(running, agent, optimizer, parts, team)
@@ -336,7 +337,6 @@ def place_of(config: Config, out: str | Path | None) -> str:
 
 def _go_back(path: Path, state: State, config: Config, view: View) -> Logs:
     """Forget what a run knows of later updates; its logs, to go on with."""
-    lines_to(path, state.update)  # before anything is moved
     replaced = directory.put_aside(path, state.update)
     if replaced is not None:
         view.note(f"what came after update {state.update}, checkpoints and log, is now in "

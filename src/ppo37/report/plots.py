@@ -13,7 +13,7 @@ from ..config import NO_PRESETS, Config, changes
 from ..envs.games import title
 from ..errors import UsageError
 from ..run import directory
-from ..run.files import beside, own, real_path
+from ..run.files import beside, own_folder, real_path
 from ..stats import reference, running_mean
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def default_output(runs: list[Path]) -> Path:
     """Where a plot goes if nobody says."""
     if len(runs) > 1:
         return real_path("comparison.png")
-    return own(runs[0], "plots") / "return.png"
+    return own_folder(runs[0], "plots") / "return.png"
 
 
 def _with_games(runs: list[Path], warn: Callable[[str], None]) -> list[History]:

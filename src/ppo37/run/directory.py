@@ -16,7 +16,8 @@ from ..errors import RunError, UsageError
 from . import checkpoint
 from .files import (
     TEMPORARY,
-    own,
+    own_file,
+    own_folder,
     real_path,
     space_missing,
     sync_directory,
@@ -94,7 +95,7 @@ def create(
     """
     require_new(path)
     try:
-        own(path, CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        own_folder(path, CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         missing = space_missing(path, needed_bytes)
         if missing:
             _remove_unused(path)
@@ -121,9 +122,10 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
     And remove what killed processes left there half-written. Some network disks have no locks: then
     nothing is held, and `warn` hears of it.
     """
-    for part in (METRICS, SUMMARY, CHECKPOINTS):
-        own(path, part)
-    name = own(path, LOCK)
+    own_folder(path, CHECKPOINTS)
+    for part in (METRICS, SUMMARY):
+        own_file(path, part)
+    name = own_file(path, LOCK)
     try:
         file = name.open("a")
     except OSError as error:
@@ -150,10 +152,10 @@ def put_aside(run: Path, update: int) -> Path | None:
 
     Returns that folder; None if there are no such checkpoints. UsageError if it cannot be made.
     """
-    later = checkpoint.after(own(run, CHECKPOINTS), update)
+    later = checkpoint.after(own_folder(run, CHECKPOINTS), update)
     if not later:
         return None
-    names = [name for name in (METRICS, SUMMARY) if own(run, name).exists()]
+    names = [name for name in (METRICS, SUMMARY) if own_file(run, name).exists()]
     folder = claim(run / f"replaced-{n}" for n in count(1))
     try:
         (folder / CHECKPOINTS).mkdir()

@@ -41,17 +41,30 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def own(folder: Path, *names: str) -> Path:
-    """A path in a run directory or study, where something of ours is or will be.
+def own_file(folder: Path, name: str) -> Path:
+    """A file in a run directory or study, which is there or will be.
 
-    UsageError if a link leads elsewhere, so that nothing outside is written, or if it is no file
-    and no directory.  folder: as `real_path` gives it.
+    UsageError if a link leads elsewhere, so that nothing outside is written, or if something else
+    is there.  folder: as `real_path` gives it.
     """
-    path = folder.joinpath(*names)
-    if Path(os.path.realpath(path)) != path:
-        raise UsageError(f"{path} is a link, or in one; a run keeps its own files: remove the link")
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path} is not a file; remove it")
+    path = _own(folder, name)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file; move it away")
+    return path
+
+
+def own_folder(folder: Path, name: str) -> Path:
+    """A folder in a run directory or study, as `own_file`."""
+    path = _own(folder, name)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is not a folder; move it away")
+    return path
+
+
+def _own(folder: Path, name: str) -> Path:
+    path = folder / name
+    if path.is_symlink() or Path(os.path.realpath(path)) != path:
+        raise UsageError(f"{path} is a link, and a run keeps its own files; remove the link")
     return path
 
 

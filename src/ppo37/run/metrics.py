@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..envs.contract import Episode
 from ..errors import RunError, UsageError
 from .directory import METRICS
-from .files import own, sync_directory
+from .files import own_file, sync_directory
 
 FRAMES_PER_STEP = 4
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
@@ -37,7 +37,7 @@ class JsonLines:
 
         UsageError, and nothing cut off, if a line before them is damaged.
         """
-        self._path = own(run, METRICS)
+        self._path = own_file(run, METRICS)
         if self._path.exists():
             length = sum(map(len, lines_to(run, update)))
             with self._path.open("r+b") as file:
@@ -128,7 +128,7 @@ class Logs:
 
 def lines_to(run: Path, update: int) -> list[bytes]:
     """The lines of the log up to an update; UsageError if they do not tell of every one."""
-    path = own(run, METRICS)
+    path = own_file(run, METRICS)
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
     # From wherever it begins: it may have been moved away once, as it says below.
