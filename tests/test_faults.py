@@ -157,7 +157,7 @@ ODD = [{"score": math.nan}, {"score": -math.inf}, {"score": 1e17}, {"score": "se
 def test_a_game_that_cannot_be_saved_ends_the_run_with_a_valid_checkpoint(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="gave a game of score"):
+    with pytest.raises(RunError, match="gave the game Episode"):
         train(tiny(total_timesteps=64 * 64), tmp_path / "run", 2, make_envs=partial(Odd, change))
     agent = load_agent(tmp_path / "run")
     assert agent.state["update"] >= 4

@@ -134,16 +134,16 @@ def sound(episode: Episode, num_envs: int = LARGEST_NUMBER) -> Episode:
 
     num_envs: its environment has a lower number.
     """
-    env, score, length = episode
     try:
+        env, score, length = episode
         found = Episode(operator.index(env), float(score), operator.index(length))
         fits = 0 <= found.length <= LARGEST_NUMBER and found.env in range(num_envs)
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits or not abs(found.score) <= LARGEST_NUMBER:  # not so nan
         raise RunError(
-            f"environment {env!r} gave a game of score {score!r} and length {length!r}: a score is "
-            "a number of at most 2^53, length and environment are whole ones"
+            f"an environment gave the game {str(episode)[:200]}: it has to be (env, score, length) "
+            "with a score of at most 2^53, and whole numbers"
         )
     return found
 
