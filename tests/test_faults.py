@@ -27,7 +27,7 @@ from conftest import content, end, options, tiny, wait_until
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
 from ppo37.cli import main
-from ppo37.envs import Step
+from ppo37.envs import Step, games
 from ppo37.envs.catch import Catch
 from ppo37.envs.games import resolve_game, shows_ram
 from ppo37.errors import RunError, UsageError
@@ -857,6 +857,31 @@ def test_windows_is_told_what_works_instead(
     assert capsys.readouterr().err == (
         "ppo37: it does not run on Windows itself; use WSL2 or a Linux container\n"
     )
+
+
+@pytest.mark.parametrize("spoilt", ["missing", "damaged", "unknown"])
+def test_a_rom_that_cannot_be_used(
+    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As the emulator's package says it: with a copy of it, whose ROM was removed or changed."""
+    from ale_py import roms
+
+    def path_of(game: str) -> None:
+        if spoilt == "missing":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{game}.bin")
+        if spoilt == "damaged":
+            raise OSError(f"The hash of {game}.bin does not match! Expected (1), Obtained (2)")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(roms, "get_rom_path", path_of)
+    games.rom_of.cache_clear()
+    games.cartridge.cache_clear()
+    for more in ((), ("--observation", "ram")):
+        said = refused(capsys, "train", "freeway", "--preset", "debug", *more)
+        assert "the ROM of freeway cannot be used" in said
+        assert "pip install --force-reinstall ale-py" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_outside_a_run_are_followed(finished_run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
@@ -52,6 +53,25 @@ def require_known(game: str) -> None:
             f"{game!r} is no game of ppo37's: give its environments as make_envs in Python, or "
             "choose one that `ppo37 games` lists"
         )
+    rom_of(game)
+
+
+@lru_cache(maxsize=8)
+def rom_of(game: str) -> Path:
+    """The file of an Atari game; UsageError if it is missing or not what it should be."""
+    from ale_py import roms
+
+    try:
+        found = roms.get_rom_path(game)  # compares its hash
+        if found is not None:
+            return Path(found)
+        why = "it is not there"
+    except OSError as error:
+        why = error.strerror or str(error).partition(" Expected")[0]
+    raise UsageError(
+        f"the ROM of {game} cannot be used ({why}); it comes with the emulator: "
+        "pip install --force-reinstall ale-py"
+    )
 
 
 class Cartridge(NamedTuple):
@@ -66,13 +86,11 @@ class Cartridge(NamedTuple):
 @lru_cache(maxsize=8)
 def cartridge(game: str) -> Cartridge:
     """Ask an Atari game; a tenth of a second for each."""
-    from ale_py import ALEInterface, LoggerMode, roms
+    from ale_py import ALEInterface, LoggerMode
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    rom = roms.get_rom_path(game)
-    assert rom is not None, "a game of ours"
     emulator = ALEInterface()
-    emulator.loadROM(rom)
+    emulator.loadROM(rom_of(game))
     height, width = emulator.getScreenDims()
     known = tuple(action.name for action in emulator.getMinimalActionSet())
     return Cartridge(known, (height, width))
