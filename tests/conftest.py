@@ -1,6 +1,7 @@
 """Shared by the tests: tiny runs of the real thing."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ppo37.cli import let_waiting_threads_sleep
+from ppo37.cli import let_waiting_threads_sleep, main
 
 # As the command does, and also before PyTorch is loaded: the workers share the cores.
 let_waiting_threads_sleep()
@@ -81,6 +82,27 @@ def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
 def training(config: Config, run: Path, *more: str) -> list[str]:
     """The words of the command that trains a configuration."""
     return ["train", config.game, *settings(config), "--out", str(run), *more]
+
+
+def long_training(run: Path) -> list[str]:
+    """The command that trains catch and would go on for long."""
+    return [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
+            "--total-timesteps", "1000000", "--precision", "fp32", "--out", str(run),
+            *options("num_envs", "num_steps")]  # fmt: skip
+
+
+def begun(run: Path) -> Callable[[], bool]:
+    """Whether a run has logged an update, whenever it is asked."""
+    log = run / "metrics.jsonl"
+    return lambda: log.exists() and b"\n" in log.read_bytes()
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(exit_.value.code or 0), out, err
 
 
 class TinyNet(nn.Module):

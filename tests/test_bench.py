@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -111,6 +112,15 @@ def test_the_table_of_a_bench_shows_its_figures(result: dict[str, Any]) -> None:
                   result["machine"]["cpu"], result["versions"]["torch"], "fp32"):  # fmt: skip
         assert shown in text
     assert table({**result, "commit": None})
+
+
+def test_the_memory_is_looked_at_without_pytorch() -> None:
+    """Which may be what is broken."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from ppo37 import doctor; "
+        "check = doctor._memory(); assert check.ok and 'GiB' in check.detail, check"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

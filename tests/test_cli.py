@@ -9,21 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import command as run
 from conftest import tiny
 
 from ppo37 import train
-from ppo37.cli import build_parser, main
+from ppo37.cli import build_parser
 from ppo37.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as exit_:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(exit_.value.code or 0), out, err
 
 
 MISTAKES = [

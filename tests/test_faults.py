@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import content, end, options, tiny, wait_until
+from conftest import begun, command, content, end, long_training, tiny, wait_until
 
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
@@ -53,14 +53,6 @@ class Notes(NoView):
         self.lines.append(text)
 
 
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as exit_:
-        main(words)
-    out, err = capsys.readouterr()
-    return int(exit_.value.code or 0), out, err
-
-
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What a command says that has to be refused in one line."""
     code, out, err = command(capsys, *words)
@@ -72,16 +64,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def shell(words: list[str], redirections: str) -> list[str]:
     """A command with some of its streams closed."""
     return ["sh", "-c", f"exec {shlex.join(words)} {redirections}"]
-
-
-LONG = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic", "--precision",
-        "fp32", "--total-timesteps", "1000000", *options("num_envs", "num_steps")]  # fmt: skip
-"""Training of catch that would go on for long."""
-
-
-def begun(run: Path) -> Callable[[], bool]:
-    log = run / "metrics.jsonl"
-    return lambda: log.exists() and b"\n" in log.read_bytes()
 
 
 # ---- data ------------------------------------------------------------------------------------
@@ -202,7 +184,7 @@ def test_a_checkpoint_that_cannot_be_loaded_again_is_not_kept(
 )
 def test_what_is_said_to_closed_streams_goes_nowhere(closed: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(shell([*LONG, "--out", str(run)], closed))
+    process = subprocess.Popen(shell(long_training(run), closed))
     wait_until(begun(run))
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
@@ -227,7 +209,7 @@ def test_nothing_is_written_through_links_of_a_strangers_run(
     name: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, mine = tmp_path / "run", tmp_path / "mine"
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     if (run / name).is_dir() or name in ("plots", "videos"):
         mine.mkdir()
         if name == "checkpoints":
@@ -248,7 +230,7 @@ def test_a_fifo_in_a_run_holds_nothing_up(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     (run / ".lock").unlink()
     os.mkfifo(run / ".lock")
     assert "is not a file" in refused(capsys, "resume", str(run))
@@ -258,7 +240,7 @@ def test_a_run_that_has_made_more_than_it_is_asked_for(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     document = json.loads((run / "config.json").read_text())
     document["config"]["total_timesteps"] = 64
     (run / "config.json").write_text(json.dumps(document))
@@ -270,7 +252,7 @@ def test_a_run_that_has_made_more_than_it_is_asked_for(
 def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [*LONG, "--out", str(run)], stderr=subprocess.DEVNULL,
+        long_training(run), stderr=subprocess.DEVNULL,
         # The tests themselves may have been started by nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
@@ -282,7 +264,7 @@ def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(["nohup", *LONG, "--out", str(run)], stdout=subprocess.DEVNULL,
+    process = subprocess.Popen(["nohup", *long_training(run)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)  # fmt: skip
     wait_until(begun(run))
     process.send_signal(signal.SIGHUP)
@@ -294,7 +276,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 
 def test_what_an_older_checkpoint_replaces_is_kept(finished_run: Path, tmp_path: Path) -> None:
     run, view = tmp_path / "run", Notes()
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     whole, log = end(run), begun_lines(run)
     for number in (1, 2):
         resume(run / "checkpoints" / "00000004", checkpoint_every=2, view=view)
@@ -495,7 +477,7 @@ def test_an_evaluation_that_hangs_is_ended_by_a_second_signal(finished_run: Path
 @LINUX
 def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = [*LONG[3:], "--out", str(run)]
+    words = long_training(run)[3:]
     code = f"""if True:
         from ppo37.run.processes import start
         child = start(*{words!r})
@@ -519,7 +501,7 @@ def test_another_processor_is_told(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, view = tmp_path / "run", Notes()
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     resume(run, view=view)
     assert not any("not as it would have" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
@@ -642,7 +624,7 @@ def test_a_configuration_that_is_nested_without_end(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     for text in ("[" * 100_000, '{"config":' * 100_000, "[]", "null", '{"config": []}', "\0"):
         (run / "config.json").write_text(text)
         for word in ("resume", "plot"):
@@ -655,7 +637,7 @@ def test_a_log_of_strange_values(
     wrong: dict[str, Any], finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    subprocess.run(["cp", "-r", finished_run, run], check=True)
+    shutil.copytree(finished_run, run)
     lines = [json.loads(line) for line in begun_lines(run)]
     lines[2] |= wrong
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -764,7 +746,7 @@ def test_a_run_without_games_does_not_hide_the_others(
 ) -> None:
     pytest.importorskip("matplotlib")
     empty, out = tmp_path / "empty", tmp_path / "both.png"
-    subprocess.run(["cp", "-r", finished_run, empty], check=True)
+    shutil.copytree(finished_run, empty)
     lines = [{**json.loads(line), "episodes": []} for line in begun_lines(empty)]
     (empty / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, _, err = command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))

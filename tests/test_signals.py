@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import log_without_clock, options, tiny, wait_until
+from conftest import begun, log_without_clock, long_training, options, tiny, wait_until
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.run import checkpoint
@@ -22,15 +21,7 @@ LINUX = pytest.mark.skipif(
 
 
 def _long_training(run: Path) -> "subprocess.Popen[str]":
-    """Training of catch in a process of its own, which would go on for long."""
-    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-               "--total-timesteps", "1000000", "--precision", "fp32",
-               "--out", str(run), *options("num_envs", "num_steps")]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def _started(log: Path) -> Callable[[], bool]:
-    return lambda: log.exists() and b"\n" in log.read_bytes()
+    return subprocess.Popen(long_training(run), stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +33,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 ) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    wait_until(_started(run / "metrics.jsonl"))
+    wait_until(begun(run))
     process.send_signal(number)
     process.send_signal(number)  # a second one harms nothing
     _, errors = process.communicate(timeout=300)
@@ -57,7 +48,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    wait_until(_started(run / "metrics.jsonl"))
+    wait_until(begun(run))
     assert not checkpoint.numbered(run / "checkpoints")
     process.send_signal(signal.SIGUSR1)
     wait_until(lambda: bool(checkpoint.numbered(run / "checkpoints")))

@@ -78,7 +78,8 @@ def open_streams() -> None:
             assert opened == number
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import UsageError
+from .machine import cpu_info
 
 # Fused products and sums would round in another way than what is compared with.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
@@ -36,17 +37,6 @@ def library(*sources: Path, **numbers: int) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compiled(sources, shape)))
     except (OSError, RuntimeError) as error:
         raise UsageError(f"native kernels could not be made: {error}") from error
-
-
-def cpu_info() -> dict[str, str]:
-    """What Linux says of the first CPU core, `model name`, `vendor_id` and `flags` among it; empty
-    elsewhere."""
-    try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
@@ -84,8 +74,8 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
 
 
 def _folder() -> Path:
-    """The folder of compiled libraries: the user's cache, or where others could change what lies
-    there, a private one for this process."""
+    """Find the folder for libraries: the user's cache, or a private one for this process where
+    others could change what lies there."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
         folder.mkdir(PRIVATE, parents=True, exist_ok=True)
@@ -104,7 +94,7 @@ def _private_folder() -> Path:
 
 
 def _only_ours(path: Path) -> bool:
-    """Whether a file or folder is no link, and only we and the administrator can change it."""
+    """Look whether something is no link, and only we and the administrator can change it."""
     found = path.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH
     ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & others
@@ -112,7 +102,7 @@ def _only_ours(path: Path) -> bool:
 
 
 def _whole(library: Path) -> bool:
-    """Whether a library is ours and as it was made: to load one that was cut short is fatal."""
+    """See whether a library is ours and as it was made: to load one that was cut short is fatal."""
     digest = _digest_of(library)
     try:
         ours = _only_ours(library) and _only_ours(digest)
@@ -122,7 +112,7 @@ def _whole(library: Path) -> bool:
 
 
 def _digest_of(library: Path) -> Path:
-    """The file that says what a library has to be."""
+    """Name the file that says what a library has to be."""
     return library.with_suffix(".sha256")
 
 

@@ -234,7 +234,7 @@ def _disk() -> Check:
 
 
 def _memory() -> Check:
-    from .runtime.device import memory_bytes
+    from .machine import memory_bytes
 
     total = memory_bytes()
     free = _available_memory()

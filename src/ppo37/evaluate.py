@@ -138,8 +138,8 @@ def _play(
         for step, _ in playing(network, envs, translate, seed):
             signals.check()
             for episode in step.episodes:
-                env, *_ = game = sound(episode, len(games))
-                games[env].append(game)
+                game = sound(episode, len(games))
+                games[game.env].append(game)
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
             if progress is not None and step.episodes:
                 progress(played, int(wanted.sum()))

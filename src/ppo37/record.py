@@ -26,7 +26,7 @@ from .errors import RunError, UsageError
 from .evaluate import TrainedAgent, Translation, games_seed, load_agent, playing, translation
 from .run.checkpoint import require_makers
 from .run.directory import is_run
-from .run.files import own_folder, real_path
+from .run.files import TEMPORARY, own_folder, real_path
 from .run.metrics import FRAMES_PER_STEP
 from .run.signals import Signals
 from .runtime.device import prepare_process
@@ -366,7 +366,8 @@ def _workplace(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file")
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".ppo37-", suffix=".tmp", dir=path.parent)
+        prefix, suffix = TEMPORARY.split("*")
+        folder = tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
     with folder as name:

@@ -21,7 +21,7 @@ from .errors import UsageError
 from .model import Agent
 from .run import checkpoint, directory
 from .run.files import real_path, shown
-from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, lines_to, record_of
+from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, length_to, record_of
 from .run.signals import Signals
 from .run.view import NoView, View, duration
 from .runtime.clock import Clock
@@ -208,7 +208,7 @@ def _go_on(
         state = State(agent, optimizer, seedings=seedings, made_by=name_of(make_envs))
         if saved is not None:
             restore(state, saved, config, envs)
-        team.decided(lambda: lines_to(path, state.update) and None)  # before anything is moved
+        team.decided(lambda: length_to(path, state.update))  # refused before anything is moved
         if team.decided(lambda: state.update) != state.update:
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
         equipment = _equip(running, agent, optimizer, parts, team)
@@ -360,7 +360,7 @@ def _save(
 
 
 def _kept(path: Path, state: State) -> str:
-    """What there is to go on from, in words."""
+    """Say what there is to go on from."""
     if not state.update:
         return "no checkpoint was saved yet"
     return f"checkpoint {state.update} is in {shown(path)}"
@@ -399,7 +399,7 @@ def _recorded_threads(config: Config, team: Team) -> int:
 
 
 def _computed_by(machine: dict[str, Any]) -> dict[str, Any]:
-    """What of a machine decides the bits of its results."""
+    """Take what decides the bits of a machine's results."""
     return {name: machine.get(name) for name in ("cpu", "isa", "gpu")}
 
 
@@ -425,7 +425,7 @@ def _open_parts(
             envs = factory(size, config.seed, first_env=first, index=index)
             parts.append(stack.enter_context(closing(envs)))
             require_offered(envs, size)
-            require_memory(share.size * config.num_steps, envs.obs_shape)
+        require_memory(share.size * config.num_steps, parts[0].obs_shape)
         yield parts
 
 

@@ -104,7 +104,7 @@ class EnvFactory(Protocol):
 
 
 def name_of(factory: Any) -> str | None:
-    """The class or function that makes environments, as module:name; None for ours."""
+    """Name the class or function that makes environments, as module:name; None for ours."""
     while isinstance(factory, functools.partial):
         factory = factory.func
     if factory is None:
@@ -130,7 +130,7 @@ def require_offered(envs: VecEnv, num_envs: int) -> None:
 
 
 def sound(episode: Episode, num_envs: int = LARGEST_NUMBER) -> Episode:
-    """A game that ended, in numbers that can be logged and saved; RunError if it has others.
+    """Give a game that ended in numbers that can be logged and saved; RunError if it has others.
 
     num_envs: its environment has a lower number.
     """

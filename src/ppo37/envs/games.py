@@ -58,7 +58,7 @@ def require_known(game: str) -> None:
 
 @lru_cache(maxsize=8)
 def rom_of(game: str) -> Path:
-    """The file of an Atari game; UsageError if it is missing or not what it should be."""
+    """Find the file of an Atari game; UsageError if it is missing or not what it should be."""
     from ale_py import roms
 
     try:

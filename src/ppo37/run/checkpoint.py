@@ -32,7 +32,7 @@ from .files import (
     to_json,
     write_atomically,
     write_synced,
-)  # fmt: skip
+)
 
 FORMAT = 2
 KEPT = 3
@@ -137,7 +137,7 @@ def _remove_checkpoint(directory: Path) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether a folder, and no link to one, holds files of a checkpoint and nothing else."""
+    """Look whether a folder, no link to one, holds files of a checkpoint and nothing else."""
     names = {MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST}
     return (directory.is_dir() and not directory.is_symlink()
             and {path.name for path in directory.iterdir()} <= names)  # fmt: skip
@@ -151,7 +151,7 @@ def prune(checkpoints: Path, keep: int = KEPT) -> None:
 
 
 def after(checkpoints: Path, update: int) -> list[Path]:
-    """The checkpoints of later updates."""
+    """Find the checkpoints of later updates."""
     return [path for path in numbered(checkpoints) if int(path.name) > update]
 
 

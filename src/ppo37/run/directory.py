@@ -24,7 +24,7 @@ from .files import (
     to_json,
     write_atomically,
     write_synced,
-)  # fmt: skip
+)
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
     "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
@@ -46,7 +46,7 @@ def default_path(config: Config) -> Path:
 
 
 def alternatives(first: Path) -> Iterator[Path]:
-    """A path, and the same with -2, -3 and so on appended."""
+    """Give a path, and then the same with -2, -3 and so on appended."""
     return chain([first], (first.with_name(f"{first.name}-{n}") for n in count(2)))
 
 

@@ -15,7 +15,7 @@ TEMPORARY = ".ppo37-*.tmp"
 
 
 def real_path(path: str | Path) -> Path:
-    """The absolute path without `~`, `..` and links: every path of a user is first made one.
+    """Make a path absolute, without `~`, `..` and links: first thing with every path of a user.
 
     UsageError for a name that no file can have.
     """
@@ -34,7 +34,7 @@ def real_path(path: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path for people: from the working directory, if it lies in it."""
+    """Write a path for people: from the working directory, if it lies in it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -42,7 +42,7 @@ def shown(path: Path) -> str:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """A file in a run directory or study, which is there or will be.
+    """Give the path of a file in a run directory or study, which is there or will be.
 
     UsageError if a link leads elsewhere, so that nothing outside is written, or if something else
     is there.  folder: as `real_path` gives it.
@@ -54,7 +54,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def own_folder(folder: Path, name: str) -> Path:
-    """A folder in a run directory or study, as `own_file`."""
+    """Give the path of a folder in a run directory or study, as `own_file` does."""
     path = _own(folder, name)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a folder; move it away")
@@ -69,7 +69,7 @@ def _own(folder: Path, name: str) -> Path:
 
 
 def beside(path: Path) -> Path:
-    """A new name in the same folder, for what will take the place of `path` when it is whole."""
+    """Make up a name in the same folder for what will take the place of `path` when it is whole."""
     return path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
 
 

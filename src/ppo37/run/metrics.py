@@ -39,7 +39,7 @@ class JsonLines:
         """
         self._path = own_file(run, METRICS)
         if self._path.exists():
-            length = sum(map(len, lines_to(run, update)))
+            length = length_to(run, update)
             with self._path.open("r+b") as file:
                 file.truncate(length)
         self._file = self._path.open("a")
@@ -126,8 +126,8 @@ class Logs:
             ) from error
 
 
-def lines_to(run: Path, update: int) -> list[bytes]:
-    """The lines of the log up to an update; UsageError if they do not tell of every one."""
+def length_to(run: Path, update: int) -> int:
+    """Count the bytes of the log up to an update; UsageError if they do not tell of every one."""
     path = own_file(run, METRICS)
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
@@ -139,7 +139,7 @@ def lines_to(run: Path, update: int) -> list[bytes]:
             f"{path} is damaged in line {gap or len(kept) + 1}: it does not tell of every update "
             f"to {update}. Mend it, or move it away to go on without what was logged before"
         )
-    return kept
+    return sum(map(len, kept))
 
 
 def record_of(

@@ -49,7 +49,7 @@ class Child(NamedTuple):
 
 
 def python(*words: str) -> list[str]:
-    """The command that starts Python with the same paths to modules as this process.
+    """Begin a command with Python, for `launch`, which gives it this process's paths to modules.
 
     Without -P the working directory would be one of them, and whatever lies there be imported.
     """

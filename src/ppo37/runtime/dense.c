@@ -201,6 +201,7 @@ INLINE void product(const item *a, long rows, long items, const item *columns, l
                 float row[TILE];
                 EACH(v, TILE_ACROSS) store(row + v * LANES, sums[r][v]);
                 const long to = (first + r) * n + tile;
+                /* A width that is known needs no loop. */
                 if (width == TILE) write_row(row, TILE, c, c_in_fp32, to);
                 else write_row(row, width, c, c_in_fp32, to);
             }

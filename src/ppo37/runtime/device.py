@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..compiled import cpu_info
 from ..errors import UsageError
+from ..machine import cpu_info, memory_bytes
 
 
 def resolve_device(wanted: str) -> str:
@@ -90,11 +90,6 @@ def require_memory(samples: int, obs_shape: tuple[int, ...]) -> None:
             f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f} GB of memory; choose "
             "less of both"
         )
-
-
-def memory_bytes() -> int:
-    """The memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def cores_of_process() -> set[int]:

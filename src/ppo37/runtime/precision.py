@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..compiled import cpu_info
 from ..config import Config, layers_in_words
 from ..envs import VecEnv
 from ..errors import UsageError
+from ..machine import cpu_info
 from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
 from .network import Network, place
