@@ -249,7 +249,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_minibatches": 16, "learning_rate": 1e-3, "clip_vloss": False, "vf_coef": 1.0,
         "target_kl": 0.015, "bootstrap_truncated": True,
     },
-    # Not measured: no run on a GPU stands behind these values yet.
+    # A guess: two seeds of Pong with 2 M steps did not reach 18 (docs/LOG.md).
     "fast_cuda": {
         "total_timesteps": 5_000_000, "num_envs": 64, "num_minibatches": 8,
         "learning_rate": 5e-4, "clip_coef": 0.2, "clip_vloss": False,
