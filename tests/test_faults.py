@@ -579,6 +579,27 @@ def test_a_result_that_cannot_be_written_is_one_line() -> None:
     assert "cannot write the result: No space left" in done.stderr
 
 
+def test_help_that_cannot_be_written_is_a_failure() -> None:
+    with Path("/dev/full").open("w") as full:
+        for word in ("--help", "--version"):
+            done = subprocess.run([sys.executable, "-m", "ppo37", word], text=True, stdout=full,
+                                  stderr=subprocess.PIPE)  # fmt: skip
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, as only root can")
+def test_what_may_not_be_read_is_one_line(finished_run: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("config.json", "metrics.jsonl", "checkpoints"):
+        run = tmp_path / name
+        shutil.copytree(finished_run, run)
+        (run / name).chmod(0)
+        code = f"import os, sys; os.seteuid(65534); sys.argv[1:] = ['resume', {str(run)!r}]; " \
+               "from ppo37.__main__ import main; main()"  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
 NAME = "x" * 256
 NO_SUCH_USER = "~nobody-of-this-name/run"
 UNCLEAR = [
@@ -592,6 +613,13 @@ UNCLEAR = [
     (("train", "catch", "--num-steps", str(2**27), "--total-timesteps", str(2**40)), "of memory"),
     (("train", "catch", "--total-timesteps", str(10**30)), "at most 9007199254740992"),
     (("train", "catch", "--reseed-interval", str(2**63)), "at most 9007199254740992"),
+    (("train", "catch", "--seed", str(10**30)), "seed must be at most 2147483647"),
+    (("train", "catch", "--learning-rate", "1e40"), "learning_rate must be at most 3.4e+38"),
+    (("train", "catch", "--clip-coef", "1e40"), "clip_coef must be at most 3.4e+38"),
+    (("train", "catch", "--update-epochs", str(2**32)), "more than 2147483648 shuffled steps"),
+    (("train", "catch", "--out", "caf\udce9"), "is not UTF-8"),
+    (("train", "../pong"), "unknown game '../pong'"),
+    (("train", "pong\n"), "unknown game 'pong\\n'"),
     (("train", "ALE/Seaquest-ram-v5", "--observation", "pixels"), "means --observation ram"),
     (("train", "pong", "--mode", "1"), "(see `ppo37 train --help`)"),
     (("train", "pong", "--track"), "(see `ppo37 train --help`)"),
@@ -644,6 +672,62 @@ def test_a_log_of_strange_values(
     assert "line 3 is not the log of an update" in refused(capsys, "plot", str(run))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 1, 2), (0, 2, 3), (0, 2, 1, 3)], ids=str)
+def test_lines_that_do_not_follow_each_other_are_not_drawn(
+    order: tuple[int, ...], finished_run: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    lines = begun_lines(run)
+    (run / "metrics.jsonl").write_text("".join(lines[i] + "\n" for i in order))
+    assert "does not follow the line before it" in refused(capsys, "plot", str(run))
+
+
+def test_files_of_a_run_that_are_far_too_large(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, expected in (("config.json", "larger than any"), ("metrics.jsonl", "damaged")):
+        run = tmp_path / name
+        shutil.copytree(finished_run, run)
+        os.truncate(run / name, 1 << 40)  # takes no room on the disk
+        assert expected in refused(capsys, "resume", str(run))
+
+
+def test_a_log_that_was_removed_while_it_was_written_comes_back(tmp_path: Path) -> None:
+    config = tiny()
+
+    class Removes(NoView):
+        def show(self, record: dict[str, Any], *_: Any) -> None:
+            if record["update"] == 3:
+                (tmp_path / "run" / "metrics.jsonl").unlink()
+
+    train(config, tmp_path / "run", checkpoint_every=2, view=Removes())
+    train(config, tmp_path / "whole", checkpoint_every=2)
+    assert end(tmp_path / "run") == end(tmp_path / "whole")
+
+
+def test_a_run_that_lost_its_checkpoints_keeps_its_log(finished_run: Path, tmp_path: Path) -> None:
+    run, view = tmp_path / "run", Notes()
+    shutil.copytree(finished_run, run)
+    log = (run / "metrics.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    resume(run, view=view)
+    assert (run / "replaced-1" / "metrics.jsonl").read_bytes() == log
+    assert any("is now in" in line for line in view.lines)
+
+
+def test_several_ranks_that_torchrun_did_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert "not by torchrun" in refused(capsys, "train", "catch", "--preset", "debug")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
 def test_variables_of_torchrun_that_are_no_numbers(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -692,6 +776,24 @@ def test_a_checkout_that_is_not_installed(
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"the module {name} is missing; `pip install -e .`" in done.stderr
+
+
+def test_a_module_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, error in (("numpy", "ImportError"), ("torch", "OSError")):
+        done = interrupted(name, f"{error}('libodd.so: too short\\nmore of it')")
+        assert done.returncode == 2
+        assert done.stderr == (
+            "ppo37: a module cannot be loaded: libodd.so: too short; install it again\n"
+        )
+
+
+def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
+    with processes.running("games") as child:
+        os.kill(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+        child.words.write(b"ppo37: steps 1,024 of 4,096\n")
+        assert child.last_words() == "a run was ended by SIGKILL"
 
 
 def test_what_comes_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ in one line and an exit code.
 import sys
 from typing import NoReturn
 
+from .errors import not_loaded
+
 
 def main() -> NoReturn:
     """Run the command line (`cli.main`)."""
@@ -14,9 +16,8 @@ def main() -> NoReturn:
         from .cli import main as run
     except KeyboardInterrupt:
         _end("interrupted", 130)
-    except ModuleNotFoundError as error:
-        _end(f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "
-             "installs all that is needed", 2)  # fmt: skip
+    except (ImportError, OSError) as error:  # the second where a library of a module is damaged
+        _end(not_loaded(error), 2)
     run()
 
 

@@ -21,8 +21,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .config import PRESET_NAMES, Config, field_type, from_preset
-from .errors import RunError, Stopped, UsageError
+from .config import PRESET_NAMES, Config, choices, field_type, from_preset
+from .errors import RunError, Stopped, UsageError, not_loaded
 from .run.files import shown
 from .run.processes import stop_with_parent
 
@@ -106,15 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 1
     except RunError as error:
         code = _complain(str(error), debug, 1)
-    except ModuleNotFoundError as error:
-        what = f"the module {error.name} is missing"
-        code = _complain(f"{what}; `pip install -e .` in the checkout of ppo37", debug, 2)
+    except ImportError as error:
+        code = _complain(not_loaded(error), debug, 2)
     except Exception as error:
         what = f"{type(error).__name__}: {error} (--debug shows where)"
+        code = 1
+        if isinstance(error, PermissionError) and error.filename is not None:
+            what, code = f"cannot use {error.filename}: {error.strerror}", 2
         if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
             what = f"cannot write the result: {error.strerror}"
             _silence_stdout()
-        code = _complain(what, debug, 1)
+        code = _complain(what, debug, code)
     sys.exit(code)
 
 
@@ -229,7 +231,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(words: list[str]) -> int:
     parser = build_parser()
-    options, unknown = parser.parse_known_args(words)
+    try:
+        options, unknown = parser.parse_known_args(words)
+    except SystemExit:  # after --help and --version
+        return 0
     command = getattr(options, "command", None)
     if unknown:
         known = options.parser.option_names() if command else []
@@ -265,9 +270,9 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_playing_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", choices=_choices("protocol"), help="default: as trained")
+    parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
-    parser.add_argument("--device", default="auto", choices=_choices("device"))
+    parser.add_argument("--device", default="auto", choices=choices("device"))
 
 
 def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
@@ -289,12 +294,6 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
         group.add_argument(flag, type=convert, choices=field.metadata["choices"] or None,
                            metavar=plain.__name__.upper() if plain is not str else None,
                            default=argparse.SUPPRESS, help=text)  # fmt: skip
-
-
-def _choices(setting: str) -> tuple[str, ...]:
-    """What a setting of `Config` can be."""
-    choices: tuple[str, ...] = Config.__dataclass_fields__[setting].metadata["choices"]
-    return choices
 
 
 def _or_none(plain: type) -> Any:

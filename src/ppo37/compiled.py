@@ -77,7 +77,10 @@ def _folder() -> Path:
     """Find the folder for libraries: the user's cache, or a private one for this process where
     others could change what lies there."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppo37"
+        cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not cache.is_absolute():  # as its specification asks
+            cache = Path.home() / ".cache"
+        folder = cache / "ppo37"
         folder.mkdir(PRIVATE, parents=True, exist_ok=True)
         if _only_ours(folder):
             return folder

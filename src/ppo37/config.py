@@ -6,6 +6,7 @@ arguments of `train` and never change a run.
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -130,6 +131,11 @@ class Config:
                 f"num_envs * num_steps = {self.batch_size} steps in one rollout are more than "
                 f"{LARGEST_BATCH}; choose less of both"
             )
+        if self.batch_size * self.update_epochs > LARGEST_BATCH:
+            raise UsageError(
+                f"update_epochs = {self.update_epochs} passes over {self.batch_size} steps are "
+                f"more than {LARGEST_BATCH} shuffled steps; choose less of both"
+            )
         if self.batch_size % self.num_minibatches:
             raise UsageError(
                 f"num_envs * num_steps = {self.batch_size} does not divide into "
@@ -236,6 +242,8 @@ class Config:
 
 
 LARGEST_BATCH = 1 << 31
+LARGEST_FP32 = 3.4e38
+"""What networks compute in ends a little above."""
 
 NETWORKS_FOR = {"pixels": ("nature", "nature_half", "lstm"), "ram": ("mlp", "mlp_shared")}
 """The networks that can read each kind of observation."""
@@ -329,13 +337,24 @@ def from_dict(values: dict[str, Any]) -> Config:
     return Config(**values)
 
 
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Config)
+
+
 def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
     """The plain type of a setting, and whether it may be None."""
-    hint = typing.get_type_hints(Config)[field.name]
+    hint = _hints()[field.name]
     if isinstance(hint, types.UnionType):
         plain = next(part for part in hint.__args__ if part is not types.NoneType)
         return plain, True
     return hint, False
+
+
+def choices(setting: str) -> tuple[str, ...]:
+    """What a setting can be."""
+    found: tuple[str, ...] = Config.__dataclass_fields__[setting].metadata["choices"]
+    return found
 
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
@@ -351,11 +370,12 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
         raise UsageError(f"{name} must be one of {', '.join(rules['choices'])}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, not {value!r}")
-    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-        raise UsageError(f"{name} must be at most {LARGEST_NUMBER}, not {value!r}")
     if rules["above"] is not None and not value > rules["above"]:
         raise UsageError(f"{name} must be more than {rules['above']}, not {value!r}")
     if rules["least"] is not None and not value >= rules["least"]:
         raise UsageError(f"{name} must be at least {rules['least']}, not {value!r}")
-    if rules["most"] is not None and not value <= rules["most"]:
-        raise UsageError(f"{name} must be at most {rules['most']}, not {value!r}")
+    most = rules["most"]
+    if most is None and not isinstance(value, str):
+        most = LARGEST_FP32 if plain is float else LARGEST_NUMBER
+    if most is not None and not value <= most:
+        raise UsageError(f"{name} must be at most {most}, not {value!r}")

@@ -18,3 +18,12 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+
+def not_loaded(error: ImportError | OSError) -> str:
+    """Say in one line which module cannot be loaded, and what to do."""
+    if isinstance(error, ModuleNotFoundError):
+        return (f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "
+                "installs all that is needed")  # fmt: skip
+    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"a module cannot be loaded: {why}; install it again"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from . import randomness
 from .algorithm.rollout import forget
 from .build import make_agent, make_factory, normalized
-from .config import Config, from_dict
+from .config import Config, choices, from_dict
 from .envs import EnvFactory, Episode, Step, VecEnv
-from .envs.contract import require_offered, sound
+from .envs.checked import checked
 from .errors import UsageError
 from .model import Agent
 from .run.checkpoint import load_model, require_makers
@@ -97,8 +97,10 @@ def evaluate(
     Stopped, a KeyboardInterrupt, if a signal asks for it: the mean of the games that were first
     to end would be that of short games.
     """
-    if not 1 <= episodes <= MOST_EPISODES:
-        raise UsageError(f"episodes must be from 1 to {MOST_EPISODES:,}, not {episodes}")
+    if type(episodes) is not int or not 1 <= episodes <= MOST_EPISODES:
+        raise UsageError(f"episodes must be a number from 1 to {MOST_EPISODES:,}, not {episodes!r}")
+    if protocol not in (None, *choices("protocol")):
+        raise UsageError(f"protocol must be {' or '.join(choices('protocol'))}, not {protocol!r}")
     trained = load_agent(run, device, warn)
     config = trained.config
     protocol = protocol or config.protocol
@@ -106,11 +108,12 @@ def evaluate(
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
     require_makers(trained.state, make_envs, trained.path)
-    factory = make_envs or make_factory(config, usable_cores(), protocol)
-    made = factory(num_envs, games_seed(seed))
-    envs = normalized(made, trained.agent, config, learn=False)
+    if make_envs is None:
+        factory = make_factory(config, usable_cores(), protocol)
+    else:
+        factory = checked(make_envs, config.norm_obs)
+    envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
     try:
-        require_offered(made, num_envs)
         translate = translation(trained, envs.action_names, protocol)
         if list(envs.obs_shape) != trained.state["obs_shape"]:
             raise UsageError(
@@ -138,8 +141,7 @@ def _play(
         for step, _ in playing(network, envs, translate, seed):
             signals.check()
             for episode in step.episodes:
-                game = sound(episode, len(games))
-                games[game.env].append(game)
+                games[episode.env].append(episode)
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
             if progress is not None and step.episodes:
                 progress(played, int(wanted.sum()))

@@ -16,7 +16,8 @@ from .algorithm.update import make_optimizer, set_learning_rate, update
 from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Moment, VecEnv
-from .envs.contract import name_of, require_offered
+from .envs.checked import checked
+from .envs.contract import name_of
 from .errors import UsageError
 from .model import Agent
 from .run import checkpoint, directory
@@ -414,9 +415,12 @@ def _open_parts(
     """A rank's environments, for the `index`-th seeding of a run, in a part for each lane."""
     threads = config.threads or 1
     lanes = split(share.size, config.divisible, threads)
-    factory = factory or make_factory(
-        config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval
-    )
+    if factory is None:
+        factory = make_factory(
+            config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval
+        )
+    else:
+        factory = checked(factory, config.norm_obs)
     with ExitStack() as stack:
         parts = []
         for part in lanes:
@@ -424,7 +428,6 @@ def _open_parts(
             first = share.first + part.start
             envs = factory(size, config.seed, first_env=first, index=index)
             parts.append(stack.enter_context(closing(envs)))
-            require_offered(envs, size)
         require_memory(share.size * config.num_steps, parts[0].obs_shape)
         yield parts
 

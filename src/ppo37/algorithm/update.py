@@ -6,6 +6,7 @@ learns from whole rollouts of an environment (L = T), any other from single step
 Legend: S = T * N / L sequences, M of them in a minibatch, B = M * L samples.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -73,6 +74,19 @@ def minibatch(batch: Batch, indices: Tensor) -> Batch:
     return Batch(*(part.index_select(0, indices) for part in batch))
 
 
+class Adam(torch.optim.Adam):
+    """PyTorch's Adam without what prepares it for `torch.compile`, of which no use is made here.
+
+    To load that compiler would take a second of every start.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+
+
 def make_optimizer(
     agent: torch.nn.Module, learning_rate: float, adam_eps: float
 ) -> torch.optim.Optimizer:
@@ -82,7 +96,7 @@ def make_optimizer(
     recorded step follows it. `adam_eps` is 1e-5 in the reference; PyTorch's default is 1e-8.
     """
     rate = torch.tensor(learning_rate)
-    return torch.optim.Adam(agent.parameters(), lr=rate, eps=adam_eps, fused=True)  # D03
+    return Adam(agent.parameters(), lr=rate, eps=adam_eps, fused=True)  # D03
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -4,13 +4,12 @@ Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 """
 
 import functools
-import operator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LARGEST_NUMBER, RunError, UsageError
+from ..errors import UsageError
 
 MOST_DIMENSIONS = 4
 """Of an observation; images have three."""
@@ -94,6 +93,30 @@ class VecEnv(Protocol):
         ...
 
 
+class Wrapper(VecEnv):
+    """All that stays as it is in the environments inside."""
+
+    def __init__(self, envs: VecEnv) -> None:
+        self._envs = envs
+        self.num_envs, self.obs_shape = envs.num_envs, envs.obs_shape
+        self.action_names = envs.action_names
+
+    def reset(self) -> NDArray[Any]:
+        return self._envs.reset()
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        return self._envs.step(actions)
+
+    def save(self) -> list[Moment]:
+        return self._envs.save()
+
+    def restore(self, moments: list[Moment]) -> NDArray[Any]:
+        return self._envs.restore(moments)
+
+    def close(self) -> None:
+        self._envs.close()
+
+
 class EnvFactory(Protocol):
     """Makes N environments, the i-th seeded by (seed, index, first_env + i) alone; `index`
     counts the seedings within one run."""
@@ -111,41 +134,6 @@ def name_of(factory: Any) -> str | None:
         return None
     named = factory if hasattr(factory, "__qualname__") else type(factory)
     return f"{named.__module__}:{named.__qualname__}"
-
-
-def require_offered(envs: VecEnv, num_envs: int) -> None:
-    """UsageError unless environments are as many as they should be, and say in a usable way what
-    they show and what can be done."""
-    kind = type(envs).__name__
-    if envs.num_envs != num_envs:
-        raise UsageError(f"num_envs of {kind} must be {num_envs}, as asked, not {envs.num_envs}")
-    names, shape = tuple(envs.action_names), tuple(envs.obs_shape)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"action_names of {kind} must be names, not {names}")
-    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
-    if not whole or not 1 <= len(shape) <= MOST_DIMENSIONS:
-        raise UsageError(
-            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} sizes of at least 1, not {shape}"
-        )
-
-
-def sound(episode: Episode, num_envs: int = LARGEST_NUMBER) -> Episode:
-    """Give a game that ended in numbers that can be logged and saved; RunError if it has others.
-
-    num_envs: its environment has a lower number.
-    """
-    try:
-        env, score, length = episode
-        found = Episode(operator.index(env), float(score), operator.index(length))
-        fits = 0 <= found.length <= LARGEST_NUMBER and found.env in range(num_envs)
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not fits or not abs(found.score) <= LARGEST_NUMBER:  # not so nan
-        raise RunError(
-            f"an environment gave the game {str(episode)[:200]}: it has to be (env, score, length) "
-            "with a score of at most 2^53, and whole numbers"
-        )
-    return found
 
 
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:

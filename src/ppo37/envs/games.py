@@ -1,7 +1,10 @@
 """Game names: what people type, and what the emulator calls it."""
 
 import difflib
+import os
 import re
+import sys
+from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +30,10 @@ def resolve_game(name: str) -> str:
 
     UsageError with the nearest names if there is no such game.
     """
-    plain = name.strip().removeprefix("ALE/")
+    plain = name.removeprefix("ALE/")
     plain = re.sub(r"-v\d+$", "", plain)
     plain = re.sub(r"(-ram)?(NoFrameskip|Deterministic)?$", "", plain)
-    letters = re.sub(r"[^a-z0-9]", "", plain.lower())
+    letters = re.sub(r"[ _-]", "", plain.lower())
     known = {game.replace("_", ""): game for game in (CATCH, *atari_games())}
     if letters in known:
         return known[letters]
@@ -61,11 +64,13 @@ def rom_of(game: str) -> Path:
     """Find the file of an Atari game; UsageError if it is missing or not what it should be."""
     from ale_py import roms
 
+    file = Path(os.environ.get("ALE_ROMS_DIR") or Path(roms.__file__).parent, f"{game}.bin")
     try:
-        found = roms.get_rom_path(game)  # compares its hash
+        with redirect_stdout(sys.stderr):  # it says where the variable leads to
+            found = roms.get_rom_path(game) if file.is_file() else None  # compares its hash
         if found is not None:
             return Path(found)
-        why = "it is not there"
+        why = "it is not a file" if file.exists() else "it is not there"
     except OSError as error:
         why = error.strerror or str(error).partition(" Expected")[0]
     raise UsageError(

@@ -14,31 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..normalization import Moments, add, discount, normalize, scale
-from .contract import Moment, Step, VecEnv
-
-
-class Wrapper(VecEnv):
-    """All that stays as it is in the environments inside."""
-
-    def __init__(self, envs: VecEnv) -> None:
-        self._envs = envs
-        self.num_envs, self.obs_shape = envs.num_envs, envs.obs_shape
-        self.action_names = envs.action_names
-
-    def reset(self) -> NDArray[Any]:
-        return self._envs.reset()
-
-    def step(self, actions: NDArray[Any]) -> Step:
-        return self._envs.step(actions)
-
-    def save(self) -> list[Moment]:
-        return self._envs.save()
-
-    def restore(self, moments: list[Moment]) -> NDArray[Any]:
-        return self._envs.restore(moments)
-
-    def close(self) -> None:
-        self._envs.close()
+from .contract import Moment, Step, VecEnv, Wrapper
 
 
 class NormalizedObservations(Wrapper):

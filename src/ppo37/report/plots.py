@@ -1,6 +1,8 @@
 """Learning curves: the scores of whole games against frames and against wall time."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -380,7 +382,13 @@ def _last_of_each(
 
 
 def import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
-    """matplotlib and its Figure, on use; UsageError without it."""
+    """matplotlib and its Figure, on use; UsageError without it.
+
+    Figures are drawn to files, whatever screen MPLBACKEND names, and what matplotlib has to say of
+    its folders is no concern of who reads stderr.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib
         from matplotlib.figure import Figure

@@ -170,7 +170,7 @@ def verify(directory: Path) -> dict[str, bytes]:
     What is of another format, or cannot be read just now, may be whole: a plain UsageError. (A
     manifest looks the same in every format.)
     """
-    content = _read(directory / MANIFEST)
+    content = read(directory / MANIFEST)
     manifest = parse_json(content, directory / MANIFEST)
     if not fits(manifest, {"format": int, "files": dict}):
         raise Damaged(f"{directory / MANIFEST} is damaged")
@@ -186,7 +186,7 @@ def verify(directory: Path) -> dict[str, bytes]:
         )
     if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
         raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
-    contents = {name: _read(directory / name) for name in entries}
+    contents = {name: read(directory / name) for name in entries}
     for name, expected in entries.items():
         if _entry(contents[name]) != expected:
             raise Damaged(f"{directory / name} is damaged: it is not what the manifest says")
@@ -373,12 +373,13 @@ def _entry(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of a file of ours; Damaged if there can be none, UsageError if it is locked."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Damaged(f"{path} is not a file")
         if path.stat().st_size > LARGEST_BYTES[path.suffix]:
-            raise Damaged(f"{path} is larger than any checkpoint's file")
+            raise Damaged(f"{path} is larger than any such file can be")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error

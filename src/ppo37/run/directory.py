@@ -35,6 +35,7 @@ RECORD_FORM = {
     "episodes": [{"env": int, "return": float, "length": int}],
 }  # fmt: skip
 """What a line of the log holds at least."""
+LONGEST_LINE = 1 << 28
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """How a disk says that it has no locks."""
 
@@ -150,10 +151,14 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
 def put_aside(run: Path, update: int) -> Path | None:
     """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
 
-    Returns that folder; None if there are no such checkpoints. UsageError if it cannot be made.
+    Returns that folder; None if there are no such checkpoints, which is usual. Where there are no
+    checkpoints at all, they may have been lost: then a log is kept, too. UsageError if that folder
+    cannot be made.
     """
-    later = checkpoint.after(own_folder(run, CHECKPOINTS), update)
-    if not later:
+    checkpoints, log = own_folder(run, CHECKPOINTS), own_file(run, METRICS)
+    later = checkpoint.after(checkpoints, update)
+    lost = not checkpoint.numbered(checkpoints) and log.exists() and log.stat().st_size > 0
+    if not later and not lost:
         return None
     names = [name for name in (METRICS, SUMMARY) if own_file(run, name).exists()]
     folder = claim(run / f"replaced-{n}" for n in count(1))
@@ -215,10 +220,7 @@ def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
 def read_document(run: Path) -> dict[str, Any]:
     """What a run says of itself: `config.json`, which is known to be an object."""
     path = run / CONFIG
-    try:
-        document = checkpoint.parse_json(path.read_bytes(), path)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    document = checkpoint.parse_json(checkpoint.read(path), path)
     if not isinstance(document, dict):
         raise UsageError(f"{path} is damaged")
     return document
@@ -252,15 +254,15 @@ def write_summary(run: Path, document: dict[str, Any]) -> None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The updates logged so far; a last line that a crash tore is left out."""
+    """The updates logged so far; a last line that a crash tore is left out.
+
+    UsageError for what is no log of updates that follow each other.
+    """
     path = run / METRICS
     if not path.is_file():
         raise UsageError(f"{run} has no {METRICS}: nothing was logged yet")
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    records = []
+    lines = log_lines(path)
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
@@ -268,7 +270,29 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             raise UsageError(f"{path}, line {number} is damaged") from error
-        if not checkpoint.fits(record, RECORD_FORM):
+        if not checkpoint.fits(record, RECORD_FORM) or record["wall_s"] < 0:
             raise UsageError(f"{path}, line {number} is not the log of an update")
+        if records and not _follows(record, records[-1]):
+            raise UsageError(f"{path}, line {number} does not follow the line before it")
         records.append(record)
     return records
+
+
+def log_lines(path: Path) -> list[bytes]:
+    """The lines of a log with their ends, as far as none is longer than any update's."""
+    lines = []
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE):
+                lines.append(line)
+                if len(line) == LONGEST_LINE:
+                    break
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return lines
+
+
+def _follows(record: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a record can be that of the next update."""
+    later = all(record[name] >= before[name] for name in ("frames", "wall_s"))
+    return later and record["update"] == before["update"] + 1

@@ -20,9 +20,12 @@ def real_path(path: str | Path) -> Path:
     UsageError for a name that no file can have.
     """
     try:
+        str(path).encode()
         found = Path(os.path.realpath(Path(path).expanduser()))
     except OSError as error:
         raise UsageError(f"cannot find the working directory: {error.strerror}") from error
+    except UnicodeEncodeError as error:  # Python may, TensorBoard cannot
+        raise UsageError(f"{str(path)!r} is not UTF-8, as names of files have to be") from error
     except (RuntimeError, ValueError) as error:  # no such user for `~`; a zero byte
         raise UsageError(f"{str(path)!r} cannot be the name of a file: {error}") from error
     try:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from ..envs.contract import Episode
 from ..errors import RunError, UsageError
-from .directory import METRICS
-from .files import own_file, sync_directory
+from .directory import METRICS, log_lines
+from .files import own_file, sync_directory, write_atomically
 
 FRAMES_PER_STEP = 4
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
@@ -42,7 +42,7 @@ class JsonLines:
             length = length_to(run, update)
             with self._path.open("r+b") as file:
                 file.truncate(length)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a+")
         sync_directory(run)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -50,7 +50,12 @@ class JsonLines:
         self._file.flush()
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk."""
+        """Wait until all lines are on the disk, under their name even if someone removed it."""
+        if not self._path.exists():
+            self._file.seek(0)
+            write_atomically(self._path, self._file.read().encode())
+            self._file.close()
+            self._file = self._path.open("a+")
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -129,7 +134,7 @@ class Logs:
 def length_to(run: Path, update: int) -> int:
     """Count the bytes of the log up to an update; UsageError if they do not tell of every one."""
     path = own_file(run, METRICS)
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = log_lines(path) if path.exists() else []
     kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
     # From wherever it begins: it may have been moved away once, as it says below.
     updates = [_update_of(line) for line in kept]
@@ -175,7 +180,7 @@ def _update_of(line: bytes) -> float:
     """The update that a line is of; infinity for a torn one."""
     try:
         return float(json.loads(line)["update"]) if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 

@@ -38,10 +38,13 @@ class Child(NamedTuple):
         os.close(self.lifeline)
 
     def last_words(self) -> str:
-        """The last line that it said, or how it ended if it said nothing."""
+        """The last line that it said, or how it ended if it said nothing or could not."""
         self.words.seek(0)
         lines = self.words.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"a run ended with {self.process.returncode}"
+        code = self.process.returncode
+        if code is not None and code < 0:
+            return f"a run was ended by {signal.Signals(-code).name}"
+        return lines[-1] if lines else f"a run ended with {code}"
 
     def complain(self) -> NoReturn:
         """RunError with the last words of a run that failed."""

@@ -439,7 +439,15 @@ def _meeting_place(limit: timedelta) -> tuple[Any, int, int]:
 
 
 def join(device: str) -> Team:
-    """The team of this process: alone, unless torchrun has started several."""
+    """The team of this process: alone, unless torchrun has started several.
+
+    UsageError for a process that something else has made one of several: each would be alone.
+    """
+    if not launched() and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            "WORLD_SIZE is set, but not by torchrun, which alone can start several ranks; use it, "
+            "or unset WORLD_SIZE"
+        )
     if not launched() or _told("WORLD_SIZE") == 1:
         return Team()
     return Connected(device, timeout_s())

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..algorithm.rollout import Act, Rollout, collect
 from ..envs import Episode, Moment, VecEnv
-from ..envs.contract import sound
 from ..errors import UsageError
 from .clock import Clock
 from .transfer import Stream, page_locked, staged
@@ -72,7 +71,7 @@ class Lanes:
             for name, seconds in lane.clock.seconds.items():
                 self._clock.add(name, seconds / len(self._lanes))
             lane.clock.seconds.clear()
-        games = [sound(episode) for episodes in ended for episode in episodes]
+        games = [episode for episodes in ended for episode in episodes]
         return sorted(games, key=lambda game: game.env)
 
     @property

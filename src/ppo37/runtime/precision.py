@@ -16,7 +16,7 @@ import torch
 
 from ..config import Config, layers_in_words
 from ..envs import VecEnv
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..machine import cpu_info
 from ..model import MLP, Agent, NatureCNN
 from .graphs import Work, cuda_graph
@@ -159,13 +159,15 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     """Observations [SCREEN_STEPS * N, *obs_shape] of a game's first steps with random actions.
 
     None for an agent that sees no images. The environments must be reset before they are used for
-    anything else.
+    anything else. UsageError for environments that are not as their contract says.
     """
-    if not isinstance(agent.trunk, NatureCNN):
-        return None
-    envs.reset()
-    rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
-    return torch.cat([torch.from_numpy(envs.step(row.numpy()).obs.copy()) for row in rows])
+    try:
+        envs.reset()
+        rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
+        screens = [torch.from_numpy(envs.step(row.numpy()).obs.copy()) for row in rows]
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    return torch.cat(screens) if isinstance(agent.trunk, NatureCNN) else None
 
 
 def random_actions(agent: Agent, count: int) -> torch.Tensor:
