@@ -13,7 +13,7 @@ RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 BIN := .venv/bin
 # Tests without an emulator, a run or a process of their own.
-QUICK := $(patsubst %,tests/test_%.py,advantages distributions house losses model normalized \
+QUICK := $(patsubst %,tests/test_%.py,advantages distributions house losses model \
   randomness stats)
 
 .PHONY: train check test test-slow mutants lint bench clean

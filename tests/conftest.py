@@ -1,6 +1,7 @@
 """Shared by the tests: tiny runs of the real thing."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import pytest
 
 from ppo37.cli import let_waiting_threads_sleep, main
 
-# As the command does, and also before PyTorch is loaded: the workers share the cores.
+# As the command does, and also before PyTorch is loaded: the workers share the cores. What a test
+# starts has one thread, unless the test says otherwise; what it does itself has those of `TINY`.
 let_waiting_threads_sleep()
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -33,6 +36,7 @@ TINY: dict[str, Any] = {
     "update_epochs": 2,
     "network": "nature_half",
     "device": "cpu",
+    "threads": 2,
     "precision": "fp32",
     "kernels": "torch",
 }

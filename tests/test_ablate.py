@@ -226,7 +226,8 @@ def test_names_at_the_ends_of_curves_do_not_overlap() -> None:
     assert spread([9.9, 10.0], 1.0, 0.0, 10.0) == pytest.approx([9.0, 10.0])
 
 
-def test_cores_are_shared_out() -> None:
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert shares_of_cores(1) == [[]]
     cores = len(os.sched_getaffinity(0))
     shares = shares_of_cores(min(2, cores))
@@ -275,7 +276,10 @@ def test_a_run_that_is_not_the_studys_is_refused(study: Path, tmp_path: Path) ->
         ablate(tiny(), ["4"], 2, place)
 
 
-def test_a_run_that_fails_does_not_end_the_others(study: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_does_not_end_the_others(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     place = Path(shutil.copytree(study, tmp_path / "study"))
     (place / "all__s3" / "summary.json").unlink()
     for saved in (place / "all__s3" / "checkpoints").glob("*/model.safetensors"):
@@ -288,6 +292,7 @@ def test_a_run_that_fails_does_not_end_the_others(study: Path, tmp_path: Path) -
     assert document["arms"][1]["score_difference"]["by_seed"].keys() == {"4"}
 
 
+@pytest.mark.slow
 def test_a_signal_stops_a_study_with_checkpoints(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "ppo37", "ablate", "catch", *SETTINGS, "--details", "4",
              "--preset", "classic", "--total-timesteps", "1000000", "--seeds", "1",

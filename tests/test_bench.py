@@ -308,6 +308,7 @@ def test_every_arm_can_be_started(name: str) -> None:
         assert speed.launcher(arm)[-1].startswith(("--nproc", "/"))
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_stops_and_goes_on(
     tmp_path: Path,
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_run_within_a_budget_ends_in_time(tmp_path: Path) -> None:
     ("words", "message"),
     [(["--budget", "soon"], "a budget is a time such as 90s, 30m or 1h30m, not 'soon'"),
      (["--budget", "30m", "--total-timesteps", "9999"], "--budget and --total-timesteps both"),
-     (["--budget", "1s"], "a budget of 1 s is too short"),
+     (["--budget", "0.001s"], "a budget of 0.001 s is too short"),
      (["--budget", "30m", "--gamma", "2"], "gamma must be at most 1")],
 )  # fmt: skip
 def test_budgets_that_cannot_be_are_one_line(

@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "another shape": (put(obs=lambda s: s.obs[:, :, 1:]), r"obs \[2, 1, 35, 36\] uint8"),
     "a list": (put(obs=lambda s: s.obs.tolist()), "obs of type list"),
     "nothing": (put(obs=lambda s: None), "obs of type NoneType"),
-    "one reward": (put(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32; .* \[2\]"),
+    "one reward": (put(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
     "a single number": (put(rewards=lambda s: 1.0), "rewards of type float"),
     "a column": (put(rewards=lambda s: s.rewards[:, None]), r"rewards \[2, 1\]"),
     "no number": (put(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
@@ -102,7 +102,7 @@ def test_an_agent_that_sees_numbers_is_given_finite_ones(tmp_path: Path) -> None
     config = tiny(observation="ram", network="mlp", norm_obs=True)
     numbers = {"obs": lambda s: s.obs * 0.5 - 3, "final_obs": lambda s: s.final_obs * 0.5 - 3}
     train(config, tmp_path / "run", make_envs=partial(Wrong, put(**numbers), 1))
-    for wrong in (lambda s: s.obs * np.inf, lambda s: s.obs > 0):
+    for wrong in (lambda s: s.obs + np.inf, lambda s: s.obs > 0):
         with pytest.raises(UsageError, match="obs"):
             train(config, tmp_path / "none", make_envs=partial(Wrong, put(obs=wrong), 1))
 

@@ -78,7 +78,8 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(run: Path) -> Non
             heard.append(text)
 
     assert resume(run, view=Hear()).agent_steps == 384
-    assert heard == ["no checkpoint was saved yet: beginning from the start"]
+    assert heard[0] == "no checkpoint was saved yet: beginning from the start"
+    assert "is now in" in heard[1]  # they may have been lost
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
 
 

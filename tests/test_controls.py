@@ -61,7 +61,7 @@ def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
     np.testing.assert_array_equal(drawn, kept)
 
 
-@pytest.mark.parametrize("space", ["joystick", "continuous"])
+@pytest.mark.parametrize("space", ["joystick", pytest.param("continuous", marks=pytest.mark.slow)])
 def test_fire_opens_a_life_only_in_games_that_know_it(space: str) -> None:
     """The whole joystick is offered in every game; Ms. Pac-Man has nothing to shoot."""
     for game, knows in (("breakout", True), ("ms_pacman", False)):

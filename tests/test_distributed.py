@@ -403,26 +403,31 @@ def processes_of(parent: int) -> list[int]:
     return sorted(int(number) for number in done.stdout.split())
 
 
-def test_only_a_restarted_job_goes_on_with_its_own_run(tmp_path: Path, finished_run: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [(True, "holds a run already"), (False, "name it by --out")],
+)
+def test_only_a_restarted_job_goes_on_with_its_own_run(
+    named: bool, message: str, finished_run: Path
+) -> None:
     """Another's directory is refused, as is a job that could not find its run again."""
-    refused = [
-        ([*training(tiny(), finished_run)], 1, "holds a run already"),
-        (["train", "catch", *settings(tiny())], 1, "name it by --out"),
-    ]
-    for words, restarts, message in refused:
-        with ranks(2, *words, restarts=restarts) as processes:
-            codes, _, errors = ended(processes)
-        assert codes == [2, 2]
-        assert message in errors[0]
-        assert (len(errors[0].splitlines()), errors[1]) == (1, "")
+    words = training(tiny(), finished_run) if named else ["train", "catch", *settings(tiny())]
+    with ranks(2, *words, restarts=1) as processes:
+        codes, _, errors = ended(processes)
+    assert codes == [2, 2]
+    assert message in errors[0]
+    assert (len(errors[0].splitlines()), errors[1]) == (1, "")
     assert directory.job_of(finished_run) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"num_envs": 3, "num_minibatches": 1}, "num_envs = 3 does not divide among 2 ranks"),
-     ({"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks"),
-     ({"norm_reward": True}, "norm_obs and norm_reward look at all environments")],
+     pytest.param({"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks",
+                  marks=pytest.mark.slow),
+     pytest.param({"norm_reward": True}, "norm_obs and norm_reward look at all environments",
+                  marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_ranks_cannot_share_is_one_line(
     changes: dict[str, Any], message: str, tmp_path: Path
@@ -454,6 +459,7 @@ def test_ranks_plan_within_a_budget_together(tmp_path: Path) -> None:
         assert newest(run).state["update"] * 64 == steps
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> None:
     """After they have measured together."""
     run = tmp_path / "run"

@@ -169,8 +169,7 @@ def config_of(variant: str, **others: Any) -> Config:
 
 @pytest.mark.parametrize(
     "variant",
-    ["classic", "lstm",
-     *(pytest.param(name, marks=pytest.mark.slow) for name in list(VARIANTS)[2:])],
+    [name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
 )  # fmt: skip
 def test_a_recording_does_what_was_recorded(variant: str) -> None:
     config = config_of(variant)

@@ -106,7 +106,10 @@ def test_every_game_is_the_same_in_both(make, game) -> None:
 
 
 @same_arithmetic
-@pytest.mark.parametrize(("game", "losses"), [("breakout", 20), ("frogger", 8), ("klax", 2)])
+@pytest.mark.parametrize(("game", "losses"), [
+    ("breakout", 20), pytest.param("frogger", 8, marks=pytest.mark.slow),
+    pytest.param("klax", 2, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_lost_lives_and_ended_games_are_the_same_in_both(make, game, losses) -> None:
     answers = assert_parity(make, game, steps=400, num_envs=2, first_env=5)
     assert sum(int(step.dones.sum()) for step in answers) >= losses
@@ -122,7 +125,10 @@ def test_sticky_actions_are_the_same_in_both(make, game) -> None:
 @same_arithmetic
 @pytest.mark.parametrize("action_space", ["joystick", "continuous"])
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
-@pytest.mark.parametrize("game", ["breakout", "kaboom", "ms_pacman", "space_invaders"])
+@pytest.mark.parametrize("game", [
+    "breakout", "ms_pacman",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("kaboom", "space_invaders")),
+])  # fmt: skip
 def test_other_ways_to_hold_the_joystick_are_the_same_in_both(
     make, game, protocol, action_space
 ) -> None:
@@ -260,12 +266,12 @@ def test_seeds_make_the_repeated_actions_independent(make) -> None:
     """Games with equally many no-ops and the same actions part by their repeated actions alone."""
     alike = {}
     for protocol in PROTOCOLS:
-        envs = make("breakout", 12, 0, protocol)
+        envs = make("breakout", 5, 2, protocol)
         seen = trajectory(envs)
         everyone = {"reset_mask": np.ones(envs.num_envs, np.bool_)}
         _, info = envs._engine.reset(seed=envs._seeds(slice(None)), options=everyone)
         frames = info["episode_frame_number"]
-        pairs = [(i, j) for i in range(12) for j in range(i) if frames[i] == frames[j]]
+        pairs = [(i, j) for i in range(5) for j in range(i) if frames[i] == frames[j]]
         assert pairs
         alike[protocol] = {np.array_equal(seen[:, i], seen[:, j]) for i, j in pairs}
     assert alike == {"classic": {True}, "machado": {False}}
@@ -288,7 +294,9 @@ def test_a_time_limit_truncates_and_gives_the_last_observation(make) -> None:
     assert last.obs[:, -1].any()
 
 
-@pytest.mark.parametrize("max_frames", [4, 8, 20])
+@pytest.mark.parametrize("max_frames", [
+    8, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (4, 20))
+])  # fmt: skip
 def test_the_shortest_games_are_counted(make, max_frames) -> None:
     """The frame counter of a new game may go on from the old one's by chance."""
     envs = make("pong", 4, 1, max_frames=max_frames)
@@ -432,7 +440,9 @@ def test_grayscale_has_the_weights_of_brightness() -> None:
     assert grayscale(colours).tolist() == [[255, 76, 150, 29]]
 
 
-@pytest.mark.parametrize("height", [210, 214, 220, 230, 250])
+@pytest.mark.parametrize("height", [
+    210, *(pytest.param(height, marks=pytest.mark.slow) for height in (214, 220, 230, 250))
+])  # fmt: skip
 def test_shrink_averages_areas(height) -> None:
     screen = np.random.default_rng(0).integers(0, 256, (height, 160), np.uint8)
     # Every old pixel as a block of 84 x 84 equal ones: then areas are sums of whole blocks.

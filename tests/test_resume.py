@@ -23,7 +23,7 @@ from ppo37.run import checkpoint
 from ppo37.run.view import NoView
 
 ATARI = tiny(
-    game="breakout", num_envs=3, num_steps=64, num_minibatches=3, total_timesteps=6 * 192,
+    game="breakout", num_envs=3, num_steps=64, num_minibatches=3, total_timesteps=4 * 192,
     reseed_interval=60, bootstrap_truncated=True,
 )  # fmt: skip
 """Games of Breakout end after 100 to 200 steps: some environments are seeded anew, some not."""
@@ -177,7 +177,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("game", "protocol"),
-    [("breakout", "classic"), ("tetris", "machado"),
+    [("breakout", "classic"), pytest.param("tetris", "machado", marks=SLOW),
      *(pytest.param(*pair, marks=SLOW) for pair in (
          ("breakout", "machado"), ("tetris", "classic"), ("qbert", "classic"),
          ("qbert", "machado")))],

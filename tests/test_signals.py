@@ -99,17 +99,22 @@ def _pestered(words: list[str], log: Path, lines: int) -> int:
 
 @LINUX
 @pytest.mark.parametrize(
+    ("command", "game"),
+    [("eval --episodes 1000000", "finished_run"),
+     pytest.param("record --out film.mp4", "breakout_run", marks=pytest.mark.slow)],
+)  # fmt: skip
+@pytest.mark.parametrize(
     ("number", "code"),
     [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
 )
 def test_playing_stops_at_once_and_leaves_nothing(
-    number: signal.Signals, code: int, breakout_run: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(breakout_run, run)
-    film = str(tmp_path / "film.mp4")
-    _stop_while_playing(["eval", str(run), "--episodes", "2000"], number, code)
-    _stop_while_playing(["record", str(run), "--out", film], number, code)
+    number: signal.Signals, code: int, command: str, game: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(request.getfixturevalue(game), "run")
+    word, *more = command.split()
+    _stop_while_playing([word, "run", *more], number, code)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -80,7 +80,7 @@ def test_the_number_of_threads_is_recorded_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ppo37.runtime.distributed.usable_cores", lambda: 3)
-    train(tiny(), tmp_path / "run", checkpoint_every=2)
+    train(tiny(threads=None), tmp_path / "run", checkpoint_every=2)
     assert read_config(tmp_path / "run").threads == 3
     train(tiny(threads=2), tmp_path / "asked")
     assert read_config(tmp_path / "asked").threads == 2
@@ -97,8 +97,9 @@ def test_the_number_of_threads_is_recorded_and_kept(
 def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
     """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
     none."""
-    words = ["train", "breakout", *options("seed", "num_envs", "num_minibatches", "precision"),
-             "--num-steps", "32", "--total-timesteps", "256", "--network", "nature_half",
+    words = ["train", "breakout", *options("seed", "num_minibatches", "precision"),
+             "--num-envs", "2", "--num-steps", "32", "--total-timesteps", "64",
+             "--network", "nature_half",
              "--kernels", kernels]  # fmt: skip
 
     def trained(name: str) -> tuple[str, list[dict[str, object]]]:

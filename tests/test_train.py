@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from conftest import log_without_clock, same_tensors, tiny
+from conftest import TinyNet, log_without_clock, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
+from ppo37.algorithm.update import make_optimizer
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.run import checkpoint
 from ppo37.run.checkpoint import load_newest
 from ppo37.run.metrics import Logs
 from ppo37.run.view import NoView
-from ppo37.runtime.device import usable_cores
+from ppo37.runtime.adam import Adam
 
 LEARNING = Config(
     game="catch",
@@ -59,7 +61,7 @@ def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) 
 
 def test_run_directory_is_complete(finished_run: Path) -> None:
     config = json.loads((finished_run / "config.json").read_text())["config"]
-    assert config == {**dataclasses.asdict(tiny()), "threads": usable_cores()}
+    assert config == dataclasses.asdict(tiny())
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]
@@ -295,3 +297,29 @@ def test_every_epoch_is_shuffled_anew(tmp_path: Path, updates: list[Watched]) ->
     epochs = [a + b for a, b in zip(halves[::2], halves[1::2], strict=True)]
     assert all(sorted(epoch) == list(range(64)) for epoch in epochs)
     assert len({*map(tuple, epochs), tuple(range(64))}) == 12 + 1
+
+
+def test_the_optimizer_is_that_of_pytorch_without_its_compiler(tmp_path: Path) -> None:
+    """The compiler would take a second of every start."""
+    parameters = []
+    for kind in (torch.optim.Adam, Adam):
+        net = TinyNet()
+        optimizer = make_optimizer(net, 1e-2, 1e-5, kind)
+        for step in range(3):
+            optimizer.zero_grad()
+            sum((p * (step + 1)).square().sum() for p in net.parameters()).backward()
+            optimizer.step()
+        parameters.append(net.state_dict())
+    assert same_tensors(*parameters)
+
+    words = ["train", "catch", "--preset", "debug", "--out", str(tmp_path / "run")]
+    code = f"""if True:
+        import sys
+        from ppo37.cli import main
+        try:
+            main({words!r})
+        finally:
+            assert not {{"torch._dynamo", "sympy"}} & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -36,7 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "continuous ram": {**RAM, "action_space": "continuous", "network": "mlp_shared"},
     "scaled rewards": {"norm_reward": True},
 }
-variants = pytest.mark.parametrize("variant", list(VARIANTS))
+QUICK = ("joystick", "continuous lstm", "ram")
+variants = pytest.mark.parametrize("variant", [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS
+])  # fmt: skip
 
 
 def config_of(variant: str, **changes: Any) -> Config:
@@ -81,9 +84,9 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
      "continuous ram"],
 )  # fmt: skip
 def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
-    config = config_of(variant, reseed_interval=60)
+    config = config_of(variant, reseed_interval=90)
     train(config, tmp_path / "whole", checkpoint_every=3)
-    train(config, tmp_path / "other", checkpoint_every=3)
+    shutil.copytree(tmp_path / "whole", tmp_path / "other")
     for name in ("summary.json", "checkpoints/00000006"):
         path = tmp_path / "other" / name
         path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -105,6 +108,7 @@ def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> 
     assert same_tensors(before, trained.agent.state_dict())
 
 
+@pytest.mark.slow  # that of the plain agent: tests/test_record.py
 @pytest.mark.parametrize("variant", ["joystick", "ram"])
 def test_the_film_is_of_the_game_that_is_evaluated(variant: str, tmp_path: Path) -> None:
     train(config_of(variant, total_timesteps=2 * 4 * 48), tmp_path / "run")

@@ -32,6 +32,7 @@ from .errors import Stopped, UsageError
 from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
+from .runtime.adam import Adam
 from .runtime.device import (
     describe_machine,
     prepare_process,
@@ -222,7 +223,7 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
 
 def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
     """Agent steps a second of acting alone, and samples a second of learning alone."""
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)

@@ -61,6 +61,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse would not tell that this failed
+
     def option_names(self) -> list[str]:
         return [name for action in self._actions for name in action.option_strings]
 

@@ -25,6 +25,7 @@ from .run.files import real_path, shown
 from .run.metrics import FRAMES_PER_STEP, LAST_100, Logs, Unlogged, length_to, record_of
 from .run.signals import Signals
 from .run.view import NoView, View, duration
+from .runtime.adam import Adam
 from .runtime.clock import Clock
 from .runtime.device import (
     describe_machine,
@@ -110,7 +111,7 @@ def train(
             )))  # fmt: skip
             running = choice.applied(running)
             agent.bf16 = running.precision == "bf16"
-            optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+            optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
             equipment = _equip(running, agent, optimizer, parts, team)
             # What is written down are the threads of rank 0.
             chosen = dataclasses.replace(running, threads=team.decided(lambda: threads))
@@ -205,7 +206,7 @@ def _go_on(
         parts = stack.enter_context(_open_parts(running, make_envs, share, seedings))
         envs = parts[0]
         agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
-        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
+        optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
         state = State(agent, optimizer, seedings=seedings, made_by=name_of(make_envs))
         if saved is not None:
             restore(state, saved, config, envs)

@@ -6,7 +6,6 @@ learns from whole rollouts of an environment (L = T), any other from single step
 Legend: S = T * N / L sequences, M of them in a minibatch, B = M * L samples.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -74,29 +73,18 @@ def minibatch(batch: Batch, indices: Tensor) -> Batch:
     return Batch(*(part.index_select(0, indices) for part in batch))
 
 
-class Adam(torch.optim.Adam):
-    """PyTorch's Adam without what prepares it for `torch.compile`, of which no use is made here.
-
-    To load that compiler would take a second of every start.
-    """
-
-    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
-    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
-    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
-    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
-
-
 def make_optimizer(
-    agent: torch.nn.Module, learning_rate: float, adam_eps: float
-) -> torch.optim.Optimizer:
+    agent: torch.nn.Module, learning_rate: float, adam_eps: float,
+    adam: type[torch.optim.Adam] = torch.optim.Adam,
+) -> torch.optim.Optimizer:  # fmt: skip
     """Adam over all parameters, policy and value together.
 
     The learning rate is a 0-d tensor, changed in place by `set_learning_rate`, so that a
     recorded step follows it. `adam_eps` is 1e-5 in the reference; PyTorch's default is 1e-8.
+    adam: the class that computes it.
     """
     rate = torch.tensor(learning_rate)
-    return Adam(agent.parameters(), lr=rate, eps=adam_eps, fused=True)  # D03
+    return adam(agent.parameters(), lr=rate, eps=adam_eps, fused=True)  # D03
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -73,7 +73,7 @@ class ScreenEngine:
 
 def screen_library(screen: tuple[int, int], side: int) -> ctypes.CDLL:
     """What `ScreenEngine` needs; UsageError where it cannot be had."""
-    return library(SOURCE, HEIGHT=screen[0], WIDTH=screen[1], SIDE=side)
+    return library(SOURCE, needs="avx512vbmi", HEIGHT=screen[0], WIDTH=screen[1], SIDE=side)
 
 
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:

@@ -280,16 +280,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def log_lines(path: Path) -> list[bytes]:
     """The lines of a log with their ends, as far as none is longer than any update's."""
-    lines = []
+    lines = [b""]
     try:
         with path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE):
+            while len(lines[-1]) < LONGEST_LINE and (line := file.readline(LONGEST_LINE)):
                 lines.append(line)
-                if len(line) == LONGEST_LINE:
-                    break
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return lines
+    return lines[1:]
 
 
 def _follows(record: dict[str, Any], before: dict[str, Any]) -> bool:

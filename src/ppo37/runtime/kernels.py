@@ -76,7 +76,8 @@ def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) 
     names = ("PLANES", "HEIGHT", "WIDTH", "C1", "C2", "C3")
     defined = dict(zip(names, (*obs_shape, *channels), strict=True))
     defined |= (_direct if bf16 else _winograd)(obs_shape[0], shapes)
-    made = library(BF16 if bf16 else FP32, DENSE, WORKERS, BF16=int(bf16), **defined)
+    needs = "avx512_bf16" if bf16 else ""
+    made = library(BF16 if bf16 else FP32, DENSE, WORKERS, needs=needs, BF16=int(bf16), **defined)
     sizes = (made.workspace_bytes, made.packed_size, made.sums_size, made.dense_workspace_bytes)
     for size in sizes:
         size.restype = ctypes.c_long
