@@ -12,8 +12,8 @@ import pytest
 
 from ppo37.cli import let_waiting_threads_sleep, main
 
-# As the command does, and also before PyTorch is loaded: the workers share the cores. What a test
-# starts has one thread, unless the test says otherwise; what it does itself has those of `TINY`.
+# As the command does, and also before PyTorch is loaded. The workers share the cores, so what a
+# test does or starts has one thread, unless several are what it is about.
 let_waiting_threads_sleep()
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -36,7 +36,7 @@ TINY: dict[str, Any] = {
     "update_epochs": 2,
     "network": "nature_half",
     "device": "cpu",
-    "threads": 2,
+    "threads": 1,
     "precision": "fp32",
     "kernels": "torch",
 }

@@ -48,12 +48,12 @@ WRONG: dict[str, tuple[Change, str]] = {
     "floats": (put(obs=lambda s: s.obs / 255), "obs .* float64; it has to be .* uint8"),
     "wide integers": (put(obs=lambda s: s.obs.astype(np.int64) * 2), "obs .* int64"),
     "truths": (put(obs=lambda s: s.obs > 0), "obs .* bool"),
-    "another shape": (put(obs=lambda s: s.obs[:, :, 1:]), r"obs \[2, 1, 35, 36\] uint8"),
+    "another shape": (put(obs=lambda s: s.obs[:, :, 1:]), r"obs \[4, 1, 35, 36\] uint8"),
     "a list": (put(obs=lambda s: s.obs.tolist()), "obs of type list"),
     "nothing": (put(obs=lambda s: None), "obs of type NoneType"),
     "one reward": (put(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
     "a single number": (put(rewards=lambda s: 1.0), "rewards of type float"),
-    "a column": (put(rewards=lambda s: s.rewards[:, None]), r"rewards \[2, 1\]"),
+    "a column": (put(rewards=lambda s: s.rewards[:, None]), r"rewards \[4, 1\]"),
     "no number": (put(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
     "too large": (put(rewards=lambda s: s.rewards.astype(float) + 1e300), "not all finite in fp32"),
     "objects": (put(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
-    "another's game": (put(episodes=lambda s: [Episode(99, 1.0, 1)]), "with env from [02] to [13]"),
+    "another's game": (put(episodes=lambda s: [Episode(99, 1.0, 1)]), "with env from 0 to 3"),
 }  # fmt: skip
 
 

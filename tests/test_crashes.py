@@ -128,7 +128,7 @@ def _train_or_resume(config: Config, run: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("every", [53, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [79, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: Path) -> None:
     with _disk(10**9) as disk:
         train(tiny(), tmp_path / "whole", checkpoint_every=2)
@@ -254,6 +254,7 @@ def test_a_crash_between_any_two_steps_leaves_a_run_that_goes_on(
 KILLED = {
     "num_envs": 2, "num_steps": 64, "total_timesteps": 8 * 128, "network": "nature_half",
     "precision": "fp32", "reseed_interval": 60, "seed": 5, "num_minibatches": 4, "update_epochs": 1,
+    "threads": 2,
 }  # fmt: skip
 """Eight updates, in about a second; small, but every part of a long run is in it."""
 

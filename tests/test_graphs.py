@@ -176,6 +176,7 @@ def test_a_recording_does_what_was_recorded(variant: str) -> None:
     require_alike(plain_of(config), recorded_of(config, tape))
 
 
+@pytest.mark.slow
 def test_a_recording_values_what_a_time_limit_cut_off() -> None:
     """There `act` is asked twice in a step, and must not lose what it said first."""
     config = config_of("lstm", game="catch", num_envs=6, num_steps=40)

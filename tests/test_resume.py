@@ -23,8 +23,8 @@ from ppo37.run import checkpoint
 from ppo37.run.view import NoView
 
 ATARI = tiny(
-    game="breakout", num_envs=3, num_steps=64, num_minibatches=3, total_timesteps=4 * 192,
-    reseed_interval=60, bootstrap_truncated=True,
+    game="breakout", threads=2, num_envs=3, num_steps=64, num_minibatches=3,
+    total_timesteps=4 * 192, reseed_interval=60, bootstrap_truncated=True,
 )  # fmt: skip
 """Games of Breakout end after 100 to 200 steps: some environments are seeded anew, some not."""
 

@@ -44,7 +44,7 @@ variants = pytest.mark.parametrize("variant", [
 
 def config_of(variant: str, **changes: Any) -> Config:
     """Six updates of Breakout, long enough for games to end."""
-    long = {"num_steps": 48, "total_timesteps": 6 * 4 * 48}
+    long = {"threads": 2, "num_steps": 48, "total_timesteps": 6 * 4 * 48}
     return tiny(game="breakout",
                 **{**long, **VARIANTS[variant], **changes})  # fmt: skip
 

@@ -24,6 +24,7 @@ def test_a_killed_run_is_found_to_be_the_same() -> None:
     assert verdict["resumed_from"] == 4 < verdict["killed_in"] <= verdict["updates"] == 8
 
 
+@pytest.mark.slow
 def test_a_stopped_proof_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = subprocess.Popen([*WORDS, "--updates", "100000"], stderr=subprocess.PIPE, text=True)
