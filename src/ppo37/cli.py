@@ -27,6 +27,7 @@ from .run.files import shown
 from .run.processes import stop_with_parent
 
 SIGNALLED = 128
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _NOT_OPTIONS = ("game", "preset")
 _EXAMPLES = """examples:
@@ -95,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         threading.excepthook = lambda _: None  # what matters of it reaches the main thread
     # To save and go on; where there is nothing to save yet or any more, to go on.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    before = {each: signal.getsignal(each) for each in STOPPING}
+    for each in STOPPING:
+        if before[each] is not signal.SIG_IGN:
+            signal.signal(each, _interrupt)
     try:
         stop_with_parent()
         code = _run([word for word in words if word != "--debug"])
@@ -120,7 +125,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             what = f"cannot write the result: {error.strerror}"
             _silence_stdout()
         code = _complain(what, debug, code)
+    finally:
+        for each in STOPPING:  # the command itself may end in peace
+            signal.signal(each, signal.SIG_IGN if arguments is None else before[each])
     sys.exit(code)
+
+
+def _interrupt(number: int, _: Any) -> NoReturn:
+    """End what does not look at signals itself. The same again, while it ends, means no more."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
 
 
 def _silence_stdout() -> None:
