@@ -30,7 +30,7 @@ from ppo37.runtime.executables import eager
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
 TRIAL = Path("runs/gpu_trial")
-loop = import_module("ppo37.train")
+session = import_module("ppo37.session")
 LAST_GAMES = 20
 """Training games whose mean counts as the score on the way."""
 
@@ -147,7 +147,7 @@ def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
     precision = "fp32" if trial else "bf16"  # the same with graphs and without
     config = from_preset("classic", game, device, num_envs=num_envs, precision=precision, **small)
     prepare_process(device, usable_cores())
-    recording = loop.make_executables
+    recording = session.make_executables
 
     def unrecorded(
         agent: Any, optimizer: Any, config: Config, _: Any, lanes: Any, team: Any = None
@@ -156,10 +156,10 @@ def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
 
     try:
         if plain:
-            loop.make_executables = unrecorded
+            session.make_executables = unrecorded
         return whole_loop(config, 3 if trial else 10)
     finally:
-        loop.make_executables = recording
+        session.make_executables = recording
 
 
 def pursue(goal: Goal, runs: Path, times: Times) -> dict[str, Any] | None:

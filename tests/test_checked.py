@@ -1,6 +1,7 @@
 """Environments of one's own that are not as the contract says: nothing of them is believed."""
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import end, tiny
 
-from ppo37 import evaluate, load_agent, train
-from ppo37.envs import Episode, Step
+from ppo37 import evaluate, load_agent, resume, train
+from ppo37.envs import Episode, Moment, Step
 from ppo37.envs.catch import Catch
 from ppo37.errors import RunError, UsageError
 
@@ -70,6 +71,16 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
+    "a game that goes on": (
+        put(dones=lambda s: ~all_of(s.dones), truncated=lambda s: ~all_of(s.dones),
+            episodes=lambda s: [Episode(0, 1.0, 1)]), "the game .* without dones",
+    ),
+    "no restart": (
+        put(dones=lambda s: all_of(s.dones), truncated=lambda s: ~all_of(s.dones),
+            episodes=lambda s: [Episode(0, 1.0, 5)]), "the game .* 1 steps after the one before",
+    ),
+    "a word as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
+    "no list of games": (put(episodes=lambda s: None), "episodes of type NoneType"),
     "another's game": (put(episodes=lambda s: [Episode(99, 1.0, 1)]), "with env from 0 to 3"),
 }  # fmt: skip
 
@@ -82,6 +93,85 @@ def test_what_a_first_step_gives_wrong_is_told_before_there_is_a_run(
     with pytest.raises(UsageError, match=expected):
         train(tiny(), tmp_path / "run", make_envs=partial(Wrong, change, 1))
     assert not (tmp_path / "run").exists()
+
+
+class Kept(Catch):
+    """Catch whose moments are changed."""
+
+    def __init__(self, change: Callable[[list[Moment]], Any], *words: Any, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self._change_moments = change
+
+    def save(self) -> Any:
+        return self._change_moments(super().save())
+
+
+UNSAVEABLE: dict[str, tuple[Callable[[list[Moment]], Any], str]] = {
+    "too few": (lambda moments: moments[1:], "save of Kept gave 3 moments"),
+    "tuples": (lambda moments: [tuple(m) for m in moments], "gave a tuple"),
+    "nan": (lambda moments: [m._replace(state={"x": float("nan")}) for m in moments], "JSON"),
+    "a list": (lambda moments: [m._replace(actions=[1]) for m in moments], "actions of type list"),
+    "large": (lambda moments: [m._replace(actions=np.array([256])) for m in moments], "int64"),
+}
+
+
+@pytest.mark.parametrize("name", UNSAVEABLE)
+def test_what_cannot_be_saved_is_told_before_there_is_a_run(name: str, tmp_path: Path) -> None:
+    change, expected = UNSAVEABLE[name]
+    with pytest.raises(UsageError, match=expected):
+        train(tiny(), tmp_path / "run", make_envs=partial(Kept, change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_actions_of_any_whole_numbers_come_back(tmp_path: Path) -> None:
+    def change(moments: list[Moment]) -> list[Moment]:
+        shared = np.arange(6)[::2]
+        return [m._replace(actions=shared) for m in moments]
+
+    make = partial(Kept, change)
+    train(tiny(), tmp_path / "run", 2, make_envs=make)
+    resume(tmp_path / "run" / "checkpoints" / "00000004", make_envs=make)
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [(lambda *a, **k: None, "a NoneType, which has no num_envs"),
+     (type("Twice", (Catch,), {"action_names": ("A", "A", "B")}), "different names"),
+     (type("Flat", (Catch,), {"obs_shape": 36}), "obs_shape of Flat must be"),
+     (type("Truth", (Catch,), {"obs_shape": (True, 36, 36)}), "obs_shape of Truth must be")],
+    ids=["none", "twice", "flat", "truth"],
+)  # fmt: skip
+def test_what_is_offered_is_looked_at(factory: Any, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=expected):
+        train(tiny(), tmp_path / "run", make_envs=factory)
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_that_differ_are_refused(tmp_path: Path) -> None:
+    def make(num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> Catch:
+        envs = Catch(num_envs, seed, first_env=first_env, index=index)
+        if first_env:
+            envs.action_names = envs.action_names[::-1]
+        return envs
+
+    with pytest.raises(UsageError, match="action_names must be the same"):
+        train(tiny(threads=2), tmp_path / "run", make_envs=make)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sizes_of_numpy_are_sizes(tmp_path: Path) -> None:
+    kind = type("Sizes", (Catch,), {"obs_shape": [np.int64(1), np.int64(36), np.int64(36)]})
+    train(tiny(), tmp_path / "run", make_envs=kind)
+    assert load_agent(tmp_path / "run").state["obs_shape"] == [1, 36, 36]
+
+
+def test_an_evaluation_without_games_ends(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["ppo37.evaluate"], "MOST_STEPS", 50)
+    make = partial(Wrong, put(episodes=lambda s: []), 1)
+    with pytest.raises(RunError, match="no game has ended in 50 steps"):
+        evaluate(finished_run, 4, make_envs=make)
 
 
 def test_what_a_later_step_gives_wrong_ends_the_run_with_a_valid_checkpoint(

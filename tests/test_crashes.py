@@ -258,7 +258,7 @@ KILLED = {
 }  # fmt: skip
 """Eight updates, in about a second; small, but every part of a long run is in it."""
 
-PRELOADED = ["ppo37.train", "ppo37.envs.atari", "torch.utils.tensorboard", "ale_py.vector_env",
+PRELOADED = ["ppo37.loop", "ppo37.envs.atari", "torch.utils.tensorboard", "ale_py.vector_env",
              "gymnasium.vector", "pytest"]  # fmt: skip
 
 

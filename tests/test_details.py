@@ -187,17 +187,17 @@ def test_an_edit_that_does_not_fit_is_refused() -> None:
 def test_marks_are_found_in_the_order_of_reading(tmp_path: Path) -> None:
     lines = {
         "runtime/x.py": "a = 1  # D05",
-        "train.py": "# D05 alone on a line is no mark\nb = 2  # D06, D05",
+        "loop.py": "# D05 alone on a line is no mark\nb = 2  # D06, D05",
         "algorithm/y.py": "c = 3\nd = 4  # D05\n",
         "model.py": "e = 5  # after D05 nothing happens",
     }
     for name, text in lines.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    expected = [Mark("algorithm/y.py", 2), Mark("train.py", 2), Mark("runtime/x.py", 1)]
-    assert details.marks(tmp_path) == {"D05": expected, "D06": [Mark("train.py", 2)]}
-    chosen = LEDGER[4]._replace(main="train.py")
-    assert details.marks_of(chosen, {"D05": expected})[0] == Mark("train.py", 2)
+    expected = [Mark("algorithm/y.py", 2), Mark("loop.py", 2), Mark("runtime/x.py", 1)]
+    assert details.marks(tmp_path) == {"D05": expected, "D06": [Mark("loop.py", 2)]}
+    chosen = LEDGER[4]._replace(main="loop.py")
+    assert details.marks_of(chosen, {"D05": expected})[0] == Mark("loop.py", 2)
 
 
 def test_the_excerpt_is_the_innermost_function_or_the_lines_around(tmp_path: Path) -> None:

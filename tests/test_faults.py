@@ -508,7 +508,7 @@ def test_another_processor_is_told(
     resume(run, view=view)
     assert not any("not as it would have" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
-    monkeypatch.setattr(sys.modules["ppo37.train"], "describe_machine", lambda: here)
+    monkeypatch.setattr(sys.modules["ppo37.session"], "describe_machine", lambda: here)
     resume(run, view=view)
     told = [line for line in view.lines if "not as it would have" in line]
     assert [("Abacus" in line, "BEADS" in line) for line in told] == [(True, False), (False, True)]

@@ -295,7 +295,7 @@ def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         plain = eager(agent, optimizer, config, len(lanes))
         return recorded(plain, buffers, lanes, 32, optimizer, tape)
 
-    monkeypatch.setattr(sys.modules["ppo37.train"], "make_executables", record_all)
+    monkeypatch.setattr(sys.modules["ppo37.session"], "make_executables", record_all)
     train(config, tmp_path / "recorded", checkpoint_every=3)
     ends = [end(tmp_path / "plain"), end(tmp_path / "recorded")]
     assert ends[0] == ends[1]

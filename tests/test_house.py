@@ -67,10 +67,21 @@ def test_the_algorithm_imports_torch_and_nothing_of_ours() -> None:
         assert not strangers, f"{path.name} imports {strangers}"
 
 
+def test_the_loop_fits_on_one_slide_and_stands_in_the_readme() -> None:
+    source = (SOURCE / "loop.py").read_text()
+    assert len(source.splitlines()) <= 100
+    loop = ast.parse(source)
+    learn = next(n for n in loop.body if isinstance(n, ast.FunctionDef) and n.name == "learn")
+    written = ast.get_source_segment(source, learn)
+    assert written is not None
+    assert len(written.splitlines()) - 1 <= 29  # its docstring, and at most 25 of code and blanks
+    assert f"```python\n{written}\n```" in (ROOT / "README.md").read_text()
+
+
 def test_layers() -> None:
-    assert _importers("train") <= {"cli.py", "__init__.py", "bench.py", "peers.py"}
-    users = {"train.py", "evaluate.py", "record.py", "bench.py", "budget.py", "doctor.py", "cli.py",
-             "ablate.py", "peers.py"}  # fmt: skip
+    assert _importers("loop") <= {"cli.py", "__init__.py", "bench.py", "peers.py"}
+    users = {"session.py", "evaluate.py", "record.py", "bench.py", "budget.py", "doctor.py",
+             "cli.py", "ablate.py", "peers.py"}  # fmt: skip
     outside = {name for name in _importers("runtime") if not name.startswith("runtime/")}
     assert outside <= users
     assert _importers("cli") <= {"__main__.py"}

@@ -141,7 +141,7 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
 def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     from ppo37.envs import env_factory
 
-    loop = sys.modules["ppo37.train"]
+    loop = sys.modules["ppo37.session"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
     agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
@@ -251,7 +251,7 @@ class Watched(NamedTuple):
 @pytest.fixture
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     """All updates that are made in the test, as the executables see them."""
-    loop = sys.modules["ppo37.train"]
+    loop = sys.modules["ppo37.session"]
     genuine, seen = loop.make_executables, []
 
     def watching(agent: Any, optimizer: Any, *others: Any) -> Any:

@@ -123,7 +123,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
     from ppo37.runtime.network import place
 
     assert callable(train)
-    loop = sys.modules["ppo37.train"]
+    loop = sys.modules["ppo37.session"]
     config = tiny()
     good = {path.name: path.read_bytes() for path in source.iterdir()}
     folder.mkdir()

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config, from_preset
     from .evaluate import evaluate, load_agent
-    from .train import resume, train
+    from .loop import resume, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "evaluate", "from_preset", "load_agent", "resume", "train"]
 
 _HOMES = {
     "Config": "config", "from_preset": "config", "evaluate": "evaluate", "load_agent": "evaluate",
-    "resume": "train", "train": "train",
+    "resume": "loop", "train": "loop",
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from .config import Config, from_dict, in_words, layers_in_words
 from .envs import VecEnv
 from .envs.games import title
 from .errors import Stopped, UsageError
+from .loop import train
 from .model import Agent, layers_of
 from .run.metrics import FRAMES_PER_STEP
 from .run.view import NoView, duration, shares
@@ -44,7 +45,6 @@ from .runtime.distributed import own_rank
 from .runtime.executables import Executables, make_buffers
 from .runtime.graphs import make_executables
 from .runtime.precision import choose_precision, random_actions
-from .train import train
 
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
 """Parts of the time for each measurement; what is left goes to the self-test and to start-up."""

@@ -127,15 +127,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(what, debug, code)
     finally:
         for each in STOPPING:  # the command itself may end in peace
-            signal.signal(each, signal.SIG_IGN if arguments is None else before[each])
+            signal.signal(each, _pass_over if arguments is None else before[each])
     sys.exit(code)
 
 
 def _interrupt(number: int, _: Any) -> NoReturn:
     """End what does not look at signals itself. The same again, while it ends, means no more."""
     for each in STOPPING:
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _pass_over)
     raise Stopped(number)
+
+
+def _pass_over(_: int, __: Any) -> None:
+    """Do nothing: to ignore a signal that has come already makes Python complain."""
 
 
 def _silence_stdout() -> None:
@@ -340,8 +344,8 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _train(options: argparse.Namespace) -> int:
     started = time.monotonic()
+    from .loop import train
     from .run.view import ConsoleView
-    from .train import train
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     config = _config(options) if options.budget is None else _within_budget(options, started)
@@ -357,7 +361,7 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
     from . import budget
     from .run import directory
     from .runtime.distributed import join
-    from .train import place_of
+    from .session import place_of
 
     budget_s = budget.seconds(options.budget)
     if "total_timesteps" in options:
@@ -377,8 +381,8 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from .loop import resume
     from .run.view import ConsoleView
-    from .train import resume
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     summary = resume(

@@ -38,7 +38,8 @@ def library(*sources: Path, needs: str = "", **numbers: int) -> ctypes.CDLL:
     """
     if needs not in ("", *cpu_info().get("flags", needs).split()):
         name = needs.replace("_", "").replace("avx512", "avx512-").upper()
-        raise UsageError(f"native kernels could not be compiled: they need a processor with {name}")
+        what = "for bf16 they need" if "BF16" in name else "they need"
+        raise UsageError(f"native kernels could not be compiled: {what} a processor with {name}")
     shape = tuple(f"-D{name}={number}" for name, number in numbers.items())
     try:
         return ctypes.CDLL(str(_compiled(sources, shape)))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .errors import UsageError
 
 SOURCE = Path(__file__).parent
-READING_ORDER = ("algorithm/", "model.py", "train.py", "config.py", "envs/")
+READING_ORDER = ("algorithm/", "model.py", "loop.py", "session.py", "config.py", "envs/")
 MARK = re.compile(r"\S.*# ((?:[DA]\d+)(?:, [DA]\d+)*)$")
 AUXILIARY = "auxiliary"
 """The group of those that are off by default: their switch brings them in."""

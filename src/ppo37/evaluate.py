@@ -15,7 +15,7 @@ from .build import make_agent, make_factory, normalized
 from .config import Config, choices, from_dict
 from .envs import EnvFactory, Episode, Step, VecEnv
 from .envs.checked import checked
-from .errors import UsageError
+from .errors import RunError, UsageError
 from .model import Agent
 from .run.checkpoint import load_model, require_makers
 from .run.directory import find_checkpoint
@@ -27,6 +27,8 @@ from .stats import interval_of_mean
 
 MAX_ENVS, MOST_EPISODES = 32, 1_000_000
 Translation = Callable[[NDArray[Any]], NDArray[Any]]
+MOST_STEPS = 100_000
+"""Three times the longest game of Atari: if none has ended by then, none will."""
 BLOCK_STEPS = 256
 """Uniforms are drawn for this many steps at a time."""
 
@@ -138,8 +140,13 @@ def _play(
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
     with Signals() as signals, network.held():
-        for step, _ in playing(network, envs, translate, seed):
+        for steps, (step, _) in enumerate(playing(network, envs, translate, seed), 1):
             signals.check()
+            if steps == MOST_STEPS and not any(games):
+                raise RunError(
+                    f"no game has ended in {steps:,} steps; does `step` list the games that ended "
+                    "in `episodes`?"
+                )
             for episode in step.episodes:
                 games[episode.env].append(episode)
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))

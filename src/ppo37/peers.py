@@ -28,11 +28,11 @@ import torch
 from .bench import commit
 from .config import Config, from_dict, layers_in_words
 from .errors import UsageError
+from .loop import train
 from .run import watched
 from .run.processes import python, stop_with_parent
 from .run.view import NoView
 from .runtime.device import describe_machine, usable_cores, versions
-from .train import train
 
 WARM_UP_UPDATES, UPDATES = 2, 4
 NEEDED = {"protocol": "classic", "network": "nature", "action_space": "discrete",

@@ -11,3 +11,8 @@ def linear(initial: float, update: int, num_updates: int) -> float:
     Source: openai/baselines ppo2.py, `frac = 1 - (update - 1) / nupdates`.
     """
     return initial * (1.0 - update / num_updates)  # D04
+
+
+def annealed(initial: float, anneal: bool, update: int, num_updates: int) -> float:
+    """Return `initial`, annealed by E9 if `anneal` says so."""
+    return linear(initial, update, num_updates) if anneal else initial

@@ -6,6 +6,7 @@ learned, or something else.
 Legend: N environments.
 """
 
+import json
 import operator
 from typing import Any, NoReturn
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from ..errors import LARGEST_NUMBER, RunError, UsageError
 from .contract import MOST_DIMENSIONS, EnvFactory, Episode, Moment, Step, VecEnv, Wrapper
 
+OFFERED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
+"""What environments must have at least."""
 NUMBERS, BYTES, TRUTHS = "fiu", "u", "b"
 """Kinds of NumPy's types."""
 
@@ -30,10 +33,10 @@ def checked(factory: EnvFactory, numbers: bool = False) -> EnvFactory:
     def make(num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> VecEnv:
         envs = factory(num_envs, seed, first_env=first_env, index=index)
         try:
-            require_offered(envs, num_envs)
-            return Checked(envs, first_env, numbers)
+            return Checked(envs, num_envs, first_env, numbers)
         except BaseException:
-            envs.close()
+            if hasattr(envs, "close"):
+                envs.close()
             raise
 
     return make
@@ -43,15 +46,28 @@ class Checked(Wrapper):
     """Environments, of which the first has the number `first_env`; RunError for a step that is not
     as `Step` says."""
 
-    def __init__(self, envs: VecEnv, first_env: int, numbers: bool) -> None:
-        super().__init__(envs)
-        self._envs_here = range(first_env, first_env + self.num_envs)
+    def __init__(self, envs: VecEnv, num_envs: int, first_env: int, numbers: bool) -> None:
+        self._envs = envs
+        self.num_envs = num_envs
+        self.obs_shape, self.action_names = require_offered(envs, num_envs)
+        self._envs_here = range(first_env, first_env + num_envs)
         self._numbers = numbers
+        # Steps of the game that each environment plays; those of a restored game are not known.
+        self._steps = np.zeros(num_envs)
 
     def reset(self) -> NDArray[Any]:
+        self._steps[:] = 0
         return self._observations("reset", "observations", self._envs.reset())
 
+    def save(self) -> list[Moment]:
+        """Look at the moments before they are written; RunError for what could not be read."""
+        moments = self._envs.save()
+        if len(moments) not in (0, self.num_envs):
+            self._refuse("save", f"{len(moments)} moments", f"{self.num_envs} or none")
+        return [self._moment(moment) for moment in moments]
+
     def restore(self, moments: list[Moment]) -> NDArray[Any]:
+        self._steps[:] = np.inf
         return self._observations("restore", "observations", self._envs.restore(moments))
 
     def step(self, actions: NDArray[Any]) -> Step:
@@ -68,8 +84,46 @@ class Checked(Wrapper):
         final_obs = obs
         if truncated.any():
             final_obs = self._observations("step", "final_obs", step.final_obs)
-        return Step(obs, rewards.astype(np.float32), dones, truncated, final_obs,
-                    [sound(episode, self._envs_here) for episode in step.episodes])  # fmt: skip
+        return Step(
+            obs, rewards.astype(np.float32), dones, truncated, final_obs,
+            self._games(step.episodes, dones),
+        )  # fmt: skip
+
+    def _games(self, episodes: Any, dones: NDArray[np.bool_]) -> list[Episode]:
+        """The games that ended, each in an environment that says so and after enough steps."""
+        if not isinstance(episodes, list | tuple):
+            self._refuse("step", f"episodes of type {type(episodes).__name__}", "a list")
+        self._steps += 1
+        games = [sound(episode, self._envs_here) for episode in episodes]
+        for game in games:
+            here = game.env - self._envs_here.start
+            if not dones[here]:
+                self._refuse("step", f"the game {game} without dones", "where dones is set")
+            if game.length > self._steps[here]:
+                self._refuse(
+                    "step", f"the game {game} {self._steps[here]:.0f} steps after the one before",
+                    "of no more steps; after a game has ended the next one begins by itself",
+                )  # fmt: skip
+            self._steps[here] = 0
+        return games
+
+    def _moment(self, moment: Any) -> Moment:
+        """A moment whose actions can be written: bytes or fp32, in one piece of memory."""
+        if not isinstance(moment, Moment) or not isinstance(moment.state, dict):
+            self._refuse("save", f"a {type(moment).__name__}", "a Moment with a dict as state")
+        try:
+            json.dumps(moment.state, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            self._refuse("save", f"a state that JSON cannot hold ({error})", "plain values")
+        actions = moment.actions
+        wanted = "an array of whole numbers from 0 to 255, or of fp32"
+        if not isinstance(actions, np.ndarray):
+            self._refuse("save", f"actions of type {type(actions).__name__}", wanted)
+        if actions.dtype.kind in "iu" and ((actions >= 0) & (actions < 256)).all():
+            actions = actions.astype(np.uint8)
+        if actions.dtype not in (np.uint8, np.float32):
+            self._refuse("save", f"actions {actions.dtype}", wanted)
+        return Moment(moment.state, actions.copy(order="C"))
 
     def _observations(self, method: str, what: str, found: Any) -> NDArray[Any]:
         """Observations [N, *obs_shape] in one piece, as bytes or fp32."""
@@ -95,7 +149,8 @@ class Checked(Wrapper):
             self._refuse(method, f"{what} of type {type(found).__name__}", f"an array {wanted}")
         right = found.dtype.kind in kinds and dtype in ("", found.dtype.name)
         if found.shape != shape or not right:
-            self._refuse(method, f"{what} {list(found.shape)} {found.dtype}", wanted)
+            hint = " with values from 0 to 255" if kinds == BYTES else ""
+            self._refuse(method, f"{what} {list(found.shape)} {found.dtype}", wanted + hint)
         if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
             self._refuse(method, f"{what} that are not all finite in fp32", wanted)
         return np.require(found, requirements=["C", "W"])
@@ -105,20 +160,36 @@ class Checked(Wrapper):
         raise RunError(f"{method} of {kind} gave {found}; it has to be {wanted}")
 
 
-def require_offered(envs: VecEnv, num_envs: int) -> None:
-    """UsageError unless environments are as many as they should be, and say in a usable way what
-    they show and what can be done."""
+def require_offered(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Look at what environments say of themselves; their `obs_shape` and `action_names`.
+
+    UsageError unless they are as many as they should be, and say in a usable way what they show and
+    what can be done.
+    """
     kind = type(envs).__name__
+    missing = [name for name in OFFERED if not hasattr(envs, name)]
+    if missing:
+        raise UsageError(f"the environments made are a {kind}, which has no {missing[0]}")
     if envs.num_envs != num_envs:
         raise UsageError(f"num_envs of {kind} must be {num_envs}, as asked, not {envs.num_envs}")
-    names, shape = tuple(envs.action_names), tuple(envs.obs_shape)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"action_names of {kind} must be names, not {names}")
-    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
+    names, shape = _values(envs.action_names), _values(envs.obs_shape)
+    if not all(isinstance(name, str) and name for name in names) or not names:
+        raise UsageError(f"action_names of {kind} must be names, not {envs.action_names}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"action_names of {kind} must be different names, not {names}")
+    sizes = [size for size in shape if isinstance(size, int | np.integer) and size > 0]
+    whole = len(sizes) == len(shape) and not any(isinstance(size, bool) for size in sizes)
     if not whole or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise UsageError(
-            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} sizes of at least 1, not {shape}"
+            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} sizes of at least 1, not "
+            f"{envs.obs_shape}"
         )
+    return tuple(map(int, sizes)), names
+
+
+def _values(found: Any) -> tuple[Any, ...]:
+    """The values of a sequence; none if it is something else."""
+    return tuple(found) if isinstance(found, list | tuple | np.ndarray) else ()
 
 
 def sound(episode: Episode, envs: range) -> Episode:
@@ -128,6 +199,8 @@ def sound(episode: Episode, envs: range) -> Episode:
     """
     try:
         env, score, length = episode
+        if any(isinstance(part, bool | str) for part in episode):
+            raise TypeError("no number")
         found = Episode(operator.index(env), float(score), operator.index(length))
         fits = 0 <= found.length <= LARGEST_NUMBER and found.env in envs
     except (TypeError, ValueError, OverflowError):

@@ -159,14 +159,16 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     """Observations [SCREEN_STEPS * N, *obs_shape] of a game's first steps with random actions.
 
     None for an agent that sees no images. The environments must be reset before they are used for
-    anything else. UsageError for environments that are not as their contract says.
+    anything else. UsageError for environments that are not as their contract says, or that cannot
+    be saved as they should.
     """
     try:
         envs.reset()
         rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
         screens = [torch.from_numpy(envs.step(row.numpy()).obs.copy()) for row in rows]
+        envs.save()
     except RunError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(str(error)) from None
     return torch.cat(screens) if isinstance(agent.trunk, NatureCNN) else None
 
 

@@ -1,0 +1,81 @@
+"""The training loop of PPO. Start reading here.
+
+    for each update:
+        collect T steps in each of N environments      algorithm/rollout.py
+        estimate advantages and value targets          algorithm/advantages.py
+        improve the policy for a few epochs            algorithm/update.py, losses.py
+
+What surrounds the loop (environments, threads, logs, checkpoints, signals) is in session.py.
+"""
+
+from pathlib import Path
+
+from .algorithm.schedules import annealed
+from .algorithm.update import set_learning_rate, update
+from .config import Config
+from .envs import EnvFactory
+from .run.view import View
+from .session import Session, Summary, new_session, resumed_session
+
+
+def learn(session: Session) -> None:
+    """Run the updates that are left in a session: Algorithm 1 of Schulman et al. 2017."""
+    config = session.config
+    for k in session.updates():
+        learning_rate = annealed(config.learning_rate, config.anneal_lr, k, config.num_updates)
+        clip_coef = annealed(config.clip_coef, config.anneal_clip, k, config.num_updates)
+        set_learning_rate(session.optimizer, learning_rate)  # D04
+        session.clip_coef.fill_(clip_coef)  # A1
+
+        rollout, episodes = session.collect(k)
+
+        with session.timed("update"):
+            batch = session.advantages(rollout)
+            metrics = update(
+                session.train_step,
+                batch,
+                session.permutations(k),
+                config.num_minibatches,
+                config.target_kl,
+            )
+            # To read a metric is to wait for all that a GPU was asked for.
+            losses = {name: float(value) for name, value in metrics.items()}
+        session.end_update(k, learning_rate, batch, losses, episodes)
+
+
+def train(
+    config: Config,
+    out: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    view: View | None = None,
+    make_envs: EnvFactory | None = None,
+) -> Summary:
+    """Train from the beginning in a new run directory `out` (default: under `runs/`).
+
+    checkpoint_every: updates between checkpoints; None saves every two minutes.  make_envs: makes
+    environments of your own; None plays `config.game`.  UsageError for what cannot work, before
+    anything is written; RunError for a failure in the middle, with the last checkpoint valid.
+    """
+    with new_session(config, out, checkpoint_every, view, make_envs) as session:
+        learn(session)
+    return session.summary
+
+
+def resume(
+    run: str | Path,
+    checkpoint_every: int | None = None,
+    view: View | None = None,
+    make_envs: EnvFactory | None = None,
+    new_games: bool = False,
+) -> Summary:
+    """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
+
+    On the same machine with the same versions the result is that of an uninterrupted run, to the
+    last bit: the games are brought back by playing their actions again.  RUN may be a checkpoint of
+    the run: then the updates after it are done again, and what the run held of them is moved into
+    its folder `replaced-1` (or -2, ...).
+    new_games: start new games instead, as happens with environments that cannot be saved.
+    """
+    with resumed_session(run, checkpoint_every, view, make_envs, new_games) as session:
+        learn(session)
+    return session.summary
