@@ -44,7 +44,8 @@ SHARED = """## Beside other work
 `fast` on Breakout, alone and beside busy processes; of two trainings at once the sum of both. The
 ratio is to the speed alone of the rows named "before" (commit eef3be5, whose kernels used OpenMP)
 in the same round, else of this code. `python benchmarks/speed.py shared`. Where a training made no
-update in the time, its figure is an upper bound.
+update in the time, its figure is an upper bound. The OpenMP of macOS and of Intel has not been
+measured.
 """
 
 GPU = """## On a GPU

@@ -165,14 +165,14 @@ def build_parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train an agent on a game")
     train.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
     train.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                       help="where the settings start from (auto: fast)")  # fmt: skip
+                       help="preset to start from (auto: fast)")  # fmt: skip
     train.add_argument("--out", metavar="DIR", help="the run directory to make")
     train.add_argument("--budget", metavar="TIME", help="instead of --total-timesteps: as many "
                        "as fit in 90s, 30m or 1h30m, from now to the end")  # fmt: skip
     _add_run_options(train)
     _add_settings(train)
 
-    resume = add("resume", _resume, "go on with a run that stopped")
+    resume = add("resume", _resume, "resume a stopped run")
     resume.add_argument("run", metavar="RUN")
     resume.add_argument("--new-games", action="store_true",
                         help="begin new games instead of replaying the old ones")  # fmt: skip
@@ -199,7 +199,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("run", metavar="RUN")
     export.add_argument("--out", metavar="DIR", required=True)
 
-    fingerprint = add("fingerprint", _fingerprint, "print what two runs share if they go on alike")
+    fingerprint = add(
+        "fingerprint", _fingerprint, "print a hash of all that decides how a run continues"
+    )
     fingerprint.add_argument("run", metavar="RUN")
     _add_json(fingerprint)
 
@@ -207,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
                                                   "that was not killed")  # fmt: skip
     verify.add_argument("game", metavar="GAME")
     verify.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                        help="where the settings start from (auto: fast)")  # fmt: skip
+                        help="preset to start from (auto: fast)")  # fmt: skip
     verify.add_argument("--updates", type=int, default=8, metavar="N",
                         help="updates before and after the checkpoint; default 8")  # fmt: skip
     _add_json(verify)
@@ -216,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     ablate = add("ablate", _ablate, "train with and without each detail of PPO, and compare")
     ablate.add_argument("game", metavar="GAME")
     ablate.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                        help="where the settings start from (auto: fast)")  # fmt: skip
+                        help="preset to start from (auto: fast)")  # fmt: skip
     ablate.add_argument("--details", metavar="N,N", help="numbers of details, as 4,7 (default: "
                         "all of the 37 that have a switch and are on)")  # fmt: skip
     ablate.add_argument("--seeds", type=int, default=3, metavar="N",

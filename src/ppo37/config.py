@@ -84,24 +84,23 @@ class Config:
         "ent_coef 0",
         choices=("discrete", "joystick", "continuous"),
     )
-    mask_actions: bool = _option(
-        False, "never choose what the game does not know, where all that a joystick can is offered"
-    )
+    mask_actions: bool = _option(False, "mask the actions that this game ignores")
     norm_obs: bool = _option(
-        False, "deviations of observations from their running mean, in standard deviations"
+        False, "normalize observations by their running mean and standard deviation"
     )
     clip_obs: float = _option(10.0, "bound on normalised observations", above=0)
     norm_reward: bool = _option(
-        False, "rewards in standard deviations of the discounted return, instead of their signs"
+        False,
+        "divide rewards by the running standard deviation of returns, instead of taking the sign",
     )
     clip_reward: float = _option(10.0, "bound on scaled rewards", above=0)
     contrast_init: bool = _option(
-        False, "begin with first kernels of zero mean, blind to flat brightness, and twice as large"
+        False, "initialise the first layer with kernels of zero mean and doubled scale"
     )
     reseed_interval: int = _option(
         5000,
-        "every so many steps an environment's next game is seeded anew; bounds what going on with "
-        "a run has to replay",
+        "reseed an environment at the first game over after this many steps; limits how much "
+        "`resume` has to replay",
         least=1,
     )
     device: str = _option("auto", "where the network runs", choices=("auto", "cpu", "cuda"))

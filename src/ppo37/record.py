@@ -175,7 +175,7 @@ def record(
         stage.envs.close()
     complete = last.ended and len(last.scores) == games
     if not complete and warn is not None:
-        warn(f"the film was cut after {most_seconds:g} s, before its game ended; see max_seconds")
+        warn(f"the film was cut after {most_seconds:g} s, before its game ended; see --max-seconds")
     return Recording(
         path, config.game, protocol, seed, len(last.scores), float(np.mean(last.scores)),
         last.steps, complete, frames, frames / kind.fps, str(trained.path),

@@ -82,12 +82,13 @@ class ConsoleView:
         self._config = config
         steps = config.agent_steps
         layers = layers_in_words(config.precision, config.kernels)
+        epochs = "epoch" if config.update_epochs == 1 else "epochs"
         for line in (
             f"{title(config.game)}, {in_words(config)}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
-            f"{config.num_steps} steps, {config.update_epochs} epochs x "
+            f"{config.num_steps} steps, {config.update_epochs} {epochs} x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
             f"network {config.network} on {config.device}, {layers} ({reason})",
             "expected time: "
