@@ -22,6 +22,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from ppo37 import Config, train  # noqa: E402
 from ppo37.algorithm.distributions import Categorical  # noqa: E402
+from ppo37.envs import Step  # noqa: E402
+from ppo37.envs.catch import Catch  # noqa: E402
 from ppo37.model import LSTM, Forgetful  # noqa: E402
 from ppo37.run import checkpoint  # noqa: E402
 from ppo37.run.processes import settings  # noqa: E402
@@ -107,6 +109,31 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
         main(words)
     out, err = capsys.readouterr()
     return int(exit_.value.code or 0), out, err
+
+
+Change = Callable[[Step], Any]
+
+
+class Wrong(Catch):
+    """Catch that changes what its steps give, from one of them on."""
+
+    def __init__(self, change: Change, since: int, num_envs: int, seed: int, **more: Any) -> None:
+        super().__init__(num_envs, seed, **more)
+        self._change, self._since, self._steps = change, since, 0
+
+    def reset(self) -> Any:
+        self._steps = 0
+        return super().reset()
+
+    def step(self, actions: Any) -> Any:
+        step = super().step(actions)
+        self._steps += 1
+        return self._change(step) if self._steps >= self._since else step
+
+
+def put(**parts: Any) -> Change:
+    """A step with other parts, each made of the step."""
+    return lambda step: step._replace(**{name: make(step) for name, make in parts.items()})
 
 
 class TinyNet(nn.Module):

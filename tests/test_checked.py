@@ -9,43 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import end, tiny
+from conftest import Wrong, end, put, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
-from ppo37.envs import Episode, Moment, Step
+from ppo37.envs import Episode, Moment
 from ppo37.envs.catch import Catch
 from ppo37.errors import RunError, UsageError
-
-Change = Callable[[Step], Any]
-
-
-class Wrong(Catch):
-    """Catch that changes what its steps give, from one of them on."""
-
-    def __init__(self, change: Change, since: int, num_envs: int, seed: int, **more: Any) -> None:
-        super().__init__(num_envs, seed, **more)
-        self._change, self._since, self._steps = change, since, 0
-
-    def reset(self) -> Any:
-        self._steps = 0
-        return super().reset()
-
-    def step(self, actions: Any) -> Any:
-        step = super().step(actions)
-        self._steps += 1
-        return self._change(step) if self._steps >= self._since else step
-
-
-def put(**parts: Any) -> Change:
-    """A step with other parts, each made of the step."""
-    return lambda step: step._replace(**{name: make(step) for name, make in parts.items()})
 
 
 def all_of(values: Any) -> Any:
     return np.ones_like(values)
 
 
-WRONG: dict[str, tuple[Change, str]] = {
+WRONG: dict[str, tuple[Any, str]] = {
     "floats": (put(obs=lambda s: s.obs / 255), "obs .* float64; it has to be .* uint8"),
     "wide integers": (put(obs=lambda s: s.obs.astype(np.int64) * 2), "obs .* int64"),
     "truths": (put(obs=lambda s: s.obs > 0), "obs .* bool"),

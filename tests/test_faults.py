@@ -22,12 +22,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import begun, command, content, end, long_training, tiny, wait_until
+from conftest import (
+    Wrong,
+    begun,
+    command,
+    content,
+    end,
+    long_training,
+    put,
+    tiny,
+    wait_until,
+)
 
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
 from ppo37.cli import main
-from ppo37.envs import Step, games
+from ppo37.envs import games
 from ppo37.envs.catch import Catch
 from ppo37.envs.games import resolve_game, shows_ram
 from ppo37.errors import RunError, UsageError
@@ -112,23 +122,13 @@ def test_what_lies_where_a_checkpoint_belongs_is_not_replaced(tmp_path: Path) ->
     assert load_agent(tmp_path / "run").state["update"] == 2
 
 
-class Odd(Catch):
-    """Catch whose games have another score or length than they should."""
+def odd(change: dict[str, Any]) -> Any:
+    """Make catch whose games have another score or length than they should.
 
-    def __init__(self, change: dict[str, Any], num_envs: int, seed: int, **more: Any) -> None:
-        super().__init__(num_envs, seed, **more)
-        self._change, self._steps = change, 0
-
-    def reset(self) -> Any:
-        self._steps = 0
-        return super().reset()
-
-    def step(self, actions: Any) -> Step:
-        step = super().step(actions)
-        self._steps += 1
-        if self._steps < 64:  # four updates of `tiny`, and two checkpoints
-            return step
-        return step._replace(episodes=[e._replace(**self._change) for e in step.episodes])
+    They have it after four updates of `tiny`, and two checkpoints.
+    """
+    games = put(episodes=lambda step: [game._replace(**change) for game in step.episodes])
+    return partial(Wrong, games, 64)
 
 
 ODD = [{"score": math.nan}, {"score": -math.inf}, {"score": 1e17}, {"score": "seven"},
@@ -140,7 +140,7 @@ def test_a_game_that_cannot_be_saved_ends_the_run_with_a_valid_checkpoint(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(RunError, match="gave the game Episode"):
-        train(tiny(total_timesteps=64 * 64), tmp_path / "run", 2, make_envs=partial(Odd, change))
+        train(tiny(total_timesteps=64 * 64), tmp_path / "run", 2, make_envs=odd(change))
     agent = load_agent(tmp_path / "run")
     assert agent.state["update"] >= 4
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
@@ -149,7 +149,7 @@ def test_a_game_that_cannot_be_saved_ends_the_run_with_a_valid_checkpoint(
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     change = {"score": np.float32(3), "length": np.int64(1)}
-    train(tiny(total_timesteps=8 * 64), tmp_path / "run", 2, make_envs=partial(Odd, change))
+    train(tiny(total_timesteps=8 * 64), tmp_path / "run", 2, make_envs=odd(change))
     assert load_agent(tmp_path / "run").state["recent"][-1][1:] == [3.0, 1]
 
 

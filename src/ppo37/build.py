@@ -6,6 +6,7 @@ Legend: N environments.
 from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
+from .envs.checked import checked
 from .envs.controls import possible, sizes
 from .envs.games import CATCH, cartridge, require_known
 from .envs.normalized import NormalizedObservations, ScaledRewards
@@ -16,12 +17,15 @@ from .policies import make_policy
 
 def make_factory(
     config: Config, num_threads: int, protocol: str | None = None,
-    reseed_interval: int | None = None,
+    reseed_interval: int | None = None, make_envs: EnvFactory | None = None,
 ) -> EnvFactory:  # fmt: skip
-    """What makes the environments of a run, without those wrappers that need its agent.
+    """Return what makes the environments of a run, without the wrappers that need its agent.
 
-    protocol: None for the configured one.  UsageError if there can be none such.
+    protocol: None for the configured one.  make_envs: makes environments of one's own, which are
+    then looked at in every step; None plays the game.  UsageError if there can be none such.
     """
+    if make_envs is not None:
+        return checked(make_envs, config.norm_obs)
     return env_factory(
         config.game, protocol or config.protocol, num_threads, reseed_interval, config.num_frames,
         action_space=config.action_space, observation=config.observation,

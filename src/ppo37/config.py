@@ -351,7 +351,7 @@ def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
 
 
 def choices(setting: str) -> tuple[str, ...]:
-    """What a setting can be."""
+    """Return the values that a setting can have."""
     found: tuple[str, ...] = Config.__dataclass_fields__[setting].metadata["choices"]
     return found
 

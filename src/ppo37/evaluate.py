@@ -14,7 +14,6 @@ from .algorithm.rollout import forget
 from .build import make_agent, make_factory, normalized
 from .config import Config, choices, from_dict
 from .envs import EnvFactory, Episode, Step, VecEnv
-from .envs.checked import checked
 from .errors import RunError, UsageError
 from .model import Agent
 from .run.checkpoint import load_model, require_makers
@@ -110,10 +109,7 @@ def evaluate(
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
     require_makers(trained.state, make_envs, trained.path)
-    if make_envs is None:
-        factory = make_factory(config, usable_cores(), protocol)
-    else:
-        factory = checked(make_envs, config.norm_obs)
+    factory = make_factory(config, usable_cores(), protocol, make_envs=make_envs)
     envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
     try:
         translate = translation(trained, envs.action_names, protocol)

@@ -18,7 +18,6 @@ from .algorithm.update import Batch, make_optimizer
 from .build import make_agent, make_factory, normalized
 from .config import Config, from_dict
 from .envs import EnvFactory, Episode, Moment, VecEnv
-from .envs.checked import checked
 from .envs.contract import name_of
 from .errors import UsageError
 from .model import Agent
@@ -75,7 +74,7 @@ class Summary(NamedTuple):
 
 
 class Session:
-    """What the loop works with: the functions of the algorithm, bound to a device, and one method
+    """The loop's view of a run: the functions of the algorithm, bound to a device, and one method
     for each thing around them.
 
     It is entered by `new_session` or `resumed_session`.
@@ -519,12 +518,10 @@ def _open_parts(
     """A rank's environments, for the `index`-th seeding of a run, in a part for each lane."""
     threads = config.threads or 1
     lanes = split(share.size, config.divisible, threads)
-    if factory is None:
-        factory = make_factory(
-            config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval
-        )
-    else:
-        factory = checked(factory, config.norm_obs)
+    factory = make_factory(
+        config, emulator_threads(len(lanes), threads), reseed_interval=config.reseed_interval,
+        make_envs=factory,
+    )  # fmt: skip
     with ExitStack() as stack:
         parts = []
         for part in lanes:

@@ -18,8 +18,9 @@ from .contract import MOST_DIMENSIONS, EnvFactory, Episode, Moment, Step, VecEnv
 
 OFFERED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
 """What environments must have at least."""
-NUMBERS, BYTES, TRUTHS = "fiu", "u", "b"
-"""Kinds of NumPy's types."""
+NUMBERS = np.typecodes["AllInteger"] + np.typecodes["Float"]
+BYTES, TRUTHS = np.dtype(np.uint8).char, np.dtype(np.bool_).char
+"""Types of NumPy, a letter for each."""
 
 
 def checked(factory: EnvFactory, numbers: bool = False) -> EnvFactory:
@@ -90,7 +91,7 @@ class Checked(Wrapper):
         )  # fmt: skip
 
     def _games(self, episodes: Any, dones: NDArray[np.bool_]) -> list[Episode]:
-        """The games that ended, each in an environment that says so and after enough steps."""
+        """Check that each game ended where `dones` says so, and after enough steps."""
         if not isinstance(episodes, list | tuple):
             self._refuse("step", f"episodes of type {type(episodes).__name__}", "a list")
         self._steps += 1
@@ -108,7 +109,7 @@ class Checked(Wrapper):
         return games
 
     def _moment(self, moment: Any) -> Moment:
-        """A moment whose actions can be written: bytes or fp32, in one piece of memory."""
+        """Check a moment; its actions come back as bytes or fp32, in one piece of memory."""
         if not isinstance(moment, Moment) or not isinstance(moment.state, dict):
             self._refuse("save", f"a {type(moment).__name__}", "a Moment with a dict as state")
         try:
@@ -126,10 +127,10 @@ class Checked(Wrapper):
         return Moment(moment.state, actions.copy(order="C"))
 
     def _observations(self, method: str, what: str, found: Any) -> NDArray[Any]:
-        """Observations [N, *obs_shape] in one piece, as bytes or fp32."""
+        """Check observations [N, *obs_shape]; they come back as bytes or fp32."""
         shape = (self.num_envs, *self.obs_shape)
         if not self._numbers:
-            return self._array(method, what, found, shape, BYTES, "uint8")
+            return self._array(method, what, found, shape, BYTES)
         numbers = self._array(method, what, found, shape, NUMBERS)
         return numbers.astype(np.float32, copy=False)
 
@@ -139,17 +140,16 @@ class Checked(Wrapper):
         what: str,
         found: Any,
         shape: tuple[int, ...],
-        kinds: str,
-        dtype: str = "",
+        types: str,
     ) -> NDArray[Any]:
-        """An array of this shape and of such a type, finite and in one piece of memory."""
+        """Check that an array is finite, of this shape and of one of these types; it comes back in
+        one piece of memory."""
         names = {NUMBERS: "real numbers", BYTES: "uint8", TRUTHS: "bool"}
-        wanted = f"{list(shape)} {names[kinds]}"
+        wanted = f"{list(shape)} {names[types]}"
         if not isinstance(found, np.ndarray):
             self._refuse(method, f"{what} of type {type(found).__name__}", f"an array {wanted}")
-        right = found.dtype.kind in kinds and dtype in ("", found.dtype.name)
-        if found.shape != shape or not right:
-            hint = " with values from 0 to 255" if kinds == BYTES else ""
+        if found.shape != shape or found.dtype.char not in types:
+            hint = " with values from 0 to 255" if types == BYTES else ""
             self._refuse(method, f"{what} {list(found.shape)} {found.dtype}", wanted + hint)
         if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
             self._refuse(method, f"{what} that are not all finite in fp32", wanted)
@@ -188,7 +188,7 @@ def require_offered(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple
 
 
 def _values(found: Any) -> tuple[Any, ...]:
-    """The values of a sequence; none if it is something else."""
+    """Return the values of a sequence; none if it is something else."""
     return tuple(found) if isinstance(found, list | tuple | np.ndarray) else ()
 
 

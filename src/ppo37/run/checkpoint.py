@@ -374,7 +374,7 @@ def _entry(content: bytes) -> dict[str, Any]:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file of ours; Damaged if there can be none, UsageError if it is locked."""
+    """Read a file of ours; Damaged if it is none of ours, UsageError if it may not be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Damaged(f"{path} is not a file")

@@ -279,7 +279,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def log_lines(path: Path) -> list[bytes]:
-    """The lines of a log with their ends, as far as none is longer than any update's."""
+    """Read the lines of a log with their ends, up to one that is longer than any update's."""
     lines = [b""]
     try:
         with path.open("rb") as file:
@@ -291,6 +291,6 @@ def log_lines(path: Path) -> list[bytes]:
 
 
 def _follows(record: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether a record can be that of the next update."""
+    """Tell whether a record can be that of the next update."""
     later = all(record[name] >= before[name] for name in ("frames", "wall_s"))
     return later and record["update"] == before["update"] + 1

@@ -16,6 +16,7 @@ import torch
 
 from ..config import Config, layers_in_words
 from ..envs import VecEnv
+from ..envs.checked import Checked
 from ..errors import RunError, UsageError
 from ..machine import cpu_info
 from ..model import MLP, Agent, NatureCNN
@@ -162,6 +163,9 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     anything else. UsageError for environments that are not as their contract says, or that cannot
     be saved as they should.
     """
+    images = isinstance(agent.trunk, NatureCNN)
+    if not images and not isinstance(envs, Checked):
+        return None  # ours are known to be right, and some take long to begin
     try:
         envs.reset()
         rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
@@ -169,7 +173,7 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
         envs.save()
     except RunError as error:
         raise UsageError(str(error)) from None
-    return torch.cat(screens) if isinstance(agent.trunk, NatureCNN) else None
+    return torch.cat(screens) if images else None
 
 
 def random_actions(agent: Agent, count: int) -> torch.Tensor:
