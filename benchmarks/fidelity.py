@@ -17,9 +17,9 @@ import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
-from ppo37.envs.atari import FRAME_SKIP
+from ppo37.envs.atari.env import FRAME_SKIP
+from ppo37.envs.atari.reference import MANNERS, Manner, ReferenceAtari, grayscale, shrink
 from ppo37.envs.games import atari_games
-from ppo37.envs.reference import MANNERS, Manner, ReferenceAtari, grayscale, shrink
 
 Pixels = NDArray[np.uint8]
 OPENINGS = 300

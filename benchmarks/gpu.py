@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ppo37.bench import commit, whole_loop
+from ppo37.backends.device import describe_machine, prepare_process, usable_cores, versions
+from ppo37.backends.executables import eager
 from ppo37.config import Config, from_preset
-from ppo37.runtime.device import describe_machine, prepare_process, usable_cores, versions
-from ppo37.runtime.executables import eager
+from ppo37.tools.bench import commit, whole_loop
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
 TRIAL = Path("runs/gpu_trial")
-session = import_module("ppo37.session")
+session = import_module("ppo37.session.session")
 LAST_GAMES = 20
 """Training games whose mean counts as the score on the way."""
 

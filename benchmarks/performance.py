@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import speed
+from peers import markdown as peers_table
 
 from ppo37.config import layers_in_words
-from ppo37.peers import markdown as peers_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

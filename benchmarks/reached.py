@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ppo37.config import changes, entry_of, from_dict
-from ppo37.run.metrics import LAST_100
-from ppo37.stats import REACHED_COLUMNS
+from ppo37.session.metrics import LAST_100
+from ppo37.tools.stats import REACHED_COLUMNS
 
 EVERY = 50_000
 OF_NO_PRESET = {"total_timesteps", "reseed_interval"}

@@ -25,13 +25,13 @@ import torch
 
 from ppo37 import train
 from ppo37.algorithm.rollout import allocate
+from ppo37.backends.device import usable_cores
+from ppo37.backends.threads import Lanes, emulator_threads, split
 from ppo37.config import from_preset
 from ppo37.envs import env_factory
-from ppo37.envs.atari import Atari
-from ppo37.run.directory import read_metrics
-from ppo37.run.view import NoView
-from ppo37.runtime.device import usable_cores
-from ppo37.runtime.lanes import Lanes, emulator_threads, split
+from ppo37.envs.atari.env import Atari
+from ppo37.session.directory import read_metrics
+from ppo37.session.view import NoView
 
 ENVS = 8
 NEVER = 1 << 40

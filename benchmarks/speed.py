@@ -30,11 +30,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppo37.bench import commit
+import watched
+
+from ppo37.backends.device import cores_of_process, describe_machine, versions
 from ppo37.config import from_preset, layers_in_words
-from ppo37.run import watched
-from ppo37.run.directory import METRICS, read_config, read_metrics
-from ppo37.runtime.device import cores_of_process, describe_machine, versions
+from ppo37.session.directory import METRICS, read_config, read_metrics
+from ppo37.tools.bench import commit
 
 RESULTS = Path(__file__).parent / "results"
 GAME = "breakout"

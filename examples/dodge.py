@@ -13,7 +13,7 @@ import numpy as np
 
 from ppo37 import Config, evaluate, train
 from ppo37.envs import Episode, Step, VecEnv
-from ppo37.run.view import ConsoleView
+from ppo37.session.view import ConsoleView
 
 CELLS, CELL_PIXELS, LIMIT_STEPS = 6, 6, 200
 

@@ -24,9 +24,9 @@ from ppo37 import Config, train  # noqa: E402
 from ppo37.algorithm.distributions import Categorical  # noqa: E402
 from ppo37.envs import Step  # noqa: E402
 from ppo37.envs.catch import Catch  # noqa: E402
-from ppo37.model import LSTM, Forgetful  # noqa: E402
-from ppo37.run import checkpoint  # noqa: E402
-from ppo37.run.processes import settings  # noqa: E402
+from ppo37.networks.agent import LSTM, Forgetful  # noqa: E402
+from ppo37.session import checkpoint  # noqa: E402
+from ppo37.tools.processes import settings  # noqa: E402
 
 TINY: dict[str, Any] = {
     "game": "catch",

@@ -1,6 +1,6 @@
 """Take every detail out, one at a time, and see its tests fail: `make mutants`.
 
-The ledger (src/ppo37/details.toml) says which edits take a detail out and which tests have to
+The ledger (src/ppo37/data/details.toml) says which edits take a detail out and which tests have to
 notice. Each mutant is a copy of the package of its own, and counts as killed only if a test's
 assertion fails in it: not if it does not compile, cannot be imported, or makes a test crash. The
 same tests have to pass in an unchanged copy.
@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ppo37 import details
 from ppo37.errors import UsageError
+from ppo37.tools import details
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = details.SOURCE

@@ -15,7 +15,10 @@ import pytest
 from conftest import TINY, content, options, tiny
 
 from ppo37 import train
-from ppo37.ablate import (
+from ppo37.cli import main
+from ppo37.config import Config
+from ppo37.errors import RunError, UsageError
+from ppo37.tools.ablate import (
     BASE,
     DOCUMENT,
     PICTURE,
@@ -28,10 +31,7 @@ from ppo37.ablate import (
     shares_of_cores,
     table,
 )
-from ppo37.cli import main
-from ppo37.config import Config
-from ppo37.errors import RunError, UsageError
-from ppo37.report.ablation import spread
+from ppo37.tools.ablation_plot import spread
 
 pytest.importorskip("matplotlib")
 
@@ -153,8 +153,8 @@ def test_the_document_says_everything(study: Path) -> None:
 
 
 def test_the_picture_names_every_arm(study: Path) -> None:
-    from ppo37.report import ablation
-    from ppo37.report.plots import DOTS, MEANS
+    from ppo37.tools import ablation_plot as ablation
+    from ppo37.tools.plots import DOTS, MEANS
 
     drawing = ablation.figure(read(study))
     left, right = drawing.axes

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from ppo37.envs import atari
+from ppo37.envs.atari import env as atari
+from ppo37.envs.atari.watchdog import Watchdog
 from ppo37.envs.catch import CELLS, MAX_BALLS, SIDE, Catch
 from ppo37.envs.contract import Episode
-from ppo37.envs.watchdog import Watchdog
 
 # Atari on a scripted engine
 

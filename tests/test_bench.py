@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import gpu
+import peers
 import performance
 import pytest
 import speed
 import torch
+import watched
 from conftest import alone, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from ppo37 import doctor, peers
-from ppo37.bench import bench, flops_per_sample, table
+from ppo37.backends.cuda_graphs import make_executables
 from ppo37.cli import _config, build_parser, main
 from ppo37.config import Config, from_preset
 from ppo37.errors import UsageError
-from ppo37.model import Agent
-from ppo37.policies import CategoricalPolicy
-from ppo37.run import watched
-from ppo37.runtime.graphs import make_executables
+from ppo37.networks.agent import Agent
+from ppo37.networks.policies import CategoricalPolicy
+from ppo37.tools import doctor
+from ppo37.tools.bench import bench, flops_per_sample, table
 
 ATARI = (4, 84, 84)
 KEYS = {
@@ -78,7 +79,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         # A product of large matrices takes a minute in bf16 where the processor has none.
-        patch.setattr("ppo37.bench.GEMM_SIDES", {"cpu": (64, 128)})
+        patch.setattr("ppo37.tools.bench.GEMM_SIDES", {"cpu": (64, 128)})
         yield bench(from_preset("debug", "catch", "cpu", precision="fp32"), seconds=0.2)
     torch.set_num_threads(threads)
     assert not list(place.iterdir()), "a bench leaves nothing behind"
@@ -117,7 +118,7 @@ def test_the_table_of_a_bench_shows_its_figures(result: dict[str, Any]) -> None:
 def test_the_memory_is_looked_at_without_pytorch() -> None:
     """Which may be what is broken."""
     code = (
-        "import sys; sys.modules['torch'] = None; from ppo37 import doctor; "
+        "import sys; sys.modules['torch'] = None; from ppo37.tools import doctor; "
         "check = doctor._memory(); assert check.ok and 'GiB' in check.detail, check"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

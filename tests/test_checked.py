@@ -144,7 +144,7 @@ def test_sizes_of_numpy_are_sizes(tmp_path: Path) -> None:
 def test_an_evaluation_without_games_ends(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["ppo37.evaluate"], "MOST_STEPS", 50)
+    monkeypatch.setattr(sys.modules["ppo37.tools.evaluate"], "MOST_STEPS", 50)
     make = partial(Wrong, put(episodes=lambda s: []), 1)
     with pytest.raises(RunError, match="no game has ended in 50 steps"):
         evaluate(finished_run, 4, make_envs=make)

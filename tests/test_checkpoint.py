@@ -13,9 +13,9 @@ from conftest import SMALL_STATE, content, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.errors import RunError, UsageError
-from ppo37.run import checkpoint, directory, files
-from ppo37.run.checkpoint import Damaged
-from ppo37.run.view import NoView
+from ppo37.session import checkpoint, directory, files
+from ppo37.session.checkpoint import Damaged
+from ppo37.session.view import NoView
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_something_else_is_refused(
 
 
 def test_other_versions_are_told(run: Path) -> None:
-    from ppo37.run.view import NoView
+    from ppo37.session.view import NoView
 
     notes: list[str] = []
 

@@ -14,7 +14,7 @@ from conftest import tiny
 
 from ppo37 import train
 from ppo37.cli import build_parser
-from ppo37.run import checkpoint
+from ppo37.session import checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -251,7 +251,7 @@ def test_an_unexpected_failure_is_one_line_and_exit_1(
     train(tiny(total_timesteps=64), tmp_path / "run")
     log = tmp_path / "run" / "metrics.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr("ppo37.report.plots.plot", lambda *_, **__: 1 / 0)
+        patch.setattr("ppo37.tools.plots.plot", lambda *_, **__: 1 / 0)
         code, _, err = run(capsys, "plot", str(tmp_path / "run"))
     assert code == 1
     assert err == "ppo37: ZeroDivisionError: division by zero (--debug shows where)\n"

@@ -7,8 +7,7 @@ import pytest
 import torch
 from ale_py import AtariEnv
 
-from ppo37.envs.atari import Atari
-from ppo37.envs.controls import (
+from ppo37.envs.atari.controls import (
     BUTTON,
     CHOICES,
     SIDEWAYS,
@@ -19,8 +18,9 @@ from ppo37.envs.controls import (
     possible,
     stick,
 )
+from ppo37.envs.atari.env import Atari
 from ppo37.envs.games import cartridge
-from ppo37.policies import GaussianPolicy, make_policy
+from ppo37.networks.policies import GaussianPolicy, make_policy
 
 LEGAL = ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT",
          "DOWNLEFT", "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE",

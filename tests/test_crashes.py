@@ -21,9 +21,9 @@ from conftest import SMALL_STATE, end, tiny
 from ppo37 import Config, resume, train
 from ppo37.config import from_preset
 from ppo37.errors import RunError, UsageError
-from ppo37.run import checkpoint, directory
-from ppo37.run.checkpoint import Damaged
-from ppo37.run.metrics import JsonLines
+from ppo37.session import checkpoint, directory
+from ppo37.session.checkpoint import Damaged
+from ppo37.session.metrics import JsonLines
 
 
 def _save(checkpoints: Path, update: int) -> None:
@@ -258,7 +258,7 @@ KILLED = {
 }  # fmt: skip
 """Eight updates, in about a second; small, but every part of a long run is in it."""
 
-PRELOADED = ["ppo37.loop", "ppo37.envs.atari", "torch.utils.tensorboard", "ale_py.vector_env",
+PRELOADED = ["ppo37.loop", "ppo37.envs.atari.env", "torch.utils.tensorboard", "ale_py.vector_env",
              "gymnasium.vector", "pytest"]  # fmt: skip
 
 

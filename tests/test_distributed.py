@@ -36,12 +36,12 @@ from ppo37 import resume, train
 from ppo37.algorithm.losses import Coefficients, LossTerms
 from ppo37.algorithm.rollout import Rollout
 from ppo37.algorithm.update import Batch, gradient_step, make_optimizer, minibatch, prepare, update
+from ppo37.backends import ranks as distributed
+from ppo37.backends.ranks import Connected, Share, judged_by_all, shared_train_step
 from ppo37.envs import Moment
 from ppo37.errors import RunError, UsageError
-from ppo37.run import checkpoint, directory
-from ppo37.run.processes import settings
-from ppo37.runtime import distributed
-from ppo37.runtime.distributed import Connected, Share, judged_by_all, shared_train_step
+from ppo37.session import checkpoint, directory
+from ppo37.tools.processes import settings
 
 EXACT = 1e-12
 """Bound on every parameter after 72 gradient steps in float64; measured: 4e-16."""

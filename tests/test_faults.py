@@ -36,19 +36,20 @@ from conftest import (
 
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
+from ppo37.backends.ranks import own_rank
 from ppo37.cli import main
 from ppo37.envs import games
 from ppo37.envs.catch import Catch
 from ppo37.envs.games import resolve_game, shows_ram
 from ppo37.errors import RunError, UsageError
-from ppo37.record import record
-from ppo37.report.plots import plot
-from ppo37.run import checkpoint, directory, processes
-from ppo37.run.files import own_folder, real_path
-from ppo37.run.metrics import Logs
-from ppo37.run.view import NoView
-from ppo37.runtime.distributed import own_rank
-from ppo37.stats import human_normalised, interval_of_mean, reference
+from ppo37.session import checkpoint, directory
+from ppo37.session.files import own_folder, real_path
+from ppo37.session.metrics import Logs
+from ppo37.session.view import NoView
+from ppo37.tools import processes
+from ppo37.tools.plots import plot
+from ppo37.tools.record import record
+from ppo37.tools.stats import human_normalised, interval_of_mean, reference
 
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
 
@@ -420,7 +421,7 @@ HANGING = """if True:
     import sys, time
     from ppo37 import Config, evaluate, train
     from ppo37.envs.catch import Catch
-    from ppo37.run import signals
+    from ppo37.session import signals
     signals.AGAIN_S = 0.2
     class Hangs(Catch):
         steps = 0
@@ -482,7 +483,7 @@ def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = long_training(run)[3:]
     code = f"""if True:
-        from ppo37.run.processes import start
+        from ppo37.tools.processes import start
         child = start(*{words!r})
         print(child.process.pid, flush=True)
         child.process.wait()
@@ -508,7 +509,7 @@ def test_another_processor_is_told(
     resume(run, view=view)
     assert not any("not as it would have" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
-    monkeypatch.setattr(sys.modules["ppo37.session"], "describe_machine", lambda: here)
+    monkeypatch.setattr(sys.modules["ppo37.session.session"], "describe_machine", lambda: here)
     resume(run, view=view)
     told = [line for line in view.lines if "not as it would have" in line]
     assert [("Abacus" in line, "BEADS" in line) for line in told] == [(True, False), (False, True)]
@@ -794,7 +795,8 @@ def interrupted(name: str, error: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["ppo37.cli", "torch", pytest.param("ppo37.runtime.graphs", marks=pytest.mark.slow)]
+    "name",
+    ["ppo37.cli", "torch", pytest.param("ppo37.backends.cuda_graphs", marks=pytest.mark.slow)],
 )
 def test_ctrl_c_while_modules_are_loaded_is_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -876,7 +878,7 @@ def test_no_score_is_minus_zero(
     breakout_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert human_normalised("breakout", 1.699) == pytest.approx(-0.00003, abs=1e-5)
-    monkeypatch.setattr("ppo37.stats.human_normalised", lambda *_: -0.00003)
+    monkeypatch.setattr("ppo37.tools.stats.human_normalised", lambda *_: -0.00003)
     _, out, _ = command(capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol",
                         "machado")  # fmt: skip
     assert "human-normalised 0.00" in out
@@ -903,7 +905,7 @@ def test_a_run_without_games_does_not_hide_the_others(
 def test_seeds_of_one_command_are_one_group(finished_run: Path, tmp_path: Path) -> None:
     """Although the machine chose another precision, kernels or number of threads for some."""
     pytest.importorskip("matplotlib")
-    from ppo37.report.plots import arrange, read_history
+    from ppo37.tools.plots import arrange, read_history
 
     history = read_history(finished_run)
     others = [{"seed": 9}, {"precision": "bf16"}, {"kernels": "native"}, {"threads": 64}]
@@ -956,7 +958,7 @@ def test_runs_of_the_same_second_get_directories_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ppo37.run.directory.time.time", lambda: 1234567890)
+    monkeypatch.setattr("ppo37.session.directory.time.time", lambda: 1234567890)
     name = "catch__classic__s3__1234567890"
     found = [train(tiny(total_timesteps=64)).run for _ in range(3)]
     assert found == [tmp_path / "runs" / name, *(tmp_path / "runs" / f"{name}-{n}" for n in (2, 3))]

@@ -24,16 +24,16 @@ from torch.utils._pytree import tree_leaves
 from ppo37 import resume, train
 from ppo37.algorithm.rollout import Rollout, allocate, collect
 from ppo37.algorithm.update import make_optimizer, set_learning_rate, update
+from ppo37.backends.cuda_graphs import Work, cuda_graph, recorded
+from ppo37.backends.device import make_exact
+from ppo37.backends.executables import Executables, eager, make_buffers, unchanged
+from ppo37.backends.precision import TOLERANCES
+from ppo37.backends.threads import Lanes, split
+from ppo37.backends.transfer import staged
 from ppo37.build import make_agent, make_factory
 from ppo37.config import Config
-from ppo37.model import Agent
+from ppo37.networks.agent import Agent
 from ppo37.randomness import noise, permutations
-from ppo37.runtime.device import make_exact
-from ppo37.runtime.executables import Executables, eager, make_buffers, unchanged
-from ppo37.runtime.graphs import Work, cuda_graph, recorded
-from ppo37.runtime.lanes import Lanes, split
-from ppo37.runtime.precision import TOLERANCES
-from ppo37.runtime.transfer import staged
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -295,7 +295,7 @@ def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         plain = eager(agent, optimizer, config, len(lanes))
         return recorded(plain, buffers, lanes, 32, optimizer, tape)
 
-    monkeypatch.setattr(sys.modules["ppo37.session"], "make_executables", record_all)
+    monkeypatch.setattr(sys.modules["ppo37.session.session"], "make_executables", record_all)
     train(config, tmp_path / "recorded", checkpoint_every=3)
     ends = [end(tmp_path / "plain"), end(tmp_path / "recorded")]
     assert ends[0] == ends[1]

@@ -14,14 +14,14 @@ from ppo37.algorithm.distributions import Categorical
 from ppo37.algorithm.losses import Coefficients
 from ppo37.algorithm.rollout import Rollout, allocate, forget
 from ppo37.algorithm.update import gradient_step, make_optimizer, minibatch, prepare
+from ppo37.backends.executables import make_act
+from ppo37.backends.network import place
+from ppo37.backends.threads import Lanes
 from ppo37.envs import env_factory
 from ppo37.errors import UsageError
-from ppo37.model import LSTM, Agent
-from ppo37.policies import CategoricalPolicy
+from ppo37.networks.agent import LSTM, Agent
+from ppo37.networks.policies import CategoricalPolicy
 from ppo37.randomness import noise
-from ppo37.runtime.executables import make_act
-from ppo37.runtime.lanes import Lanes
-from ppo37.runtime.network import place
 
 FEATURES, CELLS = 7, 5
 

@@ -8,9 +8,9 @@ from conftest import alone, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppo37.model import Agent
-from ppo37.policies import CategoricalPolicy
-from ppo37.runtime.network import ARRANGED_AT_ONCE, Network, SpaceToDepth, place
+from ppo37.backends.network import ARRANGED_AT_ONCE, Network, SpaceToDepth, place
+from ppo37.networks.agent import Agent
+from ppo37.networks.policies import CategoricalPolicy
 
 ATARI = (4, 84, 84)
 

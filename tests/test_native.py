@@ -22,18 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppo37 import from_preset, resume, train
-from ppo37.build import make_agent, make_factory
-from ppo37.cli import main
-from ppo37.compiled import library
-from ppo37.errors import UsageError
-from ppo37.model import Agent, NatureCNN
-from ppo37.policies import CategoricalPolicy
-from ppo37.run import checkpoint
-from ppo37.run.directory import read_config
-from ppo37.runtime import precision as self_test
-from ppo37.runtime.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
-from ppo37.runtime.network import Native, Network, SpaceToDepth, place
-from ppo37.runtime.precision import (
+from ppo37.backends import precision as self_test
+from ppo37.backends.native.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
+from ppo37.backends.network import Native, Network, SpaceToDepth, place
+from ppo37.backends.precision import (
     PROCESSORS,
     TOLERANCES,
     Form,
@@ -41,6 +33,14 @@ from ppo37.runtime.precision import (
     first_screens,
     processor_kind,
 )
+from ppo37.build import make_agent, make_factory
+from ppo37.cli import main
+from ppo37.compiled import library
+from ppo37.errors import UsageError
+from ppo37.networks.agent import Agent, NatureCNN
+from ppo37.networks.policies import CategoricalPolicy
+from ppo37.session import checkpoint
+from ppo37.session.directory import read_config
 
 SMALL = (1, 36, 36)
 WIDE = (48, 80, 128)  # channels: more than are computed at once
@@ -230,8 +230,8 @@ def test_a_child_of_fork_has_a_pool_of_its_own() -> None:
     """Also where another thread of its parent was in the middle of a task."""
     code = """if True:
         import os, threading, torch
-        from ppo37.model import NatureCNN
-        from ppo37.runtime.kernels import kernels_for, weights_of, features
+        from ppo37.networks.agent import NatureCNN
+        from ppo37.backends.native.kernels import kernels_for, weights_of, features
         torch.set_num_threads(1)  # OpenMP's do not survive a fork
         trunk = NatureCNN((1, 36, 36), (16, 16, 16), 16)
         kernels = kernels_for(trunk, False)
@@ -356,7 +356,8 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """And two processes that begin at the same time both have it."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     code = (
-        "from ppo37.model import NatureCNN; from ppo37.runtime.kernels import kernels_for; "
+        "from ppo37.networks.agent import NatureCNN; "
+        "from ppo37.backends.native.kernels import kernels_for; "
         f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16), False).workspace_bytes)"
     )
     both = [

@@ -7,10 +7,10 @@ import pytest
 import torch
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from ppo37.envs.atari import Atari
+from ppo37.algorithm.normalization import add, first_moments
+from ppo37.envs.atari.env import Atari
 from ppo37.envs.contract import Step, VecEnv
-from ppo37.envs.normalized import NormalizedObservations, ScaledRewards
-from ppo37.normalization import add, first_moments
+from ppo37.envs.normalize import NormalizedObservations, ScaledRewards
 
 GAMMA, STEPS, ENVS = 0.9, 60, 3
 

@@ -10,10 +10,17 @@ import sys
 import numpy as np
 import pytest
 
-from ppo37.envs.atari import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Atari
+from ppo37.envs.atari.env import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Atari
+from ppo37.envs.atari.reference import (
+    MANNERS,
+    ReferenceAtari,
+    draw,
+    grayscale,
+    overlaps,
+    shrink,
+)
 from ppo37.envs.contract import Step
 from ppo37.envs.games import atari_games
-from ppo37.envs.reference import MANNERS, ReferenceAtari, draw, grayscale, overlaps, shrink
 from ppo37.errors import UsageError
 
 same_arithmetic = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 
 from ppo37.config import Config
 from ppo37.errors import UsageError
-from ppo37.report import plots
+from ppo37.tools import plots
 
 pytest.importorskip("matplotlib")
 

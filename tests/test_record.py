@@ -12,11 +12,11 @@ import pytest
 from conftest import tiny
 
 from ppo37 import evaluate, load_agent, train
-from ppo37 import record as recording
 from ppo37.envs.catch import CELLS
 from ppo37.errors import RunError, UsageError
-from ppo37.evaluate import translation
-from ppo37.record import BAR_HEIGHT, Moment, Recording, record
+from ppo37.tools import record as recording
+from ppo37.tools.evaluate import translation
+from ppo37.tools.record import BAR_HEIGHT, Moment, Recording, record
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 Image = pytest.importorskip("PIL.Image")

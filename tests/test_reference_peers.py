@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppo37.envs.reference import NOOP_MAX, ReferenceAtari, draw, grayscale, shrink
+from ppo37.envs.atari.reference import NOOP_MAX, ReferenceAtari, draw, grayscale, shrink
 from ppo37.randomness import game_seeds
 
 gymnasium = pytest.importorskip("gymnasium")

@@ -16,11 +16,11 @@ import pytest
 from conftest import content, log_without_clock, options, tiny
 
 from ppo37 import Config, resume, train
-from ppo37.envs.atari import Atari
+from ppo37.envs.atari.env import Atari
 from ppo37.envs.games import atari_games
 from ppo37.errors import UsageError
-from ppo37.run import checkpoint
-from ppo37.run.view import NoView
+from ppo37.session import checkpoint
+from ppo37.session.view import NoView
 
 ATARI = tiny(
     game="breakout", threads=2, num_envs=3, num_steps=64, num_minibatches=3,

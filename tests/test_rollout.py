@@ -10,9 +10,9 @@ import torch
 
 from ppo37.algorithm.rollout import allocate, collect
 from ppo37.algorithm.update import prepare
+from ppo37.backends.threads import Lanes, split
 from ppo37.envs import Episode, Step, env_factory
 from ppo37.randomness import noise
-from ppo37.runtime.lanes import Lanes, split
 
 SHAPE = (1, 2, 2)
 

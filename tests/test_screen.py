@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppo37.envs.atari import Atari
-from ppo37.envs.screen import ScreenEngine, _pointer, screen_library
+from ppo37.envs.atari.env import Atari
+from ppo37.envs.atari.screen import ScreenEngine, _pointer, screen_library
 from ppo37.errors import UsageError
 
 SCREEN, SIDE = (210, 160), 84
@@ -35,7 +35,7 @@ def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """The same games with the screens of ours and with those of the engine."""
     game, protocol, frames, most = request.param
     ours = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
-    monkeypatch.setattr("ppo37.envs.screen.screen_library", refuse)
+    monkeypatch.setattr("ppo37.envs.atari.screen.screen_library", refuse)
     theirs = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
     assert isinstance(ours._engine, ScreenEngine)
     assert not isinstance(theirs._engine, ScreenEngine)

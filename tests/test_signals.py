@@ -13,7 +13,7 @@ import pytest
 from conftest import begun, log_without_clock, long_training, options, tiny, wait_until
 
 from ppo37 import evaluate, load_agent, train
-from ppo37.run import checkpoint
+from ppo37.session import checkpoint
 
 LINUX = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="looks at processes in /proc"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppo37.stats import t_interval_of_mean
+from ppo37.tools.stats import t_interval_of_mean
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from conftest import end, options, tiny
 
 from ppo37 import resume, train
+from ppo37.backends import device
+from ppo37.backends.device import quota_cores, usable_cores
 from ppo37.cli import let_waiting_threads_sleep
-from ppo37.run.directory import read_config
-from ppo37.runtime import device
-from ppo37.runtime.device import quota_cores, usable_cores
+from ppo37.session.directory import read_config
 
 BUSY = [sys.executable, "-c", "while True: pass"]
 
@@ -79,7 +79,7 @@ def test_what_openmp_waits_by_is_set_unless_the_user_has(monkeypatch: pytest.Mon
 def test_the_number_of_threads_is_recorded_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ppo37.runtime.distributed.usable_cores", lambda: 3)
+    monkeypatch.setattr("ppo37.backends.ranks.usable_cores", lambda: 3)
     train(tiny(threads=None), tmp_path / "run", checkpoint_every=2)
     assert read_config(tmp_path / "run").threads == 3
     train(tiny(threads=2), tmp_path / "asked")
@@ -88,7 +88,7 @@ def test_the_number_of_threads_is_recorded_and_kept(
     seen: list[int] = []
     genuine = torch.set_num_threads
     monkeypatch.setattr(torch, "set_num_threads", lambda n: (seen.append(n), genuine(n))[1])
-    monkeypatch.setattr("ppo37.runtime.distributed.usable_cores", lambda: 1)
+    monkeypatch.setattr("ppo37.backends.ranks.usable_cores", lambda: 1)
     resume(tmp_path / "run" / "checkpoints" / "00000004")
     assert seen[0] == 3, "as many as it had, not as many as there are now"
 

@@ -18,12 +18,12 @@ from conftest import TinyNet, log_without_clock, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
+from ppo37.backends.adam import Adam
 from ppo37.envs.catch import MAX_BALLS
-from ppo37.run import checkpoint
-from ppo37.run.checkpoint import load_newest
-from ppo37.run.metrics import Logs
-from ppo37.run.view import NoView
-from ppo37.runtime.adam import Adam
+from ppo37.session import checkpoint
+from ppo37.session.checkpoint import load_newest
+from ppo37.session.metrics import Logs
+from ppo37.session.view import NoView
 
 LEARNING = Config(
     game="catch",
@@ -141,7 +141,7 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
 def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     from ppo37.envs import env_factory
 
-    loop = sys.modules["ppo37.session"]
+    loop = sys.modules["ppo37.session.session"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
     agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
@@ -251,7 +251,7 @@ class Watched(NamedTuple):
 @pytest.fixture
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
     """All updates that are made in the test, as the executables see them."""
-    loop = sys.modules["ppo37.session"]
+    loop = sys.modules["ppo37.session.session"]
     genuine, seen = loop.make_executables, []
 
     def watching(agent: Any, optimizer: Any, *others: Any) -> Any:

@@ -13,8 +13,8 @@ import pytest
 from conftest import log_without_clock, tiny, training, wait_until
 
 from ppo37 import train
-from ppo37.run import checkpoint
-from ppo37.runtime import distributed
+from ppo37.backends import ranks as distributed
+from ppo37.session import checkpoint
 
 pytestmark = pytest.mark.slow
 HOSTS = {"ppo37a": "10.137.0.1", "ppo37b": "10.137.0.2"}

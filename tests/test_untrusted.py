@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppo37.run import checkpoint
+from ppo37.session import checkpoint
 
 NASTY = [
     None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",
@@ -116,14 +116,14 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
     from ppo37 import load_agent, train
     from ppo37.algorithm.rollout import allocate
     from ppo37.algorithm.update import make_optimizer
+    from ppo37.backends.executables import make_act
+    from ppo37.backends.network import place
+    from ppo37.backends.threads import Lanes
     from ppo37.envs import env_factory
     from ppo37.errors import UsageError
-    from ppo37.runtime.executables import make_act
-    from ppo37.runtime.lanes import Lanes
-    from ppo37.runtime.network import place
 
     assert callable(train)
-    loop = sys.modules["ppo37.session"]
+    loop = sys.modules["ppo37.session.session"]
     config = tiny()
     good = {path.name: path.read_bytes() for path in source.iterdir()}
     folder.mkdir()

@@ -22,10 +22,10 @@ from ppo37.algorithm.update import (
     set_learning_rate,
     update,
 )
+from ppo37.backends.network import place
 from ppo37.errors import UsageError
-from ppo37.model import Agent
-from ppo37.policies import CategoricalPolicy
-from ppo37.runtime.network import place
+from ppo37.networks.agent import Agent
+from ppo37.networks.policies import CategoricalPolicy
 
 STEPS, ENVS = 16, 4
 EPOCHS, UPDATES, NUM_UPDATES = 3, 3, 5

@@ -14,18 +14,18 @@ from torch import nn
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import prepare
+from ppo37.backends.executables import make_act, make_buffers
+from ppo37.backends.network import place
+from ppo37.backends.threads import Lanes, split
 from ppo37.build import make_agent, make_factory, normalized
 from ppo37.config import from_preset
-from ppo37.envs.atari import Atari
+from ppo37.envs.atari.env import Atari
 from ppo37.errors import UsageError
-from ppo37.model import NETWORKS, Agent
-from ppo37.policies import CategoricalPolicy
+from ppo37.networks.agent import NETWORKS, Agent
+from ppo37.networks.policies import CategoricalPolicy
 from ppo37.randomness import noise
-from ppo37.record import record
-from ppo37.run import checkpoint
-from ppo37.runtime.executables import make_act, make_buffers
-from ppo37.runtime.lanes import Lanes, split
-from ppo37.runtime.network import place
+from ppo37.session import checkpoint
+from ppo37.tools.record import record
 
 RAM = {"observation": "ram", "network": "mlp", "norm_obs": True, "norm_reward": True}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -101,7 +101,7 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
 def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> None:
     train(config_of("ram", total_timesteps=2 * 4 * 48), tmp_path / "run")
     trained = load_agent(tmp_path / "run")
-    module = sys.modules["ppo37.evaluate"]
+    module = sys.modules["ppo37.tools.evaluate"]
     monkeypatch.setattr(module, "load_agent", lambda *_: trained)
     before = {name: part.clone() for name, part in trained.agent.state_dict().items()}
     module.evaluate(tmp_path / "run", episodes=1)

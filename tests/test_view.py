@@ -13,9 +13,9 @@ from conftest import options
 
 from ppo37 import Config
 from ppo37.config import changes, from_preset
-from ppo37.run.metrics import LAST_100
-from ppo37.run.view import ConsoleView
-from ppo37.runtime.estimate import estimate_s
+from ppo37.session.estimate import estimate_s
+from ppo37.session.metrics import LAST_100
+from ppo37.session.view import ConsoleView
 
 WORDS = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
          "--total-timesteps", "650", "--device", "cpu",
@@ -78,7 +78,7 @@ def test_what_is_changed_of_a_preset_is_told(preset: str) -> None:
 def test_the_time_left_comes_from_recent_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not from the first, which measure nothing yet, and not from what was before another load."""
     clock = [0.0]
-    monkeypatch.setattr("ppo37.run.view.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("ppo37.session.view.time.monotonic", lambda: clock[0])
     shown: list[str] = []
     view = ConsoleView()
     monkeypatch.setattr(view, "note", shown.append)
@@ -109,7 +109,7 @@ def test_what_was_measured_once_foretells_a_run() -> None:
     stored = {"AMD with AVX512-BF16": 940.0}
     for kind, sps in stored.items():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ppo37.runtime.estimate.processor_kind", lambda _, kind=kind: kind)
+            patch.setattr("ppo37.session.estimate.processor_kind", lambda _, kind=kind: kind)
             assert estimate_s(config) == pytest.approx(config.agent_steps / sps)
             shorter = dataclasses.replace(config, total_timesteps=10**6, learning_rate=1e-3)
             assert estimate_s(shorter) == pytest.approx(shorter.agent_steps / sps)

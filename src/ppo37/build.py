@@ -6,13 +6,13 @@ Legend: N environments.
 from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
+from .envs.atari.controls import possible, sizes
 from .envs.checked import checked
-from .envs.controls import possible, sizes
 from .envs.games import CATCH, cartridge, require_known
-from .envs.normalized import NormalizedObservations, ScaledRewards
+from .envs.normalize import NormalizedObservations, ScaledRewards
 from .errors import UsageError
-from .model import Agent
-from .policies import make_policy
+from .networks.agent import Agent
+from .networks.policies import make_policy
 
 
 def make_factory(

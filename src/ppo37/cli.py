@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 
 from .config import PRESET_NAMES, Config, choices, field_type, from_preset
 from .errors import RunError, Stopped, UsageError, not_loaded
-from .run.files import shown
-from .run.processes import stop_with_parent
+from .session.files import shown
+from .tools.processes import stop_with_parent
 
 SIGNALLED = 128
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -330,8 +330,8 @@ def _or_none(plain: type) -> Any:
 
 def _config(options: argparse.Namespace) -> Config:
     """The configuration that GAME, --preset and the settings ask for."""
+    from .backends.device import resolve_device
     from .envs.games import resolve_game, shows_ram
-    from .runtime.device import resolve_device
 
     game = resolve_game(options.game)
     if shows_ram(options.game):
@@ -347,7 +347,7 @@ def _config(options: argparse.Namespace) -> Config:
 def _train(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from .loop import train
-    from .run.view import ConsoleView
+    from .session.view import ConsoleView
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     config = _config(options) if options.budget is None else _within_budget(options, started)
@@ -360,10 +360,10 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
 
     A job that was restarted goes on with what it had planned.
     """
-    from . import budget
-    from .run import directory
-    from .runtime.distributed import join
-    from .session import place_of
+    from .backends.ranks import join
+    from .session import directory
+    from .session.session import place_of
+    from .tools import budget
 
     budget_s = budget.seconds(options.budget)
     if "total_timesteps" in options:
@@ -384,7 +384,7 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
 
 def _resume(options: argparse.Namespace) -> int:
     from .loop import resume
-    from .run.view import ConsoleView
+    from .session.view import ConsoleView
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     summary = resume(
@@ -398,7 +398,7 @@ def _finish(summary: Any, as_json: bool) -> int:
 
     Of several ranks one speaks for all, so that no other's end is taken for the job's.
     """
-    from .runtime.distributed import own_rank
+    from .backends.ranks import own_rank
 
     if own_rank() != 0:
         return 0
@@ -415,8 +415,8 @@ def _finish(summary: Any, as_json: bool) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from .evaluate import evaluate
-    from .stats import human_normalised, reference
+    from .tools.evaluate import evaluate
+    from .tools.stats import human_normalised, reference
 
     result = evaluate(options.run, options.episodes, options.protocol, options.seed,
                       options.device, _progress, _say)  # fmt: skip
@@ -446,7 +446,7 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from .record import record
+    from .tools.record import record
 
     limit = {} if options.max_seconds is None else {"max_seconds": options.max_seconds}
     made = record(options.run, options.out, seed=options.seed, protocol=options.protocol,
@@ -457,7 +457,7 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from .report.plots import plot
+    from .tools.plots import plot
 
     made = plot([Path(run) for run in options.runs], options.out, group=options.group, warn=_say)
     print(shown(made))
@@ -465,8 +465,8 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .run.checkpoint import export
-    from .run.directory import find_checkpoint
+    from .session.checkpoint import export
+    from .session.directory import find_checkpoint
 
     saved, warnings = find_checkpoint(Path(options.run))
     for warning in warnings:
@@ -476,23 +476,25 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import bench, table
-    from .peers import compare, markdown
+    from .tools.bench import bench, peers, table
 
     if options.peers is None:
-        result, shown = bench(_config(options), options.seconds), table
+        result = bench(_config(options), options.seconds)
+        text = table(result)
     else:
-        result, shown = compare(_config(options), options.peers, say=_say), markdown
+        compare, markdown = peers()
+        result = compare(_config(options), options.peers, say=_say)
+        text = markdown(result)
     if options.json:
         _print_json(result)
     else:
-        print(shown(result))
+        print(text)
     return 0
 
 
 def _fingerprint(options: argparse.Namespace) -> int:
-    from .run.checkpoint import fingerprint
-    from .run.directory import find_checkpoint
+    from .session.checkpoint import fingerprint
+    from .session.directory import find_checkpoint
 
     saved, warnings = find_checkpoint(Path(options.run))
     for warning in warnings:
@@ -506,7 +508,7 @@ def _fingerprint(options: argparse.Namespace) -> int:
 
 
 def _verify_resume(options: argparse.Namespace) -> int:
-    from .verify import verify_resume
+    from .tools.verify import verify_resume
 
     _require_positive("updates", options.updates)
     verdict = verify_resume(_config(options), options.updates, _say)
@@ -522,7 +524,7 @@ def _verify_resume(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from .ablate import PICTURE, ablate, table
+    from .tools.ablate import PICTURE, ablate, table
 
     details = None if options.details is None else options.details.split(",")
     path, result = ablate(_config(options), details, options.seeds, options.out, options.jobs, _say)
@@ -535,7 +537,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
 
 def _details(options: argparse.Namespace) -> int:
-    from . import details
+    from .tools import details
 
     found = details.marks()
     if options.number is not None:
@@ -555,7 +557,7 @@ def _details(options: argparse.Namespace) -> int:
 
 def _games(options: argparse.Namespace) -> int:
     from .envs.games import CATCH, atari_games
-    from .stats import reference
+    from .tools.stats import reference
 
     games = (CATCH, *atari_games())
     if options.json:
@@ -574,7 +576,7 @@ def _games(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import doctor, measure, speeds_table, table
+    from .tools.doctor import doctor, measure, speeds_table, table
 
     if options.measure:
         found = measure()

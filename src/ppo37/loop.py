@@ -5,7 +5,7 @@
         estimate advantages and value targets          algorithm/advantages.py
         improve the policy for a few epochs            algorithm/update.py, losses.py
 
-What surrounds the loop (environments, threads, logs, checkpoints, signals) is in session.py.
+What surrounds the loop (environments, threads, logs, checkpoints, signals) is in session/.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ from .algorithm.schedules import annealed
 from .algorithm.update import set_learning_rate, update
 from .config import Config
 from .envs import EnvFactory
-from .run.view import View
-from .session import Session, Summary, new_session, resumed_session
+from .session.session import Session, Summary, new_session, resumed_session
+from .session.view import View
 
 
 def learn(session: Session) -> None:

@@ -28,7 +28,7 @@ def env_factory(
             )
         return Catch
     require_known(game)
-    from .atari import Atari
+    from .atari.env import Atari
 
     return partial(
         Atari, game, protocol=protocol, num_threads=num_threads, reseed_interval=reseed_interval,

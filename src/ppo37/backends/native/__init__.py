@@ -1,0 +1,1 @@
+"""Native kernels: the network's layers in C, compiled for this processor."""

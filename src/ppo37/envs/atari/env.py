@@ -1,0 +1,335 @@
+"""Atari on ale-py's C++ vector environment, with the reference's meaning of an episode.
+
+The engine is used against its defaults, each for a reason told where it happens; what it does
+differently from the Python wrappers of the reference is listed in docs/fidelity.md.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...randomness import game_seeds
+from ..contract import Episode, Moment, Step, VecEnv
+from ..games import cartridge
+from .controls import THRESHOLD, make_controls
+from .watchdog import Watchdog
+
+RESET_S = 0.2
+"""A game that begins takes up to 0.1 s, and all environments may begin one in the same call."""
+FRAME_SKIP = 4
+STACK = 4
+SIDE = 84
+OBS_SHAPE = (STACK, SIDE, SIDE)
+FRAME_SHAPES = {"pixels": (SIDE, SIDE), "ram": (128,)}
+"""Of what an agent sees of one step: the screen, or the bytes of the console's memory."""
+MAX_FRAMES = 108_000
+"""Thirty minutes of play at 60 Hz: the cap that all published scores share."""
+MOST_RESEEDINGS = 1 << 20
+"""Room for seedings of one environment before the next `index`."""
+
+
+class Protocol(NamedTuple):
+    """How a game is played; the two that the literature compares.
+
+    `life_ends_episode`: a lost life ends the learning episode while the game goes on (D16).
+    `auto_fire`: FIRE is pressed at the start of a game and of a life (D17).
+    """
+
+    repeat_action_probability: float
+    full_action_space: bool
+    life_ends_episode: bool
+    auto_fire: bool
+
+
+PROTOCOLS = {
+    "classic": Protocol(0.0, False, life_ends_episode=True, auto_fire=True),
+    "machado": Protocol(0.25, True, life_ends_episode=False, auto_fire=False),
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """UsageError if there is no such protocol."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def rules_of(game: str, protocol: str, action_space: str) -> Protocol:
+    """How a game is played: a protocol, and what the action space asks of it.
+
+    All but `discrete` need the whole joystick, and FIRE is then pressed only in games that know
+    it.
+    """
+    rules = protocol_named(protocol)
+    if action_space == "discrete":
+        return rules
+    auto_fire = rules.auto_fire and "FIRE" in cartridge(game).known_actions
+    return rules._replace(full_action_space=True, auto_fire=auto_fire)
+
+
+class Atari(VecEnv):
+    """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
+
+    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20), or of `ram`
+    [N, 1, 128]. Environment i is seeded by (seed, index, first_env + i) alone. A game is cut off
+    after `max_frames`, counted from its first observation.
+
+    No call of the emulator saves all of its state, but what follows a seeded reset is a function
+    of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
+    plays them again. To bound them, every `reseed_interval` steps each environment gets another
+    one when its game ends, which takes a tenth of a second or two. All do so at about the same
+    time, because what is played again takes as long as the longest of them.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        seed: int,
+        protocol: str = "classic",
+        *,
+        first_env: int = 0,
+        index: int = 0,
+        action_space: str = "discrete",
+        observation: str = "pixels",
+        num_frames: int = STACK,
+        clip_rewards: bool = True,
+        num_threads: int = 0,
+        reseed_interval: int | None = None,
+        max_frames: int = MAX_FRAMES,
+        watchdog_s: float = 60.0,
+    ) -> None:
+        self.num_envs = num_envs
+        self._first_env = first_env
+        self._protocol = rules_of(game, protocol, action_space)
+        self._clip_rewards = clip_rewards
+        self._seed = seed
+        self._reseed_interval = reseed_interval
+        self._first_seeding = index * MOST_RESEEDINGS
+        self._seedings = np.full(num_envs, self._first_seeding)
+        self._played: list[NDArray[Any]] = []  # the engine's actions [N, ...] of the last steps
+        self._steps = 0
+        self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
+        self.obs_shape = (num_frames, *FRAME_SHAPES[observation])
+        self._engine = _make_engine(
+            game, num_envs, self._protocol, num_threads, max_frames, num_frames, observation,
+            action_space == "continuous",
+        )  # fmt: skip
+        engine_names = tuple(action.name for action in self._engine.ale.get_action_set())
+        self._controls = make_controls(action_space, engine_names)
+        self.action_names = self._controls.names
+        self._presses_fire = self._protocol.auto_fire and "FIRE" in engine_names
+        self._fire_next = np.zeros(num_envs, np.bool_)
+        self._past_frames = np.zeros(num_envs, np.int64)
+        self._scores = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._watchdog = Watchdog(
+            max(watchdog_s, RESET_S * num_envs),
+            lambda: f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
+            f"seeds {self._seeds(slice(None)).tolist()}"
+        )  # fmt: skip
+
+    def reset(self) -> NDArray[np.uint8]:
+        self._seedings[:] = self._first_seeding
+        self._steps = 0
+        self._seeded_at[:] = 0
+        self._played = []
+        self._fire_next[:] = False
+        self._scores[:] = 0
+        self._lengths[:] = 0
+        self._obs = self._begin(np.ones(self.num_envs, np.bool_))
+        return self._obs
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        actions = self._controls.press(actions, self.num_envs)
+        if self._fire_next.any():
+            actions = actions.copy()  # they belong to the caller
+            actions[self._fire_next] = self._controls.fire  # D17
+        with self._watchdog.guard(actions):
+            obs, rewards, terminated, truncated, info = self._engine.step(_sent(actions))
+
+        # A row marked as ended is a lost life or the end of a game, which the engine does not
+        # tell apart. Only at the end of a game do its frames join those of past games.
+        ended = terminated | truncated
+        past_frames = info["frame_number"] - info["episode_frame_number"]
+        game_over = past_frames != self._past_frames
+        self._past_frames[:] = past_frames
+        self._fire_next = ended & ~game_over & self._presses_fire
+
+        self._scores += rewards
+        self._lengths += 1
+        episodes = [
+            Episode(self._first_env + int(i), float(self._scores[i]), int(self._lengths[i]))
+            for i in np.flatnonzero(game_over)
+        ]
+        self._scores[game_over] = 0
+        self._lengths[game_over] = 0
+        self._obs = self._keep(actions, obs, game_over)
+
+        dones = ended if self._protocol.life_ends_episode else game_over  # D16
+        if self._clip_rewards:
+            rewards = np.sign(rewards)  # D19
+        final_obs = info.get("final_obs", obs)
+        return Step(self._obs, rewards.astype(np.float32), dones, truncated & game_over, final_obs,
+                    episodes)  # fmt: skip
+
+    def save(self) -> list[Moment]:
+        if self._reseed_interval is None:
+            return []
+        neutral = self._controls.neutral
+        played = np.array(self._played, neutral.dtype)
+        played = played.reshape(-1, self.num_envs, *neutral.shape)
+        return [
+            Moment(
+                {
+                    "seedings": int(self._seedings[i]),
+                    "seeded_at": int(self._seeded_at[i]),
+                    "score": float(self._scores[i]),
+                    "length": int(self._lengths[i]),
+                    "fire_next": bool(self._fire_next[i]),
+                    "obs_sha256": hashlib.sha256(self._obs[i].tobytes()).hexdigest(),
+                },
+                played[len(played) - (self._steps - self._seeded_at[i]) :, i].copy(),
+            )
+            for i in range(self.num_envs)
+        ]
+
+    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+        states, logs = [m.state for m in moments], [m.actions for m in moments]
+        self._seedings[:] = [state["seedings"] for state in states]
+        self._scores[:] = [state["score"] for state in states]
+        self._lengths[:] = [state["length"] for state in states]
+        self._fire_next[:] = [state["fire_next"] for state in states]
+        self._seeded_at[:] = [state["seeded_at"] for state in states]
+        self._steps = int(self._seeded_at[0]) + len(logs[0])
+        self._obs = self._replay(logs)
+        for i, (now, state) in enumerate(zip(self._obs, states, strict=True)):
+            if hashlib.sha256(now.tobytes()).hexdigest() != state["obs_sha256"]:
+                raise UsageError(
+                    f"environment {self._first_env + i} does not come back as it was: another "
+                    "emulator, or a damaged log of actions; --new-games goes on with new games"
+                )
+        return self._obs
+
+    def _replay(self, logs: list[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Play logs of different lengths so that all end together: the last observations.
+
+        An environment with a shorter log waits for its turn doing nothing, and is then reset.
+        """
+        neutral = self._controls.neutral
+        if any((log.dtype, log.shape[1:]) != (neutral.dtype, neutral.shape) for log in logs):
+            raise ValueError(f"actions of another kind than {neutral.dtype} {neutral.shape}")
+        steps = max(map(len, logs))
+        waits = np.array([steps - len(log) for log in logs])
+        actions = np.empty((steps, self.num_envs, *neutral.shape), neutral.dtype)
+        actions[:] = neutral
+        for i, log in enumerate(logs):
+            actions[waits[i] :, i] = log
+        self._played = []
+        obs = self._begin(np.ones(self.num_envs, np.bool_))
+        for t, row in enumerate(actions):
+            if t > 0 and (waits == t).any():
+                self._begin(waits == t)
+            self._controls.check(row, self.num_envs)
+            with self._watchdog.guard(row):
+                obs, _, _, _, info = self._engine.step(_sent(row))
+            self._played.append(row)
+            self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
+        if steps > 0 and (waits == steps).any():
+            obs = self._begin(waits == steps)
+        return obs
+
+    def _keep(
+        self, actions: NDArray[Any], obs: NDArray[np.uint8], game_over: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """Log a step, and seed anew where it is time; the observations to go on from."""
+        if self._reseed_interval is None:
+            return obs
+        self._played.append(actions.astype(self._controls.neutral.dtype))
+        self._steps += 1
+        intervals = (self._seeded_at // self._reseed_interval, self._steps // self._reseed_interval)
+        due = game_over & (intervals[0] < intervals[1])
+        if not due.any():
+            return obs
+        self._seedings[due] += 1
+        self._seeded_at[due] = self._steps
+        del self._played[: len(self._played) - (self._steps - self._seeded_at.min())]
+        return self._begin(due)
+
+    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Seeded resets of some environments; the observations of all."""
+        # Without seeds every game would be seeded by the clock, and in the same second alike.
+        with self._watchdog.guard("reset"):
+            obs, info = self._engine.reset(seed=self._seeds(which), options={"reset_mask": which})
+        past_frames = info["frame_number"] - info["episode_frame_number"]
+        self._past_frames[which] = past_frames[which]
+        return obs
+
+    def _seeds(self, which: Any) -> NDArray[np.int64]:
+        """The emulator's seeds of some environments."""
+        numbers = np.arange(self._first_env, self._first_env + self.num_envs)[which]
+        indices = self._seedings[which]
+        return np.array([
+            game_seeds(self._seed, int(index), 1, int(env))[0]
+            for index, env in zip(indices, numbers, strict=True)
+        ])  # fmt: skip
+
+    def close(self) -> None:
+        self._watchdog.close()
+        self._engine.close()
+
+
+def _sent(actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions in a type that the engine takes."""
+    return actions if actions.dtype == np.float32 else actions.astype(np.int64, copy=False)
+
+
+def _make_engine(  # type: ignore[no-untyped-def]
+    game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int,
+    num_frames: int, observation: str, continuous: bool,
+):  # fmt: skip
+    if observation == "ram":
+        from .ram import RamEngine
+
+        return RamEngine(game, num_envs, protocol, max_frames, num_frames)
+    from ale_py import ALEInterface, LoggerMode
+    from ale_py.vector_env import AtariVectorEnv
+    from gymnasium.vector import AutoresetMode
+
+    from .screen import ScreenEngine, screen_library
+
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    side = SIDE  # D18
+    depth = num_frames  # D20
+    shown, stacked = cartridge(game).screen, 1
+    try:
+        screen_library(shown, side)
+    except UsageError:  # then the engine shrinks and stacks
+        shown, stacked = (side, side), depth
+    engine = AtariVectorEnv(
+        game,
+        num_envs,
+        num_threads=num_threads,
+        # The default adds a row per episode in which the action is ignored.
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        # `episodic_life=True` would restart the whole game at a lost life, so that later
+        # lives are never seen.
+        life_loss_info=protocol.life_ends_episode,
+        reward_clipping=False,  # the raw reward would be lost
+        repeat_action_probability=protocol.repeat_action_probability,
+        full_action_space=protocol.full_action_space,
+        continuous=continuous,
+        continuous_action_threshold=THRESHOLD,
+        max_num_frames_per_episode=max_frames,
+        noop_max=30,  # D14
+        use_fire_reset=protocol.auto_fire,  # D17
+        frameskip=FRAME_SKIP,  # D15
+        maxpool=True,  # D15
+        img_height=shown[0],
+        img_width=shown[1],
+        stack_num=stacked,
+    )
+    return engine if shown == (side, side) else ScreenEngine(engine, shown, side, depth)

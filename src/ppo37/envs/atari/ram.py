@@ -1,0 +1,68 @@
+"""An Atari engine that shows the 128 bytes of the console's memory instead of its screen.
+
+`Atari` plays on it as on ale-py's C++ one, which does not show them: the same seeds and actions
+give the same games. It steps one emulator after another in Python.
+
+Legend: N environments, K steps in an observation.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .env import Protocol
+from .reference import MANNERS, RamGame
+
+
+class RamEngine:
+    """What `Atari` needs of an engine: `ale`, reset, step and close, as `AtariVectorEnv` has.
+
+    Observations: the memory after each of the last K steps, [N, K, 128] uint8.
+    """
+
+    def __init__(
+        self, game: str, num_envs: int, protocol: Protocol, max_frames: int, num_frames: int
+    ) -> None:
+        self._protocol = protocol
+        self._games = [
+            RamGame(game, 0, protocol, MANNERS["engine"], max_frames, num_frames, film=False)
+            for _ in range(num_envs)
+        ]
+        self.ale = self
+
+    def get_action_set(self) -> list[Any]:
+        return list(self._games[0].actions)
+
+    def reset(self, seed: NDArray[np.int64], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Begin anew where `options["reset_mask"]` says, each game with its seed."""
+        chosen = np.flatnonzero(options["reset_mask"])
+        for env, game_seed in zip(chosen, seed, strict=True):
+            self._games[env].rewind(int(game_seed))
+            self._games[env].begin()
+        return self._observe(), self._info()
+
+    def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
+        rewards = np.zeros(len(self._games), np.int32)
+        terminated, truncated = np.zeros((2, len(self._games)), np.bool_)
+        final_obs = []
+        for i, (game, pressed) in enumerate(zip(self._games, actions, strict=True)):
+            rewards[i] = game.step(pressed)
+            life_lost = game.count_lives() and self._protocol.life_ends_episode
+            terminated[i] = game.over or life_lost
+            truncated[i] = game.ended and not terminated[i]
+            final_obs.append(game.stack)
+            if game.ended:
+                game.begin()
+        info = {**self._info(), "final_obs": np.stack(final_obs)}
+        return self._observe(), rewards, terminated, truncated, info
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _observe(self) -> NDArray[np.uint8]:
+        return np.stack([game.stack for game in self._games])
+
+    def _info(self) -> dict[str, NDArray[np.int64]]:
+        numbers = np.array([game.frame_numbers for game in self._games])
+        return {"frame_number": numbers[:, 0], "episode_frame_number": numbers[:, 1]}

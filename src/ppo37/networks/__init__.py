@@ -1,0 +1,1 @@
+"""Networks: observations in, a distribution over actions and a value out."""

@@ -1,1 +1,0 @@
-"""Where and how the algorithm runs: device, precision, threads, memory, executables."""

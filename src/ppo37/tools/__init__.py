@@ -1,0 +1,1 @@
+"""Tools: what uses runs and agents, beside training."""

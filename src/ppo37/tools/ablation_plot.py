@@ -1,0 +1,221 @@
+"""The picture of an ablation: what is lost without each detail, and the curves behind it."""
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import from_dict, in_words
+from ..envs.games import title
+from ..session.metrics import FRAMES_PER_STEP
+from .plots import (
+    BAND,
+    COLOURS,
+    DASHES,
+    DOTS,
+    FAINT_INK,
+    INK,
+    MEANS,
+    STYLE,
+    import_matplotlib,
+    number,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INTERVAL, ZERO = "interval", "zero"
+"""Ids of what only this drawing has; the others are those of plots.py."""
+WIDTH_INCHES, ROW_INCHES, FRAME_INCHES, LEAST_INCHES = 13.0, 0.5, 2.2, 5.0
+COLOURS_OF_ARMS = COLOURS[:-1]
+"""Without the black, which is for all details."""
+LABEL_LETTERS = 24
+DOTS_BELOW = 0.24
+"""Seeds stand this part of a row below their interval, or they would hide each other."""
+NEAR = 0.047
+"""Names at the ends of curves are moved apart to this part of the axis' height."""
+
+
+def figure(document: dict[str, Any]) -> "Figure":
+    """Differences of the score on the left, the largest loss on top; learning curves on the right.
+
+    document: the result of `ablate`, in which every arm has a score.
+    """
+    matplotlib, new_figure = import_matplotlib()
+    base, *arms = document["arms"]
+    styles = {arm["name"]: _style(turn) for turn, arm in enumerate(arms)}
+    arms = sorted(arms, key=lambda arm: arm["score_difference"]["mean"] or 0.0)
+    height = max(LEAST_INCHES, FRAME_INCHES + ROW_INCHES * len(arms))
+    with matplotlib.rc_context(STYLE):
+        drawing = new_figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        left, right = drawing.subplots(1, 2, width_ratios=(1.0, 1.35))
+        _draw_differences(left, arms, styles)
+        _draw_curves(right, document, base, arms, styles)
+        drawing.suptitle(_explanation(document), x=0.01, ha="left", fontsize=11, color=FAINT_INK)
+    return drawing
+
+
+def name_difference(gap: dict[str, Any]) -> str:
+    """`-1.82 (-3.10 to -0.54)`; the average alone where there is no interval."""
+    if gap["mean"] is None:
+        return "no pair of runs"
+    if gap["interval"] is None:
+        return _signed(gap["mean"])
+    low, high = gap["interval"]
+    return f"{_signed(gap['mean'])} ({_signed(low)} to {_signed(high)})"
+
+
+def name_seeds(seeds: list[int]) -> str:
+    """`seed 1`, `seeds 1 to 3`."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
+
+
+def _with_minus(text: str) -> str:
+    """With the sign that axes have."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _style(turn: int) -> dict[str, Any]:
+    """Colour and dashes of an arm."""
+    rounds, colour = divmod(turn, len(COLOURS_OF_ARMS))
+    return {"color": COLOURS_OF_ARMS[colour], "linestyle": DASHES[rounds % len(DASHES)]}
+
+
+def _draw_differences(
+    panel: "Axes", arms: list[dict[str, Any]], styles: dict[str, dict[str, Any]]
+) -> None:
+    """A row for each arm: its interval, its average, and a dot for each seed."""
+    panel.axvline(0, color=INK, linewidth=1.2, zorder=1.5, gid=ZERO)
+    for row, arm in enumerate(arms):
+        gap, colour = arm["score_difference"], styles[arm["name"]]["color"]
+        if gap["interval"] is not None:
+            panel.plot(gap["interval"], [row, row], color=colour, linewidth=3.4,
+                       solid_capstyle="butt", gid=INTERVAL)  # fmt: skip
+        seeds = list(gap["by_seed"].values()) if gap["interval"] else []
+        panel.plot(seeds, [row + DOTS_BELOW] * len(seeds), linestyle="none", marker="o",
+                   markersize=4.5, color="white", markeredgecolor=colour, markeredgewidth=1.3,
+                   gid=DOTS)  # fmt: skip
+        if gap["mean"] is not None:
+            panel.plot([gap["mean"]], [row], linestyle="none", marker="D", markersize=8,
+                       color=colour, markeredgecolor="white", gid=MEANS)  # fmt: skip
+        panel.text(1.02, row, _with_minus(name_difference(gap)), va="center", fontsize=10,
+                   transform=panel.get_yaxis_transform(), color=FAINT_INK)  # fmt: skip
+    panel.set_yticks(range(len(arms)), [_wrapped(arm) for arm in arms])
+    for label, arm in zip(panel.get_yticklabels(), arms, strict=True):
+        label.set_color(styles[arm["name"]]["color"])
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=False, axis="y")
+    panel.set_ylim(len(arms) - 0.5, -0.5)
+    panel.spines["left"].set_visible(False)
+    panel.set_xlabel("score of the arm, minus score with all details")
+    panel.set_title("What each detail is worth")
+    intervals = any(arm["score_difference"]["interval"] for arm in arms)
+    panel.text(1.02, 1.01, "mean (95% interval)" if intervals else "one seed",
+               transform=panel.transAxes, va="bottom", fontsize=10, color=FAINT_INK)  # fmt: skip
+
+
+def _draw_curves(
+    panel: "Axes", document: dict[str, Any], base: dict[str, Any], arms: list[dict[str, Any]],
+    styles: dict[str, dict[str, Any]],
+) -> None:  # fmt: skip
+    """The mean over seeds of each arm; the base on top, with a band from lowest to highest."""
+    frames = np.asarray(document["curve_steps"]) * FRAMES_PER_STEP / 1e6
+    # A slice's value stands in its middle.
+    frames = frames - frames[0] / 2
+    ends = []
+    for arm in arms:
+        mean = _curves(arm).mean(axis=0)
+        panel.plot(frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"],
+                   **styles[arm["name"]])  # fmt: skip
+        ends.append((float(mean[-1]), arm["detail"], styles[arm["name"]]["color"]))
+    curves = _curves(base)
+    if len(curves) > 1:
+        panel.fill_between(frames, curves.min(axis=0), curves.max(axis=0), color=INK, alpha=0.14,
+                           linewidth=0, gid=BAND)  # fmt: skip
+    mean = curves.mean(axis=0)
+    panel.plot(frames, mean, color=INK, linewidth=3.4, gid=MEANS, label=base["label"], zorder=4)
+    _name_ends(panel, [*ends, (float(mean[-1]), base["label"], INK)], float(frames[-1]))
+    panel.set_xlim(0, document["agent_steps"] * FRAMES_PER_STEP / 1e6)
+    panel.set_xlabel("frames (millions)")
+    panel.set_ylabel("raw score of a whole game")
+    panel.set_title("Learning curves of the arms")
+
+
+def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -> None:
+    """Name curves at their ends (height, name, colour), moved apart where they would overlap."""
+    ends = sorted(ends)
+    bottom, top = panel.get_ylim()
+    heights = spread([height for height, _, _ in ends], NEAR * (top - bottom), bottom, top)
+    for (height, name, colour), shown in zip(ends, heights, strict=True):
+        panel.annotate(
+            name, (last, height), xytext=(1.06, shown),
+            textcoords=panel.get_yaxis_transform(), va="center", color=colour, fontsize=10,
+            fontweight="bold" if colour == INK else "normal", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6,
+                        "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def spread(heights: list[float], distance: float, bottom: float, top: float) -> list[float]:
+    """Rising heights, moved as little as need be to be `distance` apart within the bounds.
+
+    Neighbours that are too near become a block around their mean, and so do blocks.
+    """
+    blocks: list[list[float]] = []
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and _overlap(blocks[-2], blocks[-1], distance, bottom, top):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return [
+        _lowest(block, distance, bottom, top) + turn * distance
+        for block in blocks for turn in range(len(block))
+    ]  # fmt: skip
+
+
+def _overlap(
+    below: list[float], above: list[float], distance: float, bottom: float, top: float
+) -> bool:
+    highest = _lowest(below, distance, bottom, top) + (len(below) - 1) * distance
+    return _lowest(above, distance, bottom, top) < highest + distance
+
+
+def _lowest(block: list[float], distance: float, bottom: float, top: float) -> float:
+    """Where the lowest of a block is to be."""
+    length = (len(block) - 1) * distance
+    wanted = sum(block) / len(block) - length / 2
+    return max(bottom, min(wanted, top - length))
+
+
+def _curves(arm: dict[str, Any]) -> NDArray[np.float64]:
+    """The learning curves of an arm, [runs, P]."""
+    return np.array([run["curve"] for run in arm["runs"] if run["curve"] is not None], float)
+
+
+def _wrapped(arm: dict[str, Any]) -> str:
+    """What an arm goes without, in short lines; what it has in addition says so."""
+    return textwrap.fill(arm["label"].removeprefix("without "), LABEL_LETTERS)
+
+
+def _explanation(document: dict[str, Any]) -> str:
+    config, seeds = document["config"], document["seeds"]
+    base = in_words(from_dict(config), without=("total_timesteps",))
+    text = (f"{title(config['game'])}, {base}, "
+            f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
+            f"{name_seeds(seeds)}\n")  # fmt: skip
+    curves = "Learning curves of one seed"
+    if len(seeds) == 1:
+        text += "Diamonds: difference of one seed, which does not tell an effect from chance"
+    else:
+        text += ("Diamonds: mean difference, dots: single seeds, bars: 95% interval of the mean "
+                 "(Student's t)")  # fmt: skip
+        curves = "Curves: mean over seeds; band: lowest to highest seed"
+    text += ("\nScore: mean raw score of the whole games that ended in the last quarter of the "
+             f"steps.  {curves}")  # fmt: skip
+    missing = len(document["missing"])
+    return f"{text}\nNot complete: {missing} runs are missing" if missing else text

@@ -1,0 +1,231 @@
+"""The ledger of the details: what each is, why, where it is from, and where it happens here.
+
+What does not change is written in data/details.toml. Where a detail happens is found at run time:
+the very line carries its tag as a comment at its end, `# D05` or, of an auxiliary one, `# A1`.
+"""
+
+import ast
+import difflib
+import re
+import textwrap
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UsageError
+
+SOURCE = Path(__file__).parents[1]
+READING_ORDER = ("algorithm/", "networks/", "loop.py", "session/", "config.py", "envs/")
+MARK = re.compile(r"\S.*# ((?:[DA]\d+)(?:, [DA]\d+)*)$")
+AUXILIARY = "auxiliary"
+"""The group of those that are off by default: their switch brings them in."""
+WIDTH = 100
+LONGEST_EXCERPT = 30
+AROUND = 8
+"""Lines of code shown before and after a mark in a function that is longer than an excerpt."""
+
+
+class Edit(NamedTuple):
+    """A change of the source: `find` occurs exactly once in `file`, a path in the package."""
+
+    file: str
+    find: str
+    replace: str
+
+
+class Detail(NamedTuple):
+    """One entry of the ledger; data/details.toml says what its fields mean."""
+
+    number: int | str
+    name: str
+    group: str
+    statement: str
+    why: str
+    source: str
+    permalink: str
+    equation: str | None = None
+    main: str | None = None
+    needs: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    switch: dict[str, Any] = {}  # noqa: RUF012
+    tests: tuple[str, ...] = ()
+    mutant: tuple[Edit, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """What marks its lines: D05, A1."""
+        return f"D{self.number:02d}" if isinstance(self.number, int) else self.number
+
+
+class Mark(NamedTuple):
+    """A line of the package where a detail happens, counted from 1."""
+
+    file: str
+    line: int
+
+
+class Excerpt(NamedTuple):
+    """Consecutive lines of a file, the first of which has number `first`."""
+
+    first: int
+    lines: list[str]
+
+
+def load() -> list[Detail]:
+    """All details, in order: 1 to 37, then the auxiliary ones."""
+    text = resources.files("ppo37").joinpath("data/details.toml").read_text("utf-8")
+    return [_detail(table) for table in tomllib.loads(text)["detail"]]
+
+
+def find(word: str) -> Detail:
+    """The detail that a person means by 5, 05, D05 or d5, or by A3; UsageError if none."""
+    number = re.fullmatch(r"D?0*(\d+)", word.upper())
+    tag = f"D{int(number[1]):02d}" if number else word.upper()
+    found = [detail for detail in load() if detail.tag == tag]
+    if not found:
+        raise UsageError(
+            f"there is no detail {word!r}: they are 1 to 37 and A1 to A4 (see `ppo37 details`)"
+        )
+    return found[0]
+
+
+def marks(source: Path = SOURCE) -> dict[str, list[Mark]]:
+    """The marked lines of each tag, in the order in which one reads the code."""
+    files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.py"))
+    found: dict[str, list[Mark]] = {}
+    for file in sorted(files, key=_place_in_reading):
+        for number, line in enumerate((source / file).read_text("utf-8").splitlines(), start=1):
+            match = MARK.search(line)
+            for tag in match[1].split(", ") if match else ():
+                found.setdefault(tag, []).append(Mark(file, number))
+    return found
+
+
+def marks_of(detail: Detail, found: dict[str, list[Mark]]) -> list[Mark]:
+    """The lines of one detail, the one to look at first in front; empty if it is not here."""
+    own = found.get(detail.tag, [])
+    return sorted(own, key=lambda mark: mark.file != detail.main)
+
+
+def excerpt(mark: Mark, source: Path = SOURCE) -> Excerpt:
+    """The innermost function or class around a mark; of a long one the lines near the mark."""
+    text = (source / mark.file).read_text("utf-8")
+    lines = text.splitlines()
+    first, last = 1, len(lines)
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        begin = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        end = node.end_lineno or begin
+        if begin <= mark.line <= end and end - begin < last - first:
+            first, last = begin, end
+    if last - first >= LONGEST_EXCERPT:
+        first, last = max(first, mark.line - AROUND), min(last, mark.line + AROUND)
+    return Excerpt(first, lines[first - 1 : last])
+
+
+def mutated(edits: tuple[Edit, ...], source: Path = SOURCE) -> dict[str, tuple[str, str]]:
+    """Each file that the edits change: its text before and after them.
+
+    ValueError if the text of an edit does not occur exactly once.
+    """
+    texts: dict[str, tuple[str, str]] = {}
+    for file, old, new in edits:
+        original = (source / file).read_text("utf-8")
+        before, after = texts.get(file, (original, original))
+        if after.count(old) != 1:
+            raise ValueError(f"{file} holds {old!r} {after.count(old)} times, not once")
+        texts[file] = before, after.replace(old, new)
+    return texts
+
+
+def diff(detail: Detail, source: Path = SOURCE) -> str:
+    """The mutant of a detail as a unified diff; empty if it has none."""
+    return "".join(
+        line
+        for file, (before, after) in mutated(detail.mutant, source).items()
+        for line in difflib.unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True),
+            f"a/{file}", f"b/{file}", n=1,
+        )
+    )  # fmt: skip
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings as options of the command line."""
+    return " ".join(_flag(name.replace("_", "-"), value) for name, value in settings.items())
+
+
+def document(detail: Detail, found: dict[str, list[Mark]]) -> dict[str, Any]:
+    """Everything about a detail as plain values."""
+    own = marks_of(detail, found)
+    code = excerpt(own[0])._asdict() if own else None
+    return {
+        "tag": detail.tag,
+        **detail._asdict(),
+        "mutant": [edit._asdict() for edit in detail.mutant],
+        "present": bool(own),
+        "marks": [mark._asdict() for mark in own],
+        "excerpt": code,
+    }
+
+
+def table(details: list[Detail], found: dict[str, list[Mark]]) -> str:
+    """One line for each detail: tag, name, where it happens, and its settings."""
+    rows = [("", "detail", "where", "needs", "switch")]
+    for detail in details:
+        own = marks_of(detail, found)
+        where = f"{own[0].file}:{own[0].line}" if own else "not here yet"
+        settings = (flags(detail.needs) or "-", flags(detail.switch) or "-")
+        rows.append((detail.tag, detail.name, where, *settings))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
+    """A detail in full: what, why, from where, its tests, its mutant and its code."""
+    own = marks_of(detail, found)
+    facts = {
+        "equation": detail.equation,
+        "why": textwrap.fill(detail.why, WIDTH - 2),
+        "source": f"{detail.source}\n{detail.permalink}",
+        "needs": flags(detail.needs),
+        "taken out by": flags(detail.switch),
+        "tests": "\n".join(detail.tests),
+        "where": "\n".join(f"{mark.file}:{mark.line}" for mark in own) or "not here yet",
+    }
+    title = f"{detail.tag}  {detail.name} ({detail.group})"
+    parts = [title, textwrap.fill(detail.statement, WIDTH)]
+    parts += [f"{name}:\n{_indented(text)}" for name, text in facts.items() if text]
+    if detail.mutant:
+        parts.append(f"what the tests are shown to notice:\n{_indented(diff(detail).rstrip())}")
+    if own:
+        first, lines = excerpt(own[0])
+        numbered = [f"{n:4} {line}".rstrip() for n, line in enumerate(lines, start=first)]
+        parts.append(f"{own[0].file}:\n" + "\n".join(numbered))
+    return "\n\n".join(parts)
+
+
+def _detail(table: dict[str, Any]) -> Detail:
+    known, needed = set(Detail._fields), set(Detail._fields) - set(Detail._field_defaults)
+    assert needed <= table.keys() <= known, f"the entry of {table.get('number')} is not whole"
+    edits = tuple(Edit(**edit) for edit in table.get("mutant", ()))
+    return Detail(**{**table, "tests": tuple(table.get("tests", ())), "mutant": edits})
+
+
+def _place_in_reading(file: str) -> tuple[int, str]:
+    places = (n for n, begin in enumerate(READING_ORDER) if file.startswith(begin))
+    return next(places, len(READING_ORDER)), file
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())

@@ -1,0 +1,208 @@
+"""Playing whole games with a trained agent, and the scores it gets."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .. import randomness
+from ..algorithm.rollout import forget
+from ..backends.device import prepare_process, resolve_device, usable_cores
+from ..backends.executables import make_act
+from ..backends.network import Network, place
+from ..build import make_agent, make_factory, normalized
+from ..config import Config, choices, from_dict
+from ..envs import EnvFactory, Episode, Step, VecEnv
+from ..errors import RunError, UsageError
+from ..networks.agent import Agent
+from ..session.checkpoint import load_model, require_makers
+from ..session.directory import find_checkpoint
+from ..session.signals import Signals
+from .stats import interval_of_mean
+
+MAX_ENVS, MOST_EPISODES = 32, 1_000_000
+Translation = Callable[[NDArray[Any]], NDArray[Any]]
+MOST_STEPS = 100_000
+"""Three times the longest game of Atari: if none has ended by then, none will."""
+BLOCK_STEPS = 256
+"""Uniforms are drawn for this many steps at a time."""
+
+
+class TrainedAgent(NamedTuple):
+    """An agent, and what it was trained as."""
+
+    agent: Agent
+    config: Config
+    state: dict[str, Any]
+    path: Path
+
+
+class Evaluation(NamedTuple):
+    """Whole-game raw scores and how they were obtained.
+
+    interval: a 95% one of the mean; None for a single game.
+    """
+
+    game: str
+    protocol: str
+    seed: int
+    scores: list[float]
+    lengths: list[int]
+    mean: float
+    std: float
+    interval: tuple[float, float] | None
+    agent_steps: int
+    checkpoint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the count of games."""
+        return {
+            **self._asdict(),
+            "episodes": len(self.scores),
+            "interval": self.interval and list(self.interval),
+        }
+
+
+def load_agent(
+    run: str | Path, device: str = "auto", warn: Callable[[str], None] | None = None
+) -> TrainedAgent:
+    """The agent of RUN: a run directory, a checkpoint in it, or a published agent.
+
+    UsageError if there is none or it does not fit; `warn` hears of damaged checkpoints skipped.
+    """
+    saved, warnings = find_checkpoint(Path(run))
+    for warning in warnings:
+        (warn or (lambda _: None))(warning)
+    config = from_dict(saved.state["config"])
+    obs_shape, action_names = (tuple(saved.state[name]) for name in ("obs_shape", "action_names"))
+    with torch.device("meta"):  # no memory before the sizes are known to be those of the file
+        agent = make_agent(config, obs_shape, action_names)
+    load_model(agent, saved)
+    return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
+
+
+def evaluate(
+    run: str | Path, episodes: int = 30, protocol: str | None = None, seed: int = 0,
+    device: str = "auto", progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None, make_envs: EnvFactory | None = None,
+) -> Evaluation:  # fmt: skip
+    """Play `episodes` whole games, sampling actions as in training, and report raw scores.
+
+    Every environment plays a fixed share of the games, so that short games are not counted more
+    often than long ones.  protocol: None for the one the agent was trained in.  The games depend
+    on `seed` alone and differ from those of any training run.  make_envs: as for `train`.
+    Stopped, a KeyboardInterrupt, if a signal asks for it: the mean of the games that were first
+    to end would be that of short games.
+    """
+    if type(episodes) is not int or not 1 <= episodes <= MOST_EPISODES:
+        raise UsageError(f"episodes must be a number from 1 to {MOST_EPISODES:,}, not {episodes!r}")
+    if protocol not in (None, *choices("protocol")):
+        raise UsageError(f"protocol must be {' or '.join(choices('protocol'))}, not {protocol!r}")
+    trained = load_agent(run, device, warn)
+    config = trained.config
+    protocol = protocol or config.protocol
+    prepare_process(trained.agent.device.type, threads=1)
+    num_envs = min(episodes, MAX_ENVS)
+    wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
+    require_makers(trained.state, make_envs, trained.path)
+    factory = make_factory(config, usable_cores(), protocol, make_envs=make_envs)
+    envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
+    try:
+        translate = translation(trained, envs.action_names, protocol)
+        if list(envs.obs_shape) != trained.state["obs_shape"]:
+            raise UsageError(
+                f"the agent sees observations of {trained.state['obs_shape']} and these "
+                f"environments give {list(envs.obs_shape)}"
+            )
+        games = _play(place(trained.agent), envs, translate, wanted, seed, progress)
+    finally:
+        envs.close()
+    scores = [game.score for game in games]
+    return Evaluation(
+        config.game, protocol, seed, scores, [game.length for game in games],
+        float(np.mean(scores)), float(np.std(scores)), interval_of_mean(scores),
+        trained.state["agent_steps"], str(trained.path),
+    )  # fmt: skip
+
+
+def _play(
+    network: Network, envs: VecEnv, translate: Translation, wanted: Any, seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Episode]:  # fmt: skip
+    """The first `wanted[env]` games of each environment, in the order of (game, env)."""
+    games: list[list[Episode]] = [[] for _ in wanted]
+    with Signals() as signals, network.held():
+        for steps, (step, _) in enumerate(playing(network, envs, translate, seed), 1):
+            signals.check()
+            if steps == MOST_STEPS and not any(games):
+                raise RunError(
+                    f"no game has ended in {steps:,} steps; does `step` list the games that ended "
+                    "in `episodes`?"
+                )
+            for episode in step.episodes:
+                games[episode.env].append(episode)
+            played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
+            if progress is not None and step.episodes:
+                progress(played, int(wanted.sum()))
+            if played == wanted.sum():
+                break
+    firsts = [g[:n] for g, n in zip(games, wanted, strict=True)]
+    return [g[k] for k in range(max(wanted)) for g in firsts if k < len(g)]
+
+
+def playing(
+    network: Network, envs: VecEnv, translate: Translation, seed: int
+) -> Iterator[tuple[Step, torch.Tensor]]:
+    """Play on for ever, actions sampled as in training: each step, and the values [N] before it.
+
+    Without its weights held the network is slow.
+    """
+    act = make_act(network)
+    obs, memory = envs.reset(), network.agent.empty_memory(envs.num_envs)
+    for uniforms in evaluation_noise(seed, envs.num_envs, network.agent.policy.action_shape):
+        drawn = torch.from_numpy(uniforms).to(network.device)
+        chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
+        step = envs.step(translate(chosen.cpu().numpy()))
+        yield step, values
+        memory = forget(memory, torch.from_numpy(step.dones).to(memory))
+        obs = step.obs
+
+
+def evaluation_noise(
+    seed: int, num_envs: int, shape: tuple[int, ...] = ()
+) -> Iterator[NDArray[np.float32]]:
+    """Uniforms [num_envs, *shape] for the actions of step 0, 1, 2, ... without end."""
+    for block in itertools.count():
+        yield from randomness.noise(seed, block, BLOCK_STEPS, num_envs,
+                                    stream=randomness.EVALUATION, shape=shape)  # fmt: skip
+
+
+def games_seed(seed: int) -> int:
+    """Seeds of evaluation games come from a stream of their own; UsageError if out of range."""
+    if not 0 <= seed <= randomness.MAX_SEED:
+        raise UsageError(f"seed must be from 0 to {randomness.MAX_SEED}, not {seed}")
+    return int(randomness.generator(seed, randomness.EVALUATION_GAMES).integers(2**31))
+
+
+def translation(trained: TrainedAgent, action_names: tuple[str, ...], protocol: str) -> Translation:
+    """From the agent's actions to those of the environment, which are the same for most agents.
+
+    An agent that learned with the few actions that its game knows can play where all are offered.
+    UsageError where the environment lacks an action of the agent's.
+    """
+    known = trained.state["action_names"]
+    missing = [name for name in known if name not in action_names]
+    if missing:
+        raise UsageError(
+            f"the agent was trained with the action {missing[0]}, which is not offered here "
+            f"(protocol {protocol}); use --protocol {trained.config.protocol}"
+        )
+    if trained.config.action_space != "discrete":
+        if tuple(known) != action_names:
+            raise UsageError(f"the agent's actions are {known}, and here {list(action_names)}")
+        return lambda actions: actions
+    return np.array([action_names.index(name) for name in known]).__getitem__
