@@ -2,7 +2,7 @@
 
     python benchmarks/fidelity.py [--games breakout pong ...] [--measures lives ...]
 
-Both are played by `ReferenceAtari`, in its manner `reference` and its manner `engine`, which
+Both are played by `ReferenceAtari`, in its variant `reference` and its variant `engine`, which
 tests/test_parity.py holds equal to the engine bit for bit. Play is uniformly random. Prints one
 Markdown table; with all games and 200 steps it takes some ten minutes on one core.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
-from ppo37.envs.atari.env import FRAME_SKIP
-from ppo37.envs.atari.reference import MANNERS, Manner, ReferenceAtari, grayscale, shrink
+from ppo37.envs.atari.protocols import FRAME_SKIP
+from ppo37.envs.atari.reference import GAME_VARIANTS, GameVariant, ReferenceAtari, grayscale, shrink
 from ppo37.envs.games import atari_games
 
 Pixels = NDArray[np.uint8]
@@ -58,16 +58,16 @@ def random_play(envs: ReferenceAtari, steps: int, seed: int) -> Iterator:  # typ
 def openings(games: list[str], steps: int, seed: int) -> Rows:
     """Frames before the first observation."""
     for game, kind in (("breakout", "with FIRE"), ("ms_pacman", "without FIRE")):
-        for manner in MANNERS:
-            played = opening_frames(game, manner, seed)
+        for variant in GAME_VARIANTS:
+            played = opening_frames(game, variant, seed)
             yield (
-                f"frames before the first observation, {kind} (`{game}`), {manner}",
+                f"frames before the first observation, {kind} (`{game}`), {variant}",
                 f"{min(played)} to {max(played)}, mean {statistics.mean(played):.1f}",
             )
 
 
-def opening_frames(game: str, manner: str, seed: int) -> list[int]:
-    envs = ReferenceAtari(game, 1, seed, manner=manner)
+def opening_frames(game: str, variant: str, seed: int) -> list[int]:
+    envs = ReferenceAtari(game, 1, seed, variant=variant)
     envs.reset()
     lengths = []
     for _ in range(OPENINGS):
@@ -168,7 +168,7 @@ def colours(games: list[str], steps: int, seed: int) -> Rows:
 
 def frame_pairs(game: str, steps: int, seed: int) -> Iterator[tuple[Pixels, Pixels]]:
     """The last two colour screens of every step that played at least two frames."""
-    envs = ReferenceAtari(game, 1, seed, manner="engine")
+    envs = ReferenceAtari(game, 1, seed, variant="engine")
     for _ in random_play(envs, steps, seed):
         screens = envs.screens[0]
         if len(screens) >= 2:
@@ -224,7 +224,7 @@ def lives(games: list[str], steps: int, seed: int) -> Rows:
     """How often a life is lost, which is when stack, FIRE and opening differ."""
     lost, replaced, total = {}, 0, 0
     for game in games:
-        envs = ReferenceAtari(game, 1, seed, manner="engine")
+        envs = ReferenceAtari(game, 1, seed, variant="engine")
         lost[game] = 0
         for step in random_play(envs, 5 * steps, seed):
             lost[game] += int(step.dones[0] and not step.episodes)
@@ -252,10 +252,10 @@ def lives(games: list[str], steps: int, seed: int) -> Rows:
 
 def last_frames(games: list[str], steps: int, seed: int) -> Rows:
     """The newest frame of the last observation before a time limit: engine or fresh."""
-    fresh_manner = MANNERS["engine"]._replace(see_last_frame=True)
+    fresh_manner = GAME_VARIANTS["engine"]._replace(see_last_frame=True)
     found = []
     for game in games:
-        stale = last_frame(game, MANNERS["engine"], seed)
+        stale = last_frame(game, GAME_VARIANTS["engine"], seed)
         fresh = last_frame(game, fresh_manner, seed)
         if stale is not None and fresh is not None:
             found.append(difference(stale, fresh))
@@ -267,10 +267,10 @@ def last_frames(games: list[str], steps: int, seed: int) -> Rows:
     yield "the same: mean difference of a pixel, of 255", f"{mean.mean:.3f}"
 
 
-def last_frame(game: str, manner: Manner, seed: int) -> Pixels | None:
+def last_frame(game: str, variant: GameVariant, seed: int) -> Pixels | None:
     """The last frame observed before a limit of 60 steps; None if the game ends before it."""
-    envs = ReferenceAtari(game, 1, seed, "machado", manner="engine", max_frames=60 * FRAME_SKIP)
-    envs._games[0]._manner = manner
+    envs = ReferenceAtari(game, 1, seed, "machado", variant="engine", max_frames=60 * FRAME_SKIP)
+    envs._games[0]._manner = variant
     *_, last = random_play(envs, 60, seed)
     return last.final_obs[0, -1] if last.truncated[0] else None
 
@@ -281,12 +281,12 @@ def last_frame(game: str, manner: Manner, seed: int) -> Pixels | None:
 def random_scores(games: list[str], steps: int, seed: int) -> Rows:
     """Scores and lengths of whole games of random play in both manners."""
     for game in SCORED:
-        for manner in MANNERS:
-            envs = ReferenceAtari(game, 1, seed, manner=manner)
+        for variant in GAME_VARIANTS:
+            envs = ReferenceAtari(game, 1, seed, variant=variant)
             play = (episode for step in random_play(envs, 10**9, seed) for episode in step.episodes)
             episodes = list(itertools.islice(play, SCORED_GAMES))
             yield (
-                f"random play, `{game}`, {manner}: score, agent steps ({SCORED_GAMES} games)",
+                f"random play, `{game}`, {variant}: score, agent steps ({SCORED_GAMES} games)",
                 (
                     f"{with_error([e.score for e in episodes])}, "
                     f"{with_error([e.length for e in episodes])}"

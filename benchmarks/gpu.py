@@ -30,7 +30,7 @@ from ppo37.tools.bench import commit, whole_loop
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
 TRIAL = Path("runs/gpu_trial")
-session = import_module("ppo37.session.session")
+session = import_module("ppo37.session.start")
 LAST_GAMES = 20
 """Training games whose mean counts as the score on the way."""
 
@@ -59,20 +59,27 @@ class Goal(NamedTuple):
 
 GOALS = [
     Goal("pong_fast", "pong", "--preset fast", 3, 18.0, "best published: about 2 minutes"),
-    Goal("breakout_fast", "breakout", "--preset fast --total-timesteps 20000000", 3, 400.0,
-         "best published: about 15 minutes"),
+    Goal(
+        "breakout_fast",
+        "breakout",
+        "--preset fast --total-timesteps 20000000",
+        3,
+        400.0,
+        "best published: about 15 minutes",
+    ),
     Goal("breakout_classic", "breakout", "--preset classic", 1, None, "414.7 +- 28.1"),
     Goal("pong_classic", "pong", "--preset classic", 1, None, "20.36"),
     Goal("beam_rider_classic", "beam_rider", "--preset classic", 1, None, "1,916 +- 485"),
-]  # fmt: skip
+]
 ENVIRONMENTS = (8, 64, 128, 256)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="that this call may take")
-    parser.add_argument("--trial", action="store_true",
-                        help=f"tiny runs, also without a GPU; all of it in {TRIAL}")  # fmt: skip
+    parser.add_argument(
+        "--trial", action="store_true", help=f"tiny runs, also without a GPU; all of it in {TRIAL}"
+    )
     options = parser.parse_args()
     runs, results = (TRIAL, TRIAL) if options.trial else (RUNS, RESULTS)
     if not (options.trial or torch.cuda.is_available()):
@@ -93,8 +100,12 @@ def main() -> None:
         if found is None:
             say(f"{name} is not done; call again")
             return
-        document = {**found, "machine": describe_machine(), "versions": versions(),
-                    "commit": commit()}  # fmt: skip
+        document = {
+            **found,
+            "machine": describe_machine(),
+            "versions": versions(),
+            "commit": commit(),
+        }
         path.write_text(json.dumps(document, indent=2) + "\n")
         say(f"wrote {path}\n{found['markdown']}")
     say("nothing is left")
@@ -102,14 +113,22 @@ def main() -> None:
 
 def check(times: Times) -> dict[str, Any] | None:
     """The tests that need a GPU, and their neighbours."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-               "tests/test_graphs.py"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_graphs.py",
+    ]
     if times.trial:
         command += ["-k", "looks_at_a_value"]
     root = Path(__file__).parents[1]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True,
-                              timeout=times.left_s)  # fmt: skip
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=times.left_s
+        )
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
@@ -177,12 +196,17 @@ def pursue(goal: Goal, runs: Path, times: Times) -> dict[str, Any] | None:
     ]
     for seed, row in enumerate(found, 1):
         last = goal.published if goal.score is None else row["reached"]
-        lines.append(f"| {seed} | {row['agent_steps']:,} | {row['wall_s']:.0f} s | "
-                     f"{row['start_up_s']:.1f} s | {row['score']:.2f} | {last} |")  # fmt: skip
+        lines.append(
+            f"| {seed} | {row['agent_steps']:,} | {row['wall_s']:.0f} s | "
+            f"{row['start_up_s']:.1f} s | {row['score']:.2f} | {last} |"
+        )
     wanted = "" if goal.score is None else f" to {goal.score:g} ({goal.published})"
     note = f"\nScores are means of the last {LAST_GAMES} training games; wall time is of training."
-    return {"what": f"{goal.game}, {goal.settings}{wanted}",
-            "markdown": "\n".join([*lines, note]), "figures": found}  # fmt: skip
+    return {
+        "what": f"{goal.game}, {goal.settings}{wanted}",
+        "markdown": "\n".join([*lines, note]),
+        "figures": found,
+    }
 
 
 def train_on(run: Path, goal: Goal, seed: int, times: Times) -> bool:

@@ -27,7 +27,7 @@ import torch
 import watched
 
 from ppo37.backends.device import describe_machine, usable_cores, versions
-from ppo37.config import Config, from_dict, layers_in_words
+from ppo37.config import Config, describe_layers, from_dict
 from ppo37.errors import UsageError
 from ppo37.loop import train
 from ppo37.session.view import NoView
@@ -35,9 +35,18 @@ from ppo37.tools.bench import commit
 from ppo37.tools.processes import python, stop_with_parent
 
 WARM_UP_UPDATES, UPDATES = 2, 4
-NEEDED = {"protocol": "classic", "network": "nature", "action_space": "discrete",
-          "observation": "pixels", "anneal_lr": True, "anneal_clip": False, "target_kl": None,
-          "mask_actions": False, "norm_obs": False, "norm_reward": False}  # fmt: skip
+NEEDED = {
+    "protocol": "classic",
+    "network": "nature",
+    "action_space": "discrete",
+    "observation": "pixels",
+    "anneal_lr": True,
+    "anneal_clip": False,
+    "target_kl": None,
+    "mask_actions": False,
+    "norm_obs": False,
+    "norm_reward": False,
+}
 """What both libraries can do."""
 PACKAGES = ("stable-baselines3", "opencv-python-headless")
 
@@ -108,8 +117,10 @@ def arms_of(config: Config) -> list[Arm]:
     ]
     cores = usable_cores()
     if cores != torch.get_num_threads():
-        arms += [Arm(f"SB3, {kind}, {cores} threads", "sb3", kind, cores)
-                 for kind in ("DummyVecEnv", "SubprocVecEnv")]  # fmt: skip
+        arms += [
+            Arm(f"SB3, {kind}, {cores} threads", "sb3", kind, cores)
+            for kind in ("DummyVecEnv", "SubprocVecEnv")
+        ]
     return arms
 
 
@@ -229,7 +240,7 @@ def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict
             "ratio": _spread(ratios),
             "peak_memory_mib": None if None in peaks else max(peaks),
             "layers": " / ".join(
-                sorted({layers_in_words(f["precision"], f["kernels"]) for f in of[name]})
+                sorted({describe_layers(f["precision"], f["kernels"]) for f in of[name]})
             ),
             "share_of_roof": statistics.median(
                 figure["sps"] / roof_sps[figure["precision"]] for figure in of[name]
@@ -258,16 +269,20 @@ def markdown(result: dict[str, Any]) -> str:
         )
     gemm, roof = result["roof"]["gemm_gflops_per_s"], result["roof"]["sps"]
     packages = ", ".join(f"{name} {text}" for name, text in result["versions"].items())
-    return "\n".join([
-        *lines, "",
-        f"{result['rounds']} rounds, each of one fresh process per row, in turn; "
-        f"{result['updates']} updates of {result['batch_size']:,} agent steps each count, after "
-        f"{result['warm_up_updates']} that do not. Roof: {roof['bf16']:,.0f} steps/s in bf16 "
-        f"({gemm['bf16']:,.0f} GFLOP/s), {roof['fp32']:,.0f} in fp32 ({gemm['fp32']:,.0f}), with "
-        f"an emulator of {result['roof']['env_sps']:,.0f} steps/s; it counts the products of a "
-        f"convolution as it is written, and native kernels in fp32 need fewer. {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['isa']}; {packages}; commit {result['commit']}.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{result['rounds']} rounds, each of one fresh process per row, in turn; "
+            f"{result['updates']} updates of {result['batch_size']:,} agent steps each count, "
+            f"after {result['warm_up_updates']} that do not. Roof: {roof['bf16']:,.0f} steps/s in "
+            f"bf16 ({gemm['bf16']:,.0f} GFLOP/s), {roof['fp32']:,.0f} in fp32 "
+            f"({gemm['fp32']:,.0f}), with an emulator of {result['roof']['env_sps']:,.0f} steps/s; "
+            "it counts the products of a convolution as it is written, and native kernels in fp32 "
+            f"need fewer. {machine['cpu']}, "
+            f"{machine['cores']} cores, {machine['isa']}; {packages}; commit {result['commit']}.",
+        ]
+    )
 
 
 def _roof(config: Config, say: Callable[[str], None]) -> dict[str, Any]:

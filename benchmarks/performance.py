@@ -12,7 +12,7 @@ from typing import Any
 import speed
 from peers import markdown as peers_table
 
-from ppo37.config import layers_in_words
+from ppo37.config import describe_layers
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -90,7 +90,7 @@ def benches() -> list[str]:
     names = [f"{result['preset']}, {result['config']['network']}" for _, result in found]
     rows = {
         "processor": [result["machine"]["cpu"] for _, result in found],
-        "layers": [layers_in_words(r["precision"], r["kernels"]) for _, r in found],
+        "layers": [describe_layers(r["precision"], r["kernels"]) for _, r in found],
         "whole loop, SPS": [f"{result['loop_sps']:,.0f}" for _, result in found],
         "roof, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
         "share of the roof": [f"{result['share_of_roof']:.0%}" for _, result in found],

@@ -17,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ppo37.config import changes, entry_of, from_dict
+from ppo37.config import changes, from_dict, preset_key
 from ppo37.session.metrics import LAST_100
 from ppo37.tools.stats import REACHED_COLUMNS
 
@@ -34,7 +34,7 @@ def main() -> None:
         changed = set(changes(config)) - OF_NO_PRESET
         if changed or config.protocol != "classic":
             sys.exit(f"{run} is not as its preset: {sorted(changed) or config.protocol}")
-        preset = entry_of(config.preset, config.device)
+        preset = preset_key(config.preset, config.device)
         for steps, score in passed(run, config.agent_steps).items():
             scores[config.game, preset, config.agent_steps, steps].append(score)
     out = io.StringIO()

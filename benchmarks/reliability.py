@@ -26,10 +26,10 @@ import torch
 from ppo37 import train
 from ppo37.algorithm.rollout import allocate
 from ppo37.backends.device import usable_cores
-from ppo37.backends.threads import Lanes, emulator_threads, split
+from ppo37.backends.threads import RolloutThreads, emulator_threads, split_envs
 from ppo37.config import from_preset
 from ppo37.envs import env_factory
-from ppo37.envs.atari.env import Atari
+from ppo37.envs.atari import Atari
 from ppo37.session.directory import read_metrics
 from ppo37.session.view import NoView
 
@@ -60,19 +60,19 @@ def restore(options: argparse.Namespace) -> Rows:
     yield "---", "---"
     for steps in LENGTHS:
         played = _parts(options)
-        moments = []
+        env_states = []
         for envs in played:
             envs.reset()
             rng = np.random.default_rng(0)
             for _ in range(steps):
                 envs.step(rng.integers(len(envs.action_names), size=envs.num_envs))
-            moments += envs.save()
+            env_states += envs.save()
             envs.close()
         fresh = _parts(options)
         buffers = allocate(1, ENVS, fresh[0].obs_shape, torch.device("cpu"))
         nobody: list[Any] = [None] * len(fresh)  # the games only come back
         started = time.perf_counter()
-        with closing(Lanes(fresh, nobody, buffers, moments=moments)):
+        with closing(RolloutThreads(fresh, nobody, buffers, env_states=env_states)):
             seconds = time.perf_counter() - started
         for envs in fresh:
             envs.close()
@@ -81,7 +81,7 @@ def restore(options: argparse.Namespace) -> Rows:
 
 def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
     threads = usable_cores()
-    lanes = split(ENVS, True, threads)
+    lanes = split_envs(ENVS, True, threads)
     per_lane = emulator_threads(len(lanes), threads)
     factory = env_factory(options.game, options.protocol, per_lane, NEVER)
     return [factory(part.stop - part.start, 1, first_env=part.start) for part in lanes]
@@ -135,11 +135,25 @@ def soak(options: argparse.Namespace) -> Rows:
     yield "---", "---", "---", "---"
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ppo37", "train", options.game, "--preset", options.preset,
-             "--protocol", options.protocol, "--total-timesteps", "1000000000",
-             "--checkpoint-every", "20", "--out", str(Path(folder, "run"))],
+            [
+                sys.executable,
+                "-m",
+                "ppo37",
+                "train",
+                options.game,
+                "--preset",
+                options.preset,
+                "--protocol",
+                options.protocol,
+                "--total-timesteps",
+                "1000000000",
+                "--checkpoint-every",
+                "20",
+                "--out",
+                str(Path(folder, "run")),
+            ],
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         try:
             yield from _watched(process, options.minutes)
         finally:

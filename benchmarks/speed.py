@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import watched
 
 from ppo37.backends.device import cores_of_process, describe_machine, versions
-from ppo37.config import from_preset, layers_in_words
+from ppo37.config import describe_layers, from_preset
 from ppo37.session.directory import METRICS, read_config, read_metrics
 from ppo37.tools.bench import commit
 
@@ -114,8 +114,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of shared")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="for shared: other code")
-    parser.add_argument("--before-rounds", type=int, default=3,
-                        help="rounds in which all arms of the other code are measured")  # fmt: skip
+    parser.add_argument(
+        "--before-rounds",
+        type=int,
+        default=3,
+        help="rounds in which all arms of the other code are measured",
+    )
     options = parser.parse_args()
     if min(options.rounds, options.updates) < 1:
         parser.error("--rounds and --updates must be at least 1")
@@ -131,19 +135,31 @@ def main() -> None:
             print(f"round {number}, {arm.name}: {figure['sps']:,.0f} SPS", file=sys.stderr)
     rows = summary(figures)
     print(markdown({"summary": rows}))
-    write(options, "classic", {
-        "updates": options.updates, "arms": {arm.name: arm._asdict() for arm in arms},
-        "summary": rows, "measurements": figures,
-    })  # fmt: skip
+    write(
+        options,
+        "classic",
+        {
+            "updates": options.updates,
+            "arms": {arm.name: arm._asdict() for arm in arms},
+            "summary": rows,
+            "measurements": figures,
+        },
+    )
 
 
 def write(options: argparse.Namespace, preset: str, figures: dict[str, Any]) -> None:
     """Write the figures of a suite, and what a reader has to know of them, to their file."""
     machine = describe_machine()
     result = {
-        "suite": options.suite, "game": GAME, "preset": preset, "rounds": options.rounds,
-        "machine": machine, "versions": versions(), "commit": commit(), **figures,
-    }  # fmt: skip
+        "suite": options.suite,
+        "game": GAME,
+        "preset": preset,
+        "rounds": options.rounds,
+        "machine": machine,
+        "versions": versions(),
+        "commit": commit(),
+        **figures,
+    }
     path = options.out or RESULTS / f"{options.suite}_{processor(machine)}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -177,16 +193,36 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
     with tempfile.TemporaryDirectory() as place, ExitStack() as started:
 
         def start(command: list[str]) -> None:
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL, cwd=place)  # fmt: skip
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=place,
+            )
             started.callback(process.wait)
             started.callback(process.kill)
 
         runs = [Path(place) / str(number) for number in range(load.runs)]
         for run in runs:
             # Without target_kl, which lets one code make fewer epochs than another by chance.
-            start([sys.executable, "-m", "ppo37", "train", GAME, "--preset", "fast", "--device",
-                   "cpu", "--target-kl", "none", "--out", str(run)])  # fmt: skip
+            start(
+                [
+                    sys.executable,
+                    "-m",
+                    "ppo37",
+                    "train",
+                    GAME,
+                    "--preset",
+                    "fast",
+                    "--device",
+                    "cpu",
+                    "--target-kl",
+                    "none",
+                    "--out",
+                    str(run),
+                ]
+            )
         deadline = time.monotonic() + START_LIMIT_S
         while not all(map(records_of, runs)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -194,8 +230,10 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
             start([*(["nice", "-n", str(load.nice)] if load.nice else []), *BUSY])
         before = [len(records_of(run)) for run in runs]
         time.sleep(seconds)
-        return [speed(records_of(run)[max(first - 1, 0) :], seconds)
-                for run, first in zip(runs, before, strict=True)]  # fmt: skip
+        return [
+            speed(records_of(run)[max(first - 1, 0) :], seconds)
+            for run, first in zip(runs, before, strict=True)
+        ]
 
 
 def records_of(run: Path) -> list[dict[str, Any]]:
@@ -215,17 +253,21 @@ def shared_summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """For each code and load: the median speed, the median of its ratios to the reference alone in
     the same round, and a 95% interval of that median."""
     reference = "before" if any(f["code"] == "before" for f in figures) else "now"
-    base = {f["round"]: sum(f["sps"]) for f in figures
-            if (f["code"], f["load"]) == (reference, ALONE)}  # fmt: skip
+    base = {
+        f["round"]: sum(f["sps"]) for f in figures if (f["code"], f["load"]) == (reference, ALONE)
+    }
     rows = {}
     for code, load in dict.fromkeys((f["code"], f["load"]) for f in figures):
         own = [f for f in figures if (f["code"], f["load"]) == (code, load)]
         ratios = sorted(sum(f["sps"]) / base[f["round"]] for f in own)
         low, high = median_interval(ratios)
         rows[f"{code}, {load}"] = {
-            "sps": statistics.median(sum(f["sps"]) for f in own), "rounds": len(own),
-            "ratio": statistics.median(ratios), "low": low, "high": high,
-        }  # fmt: skip
+            "sps": statistics.median(sum(f["sps"]) for f in own),
+            "rounds": len(own),
+            "ratio": statistics.median(ratios),
+            "low": low,
+            "high": high,
+        }
     return rows
 
 
@@ -272,10 +314,26 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
-        command = [*launcher(arm), "-m", "ppo37", "train", GAME, "--preset", "classic",
-                   "--device", "cpu", "--total-timesteps", str(steps), "--out", str(run),
-                   "--num-envs", str(arm.envs), "--num-minibatches", str(minibatches),
-                   *arm.settings.split()]  # fmt: skip
+        command = [
+            *launcher(arm),
+            "-m",
+            "ppo37",
+            "train",
+            GAME,
+            "--preset",
+            "classic",
+            "--device",
+            "cpu",
+            "--total-timesteps",
+            str(steps),
+            "--out",
+            str(run),
+            "--num-envs",
+            str(arm.envs),
+            "--num-minibatches",
+            str(minibatches),
+            *arm.settings.split(),
+        ]
         _, peak = watched.run(command)
         records = read_metrics(run)
         config = read_config(run)
@@ -283,7 +341,7 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
     return {
         "sps": batch * updates / (ended_s[-1] - ended_s[0]),
         "peak_memory_mib": peak,
-        "layers": layers_in_words(config.precision, config.kernels),
+        "layers": describe_layers(config.precision, config.kernels),
         "load_before": load,
     }
 
@@ -294,8 +352,14 @@ def launcher(arm: Arm) -> list[str]:
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if arm.cores else []
     if arm.ranks == 1:
         return [*pinned, sys.executable]
-    return [*pinned, sys.executable, "-m", "torch.distributed.run", "--standalone",
-            f"--nproc-per-node={arm.ranks}"]  # fmt: skip
+    return [
+        *pinned,
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={arm.ranks}",
+    ]
 
 
 def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -22,11 +22,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from ppo37 import Config, train  # noqa: E402
 from ppo37.algorithm.distributions import Categorical  # noqa: E402
+from ppo37.config import arguments_of, flags  # noqa: E402
 from ppo37.envs import Step  # noqa: E402
 from ppo37.envs.catch import Catch  # noqa: E402
-from ppo37.networks.agent import LSTM, Forgetful  # noqa: E402
+from ppo37.networks.lstm import LSTM, FeedForward  # noqa: E402
 from ppo37.session import checkpoint  # noqa: E402
-from ppo37.tools.processes import settings  # noqa: E402
 
 TINY: dict[str, Any] = {
     "game": "catch",
@@ -46,13 +46,22 @@ TINY: dict[str, Any] = {
 
 
 FEATURES, HIDDEN, ACTIONS = 5, 6, 4
-"""Sizes of `TinyNet`."""
+"""NetworkSpec of `TinyNet`."""
 
 SMALL_STATE: dict[str, Any] = {
-    "update": 7, "agent_steps": 448, "games": 3, "seedings": 0, "wall_s": 1.5,
-    "recent": [[0, 3.0, 11]], "action_names": ["LEFT"], "obs_shape": [1, 36, 36],
-    "environments": [], "config": {}, "machine": {}, "versions": {},
-}  # fmt: skip
+    "update": 7,
+    "agent_steps": 448,
+    "games": 3,
+    "seedings": 0,
+    "wall_s": 1.5,
+    "recent": [[0, 3.0, 11]],
+    "action_names": ["LEFT"],
+    "obs_shape": [1, 36, 36],
+    "environments": [],
+    "config": {},
+    "machine": {},
+    "versions": {},
+}
 """What the state of a checkpoint must hold at least."""
 
 
@@ -61,8 +70,8 @@ def tiny(**changes: Any) -> Config:
 
 
 def options(*names: str) -> list[str]:
-    """Settings of `TINY` as words of a command."""
-    return [f"--{name.replace('_', '-')}={TINY[name]}" for name in names]
+    """Some settings of `TINY` as options of a command."""
+    return flags({name: TINY[name] for name in names})
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -87,14 +96,27 @@ def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
 
 def training(config: Config, run: Path, *more: str) -> list[str]:
     """The words of the command that trains a configuration."""
-    return ["train", config.game, *settings(config), "--out", str(run), *more]
+    return ["train", *arguments_of(config), "--out", str(run), *more]
 
 
 def long_training(run: Path) -> list[str]:
     """The command that trains catch and would go on for long."""
-    return [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-            "--total-timesteps", "1000000", "--precision", "fp32", "--out", str(run),
-            *options("num_envs", "num_steps")]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "ppo37",
+        "train",
+        "catch",
+        "--preset",
+        "classic",
+        "--total-timesteps",
+        "1000000",
+        "--precision",
+        "fp32",
+        "--out",
+        str(run),
+        *options("num_envs", "num_steps"),
+    ]
 
 
 def begun(run: Path) -> Callable[[], bool]:
@@ -139,13 +161,13 @@ def put(**parts: Any) -> Change:
 class TinyNet(nn.Module):
     """The oracle's network: one hidden tanh layer, a policy head and a value head, in float64.
 
-    remembers: with an LSTM between them, which the oracle does not have.
+    recurrent: with an LSTM between them, which the oracle does not have.
     """
 
-    def __init__(self, remembers: bool = False) -> None:
+    def __init__(self, recurrent: bool = False) -> None:
         super().__init__()
         self.hidden = nn.Linear(FEATURES, HIDDEN, dtype=torch.float64)
-        self.core = LSTM(HIDDEN, HIDDEN).double() if remembers else Forgetful(HIDDEN)
+        self.core = LSTM(HIDDEN, HIDDEN).double() if recurrent else FeedForward(HIDDEN)
         self.policy = nn.Linear(HIDDEN, ACTIONS, dtype=torch.float64)
         self.value = nn.Linear(HIDDEN, 1, dtype=torch.float64)
         generator = torch.Generator().manual_seed(0)
@@ -153,10 +175,10 @@ class TinyNet(nn.Module):
             nn.init.normal_(parameter, std=0.5, generator=generator)
 
     def forward(
-        self, obs: Tensor, memory: Tensor, dones: Tensor
+        self, obs: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Categorical, Tensor, Tensor]:
-        features, memory = self.core(torch.tanh(self.hidden(obs)), memory, dones)
-        return Categorical(self.policy(features)), self.value(features).squeeze(-1), memory
+        features, lstm_state = self.core(torch.tanh(self.hidden(obs)), lstm_state, dones)
+        return Categorical(self.policy(features)), self.value(features).squeeze(-1), lstm_state
 
 
 def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -172,8 +194,8 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
     """What a network says of single observations [B, ...]: its distribution and values [B]."""
-    memory = getattr(network, "agent", network).empty_memory(len(obs))
-    distribution, values, _ = network(obs, memory, memory.new_zeros(len(obs), 1))
+    lstm_state = getattr(network, "agent", network).initial_state(len(obs))
+    distribution, values, _ = network(obs, lstm_state, lstm_state.new_zeros(len(obs), 1))
     return distribution, values
 
 

@@ -99,9 +99,13 @@ def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
         started = time.monotonic()
         try:
             done = subprocess.run(
-                [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths}, timeout=LIMIT_S,
-            )  # fmt: skip
+                [sys.executable, "-c", script],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
+                timeout=LIMIT_S,
+            )
             said = done.stdout + done.stderr
         except subprocess.TimeoutExpired:
             said = f"not done after {LIMIT_S:.0f} s"

@@ -369,7 +369,7 @@ class Rollout(NamedTuple):
     final_values: list[Floats]
 
 
-def prepare(rollout: Rollout, s: Settings) -> list[Sample]:
+def make_batch(rollout: Rollout, s: Settings) -> list[Sample]:
     """Samples in the order of time first, environment second: sample t * N + n."""
     num_steps, num_envs = len(rollout.rewards), len(rollout.rewards[0])
     columns = []

@@ -36,13 +36,31 @@ from ppo37.tools.ablation_plot import spread
 pytest.importorskip("matplotlib")
 
 KEYS = {
-    "config", "agent_steps", "seeds", "judgement", "notes", "complete", "missing", "curve_steps",
-    "arms", "machine", "versions", "commit",
-}  # fmt: skip
+    "config",
+    "agent_steps",
+    "seeds",
+    "judgement",
+    "notes",
+    "complete",
+    "missing",
+    "curve_steps",
+    "arms",
+    "machine",
+    "versions",
+    "commit",
+}
 ARM_KEYS = {
-    "name", "label", "detail", "switch", "config", "runs", "score_mean", "score_difference",
-    "area_mean", "area_difference",
-}  # fmt: skip
+    "name",
+    "label",
+    "detail",
+    "switch",
+    "config",
+    "runs",
+    "score_mean",
+    "score_difference",
+    "area_mean",
+    "area_difference",
+}
 RUNS = ["all__s3", "without_D04__s3", "all__s4", "without_D04__s4"]
 SETTINGS = options(*(name for name in TINY if name != "game"))
 
@@ -100,10 +118,14 @@ def test_details_are_named_in_any_way_and_once() -> None:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [("99", "there is no detail '99'"), ("", "there is no detail ''"),
-     ("1", "choose from D03"), ("9", "--no-clip-vloss changes nothing in this configuration"),
-     ("31", "is at work with --norm-reward only")],
-)  # fmt: skip
+    [
+        ("99", "there is no detail '99'"),
+        ("", "there is no detail ''"),
+        ("1", "choose from D03"),
+        ("9", "--no-clip-vloss changes nothing in this configuration"),
+        ("31", "is at work with --norm-reward only"),
+    ],
+)
 def test_details_that_cannot_be_compared_are_refused(number: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         make_arms(Config(clip_vloss=False), [number], lambda _: None)
@@ -136,8 +158,11 @@ def test_the_document_says_everything(study: Path) -> None:
     assert [set(arm) for arm in document["arms"]] == [ARM_KEYS] * 2
     base, arm = document["arms"]
     assert [run["run"] for each in (base, arm) for run in each["runs"]] == [
-        "all__s3", "all__s4", "without_D04__s3", "without_D04__s4",
-    ]  # fmt: skip
+        "all__s3",
+        "all__s4",
+        "without_D04__s3",
+        "without_D04__s4",
+    ]
     assert base["score_difference"] is None
     assert arm["switch"] == {"anneal_lr": False}
     gaps = {
@@ -201,8 +226,12 @@ def test_scores_are_of_the_last_quarter_of_the_steps(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("w") as log:
         for update, scores in enumerate(games, start=1):
             episodes = [{"env": 0, "return": score, "length": 1} for score in scores]
-            line = {"update": update, "frames": 4 * 64 * update, "wall_s": 1.0 * update,
-                    "episodes": episodes}  # fmt: skip
+            line = {
+                "update": update,
+                "frames": 4 * 64 * update,
+                "wall_s": 1.0 * update,
+                "episodes": episodes,
+            }
             log.write(json.dumps(line) + "\n")
     result = judge(Run(make_arms(config, ["4"], lambda _: None)[0], config, tmp_path))
     assert result.curve == [1, 1, 1, 1, 1, 9, 4, 5.5]
@@ -254,9 +283,12 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "expected"), MISTAKES)
 def test_mistakes_get_one_line_and_leave_nothing(
-    words: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -294,12 +326,26 @@ def test_a_run_that_fails_does_not_end_the_others(
 
 @pytest.mark.slow
 def test_a_signal_stops_a_study_with_checkpoints(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "ppo37", "ablate", "catch", *SETTINGS, "--details", "4",
-             "--preset", "classic", "--total-timesteps", "1000000", "--seeds", "1",
-             "--out", str(tmp_path / "study"), "--json"]  # fmt: skip
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
+    words = [
+        sys.executable,
+        "-m",
+        "ppo37",
+        "ablate",
+        "catch",
+        *SETTINGS,
+        "--details",
+        "4",
+        "--preset",
+        "classic",
+        "--total-timesteps",
+        "1000000",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path / "study"),
+        "--json",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "study" / "all__s3" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n")):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ppo37.envs.atari import env as atari
+from ppo37.envs.atari.protocols import OBS_SHAPE
 from ppo37.envs.atari.watchdog import Watchdog
 from ppo37.envs.catch import CELLS, MAX_BALLS, SIDE, Catch
 from ppo37.envs.contract import Episode
@@ -83,7 +84,7 @@ class FakeEngine:
     def _observe(self) -> np.ndarray:
         """The number of frames as the colour of all pixels."""
         frames = self._frames.astype(np.uint8)[:, None, None, None]
-        return np.broadcast_to(frames, (self._num_envs, *atari.OBS_SHAPE))
+        return np.broadcast_to(frames, (self._num_envs, *OBS_SHAPE))
 
     def _info(self) -> dict[str, np.ndarray]:
         return {"frame_number": self._frames, "episode_frame_number": self._episode_frames}
@@ -253,7 +254,7 @@ def test_close_closes_the_engine(start: Start) -> None:
 HANGING = """
     import threading, types
     import numpy as np
-    from ppo37.envs import atari
+    from ppo37.envs.atari import env as atari
 
     class Hanging:
         ale = types.SimpleNamespace(
@@ -268,7 +269,7 @@ HANGING = """
             threading.Event().wait()
 
     atari._make_engine = lambda *_: Hanging()
-    envs = atari.Atari("pong", 2, 5, first_env=6, watchdog_s=0.4)
+    envs = atari.Atari("pong", 2, 5, first_env=6, watchdog_s=3.0)
     print(envs._seeds(slice(None)).tolist(), flush=True)
     envs.reset()
     envs.step(np.array([1, 0]))
@@ -288,7 +289,7 @@ def test_a_hanging_emulator_ends_the_process() -> None:
     assert seeds.startswith("[")
     assert "\n" not in seeds  # it never went on
     message, dump = done.stderr.split("\n", 1)
-    assert "has not answered for 0.4 s" in message
+    assert "has not answered for 3 s" in message
     for part in ("pong", "environments 6..7", f"seeds {seeds}", "actions [1 0]", "ppo37 resume"):
         assert part in message
     assert "most recent call first" in dump

@@ -31,14 +31,49 @@ from ppo37.tools.bench import bench, flops_per_sample, table
 
 ATARI = (4, 84, 84)
 KEYS = {
-    "game", "preset", "device", "precision", "kernels", "precision_reason", "gemm_gflops_per_s",
-    "env_sps", "act_sps", "learn_samples_per_s", "loop_sps", "loop_sps_min", "loop_sps_max",
-    "loop_updates", "loop_update_s", "time_shares", "forward_mflop", "forward_backward_mflop",
-    "mflop_per_agent_step", "roof_sps", "share_of_roof", "peak_memory_mib", "threads", "machine",
-    "versions", "commit", "config", "seconds",
-}  # fmt: skip
-NAMES = ["python", "torch", "cuda", "ale-py", "emulator", "layers", "video", "plot", "tensorboard",
-         "disk", "memory", "cores"]  # fmt: skip
+    "game",
+    "preset",
+    "device",
+    "precision",
+    "kernels",
+    "precision_reason",
+    "gemm_gflops_per_s",
+    "env_sps",
+    "act_sps",
+    "learn_samples_per_s",
+    "loop_sps",
+    "loop_sps_min",
+    "loop_sps_max",
+    "loop_updates",
+    "loop_update_s",
+    "time_shares",
+    "forward_mflop",
+    "forward_backward_mflop",
+    "mflop_per_agent_step",
+    "roof_sps",
+    "share_of_roof",
+    "peak_memory_mib",
+    "threads",
+    "machine",
+    "versions",
+    "commit",
+    "config",
+    "seconds",
+}
+NAMES = [
+    "python",
+    "torch",
+    "cuda",
+    "ale-py",
+    "emulator",
+    "layers",
+    "video",
+    "plot",
+    "tensorboard",
+    "disk",
+    "memory",
+    "cores",
+]
 
 
 def atari_agent(num_actions: int, network: str = "nature") -> Agent:
@@ -109,8 +144,13 @@ def test_the_figures_of_a_bench_fit_together(result: dict[str, Any]) -> None:
 
 def test_the_table_of_a_bench_shows_its_figures(result: dict[str, Any]) -> None:
     text = table(result)
-    for shown in (f"{result['loop_sps']:,.0f} SPS", f"{result['roof_sps']:,.0f} SPS",
-                  result["machine"]["cpu"], result["versions"]["torch"], "fp32"):  # fmt: skip
+    for shown in (
+        f"{result['loop_sps']:,.0f} SPS",
+        f"{result['roof_sps']:,.0f} SPS",
+        result["machine"]["cpu"],
+        result["versions"]["torch"],
+        "fp32",
+    ):
         assert shown in text
     assert table({**result, "commit": None})
 
@@ -207,14 +247,23 @@ def test_no_check_can_raise() -> None:
 
 
 def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
-    speeds = {"ppo37": [200.0, 330.0, 100.0], "SB3, a": [100.0, 110.0, 25.0],
-              "SB3, b": [90.0, 80.0, 70.0]}  # fmt: skip
+    speeds = {
+        "ppo37": [200.0, 330.0, 100.0],
+        "SB3, a": [100.0, 110.0, 25.0],
+        "SB3, b": [90.0, 80.0, 70.0],
+    }
     figures = [
-        {"arm": arm, "sps": sps, "peak_memory_mib": sps, "precision": "fp32",
-         "kernels": "native", "threads": 2}
+        {
+            "arm": arm,
+            "sps": sps,
+            "peak_memory_mib": sps,
+            "precision": "fp32",
+            "kernels": "native",
+            "threads": 2,
+        }
         for round_speeds in zip(*speeds.values(), strict=True)
         for arm, sps in zip(speeds, round_speeds, strict=True)
-    ]  # fmt: skip
+    ]
     summary = peers.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
     assert summary["compared_with"] == "SB3, a"
     ours = summary["arms"]["ppo37"]
@@ -224,11 +273,22 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
     assert ours["peak_memory_mib"] == 330.0
 
     machine = {"cpu": "some CPU", "cores": 2, "isa": "AVX512"}
-    roof = {"gemm_gflops_per_s": {"fp32": 200.0, "bf16": 400.0}, "env_sps": 3000.0,
-            "sps": {"fp32": 800.0, "bf16": 1600.0}}  # fmt: skip
-    result = {"summary": summary, "roof": roof, "machine": machine, "versions": {"torch": "1"},
-              "commit": None, "rounds": 3, "updates": 10, "warm_up_updates": 2,
-              "batch_size": 1024}  # fmt: skip
+    roof = {
+        "gemm_gflops_per_s": {"fp32": 200.0, "bf16": 400.0},
+        "env_sps": 3000.0,
+        "sps": {"fp32": 800.0, "bf16": 1600.0},
+    }
+    result = {
+        "summary": summary,
+        "roof": roof,
+        "machine": machine,
+        "versions": {"torch": "1"},
+        "commit": None,
+        "rounds": 3,
+        "updates": 10,
+        "warm_up_updates": 2,
+        "batch_size": 1024,
+    }
     lines = peers.markdown(result).splitlines()
     ours = "ppo37 | fp32 by native kernels | 2"
     assert f"| {ours} | 200 (100 to 330) | 3.00 (2.00 to 4.00) | 25% | 330 |" in lines
@@ -285,17 +345,27 @@ def test_arms_are_compared_within_rounds() -> None:
     ]
     rows = speed.summary(figures)
     assert rows["one"]["ratio"] == rows["one"]["lowest_ratio"] == 1.0
-    assert rows["two"] == {"layers": "bf16", "sps": 100.0, "ratio": 1.2, "lowest_ratio": 0.5,
-                           "highest_ratio": 1.5, "peak_memory_mib": 1500.0}  # fmt: skip
+    assert rows["two"] == {
+        "layers": "bf16",
+        "sps": 100.0,
+        "ratio": 1.2,
+        "lowest_ratio": 0.5,
+        "highest_ratio": 1.5,
+        "peak_memory_mib": 1500.0,
+    }
     assert "| two | bf16 | 100 | 1.20 (0.50 to 1.50) | 1,500 |" in speed.markdown({"summary": rows})
 
 
 @pytest.mark.parametrize(
     ("name", "isa", "short"),
-    [("AMD EPYC", "AVX512", "epyc"), ("Intel(R) Xeon(R) Processor", "AVX512", "xeon"),
-     ("AMD EPYC", "AVX2", "epyc_avx2"), ("", "DEFAULT", "unknown_default"),
-     ("AMD Ryzen 9 7950X 16-Core Processor", "AVX512", "ryzen")],
-)  # fmt: skip
+    [
+        ("AMD EPYC", "AVX512", "epyc"),
+        ("Intel(R) Xeon(R) Processor", "AVX512", "xeon"),
+        ("AMD EPYC", "AVX2", "epyc_avx2"),
+        ("", "DEFAULT", "unknown_default"),
+        ("AMD Ryzen 9 7950X 16-Core Processor", "AVX512", "ryzen"),
+    ],
+)
 def test_results_are_named_after_the_processor(name: str, isa: str, short: str) -> None:
     assert speed.processor({"cpu": name, "isa": isa}) == short
 

@@ -76,18 +76,31 @@ def test_too_short_a_time_is_refused_with_one_that_would_do(measured: list[Confi
 @pytest.mark.parametrize(
     ("game", "steps", "changes", "words"),
     [
-        ("pong", 700_000, {}, "after 699,392 agent steps of a run of 699,392: a score of 14.9 "
-         "(last 100 training games, 6 runs); published for 10,000,000: 20.4"),
+        (
+            "pong",
+            700_000,
+            {},
+            "after 699,392 agent steps of a run of 699,392: a score of 14.9 "
+            "(last 100 training games, 6 runs); published for 10,000,000: 20.4",
+        ),
         ("pong", 320_000, {}, "after 300,000 agent steps of a run of 699,392: a score of -6.4"),
-        ("breakout", 3_000_000, {}, "1 run); longer runs have not been measured; published for "
-         "10,000,000: 414.7"),
-        ("breakout", 200_704, {}, "of a run of 200,704: a score of 11.7 (last 100 "
-         "training games, 5 runs)"),
+        (
+            "breakout",
+            3_000_000,
+            {},
+            "1 run); longer runs have not been measured; published for 10,000,000: 414.7",
+        ),
+        (
+            "breakout",
+            200_704,
+            {},
+            "of a run of 200,704: a score of 11.7 (last 100 training games, 5 runs)",
+        ),
         ("boxing", 10**6, {"gamma": 0.9}, "no run of Boxing with these settings has been measured"),
         ("tetris", 10**6, {}, "no run of Tetris with these settings has been measured"),
         ("pong", 10**6, {"protocol": "machado"}, "no run of Pong with these settings"),
     ],
-)  # fmt: skip
+)
 def test_what_is_typical_is_what_runs_have_reached(
     game: str, steps: int, changes: dict[str, Any], words: str
 ) -> None:
@@ -122,11 +135,13 @@ def test_a_run_within_a_budget_ends_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--budget", "soon"], "a budget is a time such as 90s, 30m or 1h30m, not 'soon'"),
-     (["--budget", "30m", "--total-timesteps", "9999"], "--budget and --total-timesteps both"),
-     (["--budget", "0.001s"], "a budget of 0.001 s is too short"),
-     (["--budget", "30m", "--gamma", "2"], "gamma must be at most 1")],
-)  # fmt: skip
+    [
+        (["--budget", "soon"], "a budget is a time such as 90s, 30m or 1h30m, not 'soon'"),
+        (["--budget", "30m", "--total-timesteps", "9999"], "--budget and --total-timesteps both"),
+        (["--budget", "0.001s"], "a budget of 0.001 s is too short"),
+        (["--budget", "30m", "--gamma", "2"], "gamma must be at most 1"),
+    ],
+)
 def test_budgets_that_cannot_be_are_one_line(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

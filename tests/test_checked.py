@@ -12,7 +12,7 @@ import pytest
 from conftest import Wrong, end, put, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
-from ppo37.envs import Episode, Moment
+from ppo37.envs import EnvState, Episode
 from ppo37.envs.catch import Catch
 from ppo37.errors import RunError, UsageError
 
@@ -42,23 +42,35 @@ WRONG: dict[str, tuple[Any, str]] = {
         "truncated without dones",
     ),
     "no last sight": (
-        put(dones=lambda s: all_of(s.dones), truncated=lambda s: all_of(s.dones),
-            final_obs=lambda s: None), "final_obs of type NoneType",
+        put(
+            dones=lambda s: all_of(s.dones),
+            truncated=lambda s: all_of(s.dones),
+            final_obs=lambda s: None,
+        ),
+        "final_obs of type NoneType",
     ),
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
     "a game that goes on": (
-        put(dones=lambda s: ~all_of(s.dones), truncated=lambda s: ~all_of(s.dones),
-            episodes=lambda s: [Episode(0, 1.0, 1)]), "the game .* without dones",
+        put(
+            dones=lambda s: ~all_of(s.dones),
+            truncated=lambda s: ~all_of(s.dones),
+            episodes=lambda s: [Episode(0, 1.0, 1)],
+        ),
+        "the game .* without dones",
     ),
     "no restart": (
-        put(dones=lambda s: all_of(s.dones), truncated=lambda s: ~all_of(s.dones),
-            episodes=lambda s: [Episode(0, 1.0, 5)]), "the game .* 1 steps after the one before",
+        put(
+            dones=lambda s: all_of(s.dones),
+            truncated=lambda s: ~all_of(s.dones),
+            episodes=lambda s: [Episode(0, 1.0, 5)],
+        ),
+        "the game .* 1 steps after the one before",
     ),
     "a word as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
     "no list of games": (put(episodes=lambda s: None), "episodes of type NoneType"),
     "another's game": (put(episodes=lambda s: [Episode(99, 1.0, 1)]), "with env from 0 to 3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -74,7 +86,7 @@ def test_what_a_first_step_gives_wrong_is_told_before_there_is_a_run(
 class Kept(Catch):
     """Catch whose moments are changed."""
 
-    def __init__(self, change: Callable[[list[Moment]], Any], *words: Any, **more: Any) -> None:
+    def __init__(self, change: Callable[[list[EnvState]], Any], *words: Any, **more: Any) -> None:
         super().__init__(*words, **more)
         self._change_moments = change
 
@@ -82,12 +94,18 @@ class Kept(Catch):
         return self._change_moments(super().save())
 
 
-UNSAVEABLE: dict[str, tuple[Callable[[list[Moment]], Any], str]] = {
-    "too few": (lambda moments: moments[1:], "save of Kept gave 3 moments"),
-    "tuples": (lambda moments: [tuple(m) for m in moments], "gave a tuple"),
-    "nan": (lambda moments: [m._replace(state={"x": float("nan")}) for m in moments], "JSON"),
-    "a list": (lambda moments: [m._replace(actions=[1]) for m in moments], "actions of type list"),
-    "large": (lambda moments: [m._replace(actions=np.array([256])) for m in moments], "int64"),
+UNSAVEABLE: dict[str, tuple[Callable[[list[EnvState]], Any], str]] = {
+    "too few": (lambda env_states: env_states[1:], "save of Kept gave 3 moments"),
+    "tuples": (lambda env_states: [tuple(m) for m in env_states], "gave a tuple"),
+    "nan": (lambda env_states: [m._replace(state={"x": float("nan")}) for m in env_states], "JSON"),
+    "a list": (
+        lambda env_states: [m._replace(actions=[1]) for m in env_states],
+        "actions of type list",
+    ),
+    "large": (
+        lambda env_states: [m._replace(actions=np.array([256])) for m in env_states],
+        "int64",
+    ),
 }
 
 
@@ -100,9 +118,9 @@ def test_what_cannot_be_saved_is_told_before_there_is_a_run(name: str, tmp_path:
 
 
 def test_actions_of_any_whole_numbers_come_back(tmp_path: Path) -> None:
-    def change(moments: list[Moment]) -> list[Moment]:
+    def change(env_states: list[EnvState]) -> list[EnvState]:
         shared = np.arange(6)[::2]
-        return [m._replace(actions=shared) for m in moments]
+        return [m._replace(actions=shared) for m in env_states]
 
     make = partial(Kept, change)
     train(tiny(), tmp_path / "run", 2, make_envs=make)
@@ -111,12 +129,14 @@ def test_actions_of_any_whole_numbers_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("factory", "expected"),
-    [(lambda *a, **k: None, "a NoneType, which has no num_envs"),
-     (type("Twice", (Catch,), {"action_names": ("A", "A", "B")}), "different names"),
-     (type("Flat", (Catch,), {"obs_shape": 36}), "obs_shape of Flat must be"),
-     (type("Truth", (Catch,), {"obs_shape": (True, 36, 36)}), "obs_shape of Truth must be")],
+    [
+        (lambda *a, **k: None, "a NoneType, which has no num_envs"),
+        (type("Twice", (Catch,), {"action_names": ("A", "A", "B")}), "different names"),
+        (type("Flat", (Catch,), {"obs_shape": 36}), "obs_shape of Flat must be"),
+        (type("Truth", (Catch,), {"obs_shape": (True, 36, 36)}), "obs_shape of Truth must be"),
+    ],
     ids=["none", "twice", "flat", "truth"],
-)  # fmt: skip
+)
 def test_what_is_offered_is_looked_at(factory: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=expected):
         train(tiny(), tmp_path / "run", make_envs=factory)
@@ -136,7 +156,7 @@ def test_parts_that_differ_are_refused(tmp_path: Path) -> None:
 
 
 def test_sizes_of_numpy_are_sizes(tmp_path: Path) -> None:
-    kind = type("Sizes", (Catch,), {"obs_shape": [np.int64(1), np.int64(36), np.int64(36)]})
+    kind = type("NetworkSpec", (Catch,), {"obs_shape": [np.int64(1), np.int64(36), np.int64(36)]})
     train(tiny(), tmp_path / "run", make_envs=kind)
     assert load_agent(tmp_path / "run").state["obs_shape"] == [1, 36, 36]
 
@@ -175,9 +195,11 @@ def test_an_agent_that_sees_numbers_is_given_finite_ones(tmp_path: Path) -> None
 
 def test_what_is_right_is_left_as_it_is(tmp_path: Path) -> None:
     """Also where it lies in memory in another way, or is of another kind of numbers."""
-    same = {"obs": lambda s: np.asfortranarray(s.obs),
-            "rewards": lambda s: s.rewards.astype(int),
-            "episodes": lambda s: tuple(s.episodes)}  # fmt: skip
+    same = {
+        "obs": lambda s: np.asfortranarray(s.obs),
+        "rewards": lambda s: s.rewards.astype(int),
+        "episodes": lambda s: tuple(s.episodes),
+    }
     train(tiny(), tmp_path / "plain", make_envs=Catch)
     train(tiny(), tmp_path / "same", make_envs=partial(Wrong, put(**same), 1))
     logs = [end(tmp_path / name)[1] for name in ("plain", "same")]

@@ -78,8 +78,8 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(run: Path) -> Non
             heard.append(text)
 
     assert resume(run, view=Hear()).agent_steps == 384
-    assert heard[0] == "no checkpoint was saved yet: beginning from the start"
-    assert "is now in" in heard[1]  # they may have been lost
+    assert heard[0] == "no checkpoint was saved yet: training starts from the beginning"
+    assert "are now in" in heard[1]  # they may have been lost
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
 
 
@@ -162,7 +162,7 @@ def test_other_versions_are_told(run: Path) -> None:
         )
     resume(run, view=Ear())
     assert len(notes) == 1
-    assert "torch 1.0" in notes[0]
+    assert "torch changed from 1.0 to" in notes[0]
 
 
 def test_weights_of_another_shape_are_refused(run: Path) -> None:
@@ -178,8 +178,10 @@ def test_a_published_agent_plays_and_does_not_resume(run: Path, tmp_path: Path) 
     saved = checkpoint.load_newest(run / "checkpoints")[0]
     agent = checkpoint.export(saved, tmp_path / "agent")
     assert {path.name for path in agent.iterdir()} == {
-        "model.safetensors", "state.json", "manifest.json",
-    }  # fmt: skip
+        "model.safetensors",
+        "state.json",
+        "manifest.json",
+    }
     assert evaluate(agent, episodes=3).scores == evaluate(run, episodes=3).scores
     with pytest.raises(UsageError, match="is a published agent"):
         resume(agent)

@@ -46,9 +46,12 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
 def test_mistakes_get_one_line_and_exit_2(
-    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    words: tuple[str, ...],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, *words)
     assert code == 2
@@ -167,9 +170,12 @@ def _example(name: str, value: object) -> list[str]:
 def _readme_commands() -> list[str]:
     """The commands of the README and of all documents that have some."""
     pages = [ROOT / "README.md", *ROOT.glob("agents/*/README.md"), ROOT / "docs" / "reliability.md"]
-    blocks = [block for page in pages
-              for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-              if not block.startswith("#!")]  # fmt: skip
+    blocks = [
+        block
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+        if not block.startswith("#!")
+    ]
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return sorted({line for line in lines if line})
 
@@ -215,8 +221,16 @@ def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
     """`make train` on a small game, with the environment that runs the tests."""
-    command = ["make", "-o", ".venv/.installed", "train", f"BIN={Path(sys.executable).parent}",
-               "GAME=catch", "ARGS=--preset debug", f"RUN={tmp_path / 'run'}"]  # fmt: skip
+    command = [
+        "make",
+        "-o",
+        ".venv/.installed",
+        "train",
+        f"BIN={Path(sys.executable).parent}",
+        "GAME=catch",
+        "ARGS=--preset debug",
+        f"RUN={tmp_path / 'run'}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "30 whole games" in done.stdout

@@ -7,31 +7,48 @@ import pytest
 import torch
 from ale_py import AtariEnv
 
+from ppo37.envs.atari import Atari
 from ppo37.envs.atari.controls import (
     BUTTON,
     CHOICES,
     SIDEWAYS,
     UPWARDS,
-    Analog,
-    Joystick,
+    ContinuousActions,
+    MultiDiscreteActions,
     combination,
     possible,
     stick,
 )
-from ppo37.envs.atari.env import Atari
 from ppo37.envs.games import cartridge
 from ppo37.networks.policies import GaussianPolicy, make_policy
 
-LEGAL = ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT",
-         "DOWNLEFT", "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE",
-         "DOWNRIGHTFIRE", "DOWNLEFTFIRE")  # fmt: skip
+LEGAL = (
+    "NOOP",
+    "FIRE",
+    "UP",
+    "RIGHT",
+    "LEFT",
+    "DOWN",
+    "UPRIGHT",
+    "UPLEFT",
+    "DOWNRIGHT",
+    "DOWNLEFT",
+    "UPFIRE",
+    "RIGHTFIRE",
+    "LEFTFIRE",
+    "DOWNFIRE",
+    "UPRIGHTFIRE",
+    "UPLEFTFIRE",
+    "DOWNRIGHTFIRE",
+    "DOWNLEFTFIRE",
+)
 """The 18 actions of the console, in the order of the ALE's documentation."""
 
 
 def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
     assert CHOICES == (3, 3, 2)
     rows = np.array(list(itertools.product(range(3), range(3), range(2))))
-    pressed = Joystick(LEGAL).press(rows, len(rows))
+    pressed = MultiDiscreteActions(LEGAL).press(rows, len(rows))
     assert sorted(pressed) == list(range(18))
     for (x, y, fire), number in zip(rows.tolist(), pressed.tolist(), strict=True):
         theirs = AtariEnv.map_action_idx(x - 1, y - 1, bool(fire))
@@ -39,7 +56,9 @@ def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
 
 
 def test_the_stick_is_that_of_the_ale() -> None:
-    pressed = Analog().press(np.random.default_rng(0).normal(size=(500, 3)).astype("f4"), 500)
+    pressed = ContinuousActions().press(
+        np.random.default_rng(0).normal(size=(500, 3)).astype("f4"), 500
+    )
     names = set()
     for radius, angle, fire in pressed:
         x, y = radius * np.cos(angle), radius * np.sin(angle)
@@ -54,7 +73,7 @@ def test_the_stick_is_that_of_the_ale() -> None:
 def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
     drawn = np.array([[-3.0, 0.5, 0.0], [1.0, -7.0, 2.0], [0.0, 0.0, -0.5]], np.float32)
     kept = drawn.copy()
-    pressed = Analog().press(drawn, 3)
+    pressed = ContinuousActions().press(drawn, 3)
     expected = [[0.0, np.pi / 2, 0.5], [1.0, -np.pi, 1.0], [0.5, 0.0, 0.25]]
     np.testing.assert_allclose(pressed, expected, rtol=1e-6)
     assert pressed.dtype == np.float32

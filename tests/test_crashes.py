@@ -176,8 +176,13 @@ class Crashes:
             self._synced |= {n: content for n, content in contents.items() if n == number}
 
         patch.setattr(os, "fsync", sync)
-        for owner, name in ((Path, "mkdir"), (Path, "rename"), (Path, "replace"),
-                            (os, "rmdir"), (os, "unlink")):  # fmt: skip
+        for owner, name in (
+            (Path, "mkdir"),
+            (Path, "rename"),
+            (Path, "replace"),
+            (os, "rmdir"),
+            (os, "unlink"),
+        ):
             patch.setattr(owner, name, self._looking_before(getattr(owner, name)))
 
     def _looking_before(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
@@ -252,14 +257,27 @@ def test_a_crash_between_any_two_steps_leaves_a_run_that_goes_on(
 # SIGKILL
 
 KILLED = {
-    "num_envs": 2, "num_steps": 64, "total_timesteps": 8 * 128, "network": "nature_half",
-    "precision": "fp32", "reseed_interval": 60, "seed": 5, "num_minibatches": 4, "update_epochs": 1,
+    "num_envs": 2,
+    "num_steps": 64,
+    "total_timesteps": 8 * 128,
+    "network": "nature_half",
+    "precision": "fp32",
+    "reseed_interval": 60,
+    "seed": 5,
+    "num_minibatches": 4,
+    "update_epochs": 1,
     "threads": 2,
-}  # fmt: skip
+}
 """Eight updates, in about a second; small, but every part of a long run is in it."""
 
-PRELOADED = ["ppo37.loop", "ppo37.envs.atari.env", "torch.utils.tensorboard", "ale_py.vector_env",
-             "gymnasium.vector", "pytest"]  # fmt: skip
+PRELOADED = [
+    "ppo37.loop",
+    "ppo37.envs.atari.env",
+    "torch.utils.tensorboard",
+    "ale_py.vector_env",
+    "gymnasium.vector",
+    "pytest",
+]
 
 
 def _forked(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
@@ -282,23 +300,25 @@ def _in_time(config: Config, run: Path) -> float:
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("game", "protocol", "preset"),
-    [("breakout", "classic", "classic"),
-     pytest.param("space_invaders", "machado", "fast", marks=pytest.mark.slow),
-     pytest.param("breakout", "machado", "fast", marks=pytest.mark.slow),
-     pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        ("breakout", "classic", "classic"),
+        pytest.param("space_invaders", "machado", "fast", marks=pytest.mark.slow),
+        pytest.param("breakout", "machado", "fast", marks=pytest.mark.slow),
+        pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(
     game: str, protocol: str, preset: str, kills: int, tmp_path: Path
 ) -> None:
     config = from_preset(preset, game, "cpu", protocol=protocol, **KILLED)
     lasts_s = _in_time(config, tmp_path / "whole")
     whole = end(tmp_path / "whole")
-    moments = random.Random(f"{game} {protocol} {preset}")
+    env_states = random.Random(f"{game} {protocol} {preset}")
     killed = 0
     while killed < kills:
         run = tmp_path / f"{killed}"
         process = _forked(_train_or_resume, config, run)
-        moment_s = moments.uniform(0, lasts_s)
+        moment_s = env_states.uniform(0, lasts_s)
         time.sleep(moment_s)
         process.kill()
         process.join()

@@ -112,7 +112,7 @@ def learned_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Detail],
     known: dict[str, dict[str, Tensor]] = {}
 
     def learn(detail: Detail) -> dict[str, Tensor]:
-        key = details.flags(detail.needs)
+        key = str(detail.needs)
         if key not in known:
             known[key] = learned(tmp_path_factory.mktemp("with") / "run", detail.needs)
         return known[key]
@@ -260,8 +260,10 @@ def test_an_unknown_detail_is_one_line_and_exit_2(
 
 
 def test_the_command_needs_no_torch() -> None:
-    script = "import sys; from ppo37.cli import main\ntry: main(['details', '5'])\nexcept " \
-             "SystemExit: print('torch' in sys.modules)"  # fmt: skip
+    script = (
+        "import sys; from ppo37.cli import main\ntry: main(['details', '5'])\nexcept "
+        "SystemExit: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
 

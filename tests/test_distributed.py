@@ -35,13 +35,26 @@ from torch import Tensor
 from ppo37 import resume, train
 from ppo37.algorithm.losses import Coefficients, LossTerms
 from ppo37.algorithm.rollout import Rollout
-from ppo37.algorithm.update import Batch, gradient_step, make_optimizer, minibatch, prepare, update
-from ppo37.backends import ranks as distributed
-from ppo37.backends.ranks import Connected, Share, judged_by_all, shared_train_step
-from ppo37.envs import Moment
+from ppo37.algorithm.update import (
+    Batch,
+    gradient_step,
+    make_batch,
+    make_optimizer,
+    minibatch,
+    update,
+)
+from ppo37.backends.ranks import (
+    EnvSlice,
+    process_group,
+    shared_train_step,
+    torchrun,
+    with_global_advantages,
+)
+from ppo37.backends.ranks.process_group import ConnectedRanks
+from ppo37.config import arguments_of
+from ppo37.envs import EnvState
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory
-from ppo37.tools.processes import settings
 
 EXACT = 1e-12
 """Bound on every parameter after 72 gradient steps in float64; measured: 4e-16."""
@@ -52,7 +65,7 @@ EPOCHS, UPDATES = 3, 2
 # The arithmetic, in one process
 
 
-def rollout_of(k: int, memory_size: int) -> Rollout:
+def rollout_of(k: int, state_size: int) -> Rollout:
     """Numbers of every kind for all environments, among them ends and advantages of any size."""
     generator = torch.Generator().manual_seed(k)
 
@@ -67,13 +80,13 @@ def rollout_of(k: int, memory_size: int) -> Rollout:
         rewards=3.0 * normal(STEPS, ENVS),
         dones=(normal(STEPS, ENVS) > 1.0).double(),
         final_values=torch.zeros(STEPS, ENVS, dtype=torch.float64),
-        memory=normal(ENVS, memory_size),
+        lstm_state=normal(ENVS, state_size),
     )
 
 
-def part(rollout: Rollout, share: Share) -> Rollout:
+def part(rollout: Rollout, share: EnvSlice) -> Rollout:
     columns = {name: value[:, share.envs] for name, value in rollout._asdict().items()}
-    return Rollout(**{**columns, "memory": rollout.memory[share.envs]})
+    return Rollout(**{**columns, "lstm_state": rollout.lstm_state[share.envs]})
 
 
 class Meeting:
@@ -99,13 +112,17 @@ Learned = tuple[dict[str, Tensor], list[dict[str, float]]]
 
 
 def learn(
-    remembers: bool, norm_adv: bool, target_kl: float | None, share: Share, meeting: Meeting | None
+    recurrent: bool,
+    norm_adv: bool,
+    target_kl: float | None,
+    share: EnvSlice,
+    meeting: Meeting | None,
 ) -> Learned:
     """Whole updates on a rank's environments; on all of them if it meets nobody."""
-    net = TinyNet(remembers)
+    net = TinyNet(recurrent)
     optimizer = make_optimizer(net, 3e-3, 1e-5)
     weights = Coefficients(torch.tensor(0.2, dtype=torch.float64), True, norm_adv, 0.01, 0.5)
-    length, memory_size = (STEPS, 2 * HIDDEN) if remembers else (1, 0)
+    length, state_size = (STEPS, 2 * HIDDEN) if recurrent else (1, 0)
     rank = share.first // share.size
 
     def alone(batch: Batch, indices: Tensor) -> LossTerms:
@@ -113,36 +130,38 @@ def learn(
 
     metrics = []
     for k in range(UPDATES):
-        batch = prepare(part(rollout_of(k, memory_size), share), 0.99, 0.95, False, length)
+        batch = make_batch(part(rollout_of(k, state_size), share), 0.99, 0.95, False, length)
         step = alone
         if meeting is not None:
-            batch = judged_by_all(batch, share, lambda told: meeting.gather(rank, told))
+            batch = with_global_advantages(batch, share, lambda told: meeting.gather(rank, told))
             step = shared_train_step(
                 net, optimizer, weights, 0.5, share, lambda told: meeting.add(rank, told)
             )
         sequences = STEPS * ENVS // length
         order = torch.Generator().manual_seed(100 + k)
         shuffles = torch.stack([torch.randperm(sequences, generator=order) for _ in range(EPOCHS)])
-        found = update(step, batch, shuffles, 3 if remembers else 12, target_kl)
+        found = update(step, batch, shuffles, 3 if recurrent else 12, target_kl)
         metrics.append({name: float(value) for name, value in found.items()})
     return {name: p.detach() for name, p in net.named_parameters()}, metrics
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize(
-    ("remembers", "norm_adv", "target_kl"),
+    ("recurrent", "norm_adv", "target_kl"),
     [(False, True, None), (False, False, 1e-4), (True, True, None), (True, False, 1e-4)],
 )
 def test_ranks_together_take_the_steps_of_one(
-    remembers: bool, norm_adv: bool, target_kl: float | None, ranks: int
+    recurrent: bool, norm_adv: bool, target_kl: float | None, ranks: int
 ) -> None:
     """Minibatches of 4 samples, or of 2 sequences: of some a rank has nothing."""
     size = ENVS // ranks
-    wanted, told = learn(remembers, norm_adv, target_kl, Share(0, ENVS, ENVS), None)
+    wanted, told = learn(recurrent, norm_adv, target_kl, EnvSlice(0, ENVS, ENVS), None)
     meeting = Meeting(ranks)
     with ThreadPoolExecutor(ranks) as pool:
         calls = [
-            pool.submit(learn, remembers, norm_adv, target_kl, Share(r * size, size, ENVS), meeting)
+            pool.submit(
+                learn, recurrent, norm_adv, target_kl, EnvSlice(r * size, size, ENVS), meeting
+            )
             for r in range(ranks)
         ]
         found = [call.result() for call in calls]
@@ -158,13 +177,13 @@ def test_ranks_together_take_the_steps_of_one(
 @pytest.mark.parametrize("length", [1, 4, 8])
 def test_every_sequence_of_a_minibatch_is_of_one_rank(ranks: int, length: int) -> None:
     size = ENVS // ranks
-    shares = [Share(rank * size, size, ENVS) for rank in range(ranks)]
+    shares = [EnvSlice(rank * size, size, ENVS) for rank in range(ranks)]
     whole = rollout_of(0, 0)
-    batch = prepare(whole, 0.99, 0.95, False, length)
+    batch = make_batch(whole, 0.99, 0.95, False, length)
     indices = torch.randperm(len(batch.obs), generator=torch.Generator().manual_seed(1))[:5]
     places = []
     for share in shares:
-        own = prepare(part(whole, share), 0.99, 0.95, False, length)
+        own = make_batch(part(whole, share), 0.99, 0.95, False, length)
         here, rows = share.find(indices)
         assert torch.equal(own.obs[rows], batch.obs[indices[here]])
         places += here.tolist()
@@ -173,14 +192,14 @@ def test_every_sequence_of_a_minibatch_is_of_one_rank(ranks: int, length: int) -
 
 def test_games_and_memory_survive_the_way_to_another_rank() -> None:
     """Bytes and real numbers, none played yet, and states with numbers that JSON must not round."""
-    moments = [
-        Moment({"seed": 2**53, "x": 0.1}, np.arange(5, dtype=np.uint8)),
-        Moment({}, np.zeros((0, 3), np.float32)),
+    env_states = [
+        EnvState({"seed": 2**53, "x": 0.1}, np.arange(5, dtype=np.uint8)),
+        EnvState({}, np.zeros((0, 3), np.float32)),
     ]
-    memory = torch.rand(4, 2).t()
-    back, remembered = distributed.unpacked(distributed.packed(moments, memory))
-    assert torch.equal(remembered, memory)
-    for before, after in zip(moments, back, strict=True):
+    lstm_state = torch.rand(4, 2).t()
+    back, remembered = process_group.unpack_games(process_group.pack_games(env_states, lstm_state))
+    assert torch.equal(remembered, lstm_state)
+    for before, after in zip(env_states, back, strict=True):
         assert after.state == before.state
         assert after.actions.dtype == before.actions.dtype
         np.testing.assert_array_equal(after.actions, before.actions)
@@ -188,13 +207,13 @@ def test_games_and_memory_survive_the_way_to_another_rank() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0", "nan", "inf"])
 def test_a_timeout_that_is_no_time_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert distributed.timeout_s() == 60.0
+    assert torchrun.timeout_s() == 60.0
     monkeypatch.setenv("PPO37_TIMEOUT_S", text)
     with pytest.raises(UsageError, match="must be a number of seconds"):
-        distributed.timeout_s()
+        torchrun.timeout_s()
 
 
-class InThread(Connected):
+class InThread(ConnectedRanks):
     """A rank that is a thread."""
 
     def __init__(self, rank: int, meeting: Meeting) -> None:
@@ -204,7 +223,7 @@ class InThread(Connected):
         return self._meeting.gather(self.rank, tensor)
 
 
-def in_threads(work: Callable[[Connected], Any]) -> list[Any]:
+def in_threads(work: Callable[[ConnectedRanks], Any]) -> list[Any]:
     """What three ranks answer, or the errors that they end with."""
     meeting = Meeting(3)
     with ThreadPoolExecutor(3) as pool:
@@ -213,7 +232,7 @@ def in_threads(work: Callable[[Connected], Any]) -> list[Any]:
 
 
 def test_weights_that_differ_end_the_run() -> None:
-    def compare(different: float, team: Connected) -> None:
+    def compare(different: float, team: ConnectedRanks) -> None:
         weights = [torch.zeros(3, 4), torch.zeros(2) + different * (team.rank == 2)]
         team.require_alike(weights, 7)
 
@@ -230,17 +249,19 @@ def test_what_rank_0_decides_is_so_for_all_and_so_are_its_errors() -> None:
         raise UsageError("no room")
 
     assert (
-        in_threads(lambda team: team.decided(lambda: [team.rank, None, "é"]))
+        in_threads(lambda team: team.broadcast_from_main(lambda: [team.rank, None, "é"]))
         == [[0, None, "é"]] * 3
     )
-    errors = in_threads(lambda team: team.decided(fails))
+    errors = in_threads(lambda team: team.broadcast_from_main(fails))
     assert [(type(error), str(error)) for error in errors] == [
-        (UsageError, "no room"), (UsageError, ""), (UsageError, "")
-    ]  # fmt: skip
+        (UsageError, "no room"),
+        (UsageError, ""),
+        (UsageError, ""),
+    ]
 
 
 def test_one_process_has_no_team(tmp_path: Path) -> None:
-    assert type(distributed.join("cpu")) is distributed.Team
+    assert type(process_group.join("cpu")) is process_group.Ranks
     train(tiny(total_timesteps=64), tmp_path / "run")
     assert not torch.distributed.is_initialized()
     assert "job" not in (tmp_path / "run" / "config.json").read_text()
@@ -266,14 +287,22 @@ def ranks(
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "GROUP_RANK": 0}
         place |= {"TORCHELASTIC_RESTART_COUNT": restarts, "TORCHELASTIC_MAX_RESTARTS": restarts}
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-        environment = {**os.environ, **meeting, **{k: str(v) for k, v in place.items()},
-                       "OMP_NUM_THREADS": "1", **variables}  # fmt: skip
+        environment = {
+            **os.environ,
+            **meeting,
+            **{k: str(v) for k, v in place.items()},
+            "OMP_NUM_THREADS": "1",
+            **variables,
+        }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "ppo37", *words], env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                [sys.executable, "-m", "ppo37", *words],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
-        )  # fmt: skip
+        )
     try:
         yield processes
     finally:
@@ -364,7 +393,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
         codes, _, errors = ended(others)
         took_s = time.monotonic() - started
     assert codes == [1, 1], errors
-    assert took_s < 3 + distributed.ROLL_CALL_S + 7
+    assert took_s < 3 + process_group.ROLL_CALL_S + 7
     why = "its process has ended" if how == signal.SIGKILL else "no answer within 3 s"
     assert errors[0].splitlines()[-1].startswith(f"ppo37: rank 1 lost: {why};")
     assert errors[1] == ""
@@ -381,11 +410,20 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
         codes, _, errors = ended(processes)
     assert codes == [0, 0], errors
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "--max-restarts=1", "-m", "ppo37",
-         *training(config, broken, "--checkpoint-every", "5")],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "--max-restarts=1",
+            "-m",
+            "ppo37",
+            *training(config, broken, "--checkpoint-every", "5"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_until(lambda: (broken / "checkpoints" / "00000010").exists())
         os.kill(processes_of(launcher.pid)[1], signal.SIGKILL)
@@ -412,7 +450,7 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(
     named: bool, message: str, finished_run: Path
 ) -> None:
     """Another's directory is refused, as is a job that could not find its run again."""
-    words = training(tiny(), finished_run) if named else ["train", "catch", *settings(tiny())]
+    words = training(tiny(), finished_run) if named else ["train", "catch", *arguments_of(tiny())]
     with ranks(2, *words, restarts=1) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
@@ -423,12 +461,18 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_envs": 3, "num_minibatches": 1}, "num_envs = 3 does not divide among 2 ranks"),
-     pytest.param({"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks",
-                  marks=pytest.mark.slow),
-     pytest.param({"norm_reward": True}, "norm_obs and norm_reward look at all environments",
-                  marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        ({"num_envs": 3, "num_minibatches": 1}, "num_envs = 3 does not divide among 2 ranks"),
+        pytest.param(
+            {"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"norm_reward": True},
+            "norm_obs and norm_reward look at all environments",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_what_ranks_cannot_share_is_one_line(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
@@ -476,5 +520,5 @@ def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> Non
 def test_ranks_share_the_cores_that_they_share() -> None:
     """But not those that affinity has given to one of them alone, nor those of other nodes."""
     told = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]
-    assert [distributed.share_of_cores(own, told, 4) for own in told] == [2, 1, 1, 4]
-    assert [distributed.share_of_cores(own, told, 2) for own in told] == [1, 1, 1, 2]
+    assert [process_group.cores_of_rank(own, told, 4) for own in told] == [2, 1, 1, 4]
+    assert [process_group.cores_of_rank(own, told, 2) for own in told] == [1, 1, 1, 2]

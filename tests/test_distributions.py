@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppo37.algorithm.distributions import Categorical, Gaussian, MultiCategorical, masked
+from ppo37.algorithm.distributions import Categorical, Gaussian, MultiCategorical, mask_logits
 
 LAST_UNIFORM = 1.0 - 2.0**-24
 """The largest number in [0, 1) that an fp32 uniform takes."""
@@ -164,15 +164,18 @@ def test_independent_choices_are_one_choice_of_their_product() -> None:
     joint = torch.einsum("ba,bc,bd->bacd", *rows)
     every = torch.cartesian_prod(*(torch.arange(n) for n in NVEC))
     found = MultiCategorical(
-        tuple(Categorical(c.logits.double().unsqueeze(1).expand(-1, 18, -1))
-              for c in several.choices)
-    ).log_prob(every.expand(20, 18, 3))  # fmt: skip
+        tuple(
+            Categorical(c.logits.double().unsqueeze(1).expand(-1, 18, -1)) for c in several.choices
+        )
+    ).log_prob(every.expand(20, 18, 3))
     torch.testing.assert_close(found.exp(), joint.flatten(1), rtol=1e-12, atol=1e-15)
     entropies = [-sum(p * math.log(p) for p in row if p > 0) for row in joint.flatten(1).tolist()]
     torch.testing.assert_close(
-        several.entropy().double(), torch.tensor(entropies, dtype=torch.float64), rtol=1e-5,
+        several.entropy().double(),
+        torch.tensor(entropies, dtype=torch.float64),
+        rtol=1e-5,
         atol=1e-6,
-    )  # fmt: skip
+    )
 
 
 def test_each_choice_is_drawn_by_its_own_uniform() -> None:
@@ -185,14 +188,16 @@ def test_each_choice_is_drawn_by_its_own_uniform() -> None:
 def test_a_masked_action_has_no_probability_no_entropy_and_no_gradient() -> None:
     logits = logit_sets(50, 6, seed=14).requires_grad_()
     possible = torch.tensor([True, False, True, True, False, True])
-    some, fewer = Categorical(masked(logits, possible)), Categorical(logits[:, possible])
+    some, fewer = Categorical(mask_logits(logits, possible)), Categorical(logits[:, possible])
     torch.testing.assert_close(some.entropy(), fewer.entropy(), rtol=1e-6, atol=1e-7)
     kept = torch.arange(6)[possible]
     for k, action in enumerate(kept.tolist()):
         torch.testing.assert_close(
-            some.log_prob(torch.full([50], action)), fewer.log_prob(torch.full([50], k)),
-            rtol=1e-6, atol=1e-7,
-        )  # fmt: skip
+            some.log_prob(torch.full([50], action)),
+            fewer.log_prob(torch.full([50], k)),
+            rtol=1e-6,
+            atol=1e-7,
+        )
     drawn = Categorical(some.logits.unsqueeze(1).expand(-1, 500, -1)).sample(uniforms(14, 50, 500))
     assert torch.isin(drawn, kept).all()
     (some.entropy().sum() + some.log_prob(torch.full([50], 2)).sum()).backward()

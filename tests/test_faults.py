@@ -82,9 +82,12 @@ def shell(words: list[str], redirections: str) -> list[str]:
 
 @pytest.mark.parametrize("out", ["a/..", ".", "kept", "file", "link", "nowhere", "../here"])
 def test_an_export_touches_nothing_that_is_there(
-    out: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     here = tmp_path / "here"
     (here / "kept").mkdir(parents=True)
     (here / "file").write_text("mine")
@@ -132,8 +135,16 @@ def odd(change: dict[str, Any]) -> Any:
     return partial(Wrong, games, 64)
 
 
-ODD = [{"score": math.nan}, {"score": -math.inf}, {"score": 1e17}, {"score": "seven"},
-       {"score": None}, {"length": 11.5}, {"length": -1}, {"env": None}]  # fmt: skip
+ODD = [
+    {"score": math.nan},
+    {"score": -math.inf},
+    {"score": 1e17},
+    {"score": "seven"},
+    {"score": None},
+    {"length": 11.5},
+    {"length": -1},
+    {"env": None},
+]
 
 
 @pytest.mark.parametrize("change", ODD, ids=str)
@@ -156,11 +167,17 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("action_names", (1, 2, 3)), ("action_names", ()), ("action_names", ("", "A", "B")),
-     ("obs_shape", ()), ("obs_shape", (1, 0, 36)), ("obs_shape", (1.5, 36, 36)),
-     ("obs_shape", (1, 1, 1, 36, 36))],
+    [
+        ("action_names", (1, 2, 3)),
+        ("action_names", ()),
+        ("action_names", ("", "A", "B")),
+        ("obs_shape", ()),
+        ("obs_shape", (1, 0, 36)),
+        ("obs_shape", (1.5, 36, 36)),
+        ("obs_shape", (1, 1, 1, 36, 36)),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_environments_are_looked_at_before_a_run_begins(
     name: str, value: Any, tmp_path: Path
 ) -> None:
@@ -254,10 +271,11 @@ def test_a_run_that_has_made_more_than_it_is_asked_for(
 def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        long_training(run), stderr=subprocess.DEVNULL,
+        long_training(run),
+        stderr=subprocess.DEVNULL,
         # The tests themselves may have been started by nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     wait_until(begun(run))
     process.send_signal(signal.SIGHUP)
     assert process.wait() == 129
@@ -267,8 +285,9 @@ def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nohup_is_respected(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(["nohup", *long_training(run)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        ["nohup", *long_training(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_until(begun(run))
     process.send_signal(signal.SIGHUP)
     done = len(begun_lines(run))
@@ -413,7 +432,7 @@ def test_what_lies_in_the_working_directory_is_not_executed(
         (tmp_path / f"{name}.py").write_text("open('executed', 'w')\nraise SystemExit(3)\n")
     monkeypatch.chdir(tmp_path)
     with processes.running("fingerprint", str(finished_run)) as child:
-        assert child.process.wait() == 0, child.last_words()
+        assert child.process.wait() == 0, child.stderr_tail()
     assert not (tmp_path / "executed").exists()
 
 
@@ -434,8 +453,9 @@ HANGING = """if True:
             return super().step(actions)
     {work}
 """
-IN_TRAINING = ("from conftest import tiny; "
-               "train(tiny(total_timesteps=1000 * 64), {run!r}, 2, make_envs=Hangs)")  # fmt: skip
+IN_TRAINING = (
+    "from conftest import tiny; train(tiny(total_timesteps=1000 * 64), {run!r}, 2, make_envs=Hangs)"
+)
 
 
 @pytest.mark.parametrize(
@@ -448,9 +468,12 @@ def test_a_signal_that_comes_again_ends_what_hangs(
     run = tmp_path / "run"
     work = IN_TRAINING.format(run=str(run))
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGING.format(work=work)], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    )  # fmt: skip
+        [sys.executable, "-c", HANGING.format(work=work)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "hangs\n"
     while process.poll() is None:
@@ -467,8 +490,9 @@ def test_a_signal_that_comes_again_ends_what_hangs(
 @pytest.mark.slow
 def test_an_evaluation_that_hangs_is_ended_by_a_second_signal(finished_run: Path) -> None:
     work = f"evaluate({str(finished_run)!r}, 10_000, make_envs=Hangs)"
-    process = subprocess.Popen([sys.executable, "-c", HANGING.format(work=work)], text=True,
-                               stdout=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING.format(work=work)], text=True, stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "hangs\n"
     while process.poll() is None:
@@ -507,11 +531,11 @@ def test_another_processor_is_told(
     run, view = tmp_path / "run", Notes()
     shutil.copytree(finished_run, run)
     resume(run, view=view)
-    assert not any("not as it would have" in line for line in view.lines)
+    assert not any("will differ from an uninterrupted run" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
-    monkeypatch.setattr(sys.modules["ppo37.session.session"], "describe_machine", lambda: here)
+    monkeypatch.setattr(sys.modules["ppo37.session.start"], "describe_machine", lambda: here)
     resume(run, view=view)
-    told = [line for line in view.lines if "not as it would have" in line]
+    told = [line for line in view.lines if "will differ from an uninterrupted run" in line]
     assert [("Abacus" in line, "BEADS" in line) for line in told] == [(True, False), (False, True)]
 
 
@@ -565,8 +589,12 @@ def test_a_reader_that_leaves_costs_no_line() -> None:
     """Without PYTHONUNBUFFERED, which would hide it."""
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     words = f"{sys.executable} -m ppo37 games | head -1"
-    done = subprocess.run(["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"], text=True,
-                          capture_output=True, env=variables)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"],
+        text=True,
+        capture_output=True,
+        env=variables,
+    )
     assert done.stderr == ""
     assert done.returncode in (0, 1), "0 if all of it fitted into the pipe"
     assert len(done.stdout.splitlines()) == 1
@@ -576,8 +604,13 @@ def test_a_reader_that_leaves_costs_no_line() -> None:
 def test_a_result_that_cannot_be_written_is_one_line() -> None:
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-m", "ppo37", "games"], text=True, stdout=full,
-                              stderr=subprocess.PIPE, env=variables)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "ppo37", "games"],
+            text=True,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=variables,
+        )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "cannot write the result: No space left" in done.stderr
@@ -586,8 +619,12 @@ def test_a_result_that_cannot_be_written_is_one_line() -> None:
 def test_help_that_cannot_be_written_is_a_failure() -> None:
     with Path("/dev/full").open("w") as full:
         for word in ("--help", "--version"):
-            done = subprocess.run([sys.executable, "-m", "ppo37", word], text=True, stdout=full,
-                                  stderr=subprocess.PIPE)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "ppo37", word],
+                text=True,
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
             assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
@@ -666,9 +703,12 @@ UNCLEAR = [
 
 @pytest.mark.parametrize(("words", "expected"), UNCLEAR, ids=lambda part: str(part)[:60])
 def test_what_cannot_be_gets_one_line_and_leaves_nothing(
-    words: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert expected in refused(capsys, *words)
     assert not list(tmp_path.iterdir())
@@ -693,8 +733,11 @@ def test_a_configuration_that_is_nested_without_end(
             assert "damaged" in refused(capsys, word, str(run))
 
 
-@pytest.mark.parametrize("wrong", [{"episodes": None}, {"episodes": [{}]}, {"wall_s": "long"},
-                                   {"frames": -1}, {"update": 0.5}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"episodes": None}, {"episodes": [{}]}, {"wall_s": "long"}, {"frames": -1}, {"update": 0.5}],
+    ids=str,
+)
 def test_a_log_of_strange_values(
     wrong: dict[str, Any], finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -708,9 +751,11 @@ def test_a_log_of_strange_values(
 
 @pytest.mark.parametrize("order", [(0, 1, 1, 2), (0, 2, 3), (0, 2, 1, 3)], ids=str)
 def test_lines_that_do_not_follow_each_other_are_not_drawn(
-    order: tuple[int, ...], finished_run: Path, tmp_path: Path,
+    order: tuple[int, ...],
+    finished_run: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     lines = begun_lines(run)
@@ -751,7 +796,7 @@ def test_a_run_that_lost_its_checkpoints_keeps_its_log(finished_run: Path, tmp_p
     (run / "checkpoints").mkdir()
     resume(run, view=view)
     assert (run / "replaced-1" / "metrics.jsonl").read_bytes() == log
-    assert any("is now in" in line for line in view.lines)
+    assert any("are now in" in line for line in view.lines)
 
 
 def test_several_ranks_that_torchrun_did_not_start(
@@ -836,7 +881,7 @@ def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait()
         child.words.write(b"ppo37: steps 1,024 of 4,096\n")
-        assert child.last_words() == "a run was ended by SIGKILL"
+        assert child.stderr_tail() == "a run was ended by SIGKILL"
 
 
 def test_what_comes_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -879,8 +924,9 @@ def test_no_score_is_minus_zero(
 ) -> None:
     assert human_normalised("breakout", 1.699) == pytest.approx(-0.00003, abs=1e-5)
     monkeypatch.setattr("ppo37.tools.stats.human_normalised", lambda *_: -0.00003)
-    _, out, _ = command(capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol",
-                        "machado")  # fmt: skip
+    _, out, _ = command(
+        capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol", "machado"
+    )
     assert "human-normalised 0.00" in out
     assert "ppo_paper" not in out
     assert "without the sticky actions of machado" in out
@@ -988,9 +1034,11 @@ def test_windows_is_told_what_works_instead(
 
 @pytest.mark.parametrize("spoilt", ["missing", "damaged", "unknown"])
 def test_a_rom_that_cannot_be_used(
-    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    spoilt: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """As the emulator's package says it: with a copy of it, whose ROM was removed or changed."""
     from ale_py import roms
 

@@ -1,4 +1,4 @@
-"""D32-D36: a network that remembers, against PyTorch's own cells and against its own rollouts."""
+"""D32-D36: a network that recurrent, against PyTorch's own cells and against its own rollouts."""
 
 from contextlib import closing
 from pathlib import Path
@@ -12,14 +12,15 @@ from ppo37 import evaluate, train
 from ppo37.algorithm.advantages import gae
 from ppo37.algorithm.distributions import Categorical
 from ppo37.algorithm.losses import Coefficients
-from ppo37.algorithm.rollout import Rollout, allocate, forget
-from ppo37.algorithm.update import gradient_step, make_optimizer, minibatch, prepare
+from ppo37.algorithm.rollout import Rollout, allocate, reset_state
+from ppo37.algorithm.update import gradient_step, make_batch, make_optimizer, minibatch
 from ppo37.backends.executables import make_act
-from ppo37.backends.network import place
-from ppo37.backends.threads import Lanes
+from ppo37.backends.network import make_network
+from ppo37.backends.threads import RolloutThreads
 from ppo37.envs import env_factory
 from ppo37.errors import UsageError
-from ppo37.networks.agent import LSTM, Agent
+from ppo37.networks.agent import Agent
+from ppo37.networks.lstm import LSTM
 from ppo37.networks.policies import CategoricalPolicy
 from ppo37.randomness import noise
 
@@ -42,17 +43,19 @@ def theirs(core: LSTM) -> nn.LSTM:
     """The same weights in PyTorch's cells, which have two biases that are added up."""
     peer = nn.LSTM(FEATURES, CELLS, batch_first=True).double()
     state = {
-        "weight_ih_l0": core.inputs.weight, "bias_ih_l0": core.inputs.bias,
-        "weight_hh_l0": core.recurrent.weight, "bias_hh_l0": torch.zeros(4 * CELLS),
-    }  # fmt: skip
+        "weight_ih_l0": core.inputs.weight,
+        "bias_ih_l0": core.inputs.bias,
+        "weight_hh_l0": core.recurrent.weight,
+        "bias_hh_l0": torch.zeros(4 * CELLS),
+    }
     peer.load_state_dict({name: part.detach() for name, part in state.items()})
     return peer
 
 
-def episode_by_episode(peer: nn.LSTM, x: Tensor, memory: Tensor, dones: Tensor) -> Tensor:
+def episode_by_episode(peer: nn.LSTM, x: Tensor, lstm_state: Tensor, dones: Tensor) -> Tensor:
     """Outputs [M, L, H] of a peer that is run anew, from nothing, after every end."""
     rows = []
-    for sequence, before, ends in zip(x, memory, dones, strict=True):
+    for sequence, before, ends in zip(x, lstm_state, dones, strict=True):
         state = tuple(part.view(1, 1, CELLS) for part in before.chunk(2))
         parts, begin = [], 0
         cuts = [int(t) + 1 for t in ends.nonzero()]
@@ -66,17 +69,17 @@ def episode_by_episode(peer: nn.LSTM, x: Tensor, memory: Tensor, dones: Tensor) 
 
 
 def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> None:
-    core, x, memory = ours(), normal(4, 9, FEATURES), normal(4, 2 * CELLS, seed=1)
+    core, x, lstm_state = ours(), normal(4, 9, FEATURES), normal(4, 2 * CELLS, seed=1)
     dones = (normal(4, 9, seed=2) > 0.7).double()
     dones[1], dones[2, 0], dones[3, -1] = 0, 1, 1
-    outputs, after = core(x.flatten(0, 1), memory, dones)
+    outputs, after = core(x.flatten(0, 1), lstm_state, dones)
     outputs = outputs.unflatten(0, dones.shape)
-    expected = episode_by_episode(theirs(core), x, memory, dones)
+    expected = episode_by_episode(theirs(core), x, lstm_state, dones)
     torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-14)
     assert after[3].eq(0).all()
     assert after[1].ne(0).all()
     # In pieces it is the same, as when a rollout goes on where the one before stopped.
-    first, between = core(x[:, :4].flatten(0, 1), memory, dones[:, :4])
+    first, between = core(x[:, :4].flatten(0, 1), lstm_state, dones[:, :4])
     second, last = core(x[:, 4:].flatten(0, 1), between, dones[:, 4:])
     both = torch.cat([first.unflatten(0, (4, 4)), second.unflatten(0, (4, 5))], 1)
     torch.testing.assert_close(both, outputs, rtol=0, atol=1e-15)
@@ -92,13 +95,13 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
 
 def test_first_weights_are_orthogonal_with_gain_1() -> None:
     agent = Agent((1, 84, 84), CategoricalPolicy(6), "lstm", seed=3)
-    assert (agent.core.features, agent.core.memory_size) == (128, 256)
+    assert (agent.core.features, agent.core.state_size) == (128, 256)
     assert agent.core.inputs.bias.eq(0).all()
     for weight in (agent.core.inputs.weight, agent.core.recurrent.weight):
         columns = weight.detach().double()
         identity = torch.eye(columns.shape[1], dtype=torch.float64)
         torch.testing.assert_close(columns.T @ columns, identity, rtol=0, atol=1e-5)
-    assert agent.empty_memory(3).eq(0).all()
+    assert agent.initial_state(3).eq(0).all()
     assert agent.policy_head.weight.shape == (6, 128)
 
 
@@ -117,14 +120,14 @@ class Small(nn.Module):
             self.peer.bias_hh_l0.requires_grad_(False)  # the other bias does the work of both
 
     def forward(
-        self, obs: Tensor, memory: Tensor, dones: Tensor
+        self, obs: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Categorical, Tensor, Tensor]:
         if self.peer is None:
-            x = self.core(obs, memory, dones)[0]
+            x = self.core(obs, lstm_state, dones)[0]
         else:
             sequences = obs.unflatten(0, dones.shape)
-            x = episode_by_episode(self.peer, sequences, memory, dones).flatten(0, 1)
-        return Categorical(self.policy(x)), self.value(x).squeeze(-1), memory
+            x = episode_by_episode(self.peer, sequences, lstm_state, dones).flatten(0, 1)
+        return Categorical(self.policy(x)), self.value(x).squeeze(-1), lstm_state
 
 
 def test_an_update_is_that_of_a_peers_cells() -> None:
@@ -138,10 +141,10 @@ def test_an_update_is_that_of_a_peers_cells() -> None:
         rewards=normal(steps, envs, seed=7),
         dones=(normal(steps, envs, seed=8) > 1).double(),
         final_values=torch.zeros(steps, envs).double(),
-        memory=normal(envs, 2 * CELLS, seed=9),
+        lstm_state=normal(envs, 2 * CELLS, seed=9),
     )
     assert rollout.dones.sum() > 2
-    batch = prepare(rollout, 0.99, 0.95, False, length=steps)
+    batch = make_batch(rollout, 0.99, 0.95, False, length=steps)
     expected = gae(rollout.rewards, rollout.values, rollout.dones, 0.99, 0.95)
     assert torch.equal(batch.advantages, expected.T)
     coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
@@ -155,9 +158,11 @@ def test_an_update_is_that_of_a_peers_cells() -> None:
     found, peer = nets[0].core, nets[1].peer
     assert peer is not None
     pairs = [
-        (found.inputs.weight, peer.weight_ih_l0), (found.recurrent.weight, peer.weight_hh_l0),
-        (nets[0].policy.weight, nets[1].policy.weight), (nets[0].value.bias, nets[1].value.bias),
-    ]  # fmt: skip
+        (found.inputs.weight, peer.weight_ih_l0),
+        (found.recurrent.weight, peer.weight_hh_l0),
+        (nets[0].policy.weight, nets[1].policy.weight),
+        (nets[0].value.bias, nets[1].value.bias),
+    ]
     for a, b in pairs:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert (found.inputs.weight - ours().inputs.weight).abs().max() > 0.01
@@ -166,10 +171,10 @@ def test_an_update_is_that_of_a_peers_cells() -> None:
 def test_a_gradient_step_begins_with_the_memory_of_the_rollouts_start() -> None:
     """Of a policy that acted in a peer's cells and has not moved since, all ratios are 1 (D36)."""
     steps, envs = 8, 4
-    obs, memory = normal(envs, steps, FEATURES, seed=3), normal(envs, 2 * CELLS, seed=9)
+    obs, lstm_state = normal(envs, steps, FEATURES, seed=3), normal(envs, 2 * CELLS, seed=9)
     dones = (normal(envs, steps, seed=8) > 1).double()
     with torch.no_grad():
-        acted, values, _ = Small(peer=True)(obs.flatten(0, 1), memory, dones)
+        acted, values, _ = Small(peer=True)(obs.flatten(0, 1), lstm_state, dones)
     actions = torch.randint(3, (envs * steps,), generator=torch.Generator().manual_seed(4))
 
     def buffer(part: Tensor) -> Tensor:
@@ -177,22 +182,26 @@ def test_a_gradient_step_begins_with_the_memory_of_the_rollouts_start() -> None:
         return part.unflatten(0, (envs, steps)).transpose(0, 1)
 
     rollout = Rollout(
-        obs=obs.transpose(0, 1), actions=buffer(actions), dones=dones.T, memory=memory,
+        obs=obs.transpose(0, 1),
+        actions=buffer(actions),
+        dones=dones.T,
+        lstm_state=lstm_state,
         log_probs=buffer(acted.log_prob(actions)),
         values=torch.cat([buffer(values), normal(1, envs)]),
-        rewards=normal(steps, envs, seed=7), final_values=torch.zeros(steps, envs).double(),
-    )  # fmt: skip
-    batch = prepare(rollout, 0.99, 0.95, False, length=steps)
+        rewards=normal(steps, envs, seed=7),
+        final_values=torch.zeros(steps, envs).double(),
+    )
+    batch = make_batch(rollout, 0.99, 0.95, False, length=steps)
     coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
 
     def moved(before: Tensor) -> float:
         net = Small(peer=False)
         optimizer = make_optimizer(net, 1e-2, 1e-5)
-        sample = minibatch(batch._replace(memory=before), torch.tensor([2, 0, 3]))
+        sample = minibatch(batch._replace(lstm_state=before), torch.tensor([2, 0, 3]))
         return float(gradient_step(net, optimizer, sample, coefficients, 0.5).approx_kl)
 
-    assert moved(batch.memory) == pytest.approx(0.0, abs=1e-14)
-    assert moved(torch.zeros_like(batch.memory)) > 1e-4
+    assert moved(batch.lstm_state) == pytest.approx(0.0, abs=1e-14)
+    assert moved(torch.zeros_like(batch.lstm_state)) > 1e-4
 
 
 @pytest.mark.parametrize("game", ["catch", "breakout"])
@@ -202,43 +211,48 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     parts = [factory(2, 5), factory(2, 5, first_env=2)]
     agent = Agent(parts[0].obs_shape, CategoricalPolicy(len(parts[0].action_names)), "lstm", seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)
-    network = place(agent)
+    network = make_network(agent)
     steps = 64
-    buffers = allocate(steps, 4, parts[0].obs_shape, torch.device("cpu"), agent.core.memory_size)
-    with closing(Lanes(parts, [make_act(network)] * len(parts), buffers)) as lanes:
+    buffers = allocate(steps, 4, parts[0].obs_shape, torch.device("cpu"), agent.core.state_size)
+    with closing(RolloutThreads(parts, [make_act(network)] * len(parts), buffers)) as lanes:
         for k in range(3):
             lanes.collect(torch.from_numpy(noise(5, k, steps + 1, 4)))
     for envs in parts:
         envs.close()
     assert buffers.dones.sum() > 0
-    assert buffers.memory.ne(0).any()
-    batch = prepare(buffers, 0.99, 0.95, False, length=steps)
+    assert buffers.lstm_state.ne(0).any()
+    batch = make_batch(buffers, 0.99, 0.95, False, length=steps)
     obs = network.arrange(batch.obs.flatten(0, 1))
 
     @torch.no_grad()
-    def off(memory: Tensor, dones: Tensor) -> float:
-        distribution, values, _ = network(obs, memory, dones)
+    def off(lstm_state: Tensor, dones: Tensor) -> float:
+        distribution, values, _ = network(obs, lstm_state, dones)
         ratio = (distribution.log_prob(batch.actions.flatten()) - batch.log_probs.flatten()).exp()
         off = values - batch.values.flatten()
         return max(float((ratio - 1).abs().max()), float(off.abs().max()))
 
-    assert off(batch.memory, batch.dones) < 1e-4
-    assert off(torch.zeros_like(batch.memory), batch.dones) > 1e-3
-    assert off(batch.memory, torch.zeros_like(batch.dones)) > 1e-3
+    assert off(batch.lstm_state, batch.dones) < 1e-4
+    assert off(torch.zeros_like(batch.lstm_state), batch.dones) > 1e-3
+    assert off(batch.lstm_state, torch.zeros_like(batch.dones)) > 1e-3
 
 
 def test_forgetting() -> None:
-    memory = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert forget(memory, torch.tensor([0.0, 1.0])).tolist() == [[1.0, 2.0], [0.0, 0.0]]
-    assert forget(torch.zeros(2, 0), torch.tensor([0.0, 1.0])).shape == (2, 0)
+    lstm_state = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert reset_state(lstm_state, torch.tensor([0.0, 1.0])).tolist() == [[1.0, 2.0], [0.0, 0.0]]
+    assert reset_state(torch.zeros(2, 0), torch.tensor([0.0, 1.0])).shape == (2, 0)
 
 
 @pytest.mark.slow
 def test_it_learns_catch(tmp_path: Path) -> None:
     config = tiny(
-        network="lstm", total_timesteps=40_960, num_envs=32, num_steps=32, num_minibatches=4,
-        update_epochs=4, learning_rate=1e-3,
-    )  # fmt: skip
+        network="lstm",
+        total_timesteps=40_960,
+        num_envs=32,
+        num_steps=32,
+        num_minibatches=4,
+        update_epochs=4,
+        learning_rate=1e-3,
+    )
     train(config, tmp_path / "run")
     assert evaluate(tmp_path / "run", episodes=64).mean > 5
 
@@ -249,7 +263,7 @@ def test_sequences_need_environments_for_every_minibatch() -> None:
     assert tiny(network="lstm").num_frames == 1
     stacked = tiny(network="lstm", frame_stack=4)
     assert stacked.num_frames == 4
-    assert "4 stacked frames" in stacked.remarks[0]
-    assert not tiny(network="lstm").remarks
-    assert not tiny(frame_stack=4).remarks
+    assert "4 stacked frames" in stacked.warnings[0]
+    assert not tiny(network="lstm").warnings
+    assert not tiny(frame_stack=4).warnings
     assert tiny().num_frames == 4

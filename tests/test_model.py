@@ -8,7 +8,7 @@ from conftest import alone, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppo37.backends.network import ARRANGED_AT_ONCE, Network, SpaceToDepth, place
+from ppo37.backends.network import ARRANGED_AT_ONCE, DeviceNetwork, SpaceToDepth, make_network
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
 
@@ -97,14 +97,14 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert not torch.equal(weights(1, 10), weights(2, 10))
 
 
-@pytest.mark.parametrize("form", [Network, SpaceToDepth])
+@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
 @pytest.mark.parametrize(
     ("network", "obs_shape"),
     [("nature", ATARI), ("nature_half", ATARI), ("nature_half", (3, 71, 49))],
     ids=["nature", "nature_half", "sides that leave borders unread"],
 )
 def test_output_and_gradient_equal_the_published_network(
-    form: type[Network], network: str, obs_shape: tuple[int, ...]
+    form: type[DeviceNetwork], network: str, obs_shape: tuple[int, ...]
 ) -> None:
     """With pixels / 255, though the weights are divided instead; fp32 rounding is all there is."""
     agent = with_biases(Agent(obs_shape, CategoricalPolicy(6), network, seed=1))
@@ -126,8 +126,7 @@ def test_output_and_gradient_equal_the_published_network(
 
 def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> None:
     plain, other = (
-        Agent(ATARI, CategoricalPolicy(6), "nature", seed=3, contrast_init=on)
-        for on in (False, True)
+        Agent(ATARI, CategoricalPolicy(6), "nature", seed=3, zero_mean=on) for on in (False, True)
     )
     flat = torch.tensor([87.0, 0.0, 236.0, 142.0]).view(1, 4, 1, 1).expand(1, 4, 84, 84)
     assert other.trunk.conv1(flat).abs().max() < 1e-3 < plain.trunk.conv1(flat).abs().max()
@@ -148,7 +147,7 @@ def test_held_weights_are_the_weights_of_the_moment() -> None:
         placed = SpaceToDepth(agent)
         for _ in range(2):
             expected, _ = alone(placed, placed.arrange(obs))
-            with placed.held():
+            with placed.frozen_weights():
                 held, _ = alone(placed, placed.arrange(obs))
             assert torch.equal(held.logits, expected.logits)
             with torch.no_grad():
@@ -157,12 +156,12 @@ def test_held_weights_are_the_weights_of_the_moment() -> None:
 
 def test_the_form_follows_the_device() -> None:
     agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
-    assert type(place(agent)) is SpaceToDepth
-    assert type(place(agent.to("meta"))) is Network
+    assert type(make_network(agent)) is SpaceToDepth
+    assert type(make_network(agent.to("meta"))) is DeviceNetwork
 
 
-@pytest.mark.parametrize("form", [Network, SpaceToDepth])
-def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
+@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
+def test_bf16_stays_in_the_layers(form: type[DeviceNetwork]) -> None:
     """Close to fp32, with fp32 heads, outputs, parameters and gradients, and uint8 pixels in."""
     agent = with_biases(Agent(ATARI, CategoricalPolicy(6), "nature", seed=1))
     obs = pixels(8)
@@ -185,8 +184,8 @@ def test_bf16_stays_in_the_layers(form: type[Network]) -> None:
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("form", [Network, SpaceToDepth])
-def test_bf16_is_chosen_by_the_agent_alone(form: type[Network]) -> None:
+@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
+def test_bf16_is_chosen_by_the_agent_alone(form: type[DeviceNetwork]) -> None:
     """An autocast around the call is refused: it would change the heads."""
     agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
     placed = form(agent)
@@ -203,13 +202,13 @@ def test_observations_are_left_alone() -> None:
     agent, obs = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
     alone(agent, obs)
-    alone(place(agent), place(agent).arrange(obs))
+    alone(make_network(agent), make_network(agent).arrange(obs))
     assert torch.equal(obs, before)
 
 
 def test_many_observations_are_arranged_as_single_ones() -> None:
     """More than are arranged at a time, and not a multiple of them."""
-    placed = place(Agent((2, 84, 84), CategoricalPolicy(3), "nature_half", seed=0))
+    placed = make_network(Agent((2, 84, 84), CategoricalPolicy(3), "nature_half", seed=0))
     obs = torch.randint(0, 256, (ARRANGED_AT_ONCE + 44, 2, 84, 84), dtype=torch.uint8)
     whole = placed.arrange(obs)
     assert torch.equal(whole, torch.cat([placed.arrange(one) for one in obs.split(1)]))

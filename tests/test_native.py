@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from ppo37 import from_preset, resume, train
 from ppo37.backends import precision as self_test
 from ppo37.backends.native.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
-from ppo37.backends.network import Native, Network, SpaceToDepth, place
+from ppo37.backends.network import DeviceNetwork, Native, SpaceToDepth, make_network
 from ppo37.backends.precision import (
     PROCESSORS,
     TOLERANCES,
-    Form,
+    Backend,
     choose_precision,
     first_screens,
     processor_kind,
@@ -37,7 +37,8 @@ from ppo37.build import make_agent, make_factory
 from ppo37.cli import main
 from ppo37.compiled import library
 from ppo37.errors import UsageError
-from ppo37.networks.agent import Agent, NatureCNN
+from ppo37.networks.agent import Agent
+from ppo37.networks.nature import NatureCNN
 from ppo37.networks.policies import CategoricalPolicy
 from ppo37.session import checkpoint
 from ppo37.session.directory import read_config
@@ -136,9 +137,11 @@ def signs(generator: torch.Generator, shape: tuple[int, ...], share: float) -> T
 
 
 def of_whole_numbers(
-    obs_shape: tuple[int, ...], channels: tuple[int, int, int], features: int,
+    obs_shape: tuple[int, ...],
+    channels: tuple[int, int, int],
+    features: int,
     generator: torch.Generator,
-) -> NatureCNN:  # fmt: skip
+) -> NatureCNN:
     """With a dozen inputs for each output, so that sums are large enough to be rounded."""
     trunk = NatureCNN(obs_shape, channels, features)
     with torch.no_grad():
@@ -155,23 +158,30 @@ def of_whole_numbers(
 @pytest.mark.parametrize(
     ("obs_shape", "channels", "features", "count"),
     [
-        *((*shape, 16, count) for shape, count in product(
-            [
-                ((4, 84, 84), (32, 64, 64)),
-                ((4, 84, 84), (16, 32, 32)),
-                (SMALL, (16, 16, 16)),
-                ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
-                (SMALL, WIDE),
-            ],
-            [1, 6, 7],
-        )),
+        *(
+            (*shape, 16, count)
+            for shape, count in product(
+                [
+                    ((4, 84, 84), (32, 64, 64)),
+                    ((4, 84, 84), (16, 32, 32)),
+                    (SMALL, (16, 16, 16)),
+                    ((3, 71, 49), (32, 16, 64)),  # sides that leave borders unread
+                    (SMALL, WIDE),
+                ],
+                [1, 6, 7],
+            )
+        ),
         (SMALL, (16, 16, 16), 100, 71),  # more than the dense layer computes at a time
     ],
-)  # fmt: skip
+)
 def test_outputs_and_gradients_are_exact(
-    obs_shape: tuple[int, ...], channels: tuple[int, int, int], features: int, count: int,
-    bf16: bool, threads: int,
-) -> None:  # fmt: skip
+    obs_shape: tuple[int, ...],
+    channels: tuple[int, int, int],
+    features: int,
+    count: int,
+    bf16: bool,
+    threads: int,
+) -> None:
     generator = torch.Generator().manual_seed(1)
     trunk = of_whole_numbers(obs_shape, channels, features, generator)
     if bf16 and channels == WIDE:
@@ -303,17 +313,17 @@ def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) ->
 
     def outputs(network: Any) -> Tensor:
         distribution, values = alone(network, network.arrange(obs))
-        with network.held():
+        with network.frozen_weights():
             held = alone(network, network.arrange(obs))[1]
             assert torch.equal(held, values)
         return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
 
     seen = oracle(agent.trunk, obs, bf16=False)[0]
-    distribution, values, _ = agent.answer(seen, agent.empty_memory(32), torch.zeros(32, 1))
+    distribution, values, _ = agent.heads(seen, agent.initial_state(32), torch.zeros(32, 1))
     exact = torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
     agent.bf16 = bf16
 
-    def one_thread(agent: Agent) -> Network:
+    def one_thread(agent: Agent) -> DeviceNetwork:
         return Native(agent, threads=1)
 
     error, theirs = (
@@ -356,7 +366,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """And two processes that begin at the same time both have it."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     code = (
-        "from ppo37.networks.agent import NatureCNN; "
+        "from ppo37.networks.nature import NatureCNN; "
         "from ppo37.backends.native.kernels import kernels_for; "
         f"print(kernels_for(NatureCNN({SMALL}, (16, 16, 32), 16), False).workspace_bytes)"
     )
@@ -411,12 +421,12 @@ def test_without_a_compiler_pytorch_computes() -> None:
 def test_a_precision_without_native_kernels_is_none_to_choose(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def place_in_fp32(agent: Agent, kernels: str = "torch", threads: int = 1) -> Network:
+    def place_in_fp32(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
         if agent.bf16 and kernels == "native":
             raise UsageError("not in bf16")
-        return place(agent, kernels, threads)
+        return make_network(agent, kernels, threads)
 
-    monkeypatch.setattr(self_test, "place", place_in_fp32)
+    monkeypatch.setattr(self_test, "make_network", place_in_fp32)
     monkeypatch.setattr(self_test, "processor_kind", lambda _: "AMD with AVX512-BF16")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(precision="auto", kernels="native"), agent, SMALL, 32)
@@ -462,7 +472,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_every_row_of_the_table_ranks_all_forms(kind: str) -> None:
-    forms = {Form(*both) for both in product(("fp32", "bf16"), ("torch", "native"))}
+    forms = {Backend(*both) for both in product(("fp32", "bf16"), ("torch", "native"))}
     assert set(PROCESSORS[kind]) == forms
     assert len(PROCESSORS[kind]) == len(forms)
 
@@ -499,13 +509,13 @@ def test_a_form_whose_numbers_are_wrong_is_not_chosen(
     class Wrong(Native):
         def __call__(self, arranged: Tensor, *more: Tensor) -> Any:
             flat = bool((arranged == 50).all())
-            distribution, values, memory = super().__call__(arranged, *more)
-            return distribution, values * (1.5 if flat == (wrong == "screens") else 1.0), memory
+            distribution, values, lstm_state = super().__call__(arranged, *more)
+            return distribution, values * (1.5 if flat == (wrong == "screens") else 1.0), lstm_state
 
-    def place_wrong(agent: Agent, kernels: str = "torch", threads: int = 1) -> Network:
-        return Wrong(agent, threads) if kernels == "native" else place(agent)
+    def place_wrong(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
+        return Wrong(agent, threads) if kernels == "native" else make_network(agent)
 
-    monkeypatch.setattr(self_test, "place", place_wrong)
+    monkeypatch.setattr(self_test, "make_network", place_wrong)
     monkeypatch.setattr(self_test, "processor_kind", lambda _: "x86 with AVX2")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32, screens)
@@ -537,7 +547,7 @@ def test_forms_agree_on_first_screens(game: str) -> None:
     assert choice.precision == "bf16"
     assert not bias.any(), "as it was"
     outputs = {}
-    for form in (Form("fp32", "torch"), Form("bf16", "torch")):
+    for form in (Backend("fp32", "torch"), Backend("bf16", "torch")):
         network = self_test.network_in(form, agent)
         outputs[form] = self_test._outputs(network, network.arrange(screens), form)
     assert self_test._errors(*outputs.values())[1] > 0.1, "on the kink they differ"

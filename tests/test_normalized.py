@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from ppo37.algorithm.normalization import add, first_moments
-from ppo37.envs.atari.env import Atari
+from ppo37.algorithm.normalization import add_values, initial_statistics
+from ppo37.envs.atari import Atari
 from ppo37.envs.contract import Step, VecEnv
 from ppo37.envs.normalize import NormalizedObservations, ScaledRewards
 
@@ -42,9 +42,9 @@ class Script(VecEnv):
 
 def test_moments_are_those_of_all_that_was_seen_and_of_a_peer() -> None:
     batches = [np.random.default_rng(k).normal(3.0, 50.0, (k + 1, 5)) for k in range(20)]
-    ours, theirs = first_moments((5,)), RunningMeanStd(epsilon=1e-4, shape=(5,))
+    ours, theirs = initial_statistics((5,)), RunningMeanStd(epsilon=1e-4, shape=(5,))
     for batch in batches:
-        add(ours, torch.from_numpy(batch))
+        add_values(ours, torch.from_numpy(batch))
         theirs.update(batch)
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-12)
     np.testing.assert_allclose(ours.variance, theirs.var, rtol=1e-12)
@@ -55,8 +55,8 @@ def test_moments_are_those_of_all_that_was_seen_and_of_a_peer() -> None:
 
 
 def test_observations_are_deviations_from_all_that_was_seen_so_far() -> None:
-    script, moments = Script(), first_moments((1, 4))
-    envs = NormalizedObservations(script, moments, clip=1.5, learn=True)
+    script, env_states = Script(), initial_statistics((1, 4))
+    envs = NormalizedObservations(script, env_states, clip=1.5, learn=True)
     shown = [envs.reset()]
     finals = []
     for _ in range(STEPS):
@@ -83,19 +83,19 @@ def test_observations_are_deviations_from_all_that_was_seen_so_far() -> None:
 
 
 def test_moments_at_rest_stay_as_they_are() -> None:
-    moments = first_moments((1, 4))
-    add(moments, torch.from_numpy(Script().obs[:, 0]))
-    before = [part.clone() for part in moments]
-    envs = NormalizedObservations(Script(), moments, clip=10.0, learn=False)
+    env_states = initial_statistics((1, 4))
+    add_values(env_states, torch.from_numpy(Script().obs[:, 0]))
+    before = [part.clone() for part in env_states]
+    envs = NormalizedObservations(Script(), env_states, clip=10.0, learn=False)
     envs.reset()
     envs.step(np.zeros(ENVS, np.int64))
-    assert all(torch.equal(a, b) for a, b in zip(before, moments, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, env_states, strict=True))
 
 
 def test_rewards_are_in_deviations_of_the_discounted_return() -> None:
     """Episode by episode with scalars; the return is forgotten after the step that ended it."""
-    script, moments = Script(), first_moments(())
-    envs = ScaledRewards(script, moments, GAMMA, clip=2.0)
+    script, env_states = Script(), initial_statistics(())
+    envs = ScaledRewards(script, env_states, GAMMA, clip=2.0)
     envs.reset()
     found = [envs.step(np.zeros(ENVS, np.int64)).rewards for _ in range(STEPS)]
     returns = [0.0] * ENVS
@@ -121,9 +121,9 @@ def test_rewards_are_in_deviations_of_the_discounted_return() -> None:
 def test_discounted_returns_come_back() -> None:
     def make() -> ScaledRewards:
         inner = Atari("breakout", 2, 1, num_threads=1, reseed_interval=50, clip_rewards=False)
-        return ScaledRewards(inner, moments, GAMMA, 10.0)
+        return ScaledRewards(inner, env_states, GAMMA, 10.0)
 
-    moments = first_moments(())
+    env_states = initial_statistics(())
     envs = make()
     envs.reset()
     rng = np.random.default_rng(0)

@@ -16,11 +16,22 @@ from conftest import content
 from ppo37.cli import main
 
 FILES = [
-    "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock",
-    *(f"checkpoints/00000006/{name}" for name in (
-        "manifest.json", "state.json", "model.safetensors", "optimizer.safetensors",
-        "actions.safetensors")),
-]  # fmt: skip
+    "config.json",
+    "metrics.jsonl",
+    "summary.json",
+    "checkpoints",
+    ".lock",
+    *(
+        f"checkpoints/00000006/{name}"
+        for name in (
+            "manifest.json",
+            "state.json",
+            "model.safetensors",
+            "optimizer.safetensors",
+            "actions.safetensors",
+        )
+    ),
+]
 COMMANDS = ["eval", "resume", "plot", "record", "export", "fingerprint"]
 
 
@@ -65,22 +76,36 @@ SPOILT: dict[str, Callable[[Path], None]] = {
     "a link to nothing": _instead(lambda path: path.symlink_to(RUN.parent / "nothing")),
     "a link to itself": _instead(lambda path: path.symlink_to(path)),
     "a FIFO": _instead(os.mkfifo),
-}  # fmt: skip
-OTHER_THINGS = ("missing", "a folder", "a file", "a link to a file", "a link to a folder",
-                "a link to nothing", "a link to itself", "a FIFO")  # fmt: skip
+}
+OTHER_THINGS = (
+    "missing",
+    "a folder",
+    "a file",
+    "a link to a file",
+    "a link to a folder",
+    "a link to nothing",
+    "a link to itself",
+    "a FIFO",
+)
 CASES = [
-    (command, name, how) for command, name, how in itertools.product(COMMANDS, FILES, SPOILT)
+    (command, name, how)
+    for command, name, how in itertools.product(COMMANDS, FILES, SPOILT)
     # A folder has no bytes.
     if name != "checkpoints" or how in OTHER_THINGS
-]  # fmt: skip
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "name", "how"), CASES)
 def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
-    command: str, name: str, how: str, finished_run: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command: str,
+    name: str,
+    how: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     global RUN
     RUN = tmp_path / "run"
     shutil.copytree(finished_run, RUN)
@@ -89,8 +114,11 @@ def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
     SPOILT[how](RUN / name)
     monkeypatch.chdir(tmp_path)
     before = content(tmp_path)
-    more = {"eval": ["--episodes", "2"], "export": ["--out", "out"],
-            "record": ["--max-seconds", "1"]}.get(command, [])  # fmt: skip
+    more = {
+        "eval": ["--episodes", "2"],
+        "export": ["--out", "out"],
+        "record": ["--max-seconds", "1"],
+    }.get(command, [])
     with pytest.raises(SystemExit) as exit_:
         main([command, "run", *more])
     out, err = capsys.readouterr()

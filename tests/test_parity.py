@@ -10,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from ppo37.envs.atari.env import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Atari
+from ppo37.envs.atari import Atari
+from ppo37.envs.atari.protocols import FRAME_SKIP, PROTOCOLS, SIDE, STACK
 from ppo37.envs.atari.reference import (
-    MANNERS,
+    GAME_VARIANTS,
     ReferenceAtari,
     draw,
     grayscale,
@@ -84,7 +85,7 @@ def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) ->
     """Play the same in both; what the C++ environment answered."""
     envs = make(game, num_envs, 3, **settings)
     watched = Watched(envs)
-    reference = ReferenceAtari(game, num_envs, 3, manner="engine", **settings)
+    reference = ReferenceAtari(game, num_envs, 3, variant="engine", **settings)
     assert envs.action_names == reference.action_names
     assert envs.obs_shape == reference.obs_shape
     np.testing.assert_array_equal(envs.reset(), reference.reset())
@@ -99,24 +100,41 @@ def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) ->
 
 
 # One for each height of the screen, with and without FIRE and lives; the others are slow together.
-SOME_GAMES = {"adventure", "breakout", "carnival", "freeway", "journey_escape", "laser_gates",
-              "ms_pacman", "pacman", "pong", "pooyan"}  # fmt: skip
+SOME_GAMES = {
+    "adventure",
+    "breakout",
+    "carnival",
+    "freeway",
+    "journey_escape",
+    "laser_gates",
+    "ms_pacman",
+    "pacman",
+    "pong",
+    "pooyan",
+}
 
 
 @same_arithmetic
-@pytest.mark.parametrize("game", [
-    game if game in SOME_GAMES else pytest.param(game, marks=pytest.mark.slow)
-    for game in atari_games()
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "game",
+    [
+        game if game in SOME_GAMES else pytest.param(game, marks=pytest.mark.slow)
+        for game in atari_games()
+    ],
+)
 def test_every_game_is_the_same_in_both(make, game) -> None:
     assert_parity(make, game, steps=20)
 
 
 @same_arithmetic
-@pytest.mark.parametrize(("game", "losses"), [
-    ("breakout", 20), pytest.param("frogger", 8, marks=pytest.mark.slow),
-    pytest.param("klax", 2, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("game", "losses"),
+    [
+        ("breakout", 20),
+        pytest.param("frogger", 8, marks=pytest.mark.slow),
+        pytest.param("klax", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_lost_lives_and_ended_games_are_the_same_in_both(make, game, losses) -> None:
     answers = assert_parity(make, game, steps=400, num_envs=2, first_env=5)
     assert sum(int(step.dones.sum()) for step in answers) >= losses
@@ -131,12 +149,24 @@ def test_sticky_actions_are_the_same_in_both(make, game) -> None:
 
 @same_arithmetic
 @pytest.mark.parametrize("action_space", ["joystick", "continuous"])
-@pytest.mark.parametrize(("game", "protocol"), [
-    ("breakout", "classic"), ("ms_pacman", "machado"),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        ("breakout", "machado"), ("ms_pacman", "classic"), ("kaboom", "classic"),
-        ("kaboom", "machado"), ("space_invaders", "classic"), ("space_invaders", "machado"))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("game", "protocol"),
+    [
+        ("breakout", "classic"),
+        ("ms_pacman", "machado"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("breakout", "machado"),
+                ("ms_pacman", "classic"),
+                ("kaboom", "classic"),
+                ("kaboom", "machado"),
+                ("space_invaders", "classic"),
+                ("space_invaders", "machado"),
+            )
+        ),
+    ],
+)
 def test_other_ways_to_hold_the_joystick_are_the_same_in_both(
     make, game, protocol, action_space
 ) -> None:
@@ -303,9 +333,9 @@ def test_a_time_limit_truncates_and_gives_the_last_observation(make) -> None:
     assert last.obs[:, -1].any()
 
 
-@pytest.mark.parametrize("max_frames", [
-    8, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (4, 20))
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "max_frames", [8, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (4, 20))]
+)
 def test_the_shortest_games_are_counted(make, max_frames) -> None:
     """The frame counter of a new game may go on from the old one's by chance."""
     envs = make("pong", 4, 1, max_frames=max_frames)
@@ -317,12 +347,12 @@ def test_the_shortest_games_are_counted(make, max_frames) -> None:
     assert {episode.length for episode in episodes} == {length}
 
 
-# Our Python environment in the manner of the wrappers.
+# Our Python environment in the variant of the wrappers.
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="unknown manner 'fast'; there are reference, engine"):
-        ReferenceAtari("pong", 1, 0, manner="fast")
+    with pytest.raises(UsageError, match="unknown variant 'fast'; there are reference, engine"):
+        ReferenceAtari("pong", 1, 0, variant="fast")
     with pytest.warns(UserWarning, match="not supported"), pytest.raises(UsageError, match="game"):
         ReferenceAtari("pongg", 1, 0)
     for kind in (Atari, ReferenceAtari):
@@ -347,8 +377,8 @@ def pressed(envs: ReferenceAtari) -> list[str]:
 @pytest.mark.parametrize("game", ["breakout", pytest.param("ms_pacman", marks=pytest.mark.slow)])
 def test_how_a_game_opens(game) -> None:
     fires = game == "breakout"
-    for manner in MANNERS:
-        envs = ReferenceAtari(game, 1, 0, manner=manner)
+    for variant in GAME_VARIANTS:
+        envs = ReferenceAtari(game, 1, 0, variant=variant)
         names = pressed(envs)
         openings = []
         for _ in range(60):
@@ -356,7 +386,7 @@ def test_how_a_game_opens(game) -> None:
             envs._games[0].begin()
             openings.append(tuple(names))
         noops = {opening.count("NOOP") for opening in openings}
-        if manner == "reference":
+        if variant == "reference":
             third = envs.action_names[2]
             tail = ("FIRE",) * 4 + (third,) * 4 if fires else ()
             assert all(o == ("NOOP",) * o.count("NOOP") + tail for o in openings)
@@ -383,7 +413,7 @@ def test_how_a_life_opens() -> None:
     assert names[-12:] == ["NOOP"] * 4 + ["FIRE"] * 4 + ["RIGHT"] * 4
     assert len(envs.screens[0]) == 16
     assert not life_lost.obs[0, :-1].any()
-    envs = ReferenceAtari("breakout", 1, 0, manner="engine")
+    envs = ReferenceAtari("breakout", 1, 0, variant="engine")
     envs.reset()
     names = pressed(envs)
     life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
@@ -396,9 +426,9 @@ def test_how_a_life_opens() -> None:
     assert names[-8:] == ["FIRE"] * 4 + ["LEFT"] * 4
 
 
-@pytest.mark.parametrize("manner", list(MANNERS))
-def test_a_game_counts_all_its_lives_in_python_too(manner) -> None:
-    envs = ReferenceAtari("ms_pacman", 1, 0, manner=manner)
+@pytest.mark.parametrize("variant", list(GAME_VARIANTS))
+def test_a_game_counts_all_its_lives_in_python_too(variant) -> None:
+    envs = ReferenceAtari("ms_pacman", 1, 0, variant=variant)
     envs.reset()
     lives = 1
     for actions in random_actions(envs, 2000):
@@ -428,7 +458,7 @@ def test_screens_are_the_frames_of_the_step_in_colour(game) -> None:
 
 
 def test_the_screens_end_with_the_game() -> None:
-    envs = ReferenceAtari("breakout", 1, 0, manner="engine")
+    envs = ReferenceAtari("breakout", 1, 0, variant="engine")
     envs.reset()
     until(envs, lambda step: step.episodes)
     assert 1 <= len(envs.screens[0]) <= FRAME_SKIP
@@ -449,9 +479,10 @@ def test_grayscale_has_the_weights_of_brightness() -> None:
     assert grayscale(colours).tolist() == [[255, 76, 150, 29]]
 
 
-@pytest.mark.parametrize("height", [
-    210, *(pytest.param(height, marks=pytest.mark.slow) for height in (214, 220, 230, 250))
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "height",
+    [210, *(pytest.param(height, marks=pytest.mark.slow) for height in (214, 220, 230, 250))],
+)
 def test_shrink_averages_areas(height) -> None:
     screen = np.random.default_rng(0).integers(0, 256, (height, 160), np.uint8)
     # Every old pixel as a block of 84 x 84 equal ones: then areas are sums of whole blocks.

@@ -26,8 +26,12 @@ def fake_run(path: Path, games: list[list[float]], sps: float = 400.0, **setting
         for update, scores in enumerate(games, start=1):
             steps = update * config.batch_size
             episodes = [{"env": 0, "return": score, "length": 9} for score in scores]
-            line = {"update": update, "frames": 4 * steps, "wall_s": steps / sps,
-                    "episodes": episodes}  # fmt: skip
+            line = {
+                "update": update,
+                "frames": 4 * steps,
+                "wall_s": steps / sps,
+                "episodes": episodes,
+            }
             log.write(json.dumps(line) + "\n")
     return path
 
@@ -203,9 +207,12 @@ def test_several_runs_go_to_comparison_png_here(
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("curves.jpg", "must end in .png"), ("nowhere/curves.png", "cannot write"),
-     ("file/curves.png", "cannot write")],
-)  # fmt: skip
+    [
+        ("curves.jpg", "must end in .png"),
+        ("nowhere/curves.png", "cannot write"),
+        ("file/curves.png", "cannot write"),
+    ],
+)
 def test_outputs_that_cannot_be_are_refused(tmp_path: Path, out: str, words: str) -> None:
     (tmp_path / "file").touch()
     run = fake_run(tmp_path / "run", [[1.0]])

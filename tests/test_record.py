@@ -16,7 +16,7 @@ from ppo37.envs.catch import CELLS
 from ppo37.errors import RunError, UsageError
 from ppo37.tools import record as recording
 from ppo37.tools.evaluate import translation
-from ppo37.tools.record import BAR_HEIGHT, Moment, Recording, record
+from ppo37.tools.record import BAR_HEIGHT, EnvState, Recording, record
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 Image = pytest.importorskip("PIL.Image")
@@ -26,22 +26,22 @@ class Filmed(NamedTuple):
     """A film and what the agent lived through while it was made."""
 
     made: Recording
-    moments: list[Moment]
+    env_states: list[EnvState]
 
 
 def film(run: Path, out: Path, **options: Any) -> Filmed:
-    """Record, and keep the moments."""
-    moments: list[Moment] = []
+    """Record, and keep the env_states."""
+    env_states: list[EnvState] = []
     play = recording._play
 
-    def observed(*arguments: Any) -> Iterator[Moment]:
+    def observed(*arguments: Any) -> Iterator[EnvState]:
         for moment in play(*arguments):
-            moments.append(moment)
+            env_states.append(moment)
             yield moment
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "_play", observed)
-        return Filmed(record(run, out, **options), moments)
+        return Filmed(record(run, out, **options), env_states)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,16 @@ def blocks(picture: np.ndarray, across: int, down: int) -> np.ndarray:
 
 
 def test_mp4_shows_every_frame_at_60_a_second(breakout_mp4: Filmed) -> None:
-    made, moments = breakout_mp4.made, breakout_mp4.moments
+    made, env_states = breakout_mp4.made, breakout_mp4.env_states
     meta, pictures = decode(made.path)
-    screens = [screen for moment in moments for screen in moment.screens]
+    screens = [screen for moment in env_states for screen in moment.screens]
     assert meta["fps"] == 60
     assert meta["codec"] == "h264"
     assert "yuv420p" in meta["pix_fmt"]
     assert meta["size"] == (480, 420 + BAR_HEIGHT)
     assert made.frames == len(screens) + 60  # the last one stays for a second
     assert made.seconds == made.frames / 60
-    assert made.length == len(moments)
+    assert made.length == len(env_states)
     for picture, screen in zip(pictures, [*screens, *[screens[-1]] * 60], strict=True):
         centres = blocks(picture, 3, 2)[:, 1, :, 1]
         assert np.abs(centres - screen).mean() < 2
@@ -110,14 +110,14 @@ def test_the_game_is_the_one_that_evaluate_plays(
 
 
 def test_gif_shows_each_step_as_the_agent_sees_it(breakout_gif: Filmed) -> None:
-    made, moments = breakout_gif.made, breakout_gif.moments
-    screens = [np.maximum(*moment.screens[-2:]) for moment in moments if len(moment.screens) > 1]
+    made, env_states = breakout_gif.made, breakout_gif.env_states
+    screens = [np.maximum(*moment.screens[-2:]) for moment in env_states if len(moment.screens) > 1]
     with Image.open(made.path) as image:
         assert image.format == "GIF"
         assert image.info["loop"] == 0
         assert image.size == (480, 420 + BAR_HEIGHT)
         assert image.n_frames == made.frames
-        assert len(moments) + 15 == made.frames
+        assert len(env_states) + 15 == made.frames
         seconds = 0.0
         for number in range(image.n_frames):
             image.seek(number)
@@ -131,15 +131,15 @@ def test_gif_shows_each_step_as_the_agent_sees_it(breakout_gif: Filmed) -> None:
 
 
 def test_the_bar_follows_the_game(breakout_mp4: Filmed) -> None:
-    moments = breakout_mp4.moments
+    env_states = breakout_mp4.env_states
     _, pictures = decode(breakout_mp4.made.path)
     bars = [picture[:BAR_HEIGHT] for picture in pictures]
     background = np.abs(bars[0].astype(int) - recording.BAR).max(axis=2) < 30
     assert 0.5 < background.mean() < 0.97, "text on a plain ground"
-    first_of_second_step = len(moments[0].screens)
+    first_of_second_step = len(env_states[0].screens)
     assert np.abs(bars[0].astype(int) - bars[first_of_second_step]).max() > 60
     paint = recording._bar_painter("Breakout")
-    some = moments[10]
+    some = env_states[10]
     parts = {
         "score": some._replace(scores=(98765.0,)),
         "step": some._replace(step=54321),
@@ -151,25 +151,25 @@ def test_the_bar_follows_the_game(breakout_mp4: Filmed) -> None:
 
 
 def test_the_score_rises_while_the_game_goes_on(breakout_mp4: Filmed) -> None:
-    scores = [moment.scores[-1] for moment in breakout_mp4.moments]
+    scores = [moment.scores[-1] for moment in breakout_mp4.env_states]
     assert scores == sorted(scores)
     assert scores[-1] == breakout_mp4.made.score
-    assert [moment.step for moment in breakout_mp4.moments] == list(range(1, len(scores) + 1))
+    assert [moment.step for moment in breakout_mp4.env_states] == list(range(1, len(scores) + 1))
 
 
 def test_catch_is_filmed_without_a_screen(finished_run: Path, tmp_path: Path) -> None:
     filmed = film(finished_run, tmp_path / "catch.mp4", games=3)
-    made, moments = filmed.made, filmed.moments
-    ends = [moment for moment in moments if moment.ended]
+    made, env_states = filmed.made, filmed.env_states
+    ends = [moment for moment in env_states if moment.ended]
     assert len(ends) == made.games == 3
-    assert made.length == len(moments) == sum(moment.step for moment in ends)
+    assert made.length == len(env_states) == sum(moment.step for moment in ends)
     assert made.score == pytest.approx(np.mean([moment.scores[-1] for moment in ends]))
     played = evaluate(finished_run, episodes=1, seed=0)
     assert (ends[0].scores[0], ends[0].step) == (played.scores[0], played.lengths[0])
     meta, pictures = decode(made.path)
     assert meta["size"] == (432, 432 + BAR_HEIGHT)
     shown = list(pictures)
-    assert len(shown) == made.frames == 4 * len(moments) + 3 * 60
+    assert len(shown) == made.frames == 4 * len(env_states) + 3 * 60
     last = shown[4 * ends[0].step - 1][BAR_HEIGHT:].astype(int)
     cell = 432 // CELLS
     board = last[cell // 2 :: cell, cell // 2 :: cell].mean(axis=2)
@@ -234,9 +234,14 @@ def test_an_existing_film_is_replaced(finished_run: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("a.avi", "must end in .mp4 or .gif"), ("a", "must end in"), ("nowhere/a.mp4", "cannot write"),
-     ("file/a.gif", "cannot write"), ("directory.mp4", "is a directory")],
-)  # fmt: skip
+    [
+        ("a.avi", "must end in .mp4 or .gif"),
+        ("a", "must end in"),
+        ("nowhere/a.mp4", "cannot write"),
+        ("file/a.gif", "cannot write"),
+        ("directory.mp4", "is a directory"),
+    ],
+)
 def test_outputs_that_cannot_be_are_refused(
     finished_run: Path, tmp_path: Path, out: str, words: str
 ) -> None:

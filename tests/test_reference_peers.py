@@ -51,11 +51,17 @@ class Peer:
 
 @pytest.mark.parametrize(
     ("game", "game_id"),
-    [("pong", "Pong"), ("breakout", "Breakout"), ("space_invaders", "SpaceInvaders"),
-     ("qbert", "Qbert"), ("seaquest", "Seaquest"), ("ms_pacman", "MsPacman")],
-)  # fmt: skip
+    [
+        ("pong", "Pong"),
+        ("breakout", "Breakout"),
+        ("space_invaders", "SpaceInvaders"),
+        ("qbert", "Qbert"),
+        ("seaquest", "Seaquest"),
+        ("ms_pacman", "MsPacman"),
+    ],
+)
 def test_the_reference_plays_as_the_wrappers_do(game: str, game_id: str) -> None:
-    envs = ReferenceAtari(game, 1, seed=5, manner="reference")
+    envs = ReferenceAtari(game, 1, seed=5, variant="reference")
     peer = Peer(game_id, int(game_seeds(5, 0, 1)[0]))
     obs = envs.reset()
     rng = np.random.default_rng(0)

@@ -16,16 +16,22 @@ import pytest
 from conftest import content, log_without_clock, options, tiny
 
 from ppo37 import Config, resume, train
-from ppo37.envs.atari.env import Atari
+from ppo37.envs.atari import Atari
 from ppo37.envs.games import atari_games
 from ppo37.errors import UsageError
 from ppo37.session import checkpoint
 from ppo37.session.view import NoView
 
 ATARI = tiny(
-    game="breakout", threads=2, num_envs=3, num_steps=64, num_minibatches=3,
-    total_timesteps=4 * 192, reseed_interval=60, bootstrap_truncated=True,
-)  # fmt: skip
+    game="breakout",
+    threads=2,
+    num_envs=3,
+    num_steps=64,
+    num_minibatches=3,
+    total_timesteps=4 * 192,
+    reseed_interval=60,
+    bootstrap_truncated=True,
+)
 """Games of Breakout end after 100 to 200 steps: some environments are seeded anew, some not."""
 
 
@@ -78,10 +84,22 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     run = tmp_path / "killed"
     log = run / "metrics.jsonl"
-    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-               "--total-timesteps", str(28 * 64), "--out", str(run), "--checkpoint-every", "1",
-               *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
-               ]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ppo37",
+        "train",
+        "catch",
+        "--preset",
+        "classic",
+        "--total-timesteps",
+        str(28 * 64),
+        "--out",
+        str(run),
+        "--checkpoint-every",
+        "1",
+        *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+    ]
     for lines in (7, 16):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
@@ -146,13 +164,12 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
     assert content(run) == before
     summary = resume(saved.path, view=Ear(), new_games=True)
     assert summary.agent_steps == ATARI.total_timesteps
-    assert any("begin anew" in note for note in Ear.notes)
+    assert any("starting new games" in note for note in Ear.notes)
 
 
 def _replayed_exactly(game: str, protocol: str, steps: int, interval: int) -> None:
     """Saved in the middle, restored in a fresh engine: both go on alike."""
-    envs = [Atari(game, 2, 7, protocol, num_threads=2, reseed_interval=interval)
-            for _ in range(2)]  # fmt: skip
+    envs = [Atari(game, 2, 7, protocol, num_threads=2, reseed_interval=interval) for _ in range(2)]
     first, second = envs
     first.reset()
     draws = np.random.default_rng(0).integers(len(first.action_names), size=(steps + 300, 2))
@@ -177,11 +194,20 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("game", "protocol"),
-    [("breakout", "classic"), pytest.param("tetris", "machado", marks=SLOW),
-     *(pytest.param(*pair, marks=SLOW) for pair in (
-         ("breakout", "machado"), ("tetris", "classic"), ("qbert", "classic"),
-         ("qbert", "machado")))],
-)  # fmt: skip
+    [
+        ("breakout", "classic"),
+        pytest.param("tetris", "machado", marks=SLOW),
+        *(
+            pytest.param(*pair, marks=SLOW)
+            for pair in (
+                ("breakout", "machado"),
+                ("tetris", "classic"),
+                ("qbert", "classic"),
+                ("qbert", "machado"),
+            )
+        ),
+    ],
+)
 def test_a_replayed_game_goes_on_alike(game: str, protocol: str) -> None:
     _replayed_exactly(game, protocol, 300, 75)
 

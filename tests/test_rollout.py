@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ppo37.algorithm.rollout import allocate, collect
-from ppo37.algorithm.update import prepare
-from ppo37.backends.threads import Lanes, split
+from ppo37.algorithm.update import make_batch
+from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.envs import Episode, Step, env_factory
 from ppo37.randomness import noise
 
@@ -44,20 +44,22 @@ class Script:
 
 
 def act(
-    obs: torch.Tensor, memory: torch.Tensor, uniforms: torch.Tensor
+    obs: torch.Tensor, lstm_state: torch.Tensor, uniforms: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """Action, log-probability and value that can be traced to the inputs; memory counts steps."""
     first = obs.flatten(1)[:, 0].float()
-    return (uniforms * 4).long(), -first, first, memory + 1
+    return (uniforms * 4).long(), -first, first, lstm_state + 1
 
 
 def test_every_row_is_in_its_place() -> None:
     script = Script()
-    buffers = allocate(3, 2, SHAPE, torch.device("cpu"), memory_size=1)
+    buffers = allocate(3, 2, SHAPE, torch.device("cpu"), lstm_size=1)
     buffers.final_values.fill_(99.0)  # left from the rollout before
     uniforms = torch.tensor([[0.0, 0.3], [0.6, 0.9], [0.3, 0.0], [0.9, 0.9]])
-    memory = torch.tensor([[0.0], [5.0]])
-    obs, memory, episodes = collect(script.step, act, buffers, script.obs(), memory, uniforms)
+    lstm_state = torch.tensor([[0.0], [5.0]])
+    obs, lstm_state, episodes = collect(
+        script.step, act, buffers, script.obs(), lstm_state, uniforms
+    )
     assert buffers.obs[:, :, 0, 0, 0].tolist() == [[0, 1], [10, 11], [20, 21]]
     assert script.actions == buffers.actions.tolist() == [[0, 1], [2, 3], [1, 0]]
     assert buffers.log_probs.tolist() == [[0, -1], [-10, -11], [-20, -21]]
@@ -68,17 +70,17 @@ def test_every_row_is_in_its_place() -> None:
     assert buffers.final_values.tolist() == [[0, 0], [0, 0], [0, 131]]
     assert obs[:, 0, 0, 0].tolist() == [30, 31]
     # Remembered from before the rollout, and empty again after the steps that ended an episode.
-    assert buffers.memory.tolist() == [[0.0], [5.0]]
-    assert memory.tolist() == [[1.0], [0.0]]
+    assert buffers.lstm_state.tolist() == [[0.0], [5.0]]
+    assert lstm_state.tolist() == [[1.0], [0.0]]
     assert episodes == [Episode(1, 7.0, 3)]
 
 
 def test_a_batch_flattens_steps_then_environments() -> None:
     script = Script()
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    collect(script.step, act, buffers, script.obs(), buffers.memory, torch.zeros(4, 2))
+    collect(script.step, act, buffers, script.obs(), buffers.lstm_state, torch.zeros(4, 2))
     for bootstrap, last in ((False, -3.0 - 21.0), (True, -3.0 + 0.5 * 131 - 21.0)):
-        batch = prepare(buffers, 0.5, 0.0, bootstrap)  # lambda = 0: the advantage is delta
+        batch = make_batch(buffers, 0.5, 0.0, bootstrap)  # lambda = 0: the advantage is delta
         assert batch.obs[:, 0, 0, 0, 0].tolist() == [0, 1, 10, 11, 20, 21]
         deltas = [1 + 5 - 0, -1 + 5.5 - 1, 2 - 10, -2 + 10.5 - 11, 3 + 15 - 20, last]
         assert batch.advantages.flatten().tolist() == deltas
@@ -94,23 +96,25 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
     num_actions = len(whole.action_names)
 
     def act(
-        obs: torch.Tensor, memory: torch.Tensor, uniforms: torch.Tensor
+        obs: torch.Tensor, lstm_state: torch.Tensor, uniforms: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        looks = obs.flatten(1).long().sum(1) + memory[:, 0].long()
-        memory = 0.5 * memory + torch.stack([looks % 16, looks % 8], dim=1)
-        return (looks + (uniforms * 97).long()) % num_actions, -uniforms, looks / 1e6, memory
+        looks = obs.flatten(1).long().sum(1) + lstm_state[:, 0].long()
+        lstm_state = 0.5 * lstm_state + torch.stack([looks % 16, looks % 8], dim=1)
+        return (looks + (uniforms * 97).long()) % num_actions, -uniforms, looks / 1e6, lstm_state
 
     device = torch.device("cpu")
     expected, found = (allocate(40, 4, whole.obs_shape, device, 2) for _ in range(2))
-    obs, memory = whole.reset(), expected.memory
-    with closing(Lanes(parts, [act, act], found)) as lanes:
+    obs, lstm_state = whole.reset(), expected.lstm_state
+    with closing(RolloutThreads(parts, [act, act], found)) as lanes:
         for k in range(2):  # the second goes on where the first stopped
             uniforms = torch.from_numpy(noise(5, k, 41, 4))
-            obs, memory, episodes = collect(whole.step, act, expected, obs, memory, uniforms)
+            obs, lstm_state, episodes = collect(
+                whole.step, act, expected, obs, lstm_state, uniforms
+            )
             assert lanes.collect(uniforms) == sorted(episodes, key=lambda game: game.env)
             for name, a, b in zip(expected._fields, expected, found, strict=True):
                 assert torch.equal(a, b), name
-            assert torch.equal(lanes.memory, memory)
+            assert torch.equal(lanes.lstm_state, lstm_state)
     for envs in (whole, *parts):
         envs.close()
 
@@ -127,7 +131,7 @@ def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
 
     slow = Slow()
     buffers = allocate(3, 4, SHAPE, torch.device("cpu"))
-    with closing(Lanes([Broken(), slow], [act, act], buffers)) as lanes:
+    with closing(RolloutThreads([Broken(), slow], [act, act], buffers)) as lanes:
         with pytest.raises(RuntimeError, match="joystick"):
             lanes.collect(torch.zeros(4, 4))
         assert slow.t == 3
@@ -135,7 +139,7 @@ def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5, 8])
 def test_lanes_share_all_environments(num_envs: int) -> None:
-    parts = [range(num_envs)[part] for part in split(num_envs, True, 2)]
+    parts = [range(num_envs)[part] for part in split_envs(num_envs, True, 2)]
     assert [env for part in parts for env in part] == list(range(num_envs))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -150,7 +154,10 @@ def test_lanes_leave_the_threads_for_learning_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
-    with closing(Lanes([Script()], [counting], buffers)) as lanes, ThreadPoolExecutor(1) as later:
+    with (
+        closing(RolloutThreads([Script()], [counting], buffers)) as lanes,
+        ThreadPoolExecutor(1) as later,
+    ):
         lanes.collect(torch.zeros(4, 2))
         assert set(seen) == {1}
         assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == 3

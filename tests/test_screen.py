@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppo37.envs.atari.env import Atari
+from ppo37.envs.atari import Atari
 from ppo37.envs.atari.screen import ScreenEngine, _pointer, screen_library
 from ppo37.errors import UsageError
 
@@ -71,8 +71,8 @@ def test_what_is_seen_is_what_the_engine_would_show(both: list[Atari]) -> None:
         over += len(ours.episodes)
         cut += int(ours.truncated.sum())
     assert 0 < cut <= over
-    moments = both[0].save()
-    np.testing.assert_array_equal(both[0].restore(moments), both[1].restore(moments))
+    env_states = both[0].save()
+    np.testing.assert_array_equal(both[0].restore(env_states), both[1].restore(env_states))
 
 
 def test_a_pixel_is_the_mean_of_its_area() -> None:
@@ -96,9 +96,11 @@ def test_old_pictures_move_up_and_a_new_game_has_none() -> None:
 
 
 def pushed(
-    compiled: Any, screens: NDArray[np.uint8], before: NDArray[np.uint8] | None = None,
+    compiled: Any,
+    screens: NDArray[np.uint8],
+    before: NDArray[np.uint8] | None = None,
     begun: NDArray[np.bool_] | None = None,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8]:
     plan = np.empty(compiled.plan_bytes(), np.uint8)
     compiled.make_plan(_pointer(plan))
     count = len(screens)

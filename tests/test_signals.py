@@ -69,10 +69,17 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=24 * 64)
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    command = ["train", "catch", "--preset", "classic", "--total-timesteps", str(24 * 64),
-               "--out", str(run),
-               *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
-               ]  # fmt: skip
+    command = [
+        "train",
+        "catch",
+        "--preset",
+        "classic",
+        "--total-timesteps",
+        str(24 * 64),
+        "--out",
+        str(run),
+        *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+    ]
     codes = []
     for lines in (6, 14, 1000):
         codes.append(_pestered(command, log, lines))
@@ -100,17 +107,24 @@ def _pestered(words: list[str], log: Path, lines: int) -> int:
 @LINUX
 @pytest.mark.parametrize(
     ("command", "game"),
-    [("eval --episodes 1000000", "finished_run"),
-     pytest.param("record --out film.mp4", "breakout_run", marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        ("eval --episodes 1000000", "finished_run"),
+        pytest.param("record --out film.mp4", "breakout_run", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("number", "code"),
     [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
 )
 def test_playing_stops_at_once_and_leaves_nothing(
-    number: signal.Signals, code: int, command: str, game: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+    number: signal.Signals,
+    code: int,
+    command: str,
+    game: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(request.getfixturevalue(game), "run")
     word, *more = command.split()
@@ -120,9 +134,11 @@ def test_playing_stops_at_once_and_leaves_nothing(
 
 def _stop_while_playing(words: list[str], number: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ppo37", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "ppo37", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     wait_until(lambda: _listens_to(signal.SIGUSR1, process.pid))
     process.send_signal(signal.SIGUSR1)  # nothing to save: nothing happens
     process.send_signal(number)

@@ -8,10 +8,18 @@ from ppo37.tools.stats import t_interval_of_mean
 
 @pytest.mark.parametrize(
     ("freedom", "level", "printed"),
-    [(1, 0.95, 12.7062), (2, 0.95, 4.3027), (3, 0.95, 3.1824), (4, 0.95, 2.7764),
-     (9, 0.95, 2.2622), (30, 0.95, 2.0423), (120, 0.95, 1.9799), (9, 0.99, 3.2498),
-     (4, 0.90, 2.1318)],
-)  # fmt: skip
+    [
+        (1, 0.95, 12.7062),
+        (2, 0.95, 4.3027),
+        (3, 0.95, 3.1824),
+        (4, 0.95, 2.7764),
+        (9, 0.95, 2.2622),
+        (30, 0.95, 2.0423),
+        (120, 0.95, 1.9799),
+        (9, 0.99, 3.2498),
+        (4, 0.90, 2.1318),
+    ],
+)
 def test_bounds_are_those_of_the_printed_tables(freedom: int, level: float, printed: float) -> None:
     """Of values whose mean has the standard error 1."""
     values = np.linspace(-1, 1, freedom + 1)

@@ -34,18 +34,36 @@ def group(root: Path, lines: str, files: dict[str, str]) -> Path:
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
         # The smallest of a group and those around it; the top of a system has none.
-        ("0::/a/b\n", {"sys/fs/cgroup/a/cpu.max": "300000 100000\n",
-                       "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 3),
+        (
+            "0::/a/b\n",
+            {
+                "sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+            },
+            3,
+        ),
         # In a container the path is the host's, which does not exist here.
         ("0::/docker/4a\n", {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
-        ("4:cpu,cpuacct:/job\n0::/\n", {"sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "250000\n",
-                                        "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "50000\n"}, 5),
-        ("4:cpu,cpuacct:/\n", {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                              "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
+        (
+            "4:cpu,cpuacct:/job\n0::/\n",
+            {
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "50000\n",
+            },
+            5,
+        ),
+        (
+            "4:cpu,cpuacct:/\n",
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "nonsense\n"}, None),
         ("", {}, None),
     ],
-)  # fmt: skip
+)
 def test_cpu_quotas_are_read(
     lines: str, files: dict[str, str], cores: int | None, tmp_path: Path
 ) -> None:
@@ -79,7 +97,7 @@ def test_what_openmp_waits_by_is_set_unless_the_user_has(monkeypatch: pytest.Mon
 def test_the_number_of_threads_is_recorded_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ppo37.backends.ranks.usable_cores", lambda: 3)
+    monkeypatch.setattr("ppo37.backends.ranks.process_group.usable_cores", lambda: 3)
     train(tiny(threads=None), tmp_path / "run", checkpoint_every=2)
     assert read_config(tmp_path / "run").threads == 3
     train(tiny(threads=2), tmp_path / "asked")
@@ -88,7 +106,7 @@ def test_the_number_of_threads_is_recorded_and_kept(
     seen: list[int] = []
     genuine = torch.set_num_threads
     monkeypatch.setattr(torch, "set_num_threads", lambda n: (seen.append(n), genuine(n))[1])
-    monkeypatch.setattr("ppo37.backends.ranks.usable_cores", lambda: 1)
+    monkeypatch.setattr("ppo37.backends.ranks.process_group.usable_cores", lambda: 1)
     resume(tmp_path / "run" / "checkpoints" / "00000004")
     assert seen[0] == 3, "as many as it had, not as many as there are now"
 
@@ -97,15 +115,27 @@ def test_the_number_of_threads_is_recorded_and_kept(
 def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
     """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
     none."""
-    words = ["train", "breakout", *options("seed", "num_minibatches", "precision"),
-             "--num-envs", "2", "--num-steps", "32", "--total-timesteps", "64",
-             "--network", "nature_half",
-             "--kernels", kernels]  # fmt: skip
+    words = [
+        "train",
+        "breakout",
+        *options("seed", "num_minibatches", "precision"),
+        "--num-envs",
+        "2",
+        "--num-steps",
+        "32",
+        "--total-timesteps",
+        "64",
+        "--network",
+        "nature_half",
+        "--kernels",
+        kernels,
+    ]
 
     def trained(name: str) -> tuple[str, list[dict[str, object]]]:
         command = [sys.executable, "-m", "ppo37", *words, "--threads", "2"]
-        done = subprocess.run([*command, "--out", str(tmp_path / name)], capture_output=True,
-                              text=True)  # fmt: skip
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / name)], capture_output=True, text=True
+        )
         if "native kernels" in done.stderr and done.returncode == 2:
             pytest.skip(done.stderr)
         assert done.returncode == 0, done.stderr

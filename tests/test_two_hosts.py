@@ -13,7 +13,7 @@ import pytest
 from conftest import log_without_clock, tiny, training, wait_until
 
 from ppo37 import train
-from ppo37.backends import ranks as distributed
+from ppo37.backends.ranks import process_group
 from ppo37.session import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -53,18 +53,37 @@ def job(*words: str, per_host: int = 1) -> Iterator["list[subprocess.Popen[str]]
     """torchrun on both hosts, with as many ranks on each."""
     launchers = [
         subprocess.Popen(
-            ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run",
-             "--nnodes=2", f"--nproc-per-node={per_host}", "--rdzv-backend=c10d",
-             f"--rdzv-endpoint={HOSTS['ppo37a']}:{PORT}", "--rdzv-id=test",
-             # By names they could not know: both have that of the machine.
-             f"--rdzv-conf=is_host={int(host == 'ppo37a')}", f"--local-addr={address}",
-             "-m", "ppo37", *words],
-            env={**os.environ, "GLOO_SOCKET_IFNAME": f"{host}-veth",
-                 "PPO37_TIMEOUT_S": str(TIMEOUT_S)},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [
+                "ip",
+                "netns",
+                "exec",
+                host,
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nnodes=2",
+                f"--nproc-per-node={per_host}",
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint={HOSTS['ppo37a']}:{PORT}",
+                "--rdzv-id=test",
+                # By names they could not know: both have that of the machine.
+                f"--rdzv-conf=is_host={int(host == 'ppo37a')}",
+                f"--local-addr={address}",
+                "-m",
+                "ppo37",
+                *words,
+            ],
+            env={
+                **os.environ,
+                "GLOO_SOCKET_IFNAME": f"{host}-veth",
+                "PPO37_TIMEOUT_S": str(TIMEOUT_S),
+            },
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for host, address in HOSTS.items()
-    ]  # fmt: skip
+    ]
     try:
         yield launchers
     finally:
@@ -98,11 +117,12 @@ def test_a_cable_that_is_pulled_ends_the_ranks_of_both(network: None, tmp_path: 
         ip("-n", "ppo37b", "link", "set", "ppo37b-veth", "down")
         pulled = time.monotonic()
         wait_until(lambda: all(has_ended(rank) for rank in ranks))
-        assert time.monotonic() - pulled < TIMEOUT_S + 2 * distributed.ROLL_CALL_S + 10
+        assert time.monotonic() - pulled < TIMEOUT_S + 2 * process_group.ROLL_CALL_S + 10
     done = checkpoint.load_newest(run / "checkpoints")[0].state["update"]
     assert done >= 10
-    process = subprocess.Popen([sys.executable, "-m", "ppo37", "resume", str(run)],
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ppo37", "resume", str(run)], stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(lambda: (run / "metrics.jsonl").read_text().count("\n") > done + 50)
     finally:

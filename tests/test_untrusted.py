@@ -17,16 +17,55 @@ from typing import Any
 import pytest
 import torch
 
+from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
 
 NASTY = [
-    None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "",
-    "\ud800", "../../etc", "x" * 10_000, [], [[]], {}, {"": None}, [None] * 1000,
-    "I64", "F4", "F8_E8M0", "BOOL", "C64", [2**40, 2**40], [0, 2**63],
-]  # fmt: skip
-BANNED = ("exec", "compile", "import", "pickle.find_class", "os.system", "os.exec",
-          "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "os.remove",
-          "os.rename", "os.mkdir", "ctypes.dlopen")  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    10**400,
+    0.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "\ud800",
+    "../../etc",
+    "x" * 10_000,
+    [],
+    [[]],
+    {},
+    {"": None},
+    [None] * 1000,
+    "I64",
+    "F4",
+    "F8_E8M0",
+    "BOOL",
+    "C64",
+    [2**40, 2**40],
+    [0, 2**63],
+]
+BANNED = (
+    "exec",
+    "compile",
+    "import",
+    "pickle.find_class",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.connect",
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "ctypes.dlopen",
+)
 MOST_GROWTH_BYTES = 200 << 20
 
 
@@ -93,8 +132,9 @@ def _mutate(good: dict[str, bytes], rng: random.Random) -> dict[str, bytes]:
         files[name] = _of_bytes(files[name], rng)
     entries = {
         n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()}
-        for n, c in files.items() if n != checkpoint.MANIFEST
-    }  # fmt: skip
+        for n, c in files.items()
+        if n != checkpoint.MANIFEST
+    }
     listing = {"format": checkpoint.FORMAT, "files": entries}
     own = hashlib.sha256(to_json(listing)).hexdigest()
     files[checkpoint.MANIFEST] = to_json({**listing, "sha256": own})
@@ -117,13 +157,12 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
     from ppo37.algorithm.rollout import allocate
     from ppo37.algorithm.update import make_optimizer
     from ppo37.backends.executables import make_act
-    from ppo37.backends.network import place
-    from ppo37.backends.threads import Lanes
+    from ppo37.backends.threads import RolloutThreads
     from ppo37.envs import env_factory
     from ppo37.errors import UsageError
 
     assert callable(train)
-    loop = sys.modules["ppo37.session.session"]
+    loop = sys.modules["ppo37.session.start"]
     config = tiny()
     good = {path.name: path.read_bytes() for path in source.iterdir()}
     folder.mkdir()
@@ -135,10 +174,12 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         envs = env_factory("catch")(config.num_envs, config.seed)
         agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-        loop.restore(loop.State(agent, optimizer), saved, config, envs)
+        loop.restore(loop.RunState(agent, optimizer), saved, config, envs)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))
-        moments = loop.saved_moments(saved, config)
-        Lanes([envs], [make_act(place(agent))], buffers, moments=moments).close()
+        env_states = loop.saved_env_states(saved, config)
+        RolloutThreads(
+            [envs], [make_act(make_network(agent))], buffers, env_states=env_states
+        ).close()
 
     def write(files: dict[str, bytes]) -> None:
         for name, content in files.items():
@@ -190,9 +231,12 @@ def test_mutated_checkpoints_are_read_or_refused(
         f"{count}, 0)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     counts = json.loads(done.stdout.splitlines()[-1])
     print(counts)
@@ -203,8 +247,13 @@ def test_mutated_checkpoints_are_read_or_refused(
 
 def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
     """Else the test above would prove nothing."""
-    acts = ("eval('1 + 1')", "pickle.loads(pickle.dumps(print))", "os.system('true')",
-            "open('/etc/hostname')", "None")  # fmt: skip
+    acts = (
+        "eval('1 + 1')",
+        "pickle.loads(pickle.dumps(print))",
+        "os.system('true')",
+        "open('/etc/hostname')",
+        "None",
+    )
     listed = ", ".join(f"lambda: {act}" for act in acts)
     code = f"""if True:
         import os, pickle, sys
@@ -218,9 +267,12 @@ def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     assert done.stdout.split() == ["3"] * 4 + ["0"], done
 
 

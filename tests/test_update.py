@@ -16,13 +16,13 @@ from ppo37.algorithm.schedules import linear
 from ppo37.algorithm.update import (
     Batch,
     gradient_step,
+    make_batch,
     make_optimizer,
     minibatch,
-    prepare,
     set_learning_rate,
     update,
 )
-from ppo37.backends.network import place
+from ppo37.backends.network import make_network
 from ppo37.errors import UsageError
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
@@ -72,7 +72,7 @@ def make_rollout(k: int) -> rollouts.Rollout:
         rewards=normal(STEPS, ENVS),
         dones=dones,
         final_values=dones * normal(STEPS, ENVS) * (normal(STEPS, ENVS) > 0),
-        memory=torch.zeros(ENVS, 0, dtype=torch.float64),
+        lstm_state=torch.zeros(ENVS, 0, dtype=torch.float64),
     )
 
 
@@ -106,9 +106,9 @@ def ours(s: oracle.Settings) -> Run:
 
     for k in range(UPDATES):
         set_learning_rate(optimizer, linear(LEARNING_RATE, k, NUM_UPDATES))
-        batch = prepare(make_rollout(k), s.gamma, s.gae_lambda, s.bootstrap_truncated)
+        batch = make_batch(make_rollout(k), s.gamma, s.gae_lambda, s.bootstrap_truncated)
         terms = update(train_step, batch, make_permutations(k), s.num_minibatches)
-        metrics.append({name: value.item() for name, value in terms.items()})
+        metrics.append(terms)
     return Run(weights_of(net), metrics, [])
 
 
@@ -123,7 +123,7 @@ def theirs(s: oracle.Settings, anneal: bool = True, shuffle: bool = True) -> Run
     for k in range(UPDATES):
         rate = oracle.linear(LEARNING_RATE, k if anneal else 0, NUM_UPDATES)
         *lists, _ = (part.tolist() for part in make_rollout(k))
-        samples = oracle.prepare(oracle.Rollout(*lists), s)
+        samples = oracle.make_batch(oracle.Rollout(*lists), s)
         orders = make_permutations(k).tolist() if shuffle else [list(range(STEPS * ENVS))] * EPOCHS
         history, gradient_norms = oracle.update(weights, adam, samples, orders, fp32(rate), s)
         norms += gradient_norms
@@ -266,7 +266,7 @@ def test_target_kl_stops_after_an_epoch(target_kl: float | None, minibatches: in
     seen, metrics = run_recorded(make_permutations(0), 4, kls, target_kl)
     assert len(seen) == minibatches
     # Metrics are means over the minibatches that were run: here of 1, 2, 3, ...
-    assert metrics["loss"].item() == (minibatches + 1) / 2
+    assert metrics["loss"] == (minibatches + 1) / 2
 
 
 def test_kl_equal_to_the_target_goes_on() -> None:
@@ -285,7 +285,7 @@ def test_minibatch_keeps_samples_together() -> None:
         rewards=numbers,
         dones=torch.ones(STEPS, ENVS),
     )
-    batch = prepare(rollout, 0.9, 0.9, bootstrap_truncated=False)
+    batch = make_batch(rollout, 0.9, 0.9, bootstrap_truncated=False)
     indices = torch.tensor([5, 0, 63, 17])
     chosen = minibatch(batch, indices)
     assert chosen.obs.tolist() == [[[float(i)] * 3] for i in indices]
@@ -299,33 +299,39 @@ def test_a_sequence_is_of_one_environment_step_after_step(length: int) -> None:
     """D35: with whole rollouts, sequence n is environment n, and memory is that of its start."""
     numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)  # step * ENVS + environment
     rollout = make_rollout(0)._replace(
-        log_probs=numbers, memory=torch.arange(float(ENVS)).unsqueeze(1)
+        log_probs=numbers, lstm_state=torch.arange(float(ENVS)).unsqueeze(1)
     )
-    batch = prepare(rollout, 0.9, 0.9, bootstrap_truncated=False, length=length)
+    batch = make_batch(rollout, 0.9, 0.9, bootstrap_truncated=False, length=length)
     assert batch.log_probs.shape == (STEPS * ENVS // length, length)
     assert batch.obs.shape == (STEPS * ENVS // length, length, FEATURES)
     environments, steps = batch.log_probs % ENVS, batch.log_probs // ENVS
     assert torch.equal(environments, environments[:, :1].expand(-1, length))
     assert torch.equal(steps - steps[:, :1], torch.arange(float(length)).expand_as(steps))
     assert batch.log_probs.flatten().sort().values.tolist() == numbers.flatten().tolist()
-    assert torch.equal(batch.memory[:, 0], environments[:, 0])
+    assert torch.equal(batch.lstm_state[:, 0], environments[:, 0])
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.01, 1e6])
 def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
     """What Adam is given is as long as the bound, in the direction of the loss's gradient."""
-    net, batch = TinyNet(), prepare(make_rollout(0), 0.99, 0.95, True)
+    net, batch = TinyNet(), make_batch(make_rollout(0), 0.99, 0.95, True)
     coefficients = Coefficients(torch.tensor(0.1), True, True, 0.01, 0.5)
     optimizer = make_optimizer(net, 0.0, 1e-5)
     for _ in range(2):  # the second would be longer if gradients were not cleared
         gradient_step(net, optimizer, batch, coefficients, max_grad_norm)
     gradient = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
-    distribution, values, _ = net(batch.obs, batch.memory, batch.dones)  # as they are
+    distribution, values, _ = net(batch.obs, batch.lstm_state, batch.dones)  # as they are
     terms = ppo_loss(
-        distribution.log_prob(batch.actions), distribution.entropy(), values,
-        batch.log_probs, batch.values, batch.advantages, batch.targets, coefficients,
-    )  # fmt: skip
+        distribution.log_prob(batch.actions),
+        distribution.entropy(),
+        values,
+        batch.log_probs,
+        batch.values,
+        batch.advantages,
+        batch.targets,
+        coefficients,
+    )
     raw = torch.cat([g.flatten() for g in torch.autograd.grad(terms.loss, list(net.parameters()))])
     scale = min(1.0, max_grad_norm / (raw.norm().item() + 1e-6))
     torch.testing.assert_close(gradient, scale * raw, rtol=1e-12, atol=1e-15)
@@ -363,9 +369,9 @@ def log_ratios_of_an_unmoved_policy(
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, gain, generator=generator)
     agent.bf16 = acting_bf16
-    network = place(agent, kernels)
+    network = make_network(agent, kernels)
     obs = network.arrange(frames(generator, 128))
-    with network.held():
+    with network.frozen_weights():
         logits = torch.cat([alone(network, screens)[0].logits for screens in obs.split(num_envs)])
     actions = Categorical(logits).sample(torch.rand(128, generator=generator))
     old = Categorical(logits).log_prob(actions)
@@ -374,9 +380,15 @@ def log_ratios_of_an_unmoved_policy(
 
     zeros = torch.zeros(128, 1)
     batch = Batch(
-        obs.unsqueeze(1), actions.unsqueeze(1), old.unsqueeze(1), zeros, zeros, zeros, zeros,
-        agent.empty_memory(128),
-    )  # fmt: skip
+        obs.unsqueeze(1),
+        actions.unsqueeze(1),
+        old.unsqueeze(1),
+        zeros,
+        zeros,
+        zeros,
+        zeros,
+        agent.initial_state(128),
+    )
     agent.bf16 = learning_bf16
     log_ratios = []
     for indices in torch.randperm(128, generator=generator).chunk(4):

@@ -13,13 +13,13 @@ from conftest import log_without_clock, same_tensors, tiny
 from torch import nn
 
 from ppo37 import Config, evaluate, load_agent, resume, train
-from ppo37.algorithm.update import prepare
+from ppo37.algorithm.update import make_batch
 from ppo37.backends.executables import make_act, make_buffers
-from ppo37.backends.network import place
-from ppo37.backends.threads import Lanes, split
+from ppo37.backends.network import make_network
+from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.build import make_agent, make_factory, normalized
 from ppo37.config import from_preset
-from ppo37.envs.atari.env import Atari
+from ppo37.envs.atari import Atari
 from ppo37.errors import UsageError
 from ppo37.networks.agent import NETWORKS, Agent
 from ppo37.networks.policies import CategoricalPolicy
@@ -37,16 +37,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scaled rewards": {"norm_reward": True},
 }
 QUICK = ("joystick", "continuous lstm", "ram")
-variants = pytest.mark.parametrize("variant", [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS
-])  # fmt: skip
+variants = pytest.mark.parametrize(
+    "variant",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
+)
 
 
 def config_of(variant: str, **changes: Any) -> Config:
     """Six updates of Breakout, long enough for games to end."""
     long = {"threads": 2, "num_steps": 48, "total_timesteps": 6 * 4 * 48}
-    return tiny(game="breakout",
-                **{**long, **VARIANTS[variant], **changes})  # fmt: skip
+    return tiny(game="breakout", **{**long, **VARIANTS[variant], **changes})
 
 
 @variants
@@ -54,23 +54,23 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
     """Log-probabilities and values of a second rollout, computed anew from what it kept."""
     config = config_of(variant)
     factory = make_factory(config, 1)
-    lanes = split(config.num_envs, config.divisible, 2)
+    lanes = split_envs(config.num_envs, config.divisible, 2)
     parts = [factory(lane.stop - lane.start, 5, first_env=lane.start) for lane in lanes]
     agent = make_agent(config, parts[0].obs_shape, parts[0].action_names)
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)
-    network = place(agent)
+    network = make_network(agent)
     envs = [normalized(part, agent, config) for part in parts]
     buffers = make_buffers(agent, 48, 4, parts[0].obs_shape)
-    with closing(Lanes(envs, [make_act(network)] * len(envs), buffers)) as lanes:
+    with closing(RolloutThreads(envs, [make_act(network)] * len(envs), buffers)) as lanes:
         for k in range(2):
             uniforms = noise(5, k, 49, 4, shape=agent.policy.action_shape)
             lanes.collect(torch.from_numpy(uniforms))
     for part in parts:
         part.close()
-    batch = prepare(buffers, 0.99, 0.95, False, length=config.sequence_length)
+    batch = make_batch(buffers, 0.99, 0.95, False, length=config.sequence_length)
     with torch.no_grad():
         obs = network.arrange(batch.obs.flatten(0, 1))
-        distribution, values, _ = network(obs, batch.memory, batch.dones)
+        distribution, values, _ = network(obs, batch.lstm_state, batch.dones)
         ratio = distribution.log_prob(batch.actions.flatten(0, 1)) - batch.log_probs.flatten()
     assert ratio.abs().max() < 1e-4
     torch.testing.assert_close(values, batch.values.flatten(), rtol=0, atol=1e-4)
@@ -80,9 +80,11 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
 
 @pytest.mark.parametrize(
     "variant",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("joystick", "continuous lstm")),
-     "continuous ram"],
-)  # fmt: skip
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("joystick", "continuous lstm")),
+        "continuous ram",
+    ],
+)
 def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     config = config_of(variant, reseed_interval=90)
     train(config, tmp_path / "whole", checkpoint_every=3)
@@ -91,8 +93,9 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
         path = tmp_path / "other" / name
         path.unlink() if path.is_file() else shutil.rmtree(path)
     resume(tmp_path / "other", checkpoint_every=3)
-    ends = [checkpoint.load_newest(tmp_path / name / "checkpoints")[0]
-            for name in ("whole", "other")]  # fmt: skip
+    ends = [
+        checkpoint.load_newest(tmp_path / name / "checkpoints")[0] for name in ("whole", "other")
+    ]
     assert ends[0].state["update"] == ends[1].state["update"] == 6
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
     assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
@@ -120,8 +123,8 @@ def test_the_film_is_of_the_game_that_is_evaluated(variant: str, tmp_path: Path)
 def test_moments_stay_with_the_environments_when_an_agent_moves() -> None:
     """On another device they could not be added to; `meta` stands for a GPU."""
     agent = make_agent(config_of("ram"), (1, 128), ("NOOP", "FIRE")).to("meta")
-    assert agent.seen_obs is not None
-    assert agent.seen_obs.moments.mean.device.type == "cpu"
+    assert agent.obs_statistics is not None
+    assert agent.obs_statistics.values.mean.device.type == "cpu"
     assert agent.value_head.weight.is_meta
 
 
@@ -131,7 +134,7 @@ def test_a_masked_agent_never_takes_what_its_game_does_not_know() -> None:
     with closing(make_factory(config, 1)(4, 5)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names)
         buffers = make_buffers(agent, 48, 4, envs.obs_shape)
-        with closing(Lanes([envs], [make_act(place(agent))], buffers)) as lanes:
+        with closing(RolloutThreads([envs], [make_act(make_network(agent))], buffers)) as lanes:
             lanes.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
     drawn = [set(buffers.actions[..., part].flatten().tolist()) for part in range(3)]
     assert drawn == [{0, 1, 2}, {1}, {0, 1}]
@@ -141,7 +144,7 @@ def test_the_settings_of_normalisation_reach_the_environments() -> None:
     config = config_of("ram", clip_obs=0.5, clip_reward=1e-3, gamma=0.5)
     with closing(make_factory(config, 1)(4, 5)) as raw:
         agent = make_agent(config, raw.obs_shape, raw.action_names)
-        assert agent.seen_returns is not None
+        assert agent.return_statistics is not None
         envs = normalized(raw, agent, config)
         seen, paid = [envs.reset()], []
         rng = np.random.default_rng(0)
@@ -152,7 +155,7 @@ def test_the_settings_of_normalisation_reach_the_environments() -> None:
         assert np.abs(seen).max() == 0.5
         assert np.abs(paid).max() == np.float32(1e-3)
         # Sums at this gamma are about twice the rewards; at 0.99 they would be many times.
-        mean = float(agent.seen_returns.moments.mean)
+        mean = float(agent.return_statistics.values.mean)
     rate = np.count_nonzero(paid) / np.size(paid)
     assert rate < mean < 2.5 * rate
 
@@ -161,13 +164,15 @@ def test_moments_are_saved_with_the_agent(tmp_path: Path) -> None:
     config = config_of("ram")
     train(config, tmp_path / "run")
     agent = load_agent(tmp_path / "run").agent
-    assert agent.seen_obs is not None
-    assert agent.seen_returns is not None
+    assert agent.obs_statistics is not None
+    assert agent.return_statistics is not None
     # Every step, and the observations that the games began with.
     steps = config.agent_steps
-    assert float(agent.seen_obs.moments.number) == pytest.approx(steps + config.num_envs, rel=1e-6)
-    assert float(agent.seen_returns.moments.number) == pytest.approx(steps, rel=1e-6)
-    assert agent.seen_obs.moments.mean.shape == (1, 128)
+    assert float(agent.obs_statistics.values.number) == pytest.approx(
+        steps + config.num_envs, rel=1e-6
+    )
+    assert float(agent.return_statistics.values.number) == pytest.approx(steps, rel=1e-6)
+    assert agent.obs_statistics.values.mean.shape == (1, 128)
 
 
 @pytest.mark.parametrize(("network", "separate"), [("mlp", True), ("mlp_shared", False)])
@@ -177,8 +182,8 @@ def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
     nn.init.orthogonal_(agent.policy_head.weight, 1.0)
     assert NETWORKS[network].features == 64
     obs = torch.randint(0, 256, (9, 1, 128), dtype=torch.uint8)
-    memory = agent.empty_memory(9)
-    distribution, values, _ = agent(obs, memory, memory.new_zeros(9, 1))
+    lstm_state = agent.initial_state(9)
+    distribution, values, _ = agent(obs, lstm_state, lstm_state.new_zeros(9, 1))
     towers = [list(tower.parameters()) for tower in agent.trunk.layers]
     assert len(towers) == 1 + separate
     for loss, own in ((values.square().sum(), -1), (distribution.outputs[0].square().sum(), 0)):
@@ -246,7 +251,7 @@ def test_the_memory_of_the_console_is_that_of_the_game_on_the_screen() -> None:
         ({"network": "mlp"}, "network mlp cannot read observation pixels"),
         ({"norm_obs": True}, "pixels are divided by 255"),
         ({"action_space": "continuous", "mask_actions": True}, "not for real numbers"),
-        ({**RAM, "contrast_init": True}, "contrast_init is for observation pixels"),
+        ({**RAM, "zero_mean_init": True}, "zero_mean_init is for observation pixels"),
         ({"clip_obs": 0.0}, "clip_obs must be more than 0"),
     ],
 )

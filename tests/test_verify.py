@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 from conftest import options, wait_until
 
-WORDS = [sys.executable, "-m", "ppo37", "verify-resume", "catch", "--preset", "debug",
-         *options("precision", "num_envs", "num_steps", "num_minibatches", "network")]  # fmt: skip
+WORDS = [
+    sys.executable,
+    "-m",
+    "ppo37",
+    "verify-resume",
+    "catch",
+    "--preset",
+    "debug",
+    *options("precision", "num_envs", "num_steps", "num_minibatches", "network"),
+]
 
 
 def test_a_killed_run_is_found_to_be_the_same() -> None:

@@ -17,10 +17,20 @@ from ppo37.session.estimate import estimate_s
 from ppo37.session.metrics import LAST_100
 from ppo37.session.view import ConsoleView
 
-WORDS = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic",
-         "--total-timesteps", "650", "--device", "cpu",
-         *options("seed", "num_envs", "num_steps", "num_minibatches", "network",
-                  "precision")]  # fmt: skip
+WORDS = [
+    sys.executable,
+    "-m",
+    "ppo37",
+    "train",
+    "catch",
+    "--preset",
+    "classic",
+    "--total-timesteps",
+    "650",
+    "--device",
+    "cpu",
+    *options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
+]
 SHARES = r"\d+% env, \d+% act, \d+% copy, \d+% update"
 
 
@@ -59,8 +69,9 @@ def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
 
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
-    done = subprocess.run([*WORDS, "--out", str(tmp_path / "run")], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [*WORDS, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True
+    )
     assert done.stdout == ""
     assert "\x1b" not in done.stderr
     assert re.search(rf"steps 640 of 640 \(100%\), frames 2,560, .*{SHARES}", done.stderr)
@@ -88,8 +99,13 @@ def test_the_time_left_comes_from_recent_updates(monkeypatch: pytest.MonkeyPatch
 
     def left(update: int, took_s: float) -> str:
         clock[0] += took_s
-        record = {"update": update, "agent_steps": 64 * update, "frames": 256 * update,
-                  LAST_100: None, "charts/SPS": 64 / took_s}  # fmt: skip
+        record = {
+            "update": update,
+            "agent_steps": 64 * update,
+            "frames": 256 * update,
+            LAST_100: None,
+            "charts/SPS": 64 / took_s,
+        }
         view.show(record, 0, {"rollout": 1.0, "update": 1.0, "env": 0.5, "act": 0.3})
         found = re.search(r"left ([^,]+),", shown[-1])
         assert found

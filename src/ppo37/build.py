@@ -16,9 +16,12 @@ from .networks.policies import make_policy
 
 
 def make_factory(
-    config: Config, num_threads: int, protocol: str | None = None,
-    reseed_interval: int | None = None, make_envs: EnvFactory | None = None,
-) -> EnvFactory:  # fmt: skip
+    config: Config,
+    num_threads: int,
+    protocol: str | None = None,
+    reseed_interval: int | None = None,
+    make_envs: EnvFactory | None = None,
+) -> EnvFactory:
     """Return what makes the environments of a run, without the wrappers that need its agent.
 
     protocol: None for the configured one.  make_envs: makes environments of one's own, which are
@@ -27,10 +30,15 @@ def make_factory(
     if make_envs is not None:
         return checked(make_envs, config.norm_obs)
     return env_factory(
-        config.game, protocol or config.protocol, num_threads, reseed_interval, config.num_frames,
-        action_space=config.action_space, observation=config.observation,
+        config.game,
+        protocol or config.protocol,
+        num_threads,
+        reseed_interval,
+        config.num_frames,
+        action_space=config.action_space,
+        observation=config.observation,
         clip_rewards=not config.norm_reward,
-    )  # fmt: skip
+    )
 
 
 def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
@@ -44,18 +52,23 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[s
     policy = make_policy(config.action_space, sizes(config.action_space, action_names), known)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
     agent = Agent(
-        obs_shape, policy, config.network, seed, config.contrast_init, config.norm_obs,
+        obs_shape,
+        policy,
+        config.network,
+        seed,
+        config.zero_mean_init,
+        config.norm_obs,
         config.norm_reward,
-    )  # fmt: skip
+    )
     agent.bf16 = config.precision == "bf16"
     return agent
 
 
 def normalized(envs: VecEnv, agent: Agent, config: Config, learn: bool = True) -> VecEnv:
     """The environments as the agent is to see them; `learn`: its moments grow with every step."""
-    if agent.seen_obs is not None:
-        envs = NormalizedObservations(envs, agent.seen_obs.moments, config.clip_obs, learn)
-    if agent.seen_returns is not None and learn:
-        moments = agent.seen_returns.moments
-        envs = ScaledRewards(envs, moments, config.gamma, config.clip_reward)
+    if agent.obs_statistics is not None:
+        envs = NormalizedObservations(envs, agent.obs_statistics.values, config.clip_obs, learn)
+    if agent.return_statistics is not None and learn:
+        env_states = agent.return_statistics.values
+        envs = ScaledRewards(envs, env_states, config.gamma, config.clip_reward)
     return envs

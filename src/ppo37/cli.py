@@ -21,7 +21,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .config import PRESET_NAMES, Config, choices, field_type, from_preset
+from .config import PRESET_NAMES, RENAMED, Config, choices, field_type, from_preset
 from .errors import RunError, Stopped, UsageError, not_loaded
 from .session.files import shown
 from .tools.processes import stop_with_parent
@@ -105,17 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run([word for word in words if word != "--debug"])
         sys.stdout.flush()  # here, where it is known what to do if that fails
     except UsageError as error:
-        code = _complain(str(error), debug, 2)
+        code = _fail(str(error), debug, 2)
     except KeyboardInterrupt as error:
         number = error.signal_number if isinstance(error, Stopped) else signal.SIGINT
-        code = _complain("interrupted", debug, SIGNALLED + number)
+        code = _fail("interrupted", debug, SIGNALLED + number)
     except BrokenPipeError:  # who reads the result has left
         _silence_stdout()
         code = 1
     except RunError as error:
-        code = _complain(str(error), debug, 1)
+        code = _fail(str(error), debug, 1)
     except ImportError as error:
-        code = _complain(not_loaded(error), debug, 2)
+        code = _fail(not_loaded(error), debug, 2)
     except Exception as error:
         what = f"{type(error).__name__}: {error} (--debug shows where)"
         code = 1
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
             what = f"cannot write the result: {error.strerror}"
             _silence_stdout()
-        code = _complain(what, debug, code)
+        code = _fail(what, debug, code)
     finally:
         for each in STOPPING:  # the command itself may end in peace
             signal.signal(each, _pass_over if arguments is None else before[each])
@@ -139,7 +139,7 @@ def _interrupt(number: int, _: Any) -> NoReturn:
 
 
 def _pass_over(_: int, __: Any) -> None:
-    """Do nothing: to ignore a signal that has come already makes Python complain."""
+    """Do nothing: to ignore a signal that has come already makes Python fail."""
 
 
 def _silence_stdout() -> None:
@@ -150,9 +150,12 @@ def _silence_stdout() -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` in its result is the function to call."""
     parser = _Parser(
-        prog="ppo37", description="Proximal Policy Optimization from scratch, for Atari.",
-        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+        prog="ppo37",
+        description="Proximal Policy Optimization from scratch, for Atari.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
 
@@ -164,18 +167,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = add("train", _train, "train an agent on a game")
     train.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
-    train.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                       help="preset to start from (auto: fast)")  # fmt: skip
+    train.add_argument(
+        "--preset", default="auto", choices=PRESET_NAMES, help="preset to start from (auto: fast)"
+    )
     train.add_argument("--out", metavar="DIR", help="the run directory to make")
-    train.add_argument("--budget", metavar="TIME", help="instead of --total-timesteps: as many "
-                       "as fit in 90s, 30m or 1h30m, from now to the end")  # fmt: skip
+    train.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="instead of --total-timesteps: as many "
+        "as fit in 90s, 30m or 1h30m, from now to the end",
+    )
     _add_run_options(train)
     _add_settings(train)
 
     resume = add("resume", _resume, "resume a stopped run")
     resume.add_argument("run", metavar="RUN")
-    resume.add_argument("--new-games", action="store_true",
-                        help="begin new games instead of replaying the old ones")  # fmt: skip
+    resume.add_argument(
+        "--new-games", action="store_true", help="begin new games instead of replaying the old ones"
+    )
     _add_run_options(resume)
 
     evaluate = add("eval", _eval, "play whole games with a trained agent and report its scores")
@@ -205,26 +214,45 @@ def build_parser() -> argparse.ArgumentParser:
     fingerprint.add_argument("run", metavar="RUN")
     _add_json(fingerprint)
 
-    verify = add("verify-resume", _verify_resume, "kill a run, resume it and compare it with one "
-                                                  "that was not killed")  # fmt: skip
+    verify = add(
+        "verify-resume",
+        _verify_resume,
+        "kill a run, resume it and compare it with one that was not killed",
+    )
     verify.add_argument("game", metavar="GAME")
-    verify.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                        help="preset to start from (auto: fast)")  # fmt: skip
-    verify.add_argument("--updates", type=int, default=8, metavar="N",
-                        help="updates before and after the checkpoint; default 8")  # fmt: skip
+    verify.add_argument(
+        "--preset", default="auto", choices=PRESET_NAMES, help="preset to start from (auto: fast)"
+    )
+    verify.add_argument(
+        "--updates",
+        type=int,
+        default=8,
+        metavar="N",
+        help="updates before and after the checkpoint; default 8",
+    )
     _add_json(verify)
     _add_settings(verify, without=("total_timesteps", "reseed_interval"))
 
     ablate = add("ablate", _ablate, "train with and without each detail of PPO, and compare")
     ablate.add_argument("game", metavar="GAME")
-    ablate.add_argument("--preset", default="auto", choices=PRESET_NAMES,
-                        help="preset to start from (auto: fast)")  # fmt: skip
-    ablate.add_argument("--details", metavar="N,N", help="numbers of details, as 4,7 (default: "
-                        "all of the 37 that have a switch and are on)")  # fmt: skip
-    ablate.add_argument("--seeds", type=int, default=3, metavar="N",
-                        help="seeds of each, from --seed on; default 3")  # fmt: skip
-    ablate.add_argument("--jobs", type=int, default=1, metavar="N",
-                        help="runs at once, each on its share of the cores; default 1")  # fmt: skip
+    ablate.add_argument(
+        "--preset", default="auto", choices=PRESET_NAMES, help="preset to start from (auto: fast)"
+    )
+    ablate.add_argument(
+        "--details",
+        metavar="N,N",
+        help="numbers of details, as 4,7 (default: all of the 37 that have a switch and are on)",
+    )
+    ablate.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="seeds of each, from --seed on; default 3"
+    )
+    ablate.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at once, each on its share of the cores; default 1",
+    )
     ablate.add_argument("--out", metavar="DIR", help="the study to make, or to go on with")
     _add_json(ablate)
     _add_settings(ablate)
@@ -233,9 +261,13 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--game", default="breakout", metavar="GAME")
     bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
-    bench.add_argument("--peers", type=int, metavar="ROUNDS",
-                       help="train beside Stable-Baselines3 instead, in turn, so many times (about "
-                       "two minutes each; needs ppo37[bench])")  # fmt: skip
+    bench.add_argument(
+        "--peers",
+        type=int,
+        metavar="ROUNDS",
+        help="train beside Stable-Baselines3 instead, in turn, so many times (about "
+        "two minutes each; needs ppo37[bench])",
+    )
     _add_json(bench)
     _add_settings(bench, without=("reseed_interval",))
 
@@ -246,9 +278,12 @@ def build_parser() -> argparse.ArgumentParser:
     games = add("games", _games, "list the games")
     _add_json(games)
     doctor = add("doctor", _doctor, "check that everything needed is here and works")
-    doctor.add_argument("--measure", action="store_true",
-                        help="measure the speed of each precision and kernels instead, and whether "
-                        "auto chooses the fastest; run nothing else beside it")  # fmt: skip
+    doctor.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure the speed of each precision and kernels instead, and whether "
+        "auto chooses the fastest; run nothing else beside it",
+    )
     _add_json(doctor)
     return parser
 
@@ -284,8 +319,12 @@ def _hint(word: str, known: list[str], prog: str) -> str:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint-every", type=int, metavar="UPDATES",
-                        help="updates between checkpoints (default: two minutes)")  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="UPDATES",
+        help="updates between checkpoints (default: two minutes)",
+    )
     _add_json(parser)
 
 
@@ -308,16 +347,23 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
         if field.name in (*_NOT_OPTIONS, *without):
             continue
         plain, optional = field_type(field)
-        flag = "--" + field.name.replace("_", "-")
+        names = [field.name, *(old for old, new in RENAMED.items() if new == field.name)]
+        flags = ["--" + name.replace("_", "-") for name in names]
         text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
         if plain is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text,
-                               default=argparse.SUPPRESS)  # fmt: skip
+            group.add_argument(
+                *flags, action=argparse.BooleanOptionalAction, help=text, default=argparse.SUPPRESS
+            )
             continue
         convert = _or_none(plain) if optional else plain
-        group.add_argument(flag, type=convert, choices=field.metadata["choices"] or None,
-                           metavar=plain.__name__.upper() if plain is not str else None,
-                           default=argparse.SUPPRESS, help=text)  # fmt: skip
+        group.add_argument(
+            *flags,
+            type=convert,
+            choices=choices(field.name) or None,
+            metavar=plain.__name__.upper() if plain is not str else None,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
 
 
 def _or_none(plain: type) -> Any:
@@ -362,7 +408,7 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
     """
     from .backends.ranks import join
     from .session import directory
-    from .session.session import place_of
+    from .session.start import choose_directory
     from .tools import budget
 
     budget_s = budget.seconds(options.budget)
@@ -370,11 +416,11 @@ def _within_budget(options: argparse.Namespace, started: float) -> Config:
         raise UsageError("--budget and --total-timesteps both say how long; give one of them")
     options.total_timesteps = budget.MOST_STEPS  # whatever the preset has
     config = _config(options)
-    with closing(join(config.device)) as team:
-        path = Path(team.decided(lambda: place_of(config, options.out)))
-        if options.out is not None and team.decided(lambda: directory.is_run(path)):
+    with closing(join(config.device)) as ranks:
+        path = Path(ranks.broadcast_from_main(lambda: choose_directory(config, options.out)))
+        if options.out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
             return directory.read_config(path)
-        say = _say if team.leads else None
+        say = _log if ranks.is_main else None
     plan = budget.plan(config, budget_s, started, say)
     if say is not None:
         for line in plan.words:
@@ -402,12 +448,14 @@ def _finish(summary: Any, as_json: bool) -> int:
 
     if own_rank() != 0:
         return 0
-    mean = "no game has ended" if summary.last_100_mean is None else (
-        f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
-    )  # fmt: skip
+    mean = (
+        "no game has ended"
+        if summary.last_100_mean is None
+        else (f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}")
+    )
     ended, then = ("finished", "eval") if summary.finished else ("stopped", "resume")
-    _say(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
-    _say(f"next: ppo37 {then} {shlex.quote(shown(summary.run))}")
+    _log(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
+    _log(f"next: ppo37 {then} {shlex.quote(shown(summary.run))}")
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         _print_json({"run": str(summary.run), **document})
@@ -418,22 +466,33 @@ def _eval(options: argparse.Namespace) -> int:
     from .tools.evaluate import evaluate
     from .tools.stats import human_normalised, reference
 
-    result = evaluate(options.run, options.episodes, options.protocol, options.seed,
-                      options.device, _progress, _say)  # fmt: skip
+    result = evaluate(
+        options.run,
+        options.episodes,
+        options.protocol,
+        options.seed,
+        options.device,
+        _progress,
+        _log,
+    )
     normalised = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
     if options.json:
         _print_json({**result.to_json(), "human_normalised": normalised, "published": published})
         return 0
-    print(f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
-          f"{result.seed}, after {result.agent_steps:,} agent steps")  # fmt: skip
+    print(
+        f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
+        f"{result.seed}, after {result.agent_steps:,} agent steps"
+    )
     if result.interval is None:
         print(f"score {result.mean:.2f} (one game says nothing of the mean; --episodes 30)")
     else:
         low, high = result.interval
         spread = f"lowest {min(result.scores):g}, best {max(result.scores):g}"
-        print(f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} "
-              f"to {high:.2f}; {spread})")  # fmt: skip
+        print(
+            f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} "
+            f"to {high:.2f}; {spread})"
+        )
     if normalised is not None:
         # + 0.0, because -0.00 is no number for people.
         print(f"human-normalised {round(normalised, 2) + 0.0:.2f} (0 is random play, 1 a human)")
@@ -449,9 +508,16 @@ def _record(options: argparse.Namespace) -> int:
     from .tools.record import record
 
     limit = {} if options.max_seconds is None else {"max_seconds": options.max_seconds}
-    made = record(options.run, options.out, seed=options.seed, protocol=options.protocol,
-                  device=options.device, warn=_say, **limit)  # fmt: skip
-    _say(f"score {made.score:g} after {made.length:,} agent steps")
+    made = record(
+        options.run,
+        options.out,
+        seed=options.seed,
+        protocol=options.protocol,
+        device=options.device,
+        warn=_log,
+        **limit,
+    )
+    _log(f"score {made.score:g} after {made.length:,} agent steps")
     print(shown(made.path))
     return 0
 
@@ -459,7 +525,7 @@ def _record(options: argparse.Namespace) -> int:
 def _plot(options: argparse.Namespace) -> int:
     from .tools.plots import plot
 
-    made = plot([Path(run) for run in options.runs], options.out, group=options.group, warn=_say)
+    made = plot([Path(run) for run in options.runs], options.out, group=options.group, warn=_log)
     print(shown(made))
     return 0
 
@@ -470,7 +536,7 @@ def _export(options: argparse.Namespace) -> int:
 
     saved, warnings = find_checkpoint(Path(options.run))
     for warning in warnings:
-        _say(warning)
+        _log(warning)
     print(shown(export(saved, Path(options.out))))
     return 0
 
@@ -483,7 +549,7 @@ def _bench(options: argparse.Namespace) -> int:
         text = table(result)
     else:
         compare, markdown = peers()
-        result = compare(_config(options), options.peers, say=_say)
+        result = compare(_config(options), options.peers, say=_log)
         text = markdown(result)
     if options.json:
         _print_json(result)
@@ -498,7 +564,7 @@ def _fingerprint(options: argparse.Namespace) -> int:
 
     saved, warnings = find_checkpoint(Path(options.run))
     for warning in warnings:
-        _say(warning)
+        _log(warning)
     found = fingerprint(saved)
     if options.json:
         _print_json({"checkpoint": str(saved.path), "fingerprint": found})
@@ -511,7 +577,7 @@ def _verify_resume(options: argparse.Namespace) -> int:
     from .tools.verify import verify_resume
 
     _require_positive("updates", options.updates)
-    verdict = verify_resume(_config(options), options.updates, _say)
+    verdict = verify_resume(_config(options), options.updates, _log)
     if options.json:
         _print_json(verdict.to_json())
     else:
@@ -527,7 +593,7 @@ def _ablate(options: argparse.Namespace) -> int:
     from .tools.ablate import PICTURE, ablate, table
 
     details = None if options.details is None else options.details.split(",")
-    path, result = ablate(_config(options), details, options.seeds, options.out, options.jobs, _say)
+    path, result = ablate(_config(options), details, options.seeds, options.out, options.jobs, _log)
     if options.json:
         _print_json({"path": str(path), **result})
         return 0
@@ -612,12 +678,12 @@ def _with_dashes(word: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     with suppress(OSError):  # nobody reads stderr any more
         print(f"ppo37: {text}", file=sys.stderr)
 
 
-def _complain(text: str, debug: bool, code: int) -> int:
+def _fail(text: str, debug: bool, code: int) -> int:
     """Print one line, or the traceback as well; returns the exit code.
 
     No text: another of several ranks has said it.
@@ -625,7 +691,7 @@ def _complain(text: str, debug: bool, code: int) -> int:
     if debug:
         traceback.print_exc()
     if text:
-        _say(" ".join(text.split()))
+        _log(" ".join(text.split()))
     return code
 
 

@@ -142,9 +142,13 @@ def _compile(command: list[str]) -> None:
         raise UsageError(f"native kernels could not be made: {compiler} did not answer")
     # In a session of its own, so that what it starts can be ended with it.
     with subprocess.Popen(
-        command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, start_new_session=True,
-    ) as process:  # fmt: skip
+        command,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
         try:
             _, said = process.communicate(timeout=COMPILE_S)
         except subprocess.TimeoutExpired as error:

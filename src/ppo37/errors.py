@@ -23,7 +23,9 @@ class Stopped(KeyboardInterrupt):
 def not_loaded(error: ImportError | OSError) -> str:
     """Say in one line which module cannot be loaded, and what to do."""
     if isinstance(error, ModuleNotFoundError):
-        return (f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "
-                "installs all that is needed")  # fmt: skip
+        return (
+            f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "
+            "installs all that is needed"
+        )
     why = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return f"a module cannot be loaded: {why}; install it again"

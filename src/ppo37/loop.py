@@ -5,7 +5,7 @@
         estimate advantages and value targets          algorithm/advantages.py
         improve the policy for a few epochs            algorithm/update.py, losses.py
 
-What surrounds the loop (environments, threads, logs, checkpoints, signals) is in session/.
+The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
 from pathlib import Path
@@ -14,7 +14,8 @@ from .algorithm.schedules import annealed
 from .algorithm.update import set_learning_rate, update
 from .config import Config
 from .envs import EnvFactory
-from .session.session import Session, Summary, new_session, resumed_session
+from .session.session import Session, Summary
+from .session.start import new_session, resumed_session
 from .session.view import View
 
 
@@ -31,15 +32,13 @@ def learn(session: Session) -> None:
 
         with session.timed("update"):
             batch = session.advantages(rollout)
-            metrics = update(
+            losses = update(
                 session.train_step,
                 batch,
                 session.permutations(k),
                 config.num_minibatches,
                 config.target_kl,
             )
-            # To read a metric is to wait for all that a GPU was asked for.
-            losses = {name: float(value) for name, value in metrics.items()}
         session.end_update(k, learning_rate, batch, losses, episodes)
 
 
@@ -52,9 +51,10 @@ def train(
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
-    checkpoint_every: updates between checkpoints; None saves every two minutes.  make_envs: makes
-    environments of your own; None plays `config.game`.  UsageError for what cannot work, before
-    anything is written; RunError for a failure in the middle, with the last checkpoint valid.
+    checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
+    progress; None prints nothing.  make_envs: makes your own environments; None plays
+    `config.game`.  UsageError for settings that cannot work, before anything is written; RunError
+    for a failure during training, with the last checkpoint valid.
     """
     with new_session(config, out, checkpoint_every, view, make_envs) as session:
         learn(session)
@@ -71,10 +71,10 @@ def resume(
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
 
     On the same machine with the same versions the result is that of an uninterrupted run, to the
-    last bit: the games are brought back by playing their actions again.  RUN may be a checkpoint of
-    the run: then the updates after it are done again, and what the run held of them is moved into
-    its folder `replaced-1` (or -2, ...).
-    new_games: start new games instead, as happens with environments that cannot be saved.
+    last bit: the games are restored by replaying their actions.  `run` may be one of the run's
+    checkpoints: then the updates after it are computed again, and their files are moved to the
+    folder `replaced-1` (or -2, ...) in the run.
+    new_games: start new games instead, as with environments that cannot be saved.
     """
     with resumed_session(run, checkpoint_every, view, make_envs, new_games) as session:
         learn(session)

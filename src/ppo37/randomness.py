@@ -20,9 +20,15 @@ def generator(seed: int, stream: int, index: int = 0, env: int = 0) -> np.random
 
 
 def noise(
-    seed: int, update: int, num_draws: int, num_envs: int, *, first_env: int = 0,
-    stream: int = ACTIONS, shape: tuple[int, ...] = (),
-) -> NDArray[np.float32]:  # fmt: skip
+    seed: int,
+    update: int,
+    num_draws: int,
+    num_envs: int,
+    *,
+    first_env: int = 0,
+    stream: int = ACTIONS,
+    shape: tuple[int, ...] = (),
+) -> NDArray[np.float32]:
     """Uniforms [num_draws, num_envs, *shape] in [0, 1) for the actions of one update."""
     size = (num_draws, *shape)
     columns = [

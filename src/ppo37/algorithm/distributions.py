@@ -1,8 +1,7 @@
-"""What a policy's output means: log-probabilities, entropy and sampling.
+"""Distributions over actions: log-probability, entropy and sampling.
 
-Every kind answers the same three questions, so that rollout, losses and update need not know
-which one it is. The randomness comes from outside, as uniform numbers: sampling is a pure
-function.
+All have the same three methods, so rollout, losses and update do not depend on the kind.
+Sampling is a pure function: the randomness is passed in as uniform numbers.
 
 Legend: B samples (any leading shape), A actions, D dimensions of an action.
 """
@@ -15,26 +14,28 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
-IMPOSSIBLE = -1e8
-"""The logit of a masked action: its probability and its share of the entropy are exactly 0."""
+MASKED_LOGIT = -1e8
+"""The logit of a masked action: its probability and its part of the entropy are exactly 0."""
 
 
 class Distribution(Protocol):
-    """Of actions [B] or [B, D]; `outputs` are what of it the network computes for each sample."""
+    """A distribution over actions [B] or [B, D]."""
 
     @property
-    def outputs(self) -> tuple[Tensor, ...]: ...
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors [B, ...] that the network computed for it."""
+        ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """log pi(a|s) [B]."""
+        """Compute log pi(a|s) [B]."""
         ...
 
     def entropy(self) -> Tensor:
-        """How undecided the policy is, in nats, [B]."""
+        """Compute the entropy [B] in nats."""
         ...
 
     def sample(self, uniforms: Tensor) -> Tensor:
-        """Actions from uniforms of their shape, fp32 in [0, 1)."""
+        """Sample actions from uniform numbers of the same shape, fp32 in [0, 1)."""
         ...
 
 
@@ -48,12 +49,12 @@ class Categorical(NamedTuple):
         return (self.logits,)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """log pi(a|s) [B] of `actions` [B] int64, by a log-softmax (stable for large logits)."""
+        """Compute log pi(a|s) [B] of `actions` [B] int64, stable also for large logits."""
         log_probs = torch.log_softmax(self.logits, dim=-1)
         return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """How undecided the policy is, in nats, [B].
+        """Compute the entropy [B] in nats: how undecided the policy is.
 
         E4: H = -sum_a pi(a|s) log pi(a|s)
         """
@@ -61,11 +62,11 @@ class Categorical(NamedTuple):
         return -(log_probs.exp() * log_probs).sum(-1)
 
     def sample(self, uniforms: Tensor) -> Tensor:
-        """Actions [B] int64 by the inverse of the cumulative distribution.
+        """Sample actions [B] int64 by the inverse of the cumulative distribution.
 
         The action is the number of cumulative probabilities that are <= u * total. An fp32
-        uniform is at most 1 - 2**-24, and the sums are fp64, so u * total stays below the last
-        entry and an action of probability zero is never drawn.
+        uniform is at most 1 - 2**-24 and the sums are fp64. So u * total is below the last entry,
+        and an action of probability zero is never sampled.
         """
         cumulative = torch.softmax(self.logits.double(), dim=-1).cumsum(-1)
         threshold = uniforms.double().unsqueeze(-1) * cumulative[..., -1:]
@@ -73,7 +74,7 @@ class Categorical(NamedTuple):
 
 
 class MultiCategorical(NamedTuple):
-    """D choices, each of its own kind and independent of the others; actions [B, D] int64."""
+    """D independent choices, each from its own alternatives; actions [B, D] int64."""
 
     choices: tuple[Categorical, ...]
 
@@ -82,16 +83,16 @@ class MultiCategorical(NamedTuple):
         return tuple(choice.logits for choice in self.choices)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """The sum of the choices' log-probabilities, because they are independent, [B]."""
+        """Compute log pi(a|s) [B]: the sum over the choices, because they are independent."""
         columns = actions.unbind(-1)
         return sum_of(c.log_prob(a) for c, a in zip(self.choices, columns, strict=True))  # D37
 
     def entropy(self) -> Tensor:
-        """The sum of the choices' entropies, [B]."""
+        """Compute the entropy [B]: the sum over the choices."""
         return sum_of(choice.entropy() for choice in self.choices)  # D37
 
     def sample(self, uniforms: Tensor) -> Tensor:
-        """Actions [B, D], each choice from a uniform of its own."""
+        """Sample actions [B, D], each choice by its own uniform number."""
         columns = uniforms.unbind(-1)
         return torch.stack(
             [choice.sample(u) for choice, u in zip(self.choices, columns, strict=True)], dim=-1
@@ -99,10 +100,10 @@ class MultiCategorical(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """D real numbers, independent of each other; actions [B, D] fp32 without bounds.
+    """D independent real numbers; actions [B, D] fp32 without bounds.
 
-    `mean` [B, D] depends on the state; `log_std` [D], the logarithm of the standard deviation,
-    does not.
+    `mean` [B, D] depends on the state, the logarithm of the standard deviation `log_std` [D] does
+    not.
     """
 
     mean: Tensor
@@ -113,28 +114,29 @@ class Gaussian(NamedTuple):
         return (self.mean,)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """The sum over dimensions of log N(a; mean, std), [B]."""
+        """Compute the sum over dimensions of log N(a; mean, std), [B]."""
         deviations = (actions - self.mean) * torch.exp(-self.log_std)
         return -(0.5 * deviations.square() + self.log_std + 0.5 * LOG_2PI).sum(-1)  # D25
 
     def entropy(self) -> Tensor:
-        """The sum over dimensions of log std + log(2 pi e) / 2, [B]."""
+        """Compute the sum over dimensions of log std + log(2 pi e) / 2, [B]."""
         return (self.log_std + 0.5 * (1.0 + LOG_2PI)).sum(-1).expand(self.mean.shape[:-1])  # D25
 
     def sample(self, uniforms: Tensor) -> Tensor:
-        """Actions [B, D] by the inverse of the normal distribution's cumulative function.
+        """Sample actions [B, D] by the inverse of the normal cumulative distribution.
 
-        An fp32 uniform is a multiple of 2**-24; the middle of its interval is neither 0 nor 1.
+        An fp32 uniform is a multiple of 2**-24. Adding half of that keeps it away from 0 and 1,
+        where the inverse is infinite.
         """
         normal = torch.special.ndtri(uniforms.double() + 2.0**-25)
         return self.mean + torch.exp(self.log_std) * normal.to(self.mean.dtype)  # D23
 
 
-def masked(logits: Tensor, possible: Tensor) -> Tensor:
-    """Logits [B, A] where only the `possible` actions [A] or [B, A] can be taken."""
-    return torch.where(possible, logits, IMPOSSIBLE)  # A4
+def mask_logits(logits: Tensor, action_mask: Tensor) -> Tensor:
+    """Make actions impossible where `action_mask` [A] or [B, A] is False; logits are [B, A]."""
+    return torch.where(action_mask, logits, MASKED_LOGIT)  # A4
 
 
 def sum_of(parts: Iterable[Tensor]) -> Tensor:
-    """The sum of tensors of one shape."""
+    """Add tensors of one shape."""
     return torch.stack(tuple(parts)).sum(0)

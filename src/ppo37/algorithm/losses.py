@@ -1,7 +1,7 @@
-"""The PPO objective, term by term, on one minibatch.
+"""The objective of PPO, term by term, on one minibatch.
 
-Legend: M samples in the minibatch. Every input is fp32 (or fp64 in the tests), so that the
-losses do not depend on the precision of the network's layers.
+Legend: M samples in the minibatch. Every input is fp32 (fp64 in the tests), also where the layers
+of the network compute in bf16.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Coefficients(NamedTuple):
-    """What weighs and shapes the loss; names as in CleanRL. `clip_coef` is a 0-d tensor."""
+    """The settings of the loss, named as in CleanRL. `clip_coef` is a 0-d tensor."""
 
     clip_coef: Tensor
     clip_vloss: bool
@@ -21,7 +21,7 @@ class Coefficients(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """The loss and its parts and diagnostics (D12), each a 0-d tensor."""
+    """The loss, its parts and its diagnostics (D12), each a 0-d tensor."""
 
     loss: Tensor
     policy_loss: Tensor
@@ -33,17 +33,17 @@ class LossTerms(NamedTuple):
 
 
 def normalize_advantages(advantages: Tensor) -> Tensor:
-    """(A - mean) / (std + 1e-8) over the minibatch [M].
+    """Compute (A - mean) / (std + 1e-8) over the minibatch [M].
 
-    The standard deviation is the unbiased one (ddof = 1), as in CleanRL; openai/baselines
-    divides by M instead of M - 1 (ddof = 0), a factor of 1.00196 at M = 256.
+    The standard deviation divides by M - 1, as in CleanRL. openai/baselines divides by M, which
+    differs by a factor of 1.00196 at M = 256.
     """
     centred = advantages - advantages.mean()
     return centred / (advantages.std(correction=1) + 1e-8)  # D07
 
 
 def probability_ratio(new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
-    """How much likelier the taken actions became under the new policy, [M].
+    """Compute how much more likely the actions are under the new policy, [M].
 
     E1: rho = pi_new(a|s) / pi_old(a|s) = exp(log pi_new - log pi_old)
     """
@@ -51,7 +51,7 @@ def probability_ratio(new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
 
 
 def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
-    """The clipped objective, as a loss to minimise.
+    """Compute the clipped objective, as a loss to minimize.
 
     E2: L_pi = -mean(min(rho * A, clip(rho, 1 - eps, 1 + eps) * A))
     Source: Schulman et al. 2017, equation (7).
@@ -63,11 +63,12 @@ def policy_loss(advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
 def value_loss(
     new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: Tensor, clip: bool
 ) -> Tensor:
-    """The regression of values on their targets.
+    """Compute the squared error of the values, with clipped changes.
 
     E3: L_V = 1/2 mean(max((V - R)^2, (V_clip - R)^2))
-    V_clip = V_old + clip(V - V_old, -eps, +eps) with the eps of the policy. With `clip=False`
-    it is 1/2 mean((V - R)^2). Source: openai/baselines ppo2/model.py.
+    V_clip = V_old + clip(V - V_old, -eps, +eps), with the eps of the policy. With `clip=False`
+    it is 1/2 mean((V - R)^2).
+    Source: openai/baselines ppo2/model.py.
     """
     error = (new_values - targets).square()
     if clip:
@@ -86,11 +87,13 @@ def ppo_loss(
     targets: Tensor,
     coefficients: Coefficients,
 ) -> LossTerms:
-    """One loss, for one optimizer, trains policy and value together; every input is [M].
+    """Compute the one loss that trains policy and value together; every input is [M].
 
     E5: L = L_pi - c_ent * mean(H) + c_v * L_V
-    KL estimates: `old_approx_kl` = mean(-log rho) and `approx_kl` = mean(rho - 1 - log rho),
-    k1 and k3 of http://joschu.net/blog/kl-approx.html.
+    Two estimates of the KL divergence between old and new policy are returned beside it:
+    `old_approx_kl` = mean(-log rho) and `approx_kl` = mean(rho - 1 - log rho), which are k1 and k3
+    of http://joschu.net/blog/kl-approx.html. `clipfrac` is the part of the samples whose ratio is
+    outside of the clip range.
     """
     clip_coef = coefficients.clip_coef
     if coefficients.norm_adv:

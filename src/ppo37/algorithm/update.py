@@ -1,36 +1,25 @@
-"""Learning: several epochs of minibatch gradient steps on one rollout.
+"""Learn from one rollout: several epochs of gradient steps on minibatches.
 
-A sample is a sequence: L steps of one environment, one after the other. A network that remembers
-learns from whole rollouts of an environment (L = T), any other from single steps (L = 1).
+Legend: S samples in a batch, M of them in a minibatch. With the default settings
+S = T * N = 128 * 8 = 1,024 single steps and M = 256.
 
-Legend: S = T * N / L sequences, M of them in a minibatch, B = M * L samples.
+A sample has a second axis, L: for an LSTM it is a sequence of L = T steps of one environment, and
+S = N. For every other network L = 1.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .advantages import bootstrap_truncations, gae, value_targets
-from .distributions import Distribution
 from .losses import Coefficients, LossTerms, ppo_loss
-from .rollout import Rollout
-
-
-class Network(Protocol):
-    """What is trained: obs [B, ...] of M sequences, one after the other, the memory [M, R] before
-    them and `dones` [M, L] -> distributions over actions [B], values [B], memory [M, R] after."""
-
-    def __call__(
-        self, obs: Tensor, memory: Tensor, dones: Tensor, /
-    ) -> tuple[Distribution, Tensor, Tensor]: ...
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+from .rollout import Network, Rollout
 
 
 class Batch(NamedTuple):
-    """A rollout in sequences, with what the losses need."""
+    """The steps of a rollout, with what the losses need of each."""
 
     obs: Tensor  # [S, L, *obs_shape]
     actions: Tensor  # [S, L, *action_shape]
@@ -39,49 +28,53 @@ class Batch(NamedTuple):
     advantages: Tensor  # [S, L]
     targets: Tensor  # [S, L]
     dones: Tensor  # [S, L]
-    memory: Tensor  # [S, R], before the first step of each sequence
+    lstm_state: Tensor  # [S, R], before the first step of each sequence
 
 
-def prepare(
+def make_batch(
     rollout: Rollout, gamma: float, gae_lambda: float, bootstrap_truncated: bool, length: int = 1
 ) -> Batch:
-    """Advantages and value targets of a rollout, cut into sequences of `length` steps."""
+    """Compute advantages and value targets, and put the steps of all environments in a row.
+
+    length: L.
+    """
     rewards = rollout.rewards
     if bootstrap_truncated:
         rewards = bootstrap_truncations(rewards, rollout.final_values, gamma)
     advantages = gae(rewards, rollout.values, rollout.dones, gamma, gae_lambda)
     targets = value_targets(advantages, rollout.values)
 
-    def cut(part: Tensor) -> Tensor:
-        """[T, N, ...] -> [S, L, ...]; steps of one environment stay together."""
+    def in_a_row(part: Tensor) -> Tensor:
+        """[T, N, ...] -> [S, L, ...]; the steps of a sequence are those of one environment."""
         return part.unflatten(0, (-1, length)).transpose(1, 2).flatten(0, 1)  # D35
 
     return Batch(
-        obs=cut(rollout.obs),
-        actions=cut(rollout.actions),
-        log_probs=cut(rollout.log_probs),
-        values=cut(rollout.values[:-1]),
-        advantages=cut(advantages),
-        targets=cut(targets),
-        dones=cut(rollout.dones),
-        memory=rollout.memory.repeat(len(rollout.actions) // length, 1),
+        obs=in_a_row(rollout.obs),
+        actions=in_a_row(rollout.actions),
+        log_probs=in_a_row(rollout.log_probs),
+        values=in_a_row(rollout.values[:-1]),
+        advantages=in_a_row(advantages),
+        targets=in_a_row(targets),
+        dones=in_a_row(rollout.dones),
+        lstm_state=rollout.lstm_state.repeat(len(rollout.actions) // length, 1),
     )
 
 
 def minibatch(batch: Batch, indices: Tensor) -> Batch:
-    """The sequences `indices` [M] of a batch."""
+    """Select the samples `indices` [M] of a batch."""
     return Batch(*(part.index_select(0, indices) for part in batch))
 
 
 def make_optimizer(
-    agent: torch.nn.Module, learning_rate: float, adam_eps: float,
+    agent: torch.nn.Module,
+    learning_rate: float,
+    adam_eps: float,
     adam: type[torch.optim.Adam] = torch.optim.Adam,
-) -> torch.optim.Optimizer:  # fmt: skip
-    """Adam over all parameters, policy and value together.
+) -> torch.optim.Optimizer:
+    """Make one Adam for all parameters, policy and value together.
 
-    The learning rate is a 0-d tensor, changed in place by `set_learning_rate`, so that a
-    recorded step follows it. `adam_eps` is 1e-5 in the reference; PyTorch's default is 1e-8.
-    adam: the class that computes it.
+    The learning rate is a 0-d tensor that `set_learning_rate` changes in place.
+    adam_eps: 1e-5 in the reference; PyTorch's default is 1e-8.  adam: the class to use.
     """
     rate = torch.tensor(learning_rate)
     return adam(agent.parameters(), lr=rate, eps=adam_eps, fused=True)  # D03
@@ -93,33 +86,48 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"].fill_(learning_rate)
 
 
+def compute_gradients(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    coefficients: Coefficients,
+) -> LossTerms:
+    """Compute the loss of a minibatch and its gradients. Returns the terms, detached."""
+    obs = batch.obs.flatten(0, 1)
+    distribution, values, _ = network(obs, batch.lstm_state, batch.dones)  # D36
+    terms = ppo_loss(
+        distribution.log_prob(batch.actions.flatten(0, 1)),
+        distribution.entropy(),
+        values,
+        batch.log_probs.flatten(),
+        batch.values.flatten(),
+        batch.advantages.flatten(),
+        batch.targets.flatten(),
+        coefficients,
+    )
+    optimizer.zero_grad()
+    terms.loss.backward()
+    return terms._replace(loss=terms.loss.detach())
+
+
+def apply_gradients(
+    network: Network, optimizer: torch.optim.Optimizer, max_grad_norm: float
+) -> None:
+    """Clip the gradients by their global norm and take one step of the optimizer."""
+    torch.nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)  # D11
+    optimizer.step()
+
+
 def gradient_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     coefficients: Coefficients,
     max_grad_norm: float,
-    reduce: Callable[[LossTerms], LossTerms] | None = None,
 ) -> LossTerms:
-    """One optimizer step on one minibatch. Returns the terms of its loss, detached.
-
-    reduce: where others compute parts of the minibatch, makes gradients and terms those of all.
-    """
-    obs, actions, log_probs, old_values, advantages, targets = (
-        part.flatten(0, 1) for part in batch[:6]
-    )
-    distribution, values, _ = network(obs, batch.memory, batch.dones)  # D36
-    terms = ppo_loss(
-        distribution.log_prob(actions), distribution.entropy(), values,
-        log_probs, old_values, advantages, targets, coefficients,
-    )  # fmt: skip
-    optimizer.zero_grad()
-    terms.loss.backward()
-    terms = terms._replace(loss=terms.loss.detach())
-    if reduce is not None:
-        terms = reduce(terms)  # A2
-    torch.nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)  # D11
-    optimizer.step()
+    """Take one optimizer step on one minibatch. Returns the terms of its loss, detached."""
+    terms = compute_gradients(network, optimizer, batch, coefficients)
+    apply_gradients(network, optimizer, max_grad_norm)
     return terms
 
 
@@ -129,10 +137,10 @@ def update(
     permutations: Tensor,
     num_minibatches: int,
     target_kl: float | None = None,
-) -> dict[str, Tensor]:
-    """Run every epoch over the whole batch; each sequence is used exactly once per epoch.
+) -> dict[str, float]:
+    """Run every epoch over the whole batch; each sample is used exactly once per epoch.
 
-    permutations: [epochs, S], a fresh shuffle for each epoch.  With `target_kl` the epochs stop
+    permutations: [epochs, S], a new shuffle for each epoch.  With `target_kl` the epochs stop
     once the last minibatch's `approx_kl` exceeds it.  Returns the mean of every loss term over
     the minibatches, and how much of the targets' variance the old values explained.
     """
@@ -140,14 +148,13 @@ def update(
     for permutation in permutations:
         for indices in permutation.split(len(permutation) // num_minibatches):  # D06
             history.append(train_step(batch, indices))
-        # To look at the KL is to wait for the device.
         if target_kl is not None and history[-1].approx_kl > target_kl:  # A3
             break
     metrics = {
-        name: torch.stack([getattr(terms, name) for terms in history]).mean()
+        name: float(torch.stack([getattr(terms, name) for terms in history]).mean())
         for name in LossTerms._fields
     }
-    metrics["explained_variance"] = explained_variance(batch.values, batch.targets)
+    metrics["explained_variance"] = float(explained_variance(batch.values, batch.targets))
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Measure where the time of a run goes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, its time counted under `name`."""
+        """Return `function` with its time counted under `name`."""
 
         def wrapper(*arguments: Any) -> Any:
             with self.part(name):

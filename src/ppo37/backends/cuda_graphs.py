@@ -1,12 +1,11 @@
-"""Executables that are recorded once and replayed: what a GPU runs as CUDA graphs.
+"""Executables that are recorded once as CUDA graphs and replayed.
 
-A GPU finishes the kernels of one step sooner than Python can ask for them, one by one. A graph is
-all of them in one request, at the addresses that they were recorded with. So what goes in is
-copied to where it was then, and what comes out is overwritten by the next replay. Recording takes
-a few runs of the work itself; nothing is compiled.
+A GPU finishes the kernels of one step sooner than Python can launch them one by one. A graph
+launches all of them at once, at the memory addresses that were recorded. So inputs are copied to
+the recorded place, and outputs are overwritten by the next replay. Recording runs the work a few
+times; nothing is compiled.
 
-What `plain` executables promise (static shapes, no look at a value, randomness from outside) is
-all that recording needs: the functions recorded are theirs.
+The functions recorded are those of `executables.eager`, which promise what recording needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,41 +19,53 @@ from ..algorithm.update import Batch
 from ..config import Config
 from ..networks.agent import Agent
 from .executables import Executables, eager, unchanged
-from .ranks import Team
+from .ranks import Ranks
 
 Work = Callable[[], tuple[Tensor, ...]]
 Record = Callable[[Work], Work]
-"""Records some work; what it returns does the same again and gives the same tensors, with new
-values in them. The work may have been run a few times by then."""
+"""Record some work, and return a function that repeats it: it returns the same tensors with new
+values in them. Recording may run the work a few times."""
 
 WARM_UPS = 3
 """Runs before recording, in which libraries choose their kernels and allocate their workspaces."""
 
 
 def make_executables(
-    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, buffers: Rollout,
-    lanes: Sequence[int], team: Team | None = None,
-) -> Executables:  # fmt: skip
-    """The fastest executables of the agent's device, for lanes of so many environments."""
-    plain = eager(agent, optimizer, config, len(lanes), team)
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    buffers: Rollout,
+    sizes: Sequence[int],
+    ranks: Ranks | None = None,
+) -> Executables:
+    """Make the fastest executables for the agent's device.
+
+    sizes: the number of environments of each rollout thread.  ranks: as for `eager`.
+    """
+    plain = eager(agent, optimizer, config, len(sizes), ranks)
     if agent.device.type == "cpu":
         return plain
-    alone = team is None or team.size == 1
-    return recorded(plain, buffers, lanes, config.minibatch_sequences, optimizer, cuda_graph, alone)
+    alone = ranks is None or ranks.size == 1
+    return recorded(plain, buffers, sizes, config.minibatch_sequences, optimizer, cuda_graph, alone)
 
 
 def recorded(
-    plain: Executables, buffers: Rollout, lanes: Sequence[int], minibatch: int,
-    optimizer: torch.optim.Optimizer, record: Record, alone: bool = True,
-) -> Executables:  # fmt: skip
-    """`plain` executables, recorded.
+    plain: Executables,
+    buffers: Rollout,
+    sizes: Sequence[int],
+    minibatch: int,
+    optimizer: torch.optim.Optimizer,
+    record: Record,
+    alone: bool = True,
+) -> Executables:
+    """Record `plain` executables. Weights and the optimizer's state are unchanged afterwards.
 
-    buffers: of all rollouts.  lanes: environments that each lane acts in; lanes act at the same
-    time, so each has a recording.  minibatch: sequences in one.  alone: whether no other process
-    has a part in the work; what ranks compute together differs in shape from step to step and is
-    left as it is.  Weights and the optimizer's state are afterwards what they were.
+    buffers: those of every rollout.  sizes: the number of environments of each rollout thread; the
+    threads act at the same time, so each has its own recording.  minibatch: the samples in one.
+    alone: whether this is the only process; what several ranks compute together has another shape
+    in every step and is not recorded.
     """
-    acts = [_act(act, size, buffers, record) for act, size in zip(plain.acts, lanes, strict=True)]
+    acts = [_act(act, size, buffers, record) for act, size in zip(plain.acts, sizes, strict=True)]
     if not alone:
         return plain._replace(acts=acts)
     device = buffers.obs.device
@@ -64,31 +75,33 @@ def recorded(
 
     def advantages(rollout: Rollout) -> Batch:
         assert rollout is buffers, "the rollout that was recorded"
-        for here, there in zip(static, rollout, strict=True):
-            if here is not there:
-                here.copy_(there, non_blocking=True)
+        for recorded_part, part in zip(static, rollout, strict=True):
+            if recorded_part is not part:
+                recorded_part.copy_(part, non_blocking=True)
         repeat_advantages()
         return batch
 
-    chosen = torch.arange(minibatch, device=device)
+    recorded_indices = torch.arange(minibatch, device=device)
     with unchanged(optimizer):
-        # A recorded step reads its rate where it lies.
+        # A recorded step reads the learning rate from where it was during the recording.
         for group in optimizer.param_groups:
             group.update(lr=group["lr"].to(device), capturable=device.type == "cuda")
-        repeat_step = record(lambda: (torch.stack(tuple(plain.train_step(batch, chosen))),))
+        repeat_step = record(
+            lambda: (torch.stack(tuple(plain.train_step(batch, recorded_indices))),)
+        )
 
     def train_step(samples: Batch, indices: Tensor) -> LossTerms:
         assert samples is batch, "the batch that was recorded"
-        chosen.copy_(indices)
+        recorded_indices.copy_(indices)
         return LossTerms(*repeat_step()[0].clone().unbind())
 
     return plain._replace(acts=acts, advantages=advantages, train_step=train_step)
 
 
 def cuda_graph(work: Work) -> Work:
-    """A recording of `work` as a CUDA graph, replayed on the stream of who asks for it."""
-    # One of its own: kernels of graphs that run side by side must not share a workspace, and
-    # those belong to streams.
+    """Record `work` as a CUDA graph; it is replayed on the stream that is current then."""
+    # Every graph is recorded on a stream of its own: workspaces belong to streams, and graphs that
+    # run at the same time must not share one.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -107,19 +120,20 @@ def cuda_graph(work: Work) -> Work:
 
 
 def _act(act: Act, size: int, buffers: Rollout, record: Record) -> Act:
-    """`act` recorded for so many environments of those that the buffers are for."""
+    """Record `act` for `size` of the environments that the buffers are for."""
     obs = torch.zeros_like(buffers.obs[0, :size])
-    memory = torch.zeros_like(buffers.memory[:size])
+    lstm_state = torch.zeros_like(buffers.lstm_state[:size])
     uniforms = torch.zeros(buffers.actions[0, :size].shape, device=obs.device)
-    repeat = record(lambda: act(obs, memory, uniforms))
+    repeat = record(lambda: act(obs, lstm_state, uniforms))
 
     def replayed(
-        new_obs: Tensor, new_memory: Tensor, new_uniforms: Tensor
+        new_obs: Tensor, new_state: Tensor, new_uniforms: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         obs.copy_(new_obs)
-        memory.copy_(new_memory)
+        lstm_state.copy_(new_state)
         uniforms.copy_(new_uniforms)
-        actions, log_probs, values, after = repeat()
-        return actions, log_probs, values, after.clone()  # it is kept, the others are copied
+        actions, log_probs, values, next_state = repeat()
+        # The caller copies the other three at once, and keeps this one.
+        return actions, log_probs, values, next_state.clone()
 
     return replayed

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..config import Device
 from ..errors import UsageError
 from ..machine import cpu_info, memory_bytes
 
 
-def resolve_device(wanted: str) -> str:
-    """'cpu' or 'cuda'; 'auto' takes a GPU if there is one."""
+def resolve_device(wanted: Device) -> Device:
+    """Return 'cpu' or 'cuda'; 'auto' takes a GPU if there is one."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UsageError("no CUDA device is available; use --device cpu")
@@ -157,7 +158,7 @@ def make_exact() -> None:
 
 
 @contextmanager
-def settled() -> Iterator[None]:
+def gc_frozen() -> Iterator[None]:
     """Spare the garbage collector what is there now: one look at all of it takes 0.1 s."""
     gc.freeze()
     try:

@@ -1,62 +1,71 @@
-"""The three functions that the loop runs, bound to a network, an optimizer and a device.
+"""The three functions that the loop runs, for one network, optimizer and device.
 
-Their contract: static shapes, no `.item()`, no Python branch on the value of a tensor,
-randomness from outside. So they may be recorded once and replayed (`graphs.py`), and the algorithm
-need not know. What `act` returns of memory, and all that `train_step` returns, is kept, so an
-implementation that reuses its outputs must return copies of it.
+They have static shapes, never call `.item()`, never branch in Python on the value of a tensor, and
+get their randomness from outside. So `cuda_graphs.py` can record them once and replay them, and
+the algorithm does not depend on it. The LSTM state that `act` returns, and all that `train_step`
+returns, is kept by the caller, so an implementation that reuses its outputs must return copies.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..algorithm.losses import Coefficients, LossTerms
-from ..algorithm.rollout import Act, Rollout, allocate
-from ..algorithm.update import Batch, gradient_step, minibatch, prepare
+from ..algorithm.rollout import Act, Rollout, act, allocate
+from ..algorithm.update import Batch, gradient_step, make_batch, minibatch
 from ..config import Config
 from ..networks.agent import Agent
-from .network import Network, place
-from .ranks import Team, judged_by_all, shared_train_step
+from .network import DeviceNetwork, make_network
+from .ranks import Ranks, shared_train_step, with_global_advantages
 
 
 class Executables(NamedTuple):
-    """act, advantages and train_step, what they read, and what holds the weights for a rollout."""
+    """act, advantages and train_step for one device."""
 
     acts: list[Act]
-    """One for each lane; several threads call them at once."""
+    """One for each rollout thread; the threads call them at the same time."""
     advantages: Callable[[Rollout], Batch]
     train_step: Callable[[Batch, Tensor], LossTerms]
     clip_coef: Tensor
     """0-d; the loop may change it between updates."""
-    held: Callable[[], AbstractContextManager[None]]
+    frozen_weights: Callable[[], AbstractContextManager[None]]
+    """The context in which a rollout acts; the weights must not change inside."""
 
 
 def eager(
-    agent: Agent, optimizer: torch.optim.Optimizer, config: Config, lanes: int = 1,
-    team: Team | None = None,
-) -> Executables:  # fmt: skip
-    """Plain PyTorch.
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    threads: int = 1,
+    ranks: Ranks | None = None,
+) -> Executables:
+    """Make the executables that run PyTorch operation by operation.
 
-    team: whom the work is shared with; None for nobody.
+    threads: the number of rollout threads.  ranks: the processes that share the work; None for
+    this process alone.
     """
     if config.kernels == "native":
-        # They have threads of their own; what is left for PyTorch is too small to be shared.
+        # The native kernels have their own threads; the rest is too small to be shared.
         torch.set_num_threads(1)
-    network = place(agent, config.kernels, config.threads or 1)
+    network = make_network(agent, config.kernels, config.threads or 1)
     clip_coef = torch.tensor(config.clip_coef, device=agent.device)
     coefficients = Coefficients(
         clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
     )
-    acts = [make_act(network)] * lanes
+    acts = [make_act(network)] * threads
 
     def advantages(rollout: Rollout) -> Batch:
-        batch = prepare(
-            Rollout(*(part.to(agent.device) for part in rollout)), config.gamma, config.gae_lambda,
-            config.bootstrap_truncated, config.sequence_length,
-        )  # fmt: skip
+        batch = make_batch(
+            Rollout(*(part.to(agent.device) for part in rollout)),
+            config.gamma,
+            config.gae_lambda,
+            config.bootstrap_truncated,
+            config.sequence_length,
+        )
         arranged = network.arrange(batch.obs.flatten(0, 1))
         return batch._replace(obs=arranged.unflatten(0, batch.values.shape))
 
@@ -64,57 +73,57 @@ def eager(
         samples = minibatch(batch, indices)
         return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
-    if team is None or team.size == 1:
-        return Executables(acts, advantages, train_step, clip_coef, network.held)
-
-    share, gather = team.share(config.num_envs), team.gather
-    together = shared_train_step(
-        network, optimizer, coefficients, config.max_grad_norm, share, team.add
+    run = Executables(acts, advantages, train_step, clip_coef, network.frozen_weights)
+    if ranks is None or ranks.size == 1:
+        return run
+    envs = ranks.env_slice(config.num_envs)
+    return run._replace(
+        advantages=lambda rollout: with_global_advantages(advantages(rollout), envs, ranks.gather),
+        train_step=shared_train_step(
+            network, optimizer, coefficients, config.max_grad_norm, envs, ranks.add
+        ),
     )
 
-    def judged(rollout: Rollout) -> Batch:
-        return judged_by_all(advantages(rollout), share, gather)
 
-    return Executables(acts, judged, together, clip_coef, network.held)
-
-
-def make_act(network: Network) -> Act:
-    """The policy as a function of observations, memory and uniforms."""
+def make_act(network: DeviceNetwork) -> Act:
+    """Make the function `algorithm.rollout.act` for a network and observations as they come."""
 
     @torch.inference_mode()
-    def act(obs: Tensor, memory: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        goes_on = memory.new_zeros(len(obs), 1)  # sequences of one step
-        distribution, values, memory = network(network.arrange(obs), memory, goes_on)
-        actions = distribution.sample(uniforms)
-        return actions, distribution.log_prob(actions), values, memory
+    def arranged_act(
+        obs: Tensor, lstm_state: Tensor, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return act(network, network.arrange(obs), lstm_state, uniforms)
 
-    return act
+    return arranged_act
 
 
 def make_buffers(
     agent: Agent, num_steps: int, num_envs: int, obs_shape: tuple[int, ...]
 ) -> Rollout:
-    """What rollouts of an agent are kept in, on its device.
+    """Allocate the buffers for rollouts of an agent, on its device.
 
-    What comes from the environments step by step is kept on the CPU, where a GPU reads it at once
-    when the rollout has ended: to ask for a copy takes longer than to make it.
+    For a GPU, what comes from the environments stays in pinned memory on the CPU and is copied
+    once after the rollout: launching a copy in every step takes longer than the copy itself.
     """
     buffers = allocate(
-        num_steps, num_envs, obs_shape, agent.device, agent.core.memory_size,
-        agent.policy.action_shape, agent.policy.action_dtype, agent.obs_dtype,
-    )  # fmt: skip
+        num_steps,
+        num_envs,
+        obs_shape,
+        agent.device,
+        agent.core.state_size,
+        agent.policy.action_shape,
+        agent.policy.action_dtype,
+        agent.obs_dtype,
+    )
     if agent.device.type == "cpu":
         return buffers
-    here = {
-        name: torch.zeros(num_steps, num_envs, pin_memory=True)
-        for name in ("rewards", "dones", "final_values")
-    }
-    return buffers._replace(**here)
+    on_cpu = partial(torch.zeros, num_steps, num_envs, pin_memory=True)
+    return buffers._replace(rewards=on_cpu(), dones=on_cpu(), final_values=on_cpu())
 
 
 @contextmanager
 def unchanged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Afterwards weights and the optimizer's state have the values that they had before."""
+    """Restore the weights and the optimizer's state at the end of the block."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     weights = [p.detach().clone() for p in parameters]
     states = {
@@ -127,5 +136,5 @@ def unchanged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         for parameter, weight in zip(parameters, weights, strict=True):
             parameter.detach().copy_(weight)
             for name, value in optimizer.state[parameter].items():
-                # Adam begins with zeros: moments, and the number of steps.
+                # Adam starts with zeros: both moments and the number of steps.
                 value.copy_(states.get(parameter, {}).get(name, torch.zeros_like(value)))

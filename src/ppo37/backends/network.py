@@ -1,10 +1,10 @@
-"""How a device computes the network: the function that `Agent` defines, arranged for speed.
+"""The network in the form that is fastest on a device; its results are those of `Agent`.
 
-A CPU that can have them gets kernels of our own (`kernels.py`); what PyTorch computes on a
-CPU is arranged for it. There a convolution of stride s costs more than its arithmetic, because the
-pixels it reads together lie apart. Regrouping the image in blocks of s x s pixels, each a pixel of
-s*s times the channels (space to depth), turns it into a dense convolution of stride 1 with the same
-weights in another order: the same sum. All images are channels-last here. Measured in docs/LOG.md.
+On a CPU the trunk is computed by native kernels (`native/`) or by PyTorch. For PyTorch the input is
+rearranged: a convolution with stride s reads pixels that lie apart in memory, which costs more than
+its arithmetic. Grouping the image in blocks of s x s pixels, each block one pixel with s * s times
+the channels (space to depth), makes it a dense convolution with stride 1 and the same weights in
+another order. Images are in the channels-last format. Measurements are in docs/LOG.md.
 """
 
 from collections.abc import Iterator
@@ -17,51 +17,50 @@ from torch.nn import functional as F
 
 from ..algorithm.distributions import Distribution
 from ..errors import UsageError
-from ..networks.agent import Agent, NatureCNN
+from ..networks.agent import Agent
+from ..networks.nature import NatureCNN
 from .native.kernels import Trunk, Weights, features, kernels_for, layers, weights_of
 
 ARRANGED_AT_ONCE = 256
+"""Samples that are rearranged together, so that intermediate copies stay small."""
 
 
-class Network:
+class DeviceNetwork:
     """An agent, computed as it is written.
 
-    Call it as the agent, but with what `arrange` made of observations; the result is the agent's.
+    Call it like the agent, but with the output of `arrange` instead of observations.
     """
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.device = agent.device
-        self._held: Any = None
+        self._frozen: Any = None
 
     def arrange(self, obs: Tensor) -> Tensor:
-        """Observations [B, *obs_shape] as the network reads them; B stays in front."""
+        """Rearrange observations [B, *obs_shape] for `__call__`; the first axis stays B."""
         return obs.to(self.device)
 
     def __call__(
-        self, arranged: Tensor, memory: Tensor, dones: Tensor
+        self, arranged: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
-        answer: tuple[Distribution, Tensor, Tensor] = self.agent(arranged, memory, dones)
-        return answer
+        result: tuple[Distribution, Tensor, Tensor] = self.agent(arranged, lstm_state, dones)
+        return result
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.agent.parameters()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the weights still: inside, each is brought into its form once, not every step.
-
-        For the calls of all threads.
-        """
+    def frozen_weights(self) -> Iterator[None]:
+        """Cast and pack the weights once for all calls in this context, in all threads."""
         with torch.no_grad():
-            self._held = self._weights()
+            self._frozen = self._packed_weights()
         try:
             yield
         finally:
-            self._held = None
+            self._frozen = None
 
-    def _weights(self) -> Any:
-        """The weights in the form that calls want them in, if it is another than they have."""
+    def _packed_weights(self) -> Any:
+        """Return the weights as calls need them; None if that is as they are."""
         return None
 
 
@@ -74,56 +73,55 @@ class _Weights(NamedTuple):
     dense: tuple[Tensor, Tensor]
 
 
-class SpaceToDepth(Network):
+class SpaceToDepth(DeviceNetwork):
     """An agent whose two strided convolutions are computed as dense ones, for a CPU."""
 
     def arrange(self, obs: Tensor) -> Tensor:
         """[B, C, H, W] -> blocks of 4 x 4 pixels [B, H / 4, W / 4, C * 16], uint8.
 
-        Borders that the convolution never reaches are cut off. Channels are in the order of
-        `F.pixel_unshuffle`, but four neighbours in a row are moved as one 32-bit item. Two
-        transpositions, whose items lie together on one side, are faster than one permutation.
-        A few samples at a time, so that what lies between takes no memory to speak of.
+        Borders that the convolution does not read are cut off. Channels are in the order of
+        `F.pixel_unshuffle`, but four pixels in a row are moved as one 32-bit number. Two
+        transpositions, each contiguous on one side, are faster than one permutation.
         """
         if len(obs) <= ARRANGED_AT_ONCE:
             return self._blocks(obs)
-        rows, columns = (_reached(side, 8, 4) // 4 for side in obs.shape[2:])
+        rows, columns = (_used_side(side, 8, 4) // 4 for side in obs.shape[2:])
         arranged = obs.new_empty(len(obs), rows, columns, 16 * obs.shape[1])
         parts = obs.split(ARRANGED_AT_ONCE)
-        for place, part in zip(arranged.split(ARRANGED_AT_ONCE), parts, strict=True):
-            place.copy_(self._blocks(part))
+        for output, part in zip(arranged.split(ARRANGED_AT_ONCE), parts, strict=True):
+            output.copy_(self._blocks(part))
         return arranged
 
     def _blocks(self, obs: Tensor) -> Tensor:
-        """What `arrange` makes of a few samples."""
         samples, planes, height, width = obs.shape
-        rows, columns = (_reached(side, 8, 4) // 4 for side in (height, width))
+        rows, columns = (_used_side(side, 8, 4) // 4 for side in (height, width))
         pixels = obs[:, :, : 4 * rows, : 4 * columns].contiguous().view(torch.int32)
         strips = pixels.view(samples, planes, rows, 4, columns).transpose(1, 2).contiguous()
         blocks = strips.view(samples, rows, 4 * planes, columns).transpose(2, 3).contiguous()
         return blocks.view(torch.uint8)
 
     def __call__(
-        self, arranged: Tensor, memory: Tensor, dones: Tensor
+        self, arranged: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
-        weights = self._held or self._weights()
+        weights = self._frozen or self._packed_weights()
         x = arranged.to(weights.conv1[0].dtype).permute(0, 3, 1, 2)
         x = torch.relu_(F.conv2d(x, *weights.conv1))
         x = torch.relu_(F.conv2d(_blocks_of_4(x), *weights.conv2))
         x = torch.relu_(F.conv2d(x, *weights.conv3))
-        if x.requires_grad:  # else it comes in the order of `flatten`, slow for all before
+        if x.requires_grad:
+            # The gradient comes in the order of `flatten`, which is slow for the layers before.
             x.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
         features = torch.relu_(F.linear(x.flatten(1), *weights.dense))
-        return self.agent.answer(features, memory, dones)
+        return self.agent.heads(features, lstm_state, dones)
 
-    def _weights(self) -> _Weights:
+    def _packed_weights(self) -> _Weights:
         trunk, dtype = self.agent.trunk, torch.bfloat16 if self.agent.bf16 else torch.float32
         assert isinstance(trunk, NatureCNN)
 
         def cast(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
             assert bias is not None
-            kind = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
-            return weight.to(dtype, memory_format=kind), bias.to(dtype)
+            order = torch.channels_last if weight.dim() == 4 else torch.contiguous_format
+            return weight.to(dtype, memory_format=order), bias.to(dtype)
 
         first = F.pixel_unshuffle(trunk.conv1.weight / 255.0, 4)  # D22
         second = F.pixel_unshuffle(trunk.conv2.weight, 2)  # channels in the order C, pixel
@@ -136,11 +134,12 @@ class SpaceToDepth(Network):
         )
 
 
-class Native(Network):
-    """An agent whose trunk is computed by kernels of our own, for a CPU.
+class Native(DeviceNetwork):
+    """An agent whose trunk is computed by native kernels, for a CPU.
 
-    In the precision that the agent has now. threads: that share the work of one call; inside
-    `held`, where several threads call, each works alone.  UsageError where there are none.
+    The precision is the one that the agent has now. threads: how many share the work of one call;
+    inside `frozen_weights`, where several threads call, each call uses one.  UsageError if there
+    are no kernels for the agent or the processor.
     """
 
     def __init__(self, agent: Agent, threads: int) -> None:
@@ -153,43 +152,43 @@ class Native(Network):
         self._parameters = [part for layer in layers(agent.trunk) for part in layer.parameters()]
 
     def __call__(
-        self, arranged: Tensor, memory: Tensor, dones: Tensor
+        self, arranged: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
         bf16 = self._kernels.dtype == torch.bfloat16
         assert self.agent.bf16 == bf16, "the kernels were made for another precision"
-        threads = self._threads if self._held is None else 1
-        weights = self._held or self._weights()
+        threads = self._threads if self._frozen is None else 1
+        weights = self._frozen or self._packed_weights()
         if torch.is_grad_enabled():
             seen = Trunk.apply(self._kernels, weights, arranged, threads, *self._parameters)
         else:
             seen = features(self._kernels, weights, arranged, threads)
-        return self.agent.answer(seen, memory, dones)
+        return self.agent.heads(seen, lstm_state, dones)
 
-    def _weights(self) -> Weights:
+    def _packed_weights(self) -> Weights:
         return weights_of(self._kernels, self._trunk, self._threads)
 
 
-def place(agent: Agent, kernels: str = "torch", threads: int = 1) -> Network:
-    """The fastest form of an agent on the device that it is on, by PyTorch or `native` kernels.
+def make_network(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
+    """Make the fastest form of an agent on its device, with PyTorch's or `native` kernels.
 
-    threads: that native kernels use; PyTorch's own are set for the whole process.  UsageError if
-    kernels are asked for that there are not.
+    threads: used by native kernels; PyTorch's are set for the whole process.  UsageError if the
+    native kernels are not available.
     """
     if kernels == "native":
         return Native(agent, threads)
     convolves = isinstance(agent.trunk, NatureCNN)
-    return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else Network(agent)
+    return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else DeviceNetwork(agent)
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, 4 * C, H / 2, W / 2], both channels-last; pixel by pixel, C innermost."""
     samples, channels, height, width = x.shape
-    rows, columns = (_reached(side, 4, 2) // 2 for side in (height, width))
+    rows, columns = (_used_side(side, 4, 2) // 2 for side in (height, width))
     pixels = x.permute(0, 2, 3, 1)[:, : 2 * rows, : 2 * columns]
     blocks = pixels.unflatten(2, (columns, 2)).unflatten(1, (rows, 2)).transpose(2, 3)
     return blocks.reshape(samples, rows, columns, 4 * channels).permute(0, 3, 1, 2)
 
 
-def _reached(side: int, kernel: int, stride: int) -> int:
-    """Pixels of `side` that a convolution reads."""
+def _used_side(side: int, kernel: int, stride: int) -> int:
+    """Compute how many pixels of `side` a convolution reads."""
     return (side - kernel) // stride * stride + kernel

@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import torch
 
-from ..config import Config, layers_in_words
+from ..config import Config, Kernels, Precision, describe_layers
 from ..envs import VecEnv
 from ..envs.checked import Checked
 from ..errors import RunError, UsageError
 from ..machine import cpu_info
-from ..networks.agent import MLP, Agent, NatureCNN
+from ..networks.agent import Agent
+from ..networks.mlp import MLP
+from ..networks.nature import NatureCNN
 from .cuda_graphs import Work, cuda_graph
-from .network import Network, place
+from .network import DeviceNetwork, make_network
 
 TOLERANCES = {"fp32": (1e-5, 0.01), "bf16": (0.03, 0.05)}
 """Largest relative errors (in the 2-norm), forward and of gradients, against PyTorch's fp32 that
@@ -43,21 +45,21 @@ BUDGET_S = 0.6
 FEWEST_PASSES = 5
 
 
-class Form(NamedTuple):
+class Backend(NamedTuple):
     """A way to compute the network."""
 
-    precision: str
-    kernels: str
+    precision: Precision
+    kernels: Kernels
 
     def __str__(self) -> str:
-        return layers_in_words(*self)
+        return describe_layers(*self)
 
 
-PLAIN = Form("fp32", "torch")
-FP32_FIRST = (Form("fp32", "native"), PLAIN, Form("bf16", "native"), Form("bf16", "torch"))
-BF16_FIRST = (Form("bf16", "native"), Form("bf16", "torch"), Form("fp32", "native"), PLAIN)
-TORCH_BF16 = (Form("bf16", "torch"), PLAIN, Form("bf16", "native"), Form("fp32", "native"))
-TORCH_FP32 = (PLAIN, Form("bf16", "torch"), Form("fp32", "native"), Form("bf16", "native"))
+PLAIN = Backend("fp32", "torch")
+FP32_FIRST = (Backend("fp32", "native"), PLAIN, Backend("bf16", "native"), Backend("bf16", "torch"))
+BF16_FIRST = (Backend("bf16", "native"), Backend("bf16", "torch"), Backend("fp32", "native"), PLAIN)
+TORCH_BF16 = (Backend("bf16", "torch"), PLAIN, Backend("bf16", "native"), Backend("fp32", "native"))
+TORCH_FP32 = (PLAIN, Backend("bf16", "torch"), Backend("fp32", "native"), Backend("bf16", "native"))
 
 PROCESSORS = {
     "AMD with AVX512-BF16": BF16_FIRST,
@@ -76,8 +78,8 @@ its neighbours, and GPUs without units for bf16, which get fp32."""
 class Choice(NamedTuple):
     """A precision and kernels, and why they were chosen."""
 
-    precision: str
-    kernels: str
+    precision: Precision
+    kernels: Kernels
     reason: str
 
     def applied(self, config: Config) -> Config:
@@ -101,9 +103,12 @@ def processor_kind(device: str) -> str:
 
 
 def choose_precision(
-    config: Config, agent: Agent, obs_shape: tuple[int, ...], size: int,
+    config: Config,
+    agent: Agent,
+    obs_shape: tuple[int, ...],
+    size: int,
     screens: torch.Tensor | None = None,
-) -> Choice:  # fmt: skip
+) -> Choice:
     """Resolve 'auto' of `precision` and `kernels`: the first form of the table that is right here.
 
     A form is right if what it computes of noise, [size, *obs_shape], and of `screens` [B,
@@ -113,9 +118,11 @@ def choose_precision(
     if isinstance(agent.trunk, MLP) and (config.precision, config.kernels) == ("auto", "auto"):
         return Choice(*PLAIN, "so small a network gains nothing by bf16")
     kind = processor_kind(agent.device.type)
-    forms = [form for form in PROCESSORS[kind]
-             if config.precision in ("auto", form.precision)
-             and config.kernels in ("auto", form.kernels)]  # fmt: skip
+    forms = [
+        form
+        for form in PROCESSORS[kind]
+        if config.precision in ("auto", form.precision) and config.kernels in ("auto", form.kernels)
+    ]
     before = agent.bf16
     try:
         return _first_right(agent, forms, kind, obs_shape, size, screens)
@@ -125,9 +132,13 @@ def choose_precision(
 
 
 def _first_right(
-    agent: Agent, forms: list[Form], kind: str, obs_shape: tuple[int, ...], size: int,
+    agent: Agent,
+    forms: list[Backend],
+    kind: str,
+    obs_shape: tuple[int, ...],
+    size: int,
     screens: torch.Tensor | None,
-) -> Choice:  # fmt: skip
+) -> Choice:
     """The first of `forms` that there is and that is right; UsageError if none is."""
     lacking, wrong = list[str](), list[str]()
     for form in forms:
@@ -149,11 +160,11 @@ def _first_right(
     raise UsageError("; ".join(wrong or dict.fromkeys(lacking)))
 
 
-def network_in(form: Form, agent: Agent) -> Network:
+def network_in(form: Backend, agent: Agent) -> DeviceNetwork:
     """The network in a form, whose precision the agent has from now on; UsageError if there is
     none."""
     agent.bf16 = form.precision == "bf16"
-    return place(agent, form.kernels, torch.get_num_threads())
+    return make_network(agent, form.kernels, torch.get_num_threads())
 
 
 def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
@@ -185,7 +196,7 @@ def random_actions(agent: Agent, count: int) -> torch.Tensor:
     return actions.detach()
 
 
-def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Form, float]:
+def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Backend, float]:
     """Seconds of a gradient of a minibatch in each form that this machine has."""
     before, networks = agent.bf16, {}
     try:
@@ -196,21 +207,26 @@ def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Form, f
                 continue
         obs = _noise(obs_shape, size)
         return _fastest_s(
-            {form: partial(_outputs, network, network.arrange(obs), form)
-             for form, network in networks.items()},
+            {
+                form: partial(_outputs, network, network.arrange(obs), form)
+                for form, network in networks.items()
+            },
             agent.device.type,
-        )  # fmt: skip
+        )
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
 
 
 def _self_test(
-    network: Network, form: Form, obs_shape: tuple[int, ...], size: int,
+    network: DeviceNetwork,
+    form: Backend,
+    obs_shape: tuple[int, ...],
+    size: int,
     screens: torch.Tensor | None,
-) -> tuple[bool, str]:  # fmt: skip
+) -> tuple[bool, str]:
     """Compare a form with PyTorch's fp32: whether they agree, and the errors in words."""
-    plain = place(network.agent)
+    plain = make_network(network.agent)
     seen = [("on noise", _noise(obs_shape, size), TOLERANCES)]
     if screens is not None:
         seen.append(("on first screens", screens, SCREEN_TOLERANCES))
@@ -228,7 +244,7 @@ def _self_test(
 def _off_the_kink(agent: Agent) -> Iterator[None]:
     """Lower the biases of the first convolution while a form is tested.
 
-    With `contrast_init` flat ground gives exactly 0, where rounding decides whether ReLU passes a
+    With `zero_mean_init` flat ground gives exactly 0, where rounding decides whether ReLU passes a
     gradient: on a screen of Pong the gradients of two right forms differ by a half. That is no
     fault of a form; with this they differ by what they compute.
     """
@@ -247,7 +263,7 @@ def _off_the_kink(agent: Agent) -> Iterator[None]:
             bias.copy_(before)
 
 
-def _of_interest(lacking: list[str], form: Form, agent: Agent) -> list[str]:
+def _of_interest(lacking: list[str], form: Backend, agent: Agent) -> list[str]:
     """Say why there are no native kernels, where they would have been better."""
     wanted = isinstance(agent.trunk, NatureCNN) and agent.device.type == "cpu"
     return list(dict.fromkeys(lacking)) if wanted and form.kernels != "native" else []
@@ -258,12 +274,14 @@ def _noise(obs_shape: tuple[int, ...], size: int) -> torch.Tensor:
     return torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
 
 
-def _outputs(network: Network, obs: torch.Tensor, form: Form) -> tuple[torch.Tensor, torch.Tensor]:
+def _outputs(
+    network: DeviceNetwork, obs: torch.Tensor, form: Backend
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the network computes and a gradient of it, both as flat vectors."""
     network.agent.bf16 = form.precision == "bf16"
     network.agent.zero_grad(set_to_none=True)
-    memory = network.agent.empty_memory(len(obs))
-    distribution, values, _ = network(obs, memory, memory.new_zeros(len(obs), 1))
+    lstm_state = network.agent.initial_state(len(obs))
+    distribution, values, _ = network(obs, lstm_state, lstm_state.new_zeros(len(obs), 1))
     parts = (values, *distribution.outputs)
     torch.stack([part.square().mean() for part in parts]).sum().backward()
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
@@ -281,14 +299,14 @@ def _errors(
     return forward, gradient
 
 
-def _fastest_s(passes: dict[Form, Work], device: str) -> dict[Form, float]:
+def _fastest_s(passes: dict[Backend, Work], device: str) -> dict[Backend, float]:
     """The least time of a forward and backward pass in each form, taken in turn.
 
     The least, because other work on the machine can only add to it.
     """
     if device == "cuda":  # as they are made in training, which waits for no Python
         passes = {form: cuda_graph(work) for form, work in passes.items()}
-    times: dict[Form, list[float]] = {form: [] for form in passes}
+    times: dict[Backend, list[float]] = {form: [] for form in passes}
     started = time.perf_counter()
     while time.perf_counter() - started < BUDGET_S or min(map(len, times.values())) < FEWEST_PASSES:
         for form, taken in times.items():

@@ -3,15 +3,21 @@
 from functools import partial
 
 from ..errors import UsageError
-from .contract import EnvFactory, Episode, Moment, Step, VecEnv
+from .contract import EnvFactory, EnvState, Episode, Step, VecEnv
 from .games import CATCH, require_known
 
 
 def env_factory(
-    game: str, protocol: str = "classic", num_threads: int = 0,
-    reseed_interval: int | None = None, num_frames: int = 4, *, action_space: str = "discrete",
-    observation: str = "pixels", clip_rewards: bool = True,
-) -> EnvFactory:  # fmt: skip
+    game: str,
+    protocol: str = "classic",
+    num_threads: int = 0,
+    reseed_interval: int | None = None,
+    num_frames: int = 4,
+    *,
+    action_space: str = "discrete",
+    observation: str = "pixels",
+    clip_rewards: bool = True,
+) -> EnvFactory:
     """What makes the environments of a resolved game name; UsageError if there are none such.
 
     reseed_interval: steps between seeded resets; None if the environments need not be saved.
@@ -28,13 +34,19 @@ def env_factory(
             )
         return Catch
     require_known(game)
-    from .atari.env import Atari
+    from .atari import Atari
 
     return partial(
-        Atari, game, protocol=protocol, num_threads=num_threads, reseed_interval=reseed_interval,
-        num_frames=num_frames, action_space=action_space, observation=observation,
+        Atari,
+        game,
+        protocol=protocol,
+        num_threads=num_threads,
+        reseed_interval=reseed_interval,
+        num_frames=num_frames,
+        action_space=action_space,
+        observation=observation,
         clip_rewards=clip_rewards,
-    )  # fmt: skip
+    )
 
 
-__all__ = ["EnvFactory", "Episode", "Moment", "Step", "VecEnv", "env_factory"]
+__all__ = ["EnvFactory", "EnvState", "Episode", "Step", "VecEnv", "env_factory"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..randomness import GAMES, generator
-from .contract import Episode, Moment, Step, VecEnv, check_actions
+from .contract import EnvState, Episode, Step, VecEnv, check_actions
 
 CELLS = 6
 CELL_PIXELS = 6
@@ -70,9 +70,9 @@ class Catch(VecEnv):
         obs = self._draw()
         return Step(obs, landed.astype(np.float32), dones, truncated, final_obs, episodes)
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         return [
-            Moment(
+            EnvState(
                 {
                     "generator": _plain(self._generators[i].bit_generator.state),
                     "paddle": int(self._paddle[i]),
@@ -85,9 +85,9 @@ class Catch(VecEnv):
             for i in range(self.num_envs)
         ]
 
-    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
+    def restore(self, env_states: list[EnvState]) -> NDArray[np.uint8]:
         self.reset()
-        for i, (state, _) in enumerate(moments):
+        for i, (state, _) in enumerate(env_states):
             self._generators[i].bit_generator.state = state["generator"]
             self._paddle[i] = state["paddle"]
             self._ball[i] = state["ball"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LARGEST_NUMBER, RunError, UsageError
-from .contract import MOST_DIMENSIONS, EnvFactory, Episode, Moment, Step, VecEnv, Wrapper
+from .contract import MOST_DIMENSIONS, EnvFactory, EnvState, Episode, Step, VecEnv, Wrapper
 
 OFFERED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
 """What environments must have at least."""
@@ -60,16 +60,16 @@ class Checked(Wrapper):
         self._steps[:] = 0
         return self._observations("reset", "observations", self._envs.reset())
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         """Look at the moments before they are written; RunError for what could not be read."""
-        moments = self._envs.save()
-        if len(moments) not in (0, self.num_envs):
-            self._refuse("save", f"{len(moments)} moments", f"{self.num_envs} or none")
-        return [self._moment(moment) for moment in moments]
+        env_states = self._envs.save()
+        if len(env_states) not in (0, self.num_envs):
+            self._refuse("save", f"{len(env_states)} moments", f"{self.num_envs} or none")
+        return [self._moment(moment) for moment in env_states]
 
-    def restore(self, moments: list[Moment]) -> NDArray[Any]:
+    def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
         self._steps[:] = np.inf
-        return self._observations("restore", "observations", self._envs.restore(moments))
+        return self._observations("restore", "observations", self._envs.restore(env_states))
 
     def step(self, actions: NDArray[Any]) -> Step:
         step = self._envs.step(actions)
@@ -86,9 +86,13 @@ class Checked(Wrapper):
         if truncated.any():
             final_obs = self._observations("step", "final_obs", step.final_obs)
         return Step(
-            obs, rewards.astype(np.float32), dones, truncated, final_obs,
+            obs,
+            rewards.astype(np.float32),
+            dones,
+            truncated,
+            final_obs,
             self._games(step.episodes, dones),
-        )  # fmt: skip
+        )
 
     def _games(self, episodes: Any, dones: NDArray[np.bool_]) -> list[Episode]:
         """Check that each game ended where `dones` says so, and after enough steps."""
@@ -102,16 +106,17 @@ class Checked(Wrapper):
                 self._refuse("step", f"the game {game} without dones", "where dones is set")
             if game.length > self._steps[here]:
                 self._refuse(
-                    "step", f"the game {game} {self._steps[here]:.0f} steps after the one before",
+                    "step",
+                    f"the game {game} {self._steps[here]:.0f} steps after the one before",
                     "of no more steps; after a game has ended the next one begins by itself",
-                )  # fmt: skip
+                )
             self._steps[here] = 0
         return games
 
-    def _moment(self, moment: Any) -> Moment:
+    def _moment(self, moment: Any) -> EnvState:
         """Check a moment; its actions come back as bytes or fp32, in one piece of memory."""
-        if not isinstance(moment, Moment) or not isinstance(moment.state, dict):
-            self._refuse("save", f"a {type(moment).__name__}", "a Moment with a dict as state")
+        if not isinstance(moment, EnvState) or not isinstance(moment.state, dict):
+            self._refuse("save", f"a {type(moment).__name__}", "a EnvState with a dict as state")
         try:
             json.dumps(moment.state, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -124,7 +129,7 @@ class Checked(Wrapper):
             actions = actions.astype(np.uint8)
         if actions.dtype not in (np.uint8, np.float32):
             self._refuse("save", f"actions {actions.dtype}", wanted)
-        return Moment(moment.state, actions.copy(order="C"))
+        return EnvState(moment.state, actions.copy(order="C"))
 
     def _observations(self, method: str, what: str, found: Any) -> NDArray[Any]:
         """Check observations [N, *obs_shape]; they come back as bytes or fp32."""

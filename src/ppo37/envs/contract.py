@@ -41,7 +41,7 @@ class Step(NamedTuple):
     episodes: list[Episode]
 
 
-class Moment(NamedTuple):
+class EnvState(NamedTuple):
     """What one environment can be brought back from, exactly.
 
     `state` holds plain JSON values; `actions` [n, ...], n >= 0, were played since a beginning
@@ -74,15 +74,15 @@ class VecEnv(Protocol):
         """One step with actions [N] int64, or [N, parts]; ValueError if they cannot be taken."""
         ...
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         """The moment of each environment, for `restore`.
 
         Empty, as here, where that cannot be done: then a run that goes on begins new games.
         """
         return []
 
-    def restore(self, moments: list[Moment]) -> NDArray[Any]:
-        """Instead of `reset`: the observations [N, *obs_shape] of N saved moments.
+    def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
+        """Instead of `reset`: the observations [N, *obs_shape] of N saved env_states.
 
         UsageError where the environments are not what they were.
         """
@@ -107,11 +107,11 @@ class Wrapper(VecEnv):
     def step(self, actions: NDArray[Any]) -> Step:
         return self._envs.step(actions)
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         return self._envs.save()
 
-    def restore(self, moments: list[Moment]) -> NDArray[Any]:
-        return self._envs.restore(moments)
+    def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
+        return self._envs.restore(env_states)
 
     def close(self) -> None:
         self._envs.close()

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..algorithm.normalization import Moments, add, discount, normalize, scale
-from .contract import Moment, Step, VecEnv, Wrapper
+from ..algorithm.normalization import RunningMeanStd, add_values, discount, normalize, scale
+from .contract import EnvState, Step, VecEnv, Wrapper
 
 
 class NormalizedObservations(Wrapper):
     """Observations [N, *obs_shape] fp32, within +-`clip`; `learn`: the moments grow by each."""
 
-    def __init__(self, envs: VecEnv, moments: Moments, clip: float, learn: bool) -> None:
+    def __init__(self, envs: VecEnv, env_states: RunningMeanStd, clip: float, learn: bool) -> None:
         super().__init__(envs)
-        self._moments, self._clip, self._learn = moments, clip, learn
+        self._moments, self._clip, self._learn = env_states, clip, learn
 
     def reset(self) -> NDArray[np.float32]:
         return self._look(self._envs.reset())
@@ -31,12 +31,12 @@ class NormalizedObservations(Wrapper):
         step = self._envs.step(actions)
         return step._replace(obs=self._look(step.obs), final_obs=self._show(step.final_obs))
 
-    def restore(self, moments: list[Moment]) -> NDArray[np.float32]:
-        return self._show(self._envs.restore(moments))  # it was counted when it was first seen
+    def restore(self, env_states: list[EnvState]) -> NDArray[np.float32]:
+        return self._show(self._envs.restore(env_states))  # it was counted when it was first seen
 
     def _look(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         if self._learn:
-            add(self._moments, torch.from_numpy(obs))
+            add_values(self._moments, torch.from_numpy(obs))
         return self._show(obs)
 
     def _show(self, obs: NDArray[Any]) -> NDArray[np.float32]:
@@ -46,9 +46,9 @@ class NormalizedObservations(Wrapper):
 class ScaledRewards(Wrapper):
     """Rewards in units of the standard deviation of discounted returns, within +-`clip`."""
 
-    def __init__(self, envs: VecEnv, moments: Moments, gamma: float, clip: float) -> None:
+    def __init__(self, envs: VecEnv, env_states: RunningMeanStd, gamma: float, clip: float) -> None:
         super().__init__(envs)
-        self._moments, self._gamma, self._clip = moments, gamma, clip
+        self._moments, self._gamma, self._clip = env_states, gamma, clip
         self._returns = torch.zeros(envs.num_envs, dtype=torch.float64)
 
     def reset(self) -> NDArray[Any]:
@@ -59,17 +59,17 @@ class ScaledRewards(Wrapper):
         step = self._envs.step(actions)
         rewards = torch.from_numpy(step.rewards)
         self._returns = discount(self._returns, rewards, self._gamma)
-        add(self._moments, self._returns)
+        add_values(self._moments, self._returns)
         self._returns[torch.from_numpy(step.dones)] = 0.0
         return step._replace(rewards=scale(rewards, self._moments, self._clip).numpy())
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         saved = zip(self._envs.save(), self._returns.tolist(), strict=False)
         return [m._replace(state={**m.state, "discounted_return": r}) for m, r in saved]
 
-    def restore(self, moments: list[Moment]) -> NDArray[Any]:
-        returns = [m.state["discounted_return"] for m in moments]
+    def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
+        returns = [m.state["discounted_return"] for m in env_states]
         if not all(isinstance(r, float) and math.isfinite(r) for r in returns):
             raise ValueError("a discounted return is no finite number")
         self._returns = torch.tensor(returns, dtype=torch.float64)
-        return self._envs.restore(moments)
+        return self._envs.restore(env_states)

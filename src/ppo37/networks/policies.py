@@ -1,4 +1,4 @@
-"""What the outputs of the policy head mean: one kind of policy for each action space.
+"""Policies: how the outputs of the policy head become a distribution over actions.
 
 Legend: B samples, A actions, D dimensions of an action.
 """
@@ -6,7 +6,13 @@ Legend: B samples, A actions, D dimensions of an action.
 import torch
 from torch import Tensor, nn
 
-from ..algorithm.distributions import Categorical, Distribution, Gaussian, MultiCategorical, masked
+from ..algorithm.distributions import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    MultiCategorical,
+    mask_logits,
+)
 
 
 class Policy(nn.Module):
@@ -28,20 +34,20 @@ class CategoricalPolicy(Policy):
 
 
 class MultiCategoricalPolicy(Policy):
-    """D independent choices of `sizes` each, from the outputs of a single head."""
+    """D independent choices with `action_dims` alternatives each, from one head."""
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        super().__init__(sum(sizes))
-        self._sizes = sizes
-        self.action_shape = (len(sizes),)
+    def __init__(self, action_dims: tuple[int, ...]) -> None:
+        super().__init__(sum(action_dims))
+        self._action_dims = action_dims
+        self.action_shape = (len(action_dims),)
 
     def forward(self, outputs: Tensor) -> Distribution:
-        parts = outputs.split(self._sizes, dim=-1)  # D37
-        return MultiCategorical(tuple(map(Categorical, parts)))
+        logits = outputs.split(self._action_dims, dim=-1)  # D37
+        return MultiCategorical(tuple(map(Categorical, logits)))
 
 
 class GaussianPolicy(Policy):
-    """D real numbers; their standard deviations are learned, but the same in every state."""
+    """D real numbers; their standard deviations are learned and do not depend on the state."""
 
     action_dtype = torch.float32
 
@@ -55,29 +61,30 @@ class GaussianPolicy(Policy):
 
 
 class MaskedPolicy(Policy):
-    """A policy of choices of which some, those that are not `possible`, are never taken."""
+    """A policy of choices that never takes an action whose entry in `action_mask` is False."""
 
-    def __init__(self, policy: Policy, possible: list[bool]) -> None:
+    def __init__(self, policy: Policy, action_mask: list[bool]) -> None:
         super().__init__(policy.num_outputs)
         self.action_shape, self.action_dtype = policy.action_shape, policy.action_dtype
         self.policy = policy
-        self.register_buffer("possible", torch.tensor(possible))
+        self.register_buffer("action_mask", torch.tensor(action_mask))
 
     def forward(self, outputs: Tensor) -> Distribution:
-        outputs = masked(outputs, self.get_buffer("possible"))  # A4
-        distribution: Distribution = self.policy(outputs)
+        logits = mask_logits(outputs, self.get_buffer("action_mask"))  # A4
+        distribution: Distribution = self.policy(logits)
         return distribution
 
 
 def make_policy(
-    action_space: str, sizes: tuple[int, ...], possible: list[bool] | None = None
+    action_space: str, action_dims: tuple[int, ...], action_mask: list[bool] | None = None
 ) -> Policy:
-    """The policy of an action space whose actions have parts of `sizes` choices each.
+    """Make the policy of an action space.
 
-    possible: which outputs can be chosen; None: all.
+    action_dims: how many choices each part of an action has.  action_mask: one entry per output,
+    True where it may be chosen; None if all may.
     """
     if action_space == "continuous":
-        return GaussianPolicy(len(sizes))
+        return GaussianPolicy(len(action_dims))
     several = action_space == "joystick"
-    policy = MultiCategoricalPolicy(sizes) if several else CategoricalPolicy(*sizes)
-    return policy if possible is None else MaskedPolicy(policy, possible)
+    policy = MultiCategoricalPolicy(action_dims) if several else CategoricalPolicy(*action_dims)
+    return policy if action_mask is None else MaskedPolicy(policy, action_mask)

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..backends.device import describe_machine, versions
 from ..envs.contract import MOST_DIMENSIONS
 from ..errors import LARGEST_NUMBER, RunError, UsageError
 from .files import (
@@ -37,9 +38,12 @@ from .files import (
 FORMAT = 2
 KEPT = 3
 MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
-    "model.safetensors", "optimizer.safetensors", "actions.safetensors", "state.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "actions.safetensors",
+    "state.json",
     "manifest.json",
-)  # fmt: skip
+)
 LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
 MADE_BY = "made_by"
 """What made the environments, if they were not ours: the name of a class or function."""
@@ -48,10 +52,19 @@ SPACE_FACTOR = 2
 
 
 STATE_FORM: dict[str, Any] = {
-    "update": int, "agent_steps": int, "games": int, "seedings": int, "wall_s": float,
-    "recent": [(int, float, int)], "action_names": [str], "obs_shape": [int],
-    "environments": [dict], "config": dict, "machine": dict, "versions": dict,
-}  # fmt: skip
+    "update": int,
+    "agent_steps": int,
+    "games": int,
+    "seedings": int,
+    "wall_s": float,
+    "recent": [(int, float, int)],
+    "action_names": [str],
+    "obs_shape": [int],
+    "environments": [dict],
+    "config": dict,
+    "machine": dict,
+    "versions": dict,
+}
 """What `state.json` holds: a list may have any length, a tuple has one value per form."""
 
 
@@ -73,10 +86,18 @@ class Checkpoint(NamedTuple):
     actions: dict[str, Tensor] | None = None
 
 
+def describe_origin() -> dict[str, Any]:
+    """Describe the machine and the versions that a run or a checkpoint is made with."""
+    return {"machine": describe_machine(), "versions": versions()}
+
+
 def save(
-    directory: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor] | None,
-    state: dict[str, Any], actions: dict[str, Tensor] | None = None,
-) -> Path:  # fmt: skip
+    directory: Path,
+    model: dict[str, Tensor],
+    optimizer: dict[str, Tensor] | None,
+    state: dict[str, Any],
+    actions: dict[str, Tensor] | None = None,
+) -> Path:
     """Write a checkpoint as `directory`: under a temporary name, synced, read back, renamed.
 
     A checkpoint that is there already is replaced; RunError if something else is there, if what was
@@ -139,8 +160,11 @@ def _remove_checkpoint(directory: Path) -> None:
 def _is_ours(directory: Path) -> bool:
     """Look whether a folder, no link to one, holds files of a checkpoint and nothing else."""
     names = {MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST}
-    return (directory.is_dir() and not directory.is_symlink()
-            and {path.name for path in directory.iterdir()} <= names)  # fmt: skip
+    return (
+        directory.is_dir()
+        and not directory.is_symlink()
+        and {path.name for path in directory.iterdir()} <= names
+    )
 
 
 def prune(checkpoints: Path, keep: int = KEPT) -> None:
@@ -363,9 +387,14 @@ def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (
-        safetensors.SafetensorError, ValueError, TypeError, LookupError, OverflowError,
-        RuntimeError, struct.error,
-    ) as error:  # fmt: skip  # what its reader lets through: unknown types, sizes that overflow
+        safetensors.SafetensorError,
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        RuntimeError,
+        struct.error,
+    ) as error:  # what its reader lets through: unknown types, sizes that overflow
         raise Damaged(f"{path} cannot be read: {error}") from error
 
 

@@ -27,13 +27,19 @@ from .files import (
 )
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
-    "config.json", "metrics.jsonl", "summary.json", "checkpoints", ".lock"
-)  # fmt: skip
+    "config.json",
+    "metrics.jsonl",
+    "summary.json",
+    "checkpoints",
+    ".lock",
+)
 BROKEN_BATCH = "broken_batch.safetensors"
 RECORD_FORM = {
-    "update": int, "frames": int, "wall_s": float,
+    "update": int,
+    "frames": int,
+    "wall_s": float,
     "episodes": [{"env": int, "return": float, "length": int}],
-}  # fmt: skip
+}
 """What a line of the log holds at least."""
 LONGEST_LINE = 1 << 28
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
@@ -140,8 +146,10 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
         if error.errno not in NO_LOCKS:
             file.close()
             raise UsageError(f"cannot lock {name}: {error.strerror}") from error
-        warn(f"the disk of {path} has no locks ({error.strerror}): take care that no other process "
-             "trains there")  # fmt: skip
+        warn(
+            f"the disk of {path} has no locks ({error.strerror}): take care that no other process "
+            "trains there"
+        )
         return file
     for left in path.glob(TEMPORARY):
         left.unlink(missing_ok=True)

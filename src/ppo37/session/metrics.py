@@ -85,7 +85,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Unlogged:
+class NoLogs:
     """The logs of a rank that keeps none."""
 
     def write(self, record: dict[str, Any]) -> None: ...

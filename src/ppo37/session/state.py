@@ -1,4 +1,4 @@
-"""What changes while a run goes on: how it is saved, comes back, and is seen to be broken."""
+"""The state of a run: how it is saved, restored, and checked for numbers that are not finite."""
 
 import dataclasses
 import math
@@ -12,18 +12,18 @@ import torch
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
 from ..config import Config
-from ..envs import Episode, Moment, VecEnv
+from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
 
-MEMORY = "memory"
-"""The name of the network's memory beside the logs of the games."""
+LSTM_STATE = "lstm_state"
+"""The name of the LSTM state among the actions of the games."""
 
 
 @dataclasses.dataclass
-class State:
-    """All that changes while a run goes on, apart from the games themselves."""
+class RunState:
+    """Everything that changes during a run, except for the games themselves."""
 
     agent: Agent
     optimizer: torch.optim.Optimizer
@@ -32,17 +32,22 @@ class State:
     wall_s: float = 0.0
     seedings: int = 0
     made_by: str | None = None
-    """What makes the environments, if they are not ours."""
+    """The class or function that makes the environments, if they are not ours."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
 
 
 def save(
-    path: Path, state: State, config: Config, envs: VecEnv, where: dict[str, Any],
-    moments: Sequence[Moment] = (), memory: torch.Tensor | None = None,
-) -> Path:  # fmt: skip
+    path: Path,
+    state: RunState,
+    config: Config,
+    envs: VecEnv,
+    origin: dict[str, Any],
+    env_states: Sequence[EnvState] = (),
+    lstm_state: torch.Tensor | None = None,
+) -> Path:
     """Write a checkpoint of the run in directory `path`, and delete old ones.
 
-    envs: some of its environments.  where: machine and versions that it was made with.
+    envs: some of its environments.  origin: machine and versions, see `describe_origin`.
     """
     names = (name for name, _ in state.agent.named_parameters())
     document = {
@@ -54,14 +59,14 @@ def save(
         "recent": [list(episode) for episode in state.recent],
         "action_names": list(envs.action_names),
         "obs_shape": list(envs.obs_shape),
-        "environments": [moment.state for moment in moments],
+        "environments": [moment.state for moment in env_states],
         "config": dataclasses.asdict(config),
         **({} if state.made_by is None else {checkpoint.MADE_BY: state.made_by}),
-        **where,
+        **origin,
     }
-    games = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(moments)}
-    if memory is not None and memory.numel() and games:
-        games[MEMORY] = memory.cpu()
+    games = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(env_states)}
+    if lstm_state is not None and lstm_state.numel() and games:
+        games[LSTM_STATE] = lstm_state.cpu()
     checkpoints = path / directory.CHECKPOINTS
     written = checkpoint.save(
         checkpoints / f"{state.update:08d}",
@@ -74,7 +79,7 @@ def save(
     return written
 
 
-def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: VecEnv) -> None:
+def restore(state: RunState, saved: checkpoint.Checkpoint, config: Config, envs: VecEnv) -> None:
     """Put a checkpoint into a fresh state; UsageError naming what does not fit."""
     checkpoint.require_same(saved, "game", saved.state["config"].get("game"), config.game)
     checkpoint.require_same(saved, "network", saved.state["config"].get("network"), config.network)
@@ -90,7 +95,7 @@ def restore(state: State, saved: checkpoint.Checkpoint, config: Config, envs: Ve
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
 
 
-def saved_moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
+def saved_env_states(saved: checkpoint.Checkpoint, config: Config) -> list[EnvState]:
     """The saved moments of all environments; none if there are none."""
     states, games = saved.state["environments"], saved.actions or {}
     if not states:
@@ -98,22 +103,22 @@ def saved_moments(saved: checkpoint.Checkpoint, config: Config) -> list[Moment]:
     names = [str(env) for env in range(config.num_envs)]
     logs = [games.get(name, torch.empty(0)) for name in names]
     known = all(log.dtype in (torch.uint8, torch.float32) for log in logs)
-    if not known or len(states) != len(names) or set(games) - {MEMORY} != set(names):
+    if not known or len(states) != len(names) or set(games) - {LSTM_STATE} != set(names):
         raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
-    return [Moment(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
+    return [EnvState(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
 
 
-def saved_memory(saved: checkpoint.Checkpoint, config: Config, agent: Agent) -> torch.Tensor:
+def saved_lstm_state(saved: checkpoint.Checkpoint, config: Config, agent: Agent) -> torch.Tensor:
     """What the network remembered of all environments; UsageError if that does not fit."""
-    empty = agent.empty_memory(config.num_envs)
-    memory = (saved.actions or {}).get(MEMORY, empty)
-    if memory.shape != empty.shape or memory.dtype != empty.dtype:
-        raise UsageError(f"{saved.path} does not hold the memory of network {config.network}")
-    return memory.to(empty.device)
+    empty = agent.initial_state(config.num_envs)
+    lstm_state = (saved.actions or {}).get(LSTM_STATE, empty)
+    if lstm_state.shape != empty.shape or lstm_state.dtype != empty.dtype:
+        raise UsageError(f"{saved.path} does not hold the lstm_state of network {config.network}")
+    return lstm_state.to(empty.device)
 
 
 def checkpoints_bytes(agent: Agent) -> int:
-    """Room for the checkpoints that are kept and one being written: weights and two moments."""
+    """Room for the checkpoints that are kept and one being written: weights and two env_states."""
     weights = sum(p.numel() * p.element_size() for p in agent.parameters())
     if 2 * weights > checkpoint.LARGEST_BYTES[".safetensors"]:
         raise UsageError(
@@ -123,14 +128,14 @@ def checkpoints_bytes(agent: Agent) -> int:
     return 3 * weights * (checkpoint.KEPT + 1)
 
 
-def recent_mean(state: State) -> float | None:
+def recent_mean(state: RunState) -> float | None:
     """Mean score of the last 100 games; None before the first has ended."""
     scores = [episode.score for episode in state.recent]
     return sum(scores) / len(scores) if scores else None
 
 
 def require_finite(
-    state: State, loss: float, rollout: Rollout, batch: Batch, path: Path | None
+    state: RunState, loss: float, rollout: Rollout, batch: Batch, path: Path | None
 ) -> None:
     """RunError if learning broke; what it was learning from is kept beside the checkpoints.
 

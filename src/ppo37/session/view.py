@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config, in_words, layers_in_words
+from ..config import Config, describe, describe_layers
 from ..envs.games import title
 from .metrics import FRAMES_PER_STEP, LAST_100
 
@@ -81,10 +81,10 @@ class ConsoleView:
     def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         self._config = config
         steps = config.agent_steps
-        layers = layers_in_words(config.precision, config.kernels)
+        layers = describe_layers(config.precision, config.kernels)
         epochs = "epoch" if config.update_epochs == 1 else "epochs"
         for line in (
-            f"{title(config.game)}, {in_words(config)}, protocol "
+            f"{title(config.game)}, {describe(config)}, protocol "
             f"{config.protocol}, seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
@@ -97,7 +97,7 @@ class ConsoleView:
                 if expected_s is None
                 else f"about {duration(expected_s)} on an idle machine"
             ),
-            *config.remarks,
+            *config.warnings,
         ):
             self.note(line)
 
@@ -136,9 +136,12 @@ class ConsoleView:
 
 
 def _facts(
-    record: dict[str, Any], config: Config, games: int, sps: float | None,
+    record: dict[str, Any],
+    config: Config,
+    games: int,
+    sps: float | None,
     seconds: dict[str, float],
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """What is shown, by its label."""
     steps = record["agent_steps"]
     left = config.agent_steps - steps

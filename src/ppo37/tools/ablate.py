@@ -19,7 +19,7 @@ import numpy as np
 from ..backends.device import describe_machine, resolve_device, usable_cores, versions
 from ..backends.precision import choose_precision
 from ..build import make_agent, make_factory
-from ..config import Config, from_dict, in_words
+from ..config import Config, arguments_of, describe, flags, from_dict
 from ..envs import VecEnv
 from ..envs.games import title
 from ..errors import RunError, Stopped, UsageError
@@ -31,9 +31,9 @@ from ..session.signals import Signals
 from ..session.view import duration
 from . import ablation_plot as picture
 from .bench import commit
-from .details import AUXILIARY, Detail, find, flags, load
+from .details import AUXILIARY, Detail, find, load
 from .plots import import_matplotlib, save_png
-from .processes import POLL_S, Child, settings, start
+from .processes import POLL_S, Child, start
 from .stats import t_interval_of_mean
 
 DOCUMENT, PICTURE = "ablation.json", "ablation.png"
@@ -91,10 +91,10 @@ class Study(NamedTuple):
     def runs(self) -> list[Run]:
         """Seed by seed, so that a study that is stopped has compared what it has trained."""
         return [
-            Run(arm, dataclasses.replace(arm.config, seed=seed),
-                self.path / f"{arm.name}__s{seed}")
-            for seed in self.seeds for arm in self.arms
-        ]  # fmt: skip
+            Run(arm, dataclasses.replace(arm.config, seed=seed), self.path / f"{arm.name}__s{seed}")
+            for seed in self.seeds
+            for arm in self.arms
+        ]
 
 
 class Result(NamedTuple):
@@ -109,9 +109,13 @@ class Result(NamedTuple):
 
 
 def ablate(
-    config: Config, details: Sequence[str] | None = None, seeds: int = 3,
-    out: str | Path | None = None, jobs: int = 1, say: Callable[[str], None] = lambda _: None,
-) -> tuple[Path, dict[str, Any]]:  # fmt: skip
+    config: Config,
+    details: Sequence[str] | None = None,
+    seeds: int = 3,
+    out: str | Path | None = None,
+    jobs: int = 1,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Path, dict[str, Any]]:
     """Train `config` with and without each detail, and compare: where, and the result.
 
     details: numbers such as `4`, `D04`, `A3`; None takes each of the 37 that has a switch and is
@@ -138,8 +142,10 @@ def ablate(
         arms = make_arms(config, details, lambda _: None)
         study = Study(path, arms, [config.seed + turn for turn in range(seeds)])
         _require_ours(study)
-        say(f"{len(study.runs)} runs of {config.agent_steps:,} agent steps in {path}: "
-            f"{len(arms)} arms x {seeds} seeds, {jobs} at once")  # fmt: skip
+        say(
+            f"{len(study.runs)} runs of {config.agent_steps:,} agent steps in {path}: "
+            f"{len(arms)} arms x {seeds} seeds, {jobs} at once"
+        )
         results = {run.path.name: judge(run) for run in study.runs if _finished(run)}
         _report(study, results)
         try:
@@ -186,16 +192,22 @@ def make_arms(
 def judge(run: Run) -> Result:
     """The scores of a finished run, by the rules in JUDGEMENT."""
     records = directory.read_metrics(run.path)
-    games = [(record["frames"] // FRAMES_PER_STEP, float(game["return"]))
-             for record in records for game in record["episodes"]]  # fmt: skip
+    games = [
+        (record["frames"] // FRAMES_PER_STEP, float(game["return"]))
+        for record in records
+        for game in record["episodes"]
+    ]
     total = run.config.agent_steps
     last = [score for steps, score in games if steps * LAST_PART > total * (LAST_PART - 1)]
     curve = learning_curve(games, total, min(SLICES, run.config.num_updates))
     return Result(
         float(np.mean(last)) if last else None,
         float(np.mean(curve)) if curve else None,
-        curve, len(games), len(last), records[-1]["wall_s"],
-    )  # fmt: skip
+        curve,
+        len(games),
+        len(last),
+        records[-1]["wall_s"],
+    )
 
 
 def learning_curve(
@@ -241,9 +253,11 @@ def difference(of: dict[int, float | None], base: dict[int, float | None]) -> di
 def table(document: dict[str, Any]) -> str:
     """A result of `ablate` for people."""
     config, seeds = document["config"], document["seeds"]
-    base = in_words(from_dict(config), without=("total_timesteps",))
-    head = (f"{title(config['game'])}, {base}, protocol {config['protocol']}, "
-            f"{document['agent_steps']:,} agent steps, {picture.name_seeds(seeds)}")  # fmt: skip
+    base = describe(from_dict(config), without=("total_timesteps",))
+    head = (
+        f"{title(config['game'])}, {base}, protocol {config['protocol']}, "
+        f"{document['agent_steps']:,} agent steps, {picture.name_seeds(seeds)}"
+    )
     width = max(len(arm["label"]) for arm in document["arms"])
     columns = ("score", "difference (95% interval)", "area", "difference (95% interval)")
     rows = [f"{'':{width}}  {columns[0]:>9}  {columns[1]:28}  {columns[2]:>9}  {columns[3]}"]
@@ -279,9 +293,10 @@ def _how(detail: Detail) -> str:
 def _default_details(config: Config) -> list[Detail]:
     """Those of the 37 that are at work and have a switch."""
     return [
-        detail for detail in load()
+        detail
+        for detail in load()
         if detail.switch and detail.group != AUXILIARY and not _missing(config, detail)
-    ]  # fmt: skip
+    ]
 
 
 def _missing(config: Config, detail: Detail) -> dict[str, Any]:
@@ -305,13 +320,13 @@ def _switched(config: Config, detail: Detail) -> Config:
     """The configuration with one detail switched; UsageError if that changes nothing."""
     name, switch = f"{detail.tag} ({detail.name})", detail.switch
     if missing := _missing(config, detail):
-        raise UsageError(f"{name} is at work with {flags(missing)} only")
+        raise UsageError(f"{name} is at work with {' '.join(flags(missing))} only")
     try:
         switched = from_dict({**dataclasses.asdict(config), **switch})
     except UsageError as error:
-        raise UsageError(f"{name} by {flags(switch)}: {error}") from error
+        raise UsageError(f"{name} by {' '.join(flags(switch))}: {error}") from error
     if _plain(switched) == _plain(config):
-        raise UsageError(f"{name}: {flags(switch)} changes nothing in this configuration")
+        raise UsageError(f"{name}: {' '.join(flags(switch))} changes nothing in this configuration")
     return switched
 
 
@@ -357,9 +372,11 @@ def _settle(path: Path, config: Config, envs: VecEnv, agent: Agent, threads: int
     for name, left_open in (("precision", "auto"), ("kernels", "auto"), ("threads", None)):
         if getattr(config, name) == left_open:
             config = dataclasses.replace(config, **{name: getattr(known, name)})
-    changed = [f"{name} {value}, not {getattr(config, name)}"
-               for name, value in dataclasses.asdict(known).items()
-               if value != getattr(config, name)]  # fmt: skip
+    changed = [
+        f"{name} {value}, not {getattr(config, name)}"
+        for name, value in dataclasses.asdict(known).items()
+        if value != getattr(config, name)
+    ]
     if changed:
         raise UsageError(
             f"{path} holds a study of another configuration ({'; '.join(changed)}); choose "
@@ -395,16 +412,19 @@ class _Active(NamedTuple):
 
 
 def _train_all(
-    study: Study, results: dict[str, Result], shares: list[list[int]], signals: Signals,
+    study: Study,
+    results: dict[str, Result],
+    shares: list[list[int]],
+    signals: Signals,
     say: Callable[[str], None],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Train what has no result yet, one run in each share of the cores; the failures in words.
 
     A run that fails does not end the others: it may be one that diverges without its detail.
     """
     waiting = [run for run in study.runs if run.path.name not in results]
     free, active, failures = list(shares), list[_Active](), list[str]()
-    outlook = _Outlook(study)
+    outlook = ProgressReporter(study)
     try:
         while waiting or active:
             signals.check()
@@ -427,14 +447,14 @@ def _begin(run: Run, cores: list[int], say: Callable[[str], None]) -> _Active:
         say(f"{run.path.name} goes on")
         return _Active(run, start("resume", str(run.path), cores=cores), cores)
     say(f"{run.path.name} begins")
-    words = ("train", run.config.game, *settings(run.config), "--out", str(run.path))
+    words = ("train", *arguments_of(run.config), "--out", str(run.path))
     return _Active(run, start(*words, cores=cores), cores)
 
 
 def _end(one: _Active, results: dict[str, Result], say: Callable[[str], None]) -> list[str]:
     """Note the result of a run that has ended, or return what it failed by."""
     name = one.run.path.name
-    words = one.child.last_words()
+    words = one.child.stderr_tail()
     one.child.close()
     if one.child.process.returncode != 0 or not _finished(one.run):
         say(f"{name} failed: {words}")
@@ -453,7 +473,7 @@ def _stop(active: list[_Active]) -> None:
         one.child.close()
 
 
-class _Outlook:
+class ProgressReporter:
     """Tells now and then how far a study is."""
 
     def __init__(self, study: Study) -> None:
@@ -526,9 +546,11 @@ def _document(study: Study, results: dict[str, Result]) -> dict[str, Any]:
 
 
 def _arm_document(
-    study: Study, results: dict[str, Result], arm: Arm,
+    study: Study,
+    results: dict[str, Result],
+    arm: Arm,
     numbers: dict[str, dict[str, dict[int, float | None]]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": arm.name,
         "label": arm.label,
@@ -537,9 +559,10 @@ def _arm_document(
         "config": dataclasses.asdict(arm.config),
         "runs": [
             {"run": run.path.name, "seed": run.config.seed, **results[run.path.name]._asdict()}
-            for run in study.runs if run.arm is arm and run.path.name in results
+            for run in study.runs
+            if run.arm is arm and run.path.name in results
         ],
-    }  # fmt: skip
+    }
     for what, by_arm in numbers.items():
         known = [value for value in by_arm[arm.name].values() if value is not None]
         document[f"{what}_mean"] = float(np.mean(known)) if known else None
@@ -553,14 +576,17 @@ def _by_seed(
 ) -> dict[int, float | None]:
     return {
         run.config.seed: getattr(results[run.path.name], what)
-        for run in study.runs if run.arm is arm and run.path.name in results
-    }  # fmt: skip
+        for run in study.runs
+        if run.arm is arm and run.path.name in results
+    }
 
 
 def _notes(seeds: int, missing: list[str]) -> list[str]:
     """What a reader of the numbers must know."""
-    base = ("all differences are to the same runs of `all details`: what was luck in those is in "
-            "every one of them")  # fmt: skip
+    base = (
+        "all differences are to the same runs of `all details`: what was luck in those is in "
+        "every one of them"
+    )
     notes = [
         f"interval: 95%, Student's t over the differences of {seeds} seeds, run by run of the same "
         "seed; it takes them to be normal, and holds for each detail by itself: of twenty, one is "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import from_dict, in_words
+from ..config import describe, from_dict
 from ..envs.games import title
 from ..session.metrics import FRAMES_PER_STEP
 from .plots import (
@@ -95,17 +95,46 @@ def _draw_differences(
     for row, arm in enumerate(arms):
         gap, colour = arm["score_difference"], styles[arm["name"]]["color"]
         if gap["interval"] is not None:
-            panel.plot(gap["interval"], [row, row], color=colour, linewidth=3.4,
-                       solid_capstyle="butt", gid=INTERVAL)  # fmt: skip
+            panel.plot(
+                gap["interval"],
+                [row, row],
+                color=colour,
+                linewidth=3.4,
+                solid_capstyle="butt",
+                gid=INTERVAL,
+            )
         seeds = list(gap["by_seed"].values()) if gap["interval"] else []
-        panel.plot(seeds, [row + DOTS_BELOW] * len(seeds), linestyle="none", marker="o",
-                   markersize=4.5, color="white", markeredgecolor=colour, markeredgewidth=1.3,
-                   gid=DOTS)  # fmt: skip
+        panel.plot(
+            seeds,
+            [row + DOTS_BELOW] * len(seeds),
+            linestyle="none",
+            marker="o",
+            markersize=4.5,
+            color="white",
+            markeredgecolor=colour,
+            markeredgewidth=1.3,
+            gid=DOTS,
+        )
         if gap["mean"] is not None:
-            panel.plot([gap["mean"]], [row], linestyle="none", marker="D", markersize=8,
-                       color=colour, markeredgecolor="white", gid=MEANS)  # fmt: skip
-        panel.text(1.02, row, _with_minus(name_difference(gap)), va="center", fontsize=10,
-                   transform=panel.get_yaxis_transform(), color=FAINT_INK)  # fmt: skip
+            panel.plot(
+                [gap["mean"]],
+                [row],
+                linestyle="none",
+                marker="D",
+                markersize=8,
+                color=colour,
+                markeredgecolor="white",
+                gid=MEANS,
+            )
+        panel.text(
+            1.02,
+            row,
+            _with_minus(name_difference(gap)),
+            va="center",
+            fontsize=10,
+            transform=panel.get_yaxis_transform(),
+            color=FAINT_INK,
+        )
     panel.set_yticks(range(len(arms)), [_wrapped(arm) for arm in arms])
     for label, arm in zip(panel.get_yticklabels(), arms, strict=True):
         label.set_color(styles[arm["name"]]["color"])
@@ -116,14 +145,24 @@ def _draw_differences(
     panel.set_xlabel("score of the arm, minus score with all details")
     panel.set_title("What each detail is worth")
     intervals = any(arm["score_difference"]["interval"] for arm in arms)
-    panel.text(1.02, 1.01, "mean (95% interval)" if intervals else "one seed",
-               transform=panel.transAxes, va="bottom", fontsize=10, color=FAINT_INK)  # fmt: skip
+    panel.text(
+        1.02,
+        1.01,
+        "mean (95% interval)" if intervals else "one seed",
+        transform=panel.transAxes,
+        va="bottom",
+        fontsize=10,
+        color=FAINT_INK,
+    )
 
 
 def _draw_curves(
-    panel: "Axes", document: dict[str, Any], base: dict[str, Any], arms: list[dict[str, Any]],
+    panel: "Axes",
+    document: dict[str, Any],
+    base: dict[str, Any],
+    arms: list[dict[str, Any]],
     styles: dict[str, dict[str, Any]],
-) -> None:  # fmt: skip
+) -> None:
     """The mean over seeds of each arm; the base on top, with a band from lowest to highest."""
     frames = np.asarray(document["curve_steps"]) * FRAMES_PER_STEP / 1e6
     # A slice's value stands in its middle.
@@ -131,13 +170,21 @@ def _draw_curves(
     ends = []
     for arm in arms:
         mean = _curves(arm).mean(axis=0)
-        panel.plot(frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"],
-                   **styles[arm["name"]])  # fmt: skip
+        panel.plot(
+            frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"], **styles[arm["name"]]
+        )
         ends.append((float(mean[-1]), arm["detail"], styles[arm["name"]]["color"]))
     curves = _curves(base)
     if len(curves) > 1:
-        panel.fill_between(frames, curves.min(axis=0), curves.max(axis=0), color=INK, alpha=0.14,
-                           linewidth=0, gid=BAND)  # fmt: skip
+        panel.fill_between(
+            frames,
+            curves.min(axis=0),
+            curves.max(axis=0),
+            color=INK,
+            alpha=0.14,
+            linewidth=0,
+            gid=BAND,
+        )
     mean = curves.mean(axis=0)
     panel.plot(frames, mean, color=INK, linewidth=3.4, gid=MEANS, label=base["label"], zorder=4)
     _name_ends(panel, [*ends, (float(mean[-1]), base["label"], INK)], float(frames[-1]))
@@ -154,12 +201,25 @@ def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -
     heights = spread([height for height, _, _ in ends], NEAR * (top - bottom), bottom, top)
     for (height, name, colour), shown in zip(ends, heights, strict=True):
         panel.annotate(
-            name, (last, height), xytext=(1.06, shown),
-            textcoords=panel.get_yaxis_transform(), va="center", color=colour, fontsize=10,
-            fontweight="bold" if colour == INK else "normal", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6,
-                        "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 2},
-        )  # fmt: skip
+            name,
+            (last, height),
+            xytext=(1.06, shown),
+            textcoords=panel.get_yaxis_transform(),
+            va="center",
+            color=colour,
+            fontsize=10,
+            fontweight="bold" if colour == INK else "normal",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.7,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 2,
+            },
+        )
 
 
 def spread(heights: list[float], distance: float, bottom: float, top: float) -> list[float]:
@@ -174,8 +234,9 @@ def spread(heights: list[float], distance: float, bottom: float, top: float) -> 
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     return [
         _lowest(block, distance, bottom, top) + turn * distance
-        for block in blocks for turn in range(len(block))
-    ]  # fmt: skip
+        for block in blocks
+        for turn in range(len(block))
+    ]
 
 
 def _overlap(
@@ -204,18 +265,24 @@ def _wrapped(arm: dict[str, Any]) -> str:
 
 def _explanation(document: dict[str, Any]) -> str:
     config, seeds = document["config"], document["seeds"]
-    base = in_words(from_dict(config), without=("total_timesteps",))
-    text = (f"{title(config['game'])}, {base}, "
-            f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
-            f"{name_seeds(seeds)}\n")  # fmt: skip
+    base = describe(from_dict(config), without=("total_timesteps",))
+    text = (
+        f"{title(config['game'])}, {base}, "
+        f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
+        f"{name_seeds(seeds)}\n"
+    )
     curves = "Learning curves of one seed"
     if len(seeds) == 1:
         text += "Diamonds: difference of one seed, which does not tell an effect from chance"
     else:
-        text += ("Diamonds: mean difference, dots: single seeds, bars: 95% interval of the mean "
-                 "(Student's t)")  # fmt: skip
+        text += (
+            "Diamonds: mean difference, dots: single seeds, bars: 95% interval of the mean "
+            "(Student's t)"
+        )
         curves = "Curves: mean over seeds; band: lowest to highest seed"
-    text += ("\nScore: mean raw score of the whole games that ended in the last quarter of the "
-             f"steps.  {curves}")  # fmt: skip
+    text += (
+        "\nScore: mean raw score of the whole games that ended in the last quarter of the "
+        f"steps.  {curves}"
+    )
     missing = len(document["missing"])
     return f"{text}\nNot complete: {missing} runs are missing" if missing else text

@@ -38,12 +38,13 @@ from ..backends.executables import Executables, make_buffers
 from ..backends.precision import choose_precision, random_actions
 from ..backends.ranks import own_rank
 from ..build import make_agent, make_factory, normalized
-from ..config import Config, from_dict, in_words, layers_in_words
+from ..config import Config, describe, describe_layers, from_dict
 from ..envs import VecEnv
 from ..envs.games import title
 from ..errors import Stopped, UsageError
 from ..loop import train
-from ..networks.agent import Agent, layers_of
+from ..networks.agent import Agent
+from ..networks.layers import layers_of
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.view import NoView, duration, shares
 
@@ -99,8 +100,10 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
     update_s = config.batch_size * step_s
     loop = whole_loop(config, max(FEWEST_UPDATES, round(seconds * LOOP_SHARE / update_s)))
     peak_mib = peak_memory_mib()
-    gemm = {name: _gemm_flops(kind, config.device, seconds * GEMM_SHARE / 2)
-            for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}  # fmt: skip
+    gemm = {
+        name: _gemm_flops(kind, config.device, seconds * GEMM_SHARE / 2)
+        for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
     flops_per_step = flops.forward + config.update_epochs * flops.forward_backward
     roof_sps = 1 / (flops_per_step / gemm[choice.precision] + 1 / env_sps)
     return {
@@ -157,10 +160,12 @@ def table(result: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {text}" for name, text in result["versions"].items()),
         "commit": result["commit"] or "none",
     }
-    layers = layers_in_words(result["precision"], result["kernels"])
+    layers = describe_layers(result["precision"], result["kernels"])
     precision = f"{layers} ({result['precision_reason']})"
-    head = (f"{title(result['game'])}, {in_words(from_dict(config))}, on "
-            f"{result['device']} in {precision}")  # fmt: skip
+    head = (
+        f"{title(result['game'])}, {describe(from_dict(config))}, on "
+        f"{result['device']} in {precision}"
+    )
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
 
 
@@ -252,10 +257,10 @@ def _acting(run: Executables, buffers: Rollout, budget_s: float, device: str) ->
     uniforms = torch.rand(actions.shape, device=device)
 
     def act() -> int:
-        run.acts[0](obs, buffers.memory, uniforms)
+        run.acts[0](obs, buffers.lstm_state, uniforms)
         return len(obs)
 
-    with run.held():
+    with run.frozen_weights():
         return _per_second(act, budget_s, device)
 
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ..backends.ranks import join
-from ..config import Config, changes, entry_of
+from ..config import Config, changes, preset_key
 from ..envs.games import title
 from ..errors import UsageError
 from .bench import WARM_UP_UPDATES, whole_loop
@@ -69,8 +69,8 @@ def plan(
             )
         return updates, update_s
 
-    with closing(join(config.device)) as team:
-        updates, update_s = team.decided(planned)
+    with closing(join(config.device)) as ranks:
+        updates, update_s = ranks.broadcast_from_main(planned)
     fitting = dataclasses.replace(config, total_timesteps=updates * config.batch_size)
     sps = config.batch_size / update_s
     words = [
@@ -85,7 +85,7 @@ def typical(config: Config) -> str:
     """What score a run of so many steps is likely to reach, as far as runs have shown it."""
     name, steps = title(config.game), config.agent_steps
     as_known = config.protocol == "classic" and set(changes(config)) <= {"total_timesteps"}
-    known = reached(config.game, entry_of(config.preset, config.device)) if as_known else []
+    known = reached(config.game, preset_key(config.preset, config.device)) if as_known else []
     scores = reference(config.game, config.protocol)
     published = scores.get("cleanrl_ppo_atari", scores.get("ppo_paper"))
     beyond = "" if published is None else f"; published for 10,000,000: {published:,.1f}"

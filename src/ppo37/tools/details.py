@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import flags
 from ..errors import UsageError
 
 SOURCE = Path(__file__).parents[1]
@@ -145,15 +146,13 @@ def diff(detail: Detail, source: Path = SOURCE) -> str:
         line
         for file, (before, after) in mutated(detail.mutant, source).items()
         for line in difflib.unified_diff(
-            before.splitlines(keepends=True), after.splitlines(keepends=True),
-            f"a/{file}", f"b/{file}", n=1,
+            before.splitlines(keepends=True),
+            after.splitlines(keepends=True),
+            f"a/{file}",
+            f"b/{file}",
+            n=1,
         )
-    )  # fmt: skip
-
-
-def flags(settings: dict[str, Any]) -> str:
-    """Settings as options of the command line."""
-    return " ".join(_flag(name.replace("_", "-"), value) for name, value in settings.items())
+    )
 
 
 def document(detail: Detail, found: dict[str, list[Mark]]) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def table(details: list[Detail], found: dict[str, list[Mark]]) -> str:
     for detail in details:
         own = marks_of(detail, found)
         where = f"{own[0].file}:{own[0].line}" if own else "not here yet"
-        settings = (flags(detail.needs) or "-", flags(detail.switch) or "-")
+        settings = (" ".join(flags(detail.needs)) or "-", " ".join(flags(detail.switch)) or "-")
         rows.append((detail.tag, detail.name, where, *settings))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -192,8 +191,8 @@ def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
         "equation": detail.equation,
         "why": textwrap.fill(detail.why, WIDTH - 2),
         "source": f"{detail.source}\n{detail.permalink}",
-        "needs": flags(detail.needs),
-        "taken out by": flags(detail.switch),
+        "needs": " ".join(flags(detail.needs)),
+        "taken out by": " ".join(flags(detail.switch)),
         "tests": "\n".join(detail.tests),
         "where": "\n".join(f"{mark.file}:{mark.line}" for mark in own) or "not here yet",
     }
@@ -219,12 +218,6 @@ def _detail(table: dict[str, Any]) -> Detail:
 def _place_in_reading(file: str) -> tuple[int, str]:
     places = (n for n, begin in enumerate(READING_ORDER) if file.startswith(begin))
     return next(places, len(READING_ORDER)), file
-
-
-def _flag(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
 
 
 def _indented(text: str) -> str:

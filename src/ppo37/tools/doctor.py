@@ -94,8 +94,10 @@ def _torch() -> Check:
     import torch
 
     ok = _numbers(torch.__version__) >= OLDEST_TORCH
-    detail = (f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "
-              f"{torch.get_num_threads()} threads")  # fmt: skip
+    detail = (
+        f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{torch.get_num_threads()} threads"
+    )
     return Check("torch", ok, detail, "" if ok else f"2.11 is the oldest: {INSTALL_TORCH}")
 
 
@@ -109,8 +111,12 @@ def _cuda() -> Check:
     if shutil.which("nvidia-smi") is None:
         return Check("cuda", True, "no GPU: agents train on the CPU")
     build = torch.version.cuda or "no CUDA"
-    return Check("cuda", True, f"a driver is here, but PyTorch (built with {build}) sees no GPU",
-                 INSTALL_TORCH)  # fmt: skip
+    return Check(
+        "cuda",
+        True,
+        f"a driver is here, but PyTorch (built with {build}) sees no GPU",
+        INSTALL_TORCH,
+    )
 
 
 def _ale() -> Check:
@@ -140,21 +146,25 @@ def _emulator() -> Check:
         envs.close()
     ok = bool(obs.any())
     detail = f"{GAME_STEPS} steps of {GAME}, {GAME_STEPS * GAME_ENVS / spent_s:,.0f} steps/s"
-    return Check("emulator", ok, detail if ok else "the screen stayed black",
-                 "" if ok else f"reinstall the emulator: {INSTALL_ALE}")  # fmt: skip
+    return Check(
+        "emulator",
+        ok,
+        detail if ok else "the screen stayed black",
+        "" if ok else f"reinstall the emulator: {INSTALL_ALE}",
+    )
 
 
 def _layers() -> Check:
     from ..backends.device import resolve_device
     from ..backends.precision import choose_precision
-    from ..config import Config, layers_in_words
-    from ..envs.atari.env import OBS_SHAPE
+    from ..config import Config, describe_layers
+    from ..envs.atari.protocols import OBS_SHAPE
     from ..networks.agent import Agent
     from ..networks.policies import CategoricalPolicy
 
     agent = Agent(OBS_SHAPE, CategoricalPolicy(4), "nature", seed=0).to(resolve_device("auto"))
     choice = choose_precision(Config(), agent, OBS_SHAPE, MINIBATCH)
-    layers = layers_in_words(choice.precision, choice.kernels)
+    layers = describe_layers(choice.precision, choice.kernels)
     return Check("layers", True, f"--precision auto means {layers} ({choice.reason})")
 
 
@@ -165,10 +175,10 @@ def measure() -> list[dict[str, Any]]:
     fastest first, and which one the table of processors chooses.
     """
     from ..backends.device import prepare_process, resolve_device, usable_cores
-    from ..backends.precision import Form, choose_precision
+    from ..backends.precision import Backend, choose_precision
     from ..backends.precision import measure as measure_forms
     from ..config import from_preset
-    from ..envs.atari.env import OBS_SHAPE
+    from ..envs.atari.protocols import OBS_SHAPE
     from ..networks.agent import Agent
     from ..networks.policies import CategoricalPolicy
 
@@ -179,17 +189,19 @@ def measure() -> list[dict[str, Any]]:
         agent = Agent(OBS_SHAPE, CategoricalPolicy(4), config.network, seed=0).to(device)
         choice = choose_precision(config, agent, OBS_SHAPE, config.minibatch_size)
         seconds = measure_forms(agent, OBS_SHAPE, config.minibatch_size)
-        chosen = Form(choice.precision, choice.kernels)
-        found.append({
-            "preset": preset,
-            "minibatch": config.minibatch_size,
-            "chosen": " ".join(chosen),
-            "chosen_is_fastest": seconds[chosen] <= SAME_SPEED * min(seconds.values()),
-            "samples_per_s": {
-                " ".join(form): config.minibatch_size / spent
-                for form, spent in sorted(seconds.items(), key=lambda item: item[1])
-            },
-        })  # fmt: skip
+        chosen = Backend(choice.precision, choice.kernels)
+        found.append(
+            {
+                "preset": preset,
+                "minibatch": config.minibatch_size,
+                "chosen": " ".join(chosen),
+                "chosen_is_fastest": seconds[chosen] <= SAME_SPEED * min(seconds.values()),
+                "samples_per_s": {
+                    " ".join(form): config.minibatch_size / spent
+                    for form, spent in sorted(seconds.items(), key=lambda item: item[1])
+                },
+            }
+        )
     return found
 
 
@@ -199,8 +211,10 @@ def speeds_table(found: list[dict[str, Any]]) -> str:
     for row in found:
         speeds = ", ".join(f"{form} {speed:,.0f}" for form, speed in row["samples_per_s"].items())
         verdict = "the fastest here" if row["chosen_is_fastest"] else "NOT the fastest here"
-        lines.append(f"{row['preset']}, minibatches of {row['minibatch']}: {speeds} samples/s; "
-                     f"the table chooses {row['chosen']}: {verdict}")  # fmt: skip
+        lines.append(
+            f"{row['preset']}, minibatches of {row['minibatch']}: {speeds} samples/s; "
+            f"the table chooses {row['chosen']}: {verdict}"
+        )
     return "\n".join(lines)
 
 
@@ -229,8 +243,12 @@ def _disk() -> Check:
         file.write(b"\0")
     free = shutil.disk_usage(Path.cwd()).free
     ok = free >= LEAST_DISK_BYTES
-    return Check("disk", ok, f"this directory can be written to, {free / 2**30:.1f} GiB free",
-                 "" if ok else "free 1 GiB, or use --out on another disk")  # fmt: skip
+    return Check(
+        "disk",
+        ok,
+        f"this directory can be written to, {free / 2**30:.1f} GiB free",
+        "" if ok else "free 1 GiB, or use --out on another disk",
+    )
 
 
 def _memory() -> Check:

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from .. import randomness
-from ..algorithm.rollout import forget
+from ..algorithm.rollout import reset_state
 from ..backends.device import prepare_process, resolve_device, usable_cores
 from ..backends.executables import make_act
-from ..backends.network import Network, place
+from ..backends.network import DeviceNetwork, make_network
 from ..build import make_agent, make_factory, normalized
-from ..config import Config, choices, from_dict
+from ..config import Config, Device, choices, from_dict
 from ..envs import EnvFactory, Episode, Step, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
@@ -68,7 +68,7 @@ class Evaluation(NamedTuple):
 
 
 def load_agent(
-    run: str | Path, device: str = "auto", warn: Callable[[str], None] | None = None
+    run: str | Path, device: Device = "auto", warn: Callable[[str], None] | None = None
 ) -> TrainedAgent:
     """The agent of RUN: a run directory, a checkpoint in it, or a published agent.
 
@@ -86,10 +86,15 @@ def load_agent(
 
 
 def evaluate(
-    run: str | Path, episodes: int = 30, protocol: str | None = None, seed: int = 0,
-    device: str = "auto", progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None, make_envs: EnvFactory | None = None,
-) -> Evaluation:  # fmt: skip
+    run: str | Path,
+    episodes: int = 30,
+    protocol: str | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    make_envs: EnvFactory | None = None,
+) -> Evaluation:
     """Play `episodes` whole games, sampling actions as in training, and report raw scores.
 
     Every environment plays a fixed share of the games, so that short games are not counted more
@@ -118,24 +123,35 @@ def evaluate(
                 f"the agent sees observations of {trained.state['obs_shape']} and these "
                 f"environments give {list(envs.obs_shape)}"
             )
-        games = _play(place(trained.agent), envs, translate, wanted, seed, progress)
+        games = _play(make_network(trained.agent), envs, translate, wanted, seed, progress)
     finally:
         envs.close()
     scores = [game.score for game in games]
     return Evaluation(
-        config.game, protocol, seed, scores, [game.length for game in games],
-        float(np.mean(scores)), float(np.std(scores)), interval_of_mean(scores),
-        trained.state["agent_steps"], str(trained.path),
-    )  # fmt: skip
+        config.game,
+        protocol,
+        seed,
+        scores,
+        [game.length for game in games],
+        float(np.mean(scores)),
+        float(np.std(scores)),
+        interval_of_mean(scores),
+        trained.state["agent_steps"],
+        str(trained.path),
+    )
 
 
 def _play(
-    network: Network, envs: VecEnv, translate: Translation, wanted: Any, seed: int,
+    network: DeviceNetwork,
+    envs: VecEnv,
+    translate: Translation,
+    wanted: Any,
+    seed: int,
     progress: Callable[[int, int], None] | None,
-) -> list[Episode]:  # fmt: skip
+) -> list[Episode]:
     """The first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
-    with Signals() as signals, network.held():
+    with Signals() as signals, network.frozen_weights():
         for steps, (step, _) in enumerate(playing(network, envs, translate, seed), 1):
             signals.check()
             if steps == MOST_STEPS and not any(games):
@@ -155,20 +171,20 @@ def _play(
 
 
 def playing(
-    network: Network, envs: VecEnv, translate: Translation, seed: int
+    network: DeviceNetwork, envs: VecEnv, translate: Translation, seed: int
 ) -> Iterator[tuple[Step, torch.Tensor]]:
     """Play on for ever, actions sampled as in training: each step, and the values [N] before it.
 
     Without its weights held the network is slow.
     """
     act = make_act(network)
-    obs, memory = envs.reset(), network.agent.empty_memory(envs.num_envs)
+    obs, lstm_state = envs.reset(), network.agent.initial_state(envs.num_envs)
     for uniforms in evaluation_noise(seed, envs.num_envs, network.agent.policy.action_shape):
         drawn = torch.from_numpy(uniforms).to(network.device)
-        chosen, _, values, memory = act(torch.from_numpy(obs), memory, drawn)
+        chosen, _, values, lstm_state = act(torch.from_numpy(obs), lstm_state, drawn)
         step = envs.step(translate(chosen.cpu().numpy()))
         yield step, values
-        memory = forget(memory, torch.from_numpy(step.dones).to(memory))
+        lstm_state = reset_state(lstm_state, torch.from_numpy(step.dones).to(lstm_state))
         obs = step.obs
 
 
@@ -177,8 +193,9 @@ def evaluation_noise(
 ) -> Iterator[NDArray[np.float32]]:
     """Uniforms [num_envs, *shape] for the actions of step 0, 1, 2, ... without end."""
     for block in itertools.count():
-        yield from randomness.noise(seed, block, BLOCK_STEPS, num_envs,
-                                    stream=randomness.EVALUATION, shape=shape)  # fmt: skip
+        yield from randomness.noise(
+            seed, block, BLOCK_STEPS, num_envs, stream=randomness.EVALUATION, shape=shape
+        )
 
 
 def games_seed(seed: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import NO_PRESETS, Config, changes
+from ..config import NOT_IN_PRESETS, Config, changes
 from ..envs.games import title
 from ..errors import UsageError
 from ..session import directory
@@ -39,20 +39,34 @@ DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)))
 """For more curves than colours."""
 INK, FAINT_INK = "#222222", "#707070"
 STYLE: dict[str, Any] = {
-    "font.size": 11, "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#B0B0B0",
-    "axes.grid": True, "grid.color": "#E8E8E8", "grid.linewidth": 0.8, "axes.axisbelow": True,
-    "text.color": INK, "axes.labelcolor": INK, "xtick.color": FAINT_INK, "ytick.color": FAINT_INK,
-    "legend.frameon": False, "figure.constrained_layout.h_pad": 0.08,
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.grid": True,
+    "grid.color": "#E8E8E8",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT_INK,
+    "ytick.color": FAINT_INK,
+    "legend.frameon": False,
+    "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.12,
-}  # fmt: skip
+}
 ROW_INCHES, WIDTH_INCHES, DPI = 4.0, 11.0, 150
 HEADER_INCHES = 1.0
 
 PUBLISHED = (
-    ("random", "random"), ("human", "human"), ("ppo_paper", "PPO paper"),
+    ("random", "random"),
+    ("human", "human"),
+    ("ppo_paper", "PPO paper"),
     ("cleanrl_ppo_atari", "CleanRL"),
-)  # fmt: skip
+)
 """Columns of data/scores.csv that are drawn, and what they are called."""
 MARGIN = 0.15
 """A published score is drawn within this part of the data's height above or below the data."""
@@ -96,9 +110,12 @@ AXES = (Axis("frames", 1e6, "frames (millions)"), Axis("minutes", 1.0, "wall tim
 
 
 def plot(
-    runs: str | Path | Sequence[str | Path], out: str | Path | None = None, *,
-    group: bool = False, warn: Callable[[str], None] | None = None,
-) -> Path:  # fmt: skip
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    group: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> Path:
     """Draw the learning curves of one run or several as a PNG, and return its path.
 
     out: by default `plots/return.png` in the run, or `comparison.png` here for several runs.
@@ -259,14 +276,30 @@ def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
     if line.averaged:
         grid, means = over_seeds(line.histories, axis.column)
         x = grid / axis.unit
-        panel.fill_between(x, means.min(axis=0), means.max(axis=0), color=line.colour, alpha=0.18,
-                           linewidth=0, gid=BAND)  # fmt: skip
+        panel.fill_between(
+            x,
+            means.min(axis=0),
+            means.max(axis=0),
+            color=line.colour,
+            alpha=0.18,
+            linewidth=0,
+            gid=BAND,
+        )
         panel.plot(x, means.mean(axis=0), label=line.label, **style)
         return
     history = line.histories[0]
     x = getattr(history, axis.column) / axis.unit
-    panel.plot(x, history.scores, linestyle="none", marker="o", markersize=3.2, alpha=dot_alpha,
-               color=line.colour, markeredgewidth=0, gid=DOTS)  # fmt: skip
+    panel.plot(
+        x,
+        history.scores,
+        linestyle="none",
+        marker="o",
+        markersize=3.2,
+        alpha=dot_alpha,
+        color=line.colour,
+        markeredgewidth=0,
+        gid=DOTS,
+    )
     panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
 
 
@@ -279,16 +312,24 @@ def _draw_published(left: "Axes", right: "Axes", game: str, protocol: str) -> No
         (known[column], name)
         for column, name in PUBLISHED
         if column in known and low - reach <= known[column] <= high + reach
-    )  # fmt: skip
+    )
     for score, _ in scores:
         for panel in (left, right):
-            panel.axhline(score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5,
-                          gid=DASHED)  # fmt: skip
+            panel.axhline(
+                score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5, gid=DASHED
+            )
     bottom, top = left.get_ylim()
     named = [(score, f"{name} {number(score)}") for score, name in scores]
     for height, text in _merged(named, NEAR * (top - bottom)):
-        right.text(1.015, height, text, transform=right.get_yaxis_transform(), va="center",
-                   color=FAINT_INK, fontsize=9.5)  # fmt: skip
+        right.text(
+            1.015,
+            height,
+            text,
+            transform=right.get_yaxis_transform(),
+            va="center",
+            color=FAINT_INK,
+            fontsize=9.5,
+        )
 
 
 def number(score: float) -> str:
@@ -329,8 +370,9 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     columns = LEGEND_LETTERS // (max(map(len, handles)) + HANDLE_LETTERS)
-    drawing.legend(handles.values(), handles.keys(), loc="outside lower left",
-                   ncols=min(max(columns, 1), 4))  # fmt: skip
+    drawing.legend(
+        handles.values(), handles.keys(), loc="outside lower left", ncols=min(max(columns, 1), 4)
+    )
 
 
 def _labels(members: list[list[History]], group: bool) -> list[str]:
@@ -350,7 +392,7 @@ def _labels(members: list[list[History]], group: bool) -> list[str]:
 
 def _setting(config: Config, name: str) -> str:
     """A setting in words; none if it is the preset's."""
-    told = name in NO_PRESETS or name in changes(config)
+    told = name in NOT_IN_PRESETS or name in changes(config)
     return f"{name} {getattr(config, name)}" if told else ""
 
 

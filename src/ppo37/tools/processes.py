@@ -1,6 +1,5 @@
 """Commands of ppo37 in processes of their own, started as a person would start them."""
 
-import dataclasses
 import os
 import signal
 import stat
@@ -13,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple, NoReturn
 
-from ..config import Config
 from ..errors import RunError
 from ..session.signals import Signals
 
@@ -37,7 +35,7 @@ class Child(NamedTuple):
         self.words.close()
         os.close(self.lifeline)
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """The last line that it said, or how it ended if it said nothing or could not."""
         self.words.seek(0)
         lines = self.words.read().decode(errors="replace").strip().splitlines()
@@ -46,9 +44,9 @@ class Child(NamedTuple):
             return f"a run was ended by {signal.Signals(-code).name}"
         return lines[-1] if lines else f"a run ended with {code}"
 
-    def complain(self) -> NoReturn:
+    def fail(self) -> NoReturn:
         """RunError with the last words of a run that failed."""
-        raise RunError(self.last_words())
+        raise RunError(self.stderr_tail())
 
 
 def python(*words: str) -> list[str]:
@@ -126,7 +124,7 @@ def finish(child: Child, signals: Signals) -> None:
     """Wait for the end; RunError if it is not a good one."""
     wait(child, signals, lambda: False)
     if child.process.returncode != 0:
-        child.complain()
+        child.fail()
 
 
 def wait(child: Child, signals: Signals, until: Callable[[], bool]) -> None:
@@ -134,18 +132,6 @@ def wait(child: Child, signals: Signals, until: Callable[[], bool]) -> None:
     while not until() and child.process.poll() is None:
         signals.check()
         time.sleep(POLL_S)
-
-
-def settings(config: Config) -> list[str]:
-    """The options of `ppo37 train` that give this configuration."""
-    words = []
-    for name, value in dataclasses.asdict(config).items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif name != "game":
-            words.append(f"--{flag}={value}")
-    return words
 
 
 @contextmanager

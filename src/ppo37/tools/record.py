@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.device import prepare_process
-from ..backends.network import Network, place
+from ..backends.network import DeviceNetwork, make_network
 from ..build import normalized
+from ..config import Device
 from ..envs import Step, VecEnv
 from ..envs.games import CATCH, require_known, title
 from ..errors import RunError, UsageError
@@ -68,13 +69,31 @@ class Format(NamedTuple):
 
 FORMATS = {
     # Browsers play yuv420p only, and at once only with the index in front (faststart).
-    ".mp4": Format(FRAMES_PER_SECOND, float("inf"), (
-        "-c:v", "libx264", "-preset", "veryfast", "-crf", "16", "-pix_fmt", "yuv420p",
-        "-movflags", "+faststart", "-f", "mp4")),
+    ".mp4": Format(
+        FRAMES_PER_SECOND,
+        float("inf"),
+        (
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-crf",
+            "16",
+            "-pix_fmt",
+            "yuv420p",
+            "-movflags",
+            "+faststart",
+            "-f",
+            "mp4",
+        ),
+    ),
     # At first a lossless film, because the palette is known only when all pictures are.
-    ".gif": Format(FRAMES_PER_SECOND // FRAMES_PER_STEP, GIF_SECONDS, (
-        "-c:v", "libx264rgb", "-preset", "ultrafast", "-qp", "0", "-f", "matroska")),
-}  # fmt: skip
+    ".gif": Format(
+        FRAMES_PER_SECOND // FRAMES_PER_STEP,
+        GIF_SECONDS,
+        ("-c:v", "libx264rgb", "-preset", "ultrafast", "-qp", "0", "-f", "matroska"),
+    ),
+}
 
 
 class Recording(NamedTuple):
@@ -112,7 +131,7 @@ class Stage(NamedTuple):
     scale: tuple[int, int]
 
 
-class Moment(NamedTuple):
+class EnvState(NamedTuple):
     """One agent step: what came of it, and what the agent expected and did before it.
 
     `scores` has the raw score of each game so far, the last of them in progress unless `ended`;
@@ -129,10 +148,16 @@ class Moment(NamedTuple):
 
 
 def record(
-    run: str | Path, out: str | Path | None = None, *, games: int = 1, seed: int = 0,
-    protocol: str | None = None, max_seconds: float | None = None, device: str = "auto",
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    games: int = 1,
+    seed: int = 0,
+    protocol: str | None = None,
+    max_seconds: float | None = None,
+    device: Device = "auto",
     warn: Callable[[str], None] | None = None,
-) -> Recording:  # fmt: skip
+) -> Recording:
     """Film whole games, their actions sampled as in training.
 
     The game is the one that `evaluate` plays with this seed and one episode; the film begins
@@ -164,11 +189,11 @@ def record(
     stage = _stage(trained, games_seed(seed), protocol)
     try:
         translate = translation(trained, stage.envs.action_names, protocol)
-        network = place(trained.agent)
-        with Signals() as signals, _workplace(path) as folder, network.held():
+        network = make_network(trained.agent)
+        with Signals() as signals, _workplace(path) as folder, network.frozen_weights():
             signals.at_end.append(partial(shutil.rmtree, folder, ignore_errors=True))
-            moments = _play(network, stage, translate, seed, signals)
-            film = _film(moments, config.game, stage.scale, kind.fps, games)
+            env_states = _play(network, stage, translate, seed, signals)
+            film = _film(env_states, config.game, stage.scale, kind.fps, games)
             frames, last = _encode(film, most_seconds, kind, ffmpeg, folder, signals)
             _finish(folder, path, ffmpeg, signals)
     finally:
@@ -177,9 +202,18 @@ def record(
     if not complete and warn is not None:
         warn(f"the film was cut after {most_seconds:g} s, before its game ended; see --max-seconds")
     return Recording(
-        path, config.game, protocol, seed, len(last.scores), float(np.mean(last.scores)),
-        last.steps, complete, frames, frames / kind.fps, str(trained.path),
-    )  # fmt: skip
+        path,
+        config.game,
+        protocol,
+        seed,
+        len(last.scores),
+        float(np.mean(last.scores)),
+        last.steps,
+        complete,
+        frames,
+        frames / kind.fps,
+        str(trained.path),
+    )
 
 
 def _stage(trained: TrainedAgent, games_seed: int, protocol: str) -> Stage:
@@ -192,13 +226,22 @@ def _stage(trained: TrainedAgent, games_seed: int, protocol: str) -> Stage:
 
     # As the engine plays, because the agent has learned with the engine.
     envs = ReferenceAtari(
-        config.game, 1, games_seed, protocol, manner="engine", action_space=config.action_space,
-        observation=config.observation, num_frames=config.num_frames,
-    )  # fmt: skip
+        config.game,
+        1,
+        games_seed,
+        protocol,
+        variant="engine",
+        action_space=config.action_space,
+        observation=config.observation,
+        num_frames=config.num_frames,
+    )
     return Stage(
-        normalized(envs, trained.agent, config, learn=False), lambda _: envs.screens[0],
-        lambda: envs.played[0], lambda: envs.scores[0], ATARI_SCALE,
-    )  # fmt: skip
+        normalized(envs, trained.agent, config, learn=False),
+        lambda _: envs.screens[0],
+        lambda: envs.played[0],
+        lambda: envs.scores[0],
+        ATARI_SCALE,
+    )
 
 
 def _catch_stage(games_seed: int) -> Stage:
@@ -215,8 +258,8 @@ def _catch_stage(games_seed: int) -> Stage:
 
 
 def _play(
-    network: Network, stage: Stage, translate: Translation, seed: int, signals: Signals
-) -> Iterator[Moment]:
+    network: DeviceNetwork, stage: Stage, translate: Translation, seed: int, signals: Signals
+) -> Iterator[EnvState]:
     """Play on for ever, with the draws that `evaluate` takes for its first environment."""
     ended_scores: tuple[float, ...] = ()
     began = 0
@@ -226,20 +269,25 @@ def _play(
         ended = bool(step.episodes)
         score = step.episodes[0].score if ended else stage.score()
         scores = (*ended_scores, score)
-        yield Moment(
-            stage.screens(step), stage.action(), float(values), scores,
-            count - began, count, ended,
-        )  # fmt: skip
+        yield EnvState(
+            stage.screens(step),
+            stage.action(),
+            float(values),
+            scores,
+            count - began,
+            count,
+            ended,
+        )
         if ended:
             ended_scores, began = scores, count
 
 
 def _film(
-    moments: Iterator[Moment], game: str, scale: tuple[int, int], fps: int, games: int
-) -> Iterator[tuple[Pixels, Moment]]:
+    env_states: Iterator[EnvState], game: str, scale: tuple[int, int], fps: int, games: int
+) -> Iterator[tuple[Pixels, EnvState]]:
     """The pictures of the film, each with the moment that it shows."""
     bar = _bar_painter(title(game))
-    for moment in moments:
+    for moment in env_states:
         screens = moment.screens
         if fps < FRAMES_PER_SECOND:
             # Some games draw an object in every other frame only: of two frames the brighter
@@ -261,13 +309,13 @@ def _enlarge(screen: Pixels, scale: tuple[int, int]) -> Pixels:
     return screen.repeat(across, axis=1).repeat(down, axis=0)
 
 
-def _bar_painter(name: str) -> Callable[[Moment, int], Pixels]:
+def _bar_painter(name: str) -> Callable[[EnvState, int], Pixels]:
     """A function that paints the bar [BAR_HEIGHT, width, 3] of a moment."""
     from PIL import Image, ImageDraw, ImageFont
 
     large, small = ImageFont.load_default(LARGE), ImageFont.load_default(SMALL)
 
-    def paint(moment: Moment, width: int) -> Pixels:
+    def paint(moment: EnvState, width: int) -> Pixels:
         image = Image.new("RGB", (width, BAR_HEIGHT), BAR)
         draw = ImageDraw.Draw(image)
         played_s = moment.step * FRAMES_PER_STEP // FRAMES_PER_SECOND
@@ -284,14 +332,28 @@ def _bar_painter(name: str) -> Callable[[Moment, int], Pixels]:
 
 
 def _encode(
-    film: Iterator[tuple[Pixels, Moment]], max_seconds: float, kind: Format, ffmpeg: str,
-    folder: Path, signals: Signals,
-) -> tuple[int, Moment]:  # fmt: skip
+    film: Iterator[tuple[Pixels, EnvState]],
+    max_seconds: float,
+    kind: Format,
+    ffmpeg: str,
+    folder: Path,
+    signals: Signals,
+) -> tuple[int, EnvState]:
     """Send a film to ffmpeg until it ends or is cut; the number of pictures, the last moment."""
     first = next(film)
     height, width, _ = first[0].shape
-    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
-              "-r", str(kind.fps), "-i", "-")  # fmt: skip
+    source = (
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{width}x{height}",
+        "-r",
+        str(kind.fps),
+        "-i",
+        "-",
+    )
     most = None if math.isinf(max_seconds) else max(1, round(max_seconds * kind.fps))
     most = None if most is None or most > sys.maxsize else most
     count, last = 0, first[1]
@@ -335,9 +397,12 @@ def _encoder(command: tuple[str, ...], folder: Path, signals: Signals) -> Iterat
     with log.open("wb") as errors:
         # In a session of its own Ctrl-C does not reach it: it is for us to stop it.
         process = subprocess.Popen(
-            (command[0], *quiet, *command[1:]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=errors, start_new_session=True,
-        )  # fmt: skip
+            (command[0], *quiet, *command[1:]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
     assert process.stdin is not None
     signals.at_end.append(process.kill)
     try:

@@ -79,8 +79,11 @@ def reference(game: str, protocol: str = "classic") -> dict[str, float]:
     random play and the human are left.
     """
     found = published_scores().get(score_key(game), {})
-    return {name: score for name, score in found.items()
-            if protocol == "classic" or name in ("random", "human")}  # fmt: skip
+    return {
+        name: score
+        for name, score in found.items()
+        if protocol == "classic" or name in ("random", "human")
+    }
 
 
 def human_normalised(game: str, score: float) -> float | None:
@@ -97,11 +100,15 @@ def reached(game: str, preset: str) -> list[Reached]:
     preset: by its name in `config.PRESETS`.
     """
     return [
-        Reached(int(row["agent_steps"]), float(row["score"]), int(row["runs"]),
-                int(row["total_timesteps"]))
+        Reached(
+            int(row["agent_steps"]),
+            float(row["score"]),
+            int(row["runs"]),
+            int(row["total_timesteps"]),
+        )
         for row in _rows("reached.csv")
         if (row["game"], row["preset"]) == (game, preset)
-    ]  # fmt: skip
+    ]
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Config
+from ..config import Config, arguments_of
 from ..errors import RunError
 from ..session import checkpoint, directory
 from ..session.metrics import without_clock
 from ..session.signals import Signals
-from .processes import Child, finish, running, settings, wait
+from .processes import Child, finish, running, wait
 
 LATEST = 1.8
 """A run of 2 n updates is killed before it has made this many times n."""
@@ -51,14 +51,15 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
     so short a run meets everything that a long one does.  RunError if a run fails.
     """
     config = dataclasses.replace(
-        config, total_timesteps=2 * updates * config.batch_size,
+        config,
+        total_timesteps=2 * updates * config.batch_size,
         reseed_interval=max(1, updates * config.num_steps // 2),
-    )  # fmt: skip
+    )
     every = ("--checkpoint-every", str(updates))
     with tempfile.TemporaryDirectory(prefix="ppo37-verify-") as folder, Signals() as signals:
         whole, killed = Path(folder, "unbroken"), Path(folder, "killed")
         say(f"a run of {2 * updates} updates")
-        with running("train", config.game, *settings(config), "--out", str(whole)) as run:
+        with running("train", *arguments_of(config), "--out", str(whole)) as run:
             finish(run, signals)
         config = directory.read_config(whole)
         say(f"the same, to be killed after its checkpoint of update {updates}")
@@ -69,16 +70,20 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         with running("resume", str(killed), *every) as run:
             finish(run, signals)
         return Verdict(
-            2 * updates, done + 1, resumed_from, _fingerprint(whole), _fingerprint(killed),
+            2 * updates,
+            done + 1,
+            resumed_from,
+            _fingerprint(whole),
+            _fingerprint(killed),
             _log(whole) == _log(killed),
-        )  # fmt: skip
+        )
 
 
 def _train_and_kill(
     config: Config, path: Path, updates: int, every: Sequence[str], signals: Signals
 ) -> None:
     """Leave a killed run in the new directory `path`."""
-    words = ("train", config.game, *settings(config), "--out", str(path), *every)
+    words = ("train", *arguments_of(config), "--out", str(path), *every)
     for _ in range(ATTEMPTS):
         with running(*words) as run:
             if _kill(run, path, updates, signals):
@@ -100,7 +105,7 @@ def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:
     run.process.kill()
     code = run.process.wait()
     if code > 0:
-        run.complain()
+        run.fail()
     return code != 0
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...compiled import library
 from ...errors import UsageError
-from ...networks.agent import NatureCNN
+from ...networks.nature import NatureCNN
 
 BF16, FP32, DENSE, WORKERS = (
     Path(__file__).with_name(name)
@@ -84,10 +84,18 @@ def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) 
     made.sums_size.argtypes = (ctypes.c_long,)
     made.dense_workspace_bytes.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_int)
     return Kernels(
-        made.forward, made.backward, made.pack_weights, made.dense, made.dense_gradients,
-        made.workspace_bytes(), made.dense_workspace_bytes, made.sums_size, made.packed_size(),
-        torch.bfloat16 if bf16 else torch.float32, tuple(shapes),
-    )  # fmt: skip
+        made.forward,
+        made.backward,
+        made.pack_weights,
+        made.dense,
+        made.dense_gradients,
+        made.workspace_bytes(),
+        made.dense_workspace_bytes,
+        made.sums_size,
+        made.packed_size(),
+        torch.bfloat16 if bf16 else torch.float32,
+        tuple(shapes),
+    )
 
 
 def _direct(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
@@ -141,10 +149,15 @@ def _sums(rows: int, vectors: int, most: int, whole: bool = False) -> tuple[int,
         return -(-rows // r) * (vectors // a) * (max(r * a, 10) + 0.25 * (r + a))
 
     return min(
-        ((r, a) for a in range(1, MOST_ACROSS + 1) if vectors % a == 0
-         for r in range(1, min(rows, most // a) + 1) if not (whole and rows % r)),
+        (
+            (r, a)
+            for a in range(1, MOST_ACROSS + 1)
+            if vectors % a == 0
+            for r in range(1, min(rows, most // a) + 1)
+            if not (whole and rows % r)
+        ),
         key=cost,
-    )  # fmt: skip
+    )
 
 
 class Weights(NamedTuple):
@@ -187,16 +200,25 @@ def _outputs(kernels: Kernels, weights: Weights, obs: Tensor, threads: int) -> l
     outputs = [torch.empty(len(obs), *shape, dtype=kernels.dtype) for shape in kernels.shapes]
     workspaces = _workspaces(kernels, threads)
     kernels.forward(
-        _pointer(obs), samples, threads, _pointer(weights.packed),
+        _pointer(obs),
+        samples,
+        threads,
+        _pointer(weights.packed),
         *map(_pointer, (*biases, workspaces, *outputs)),
-    )  # fmt: skip
+    )
     count, k = weights.dense.shape
     outputs[-1] = outputs[-1].view(len(obs), k)
     outputs.append(torch.empty(len(obs), count, dtype=kernels.dtype))
     kernels.dense(
-        _pointer(outputs[-2]), samples, ctypes.c_long(k), ctypes.c_long(count),
-        _pointer(weights.dense), _pointer(bias), threads, _pointer(outputs[-1]),
-    )  # fmt: skip
+        _pointer(outputs[-2]),
+        samples,
+        ctypes.c_long(k),
+        ctypes.c_long(count),
+        _pointer(weights.dense),
+        _pointer(bias),
+        threads,
+        _pointer(outputs[-1]),
+    )
     return outputs
 
 
@@ -209,9 +231,13 @@ class Trunk(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, weights: Weights, obs: Tensor, threads: int,
+        ctx: Any,
+        kernels: Kernels,
+        weights: Weights,
+        obs: Tensor,
+        threads: int,
         *parameters: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         outputs = _outputs(kernels, weights, obs, threads)
         ctx.kernels, ctx.threads = kernels, threads
         ctx.save_for_backward(weights.packed, weights.dense, obs, *outputs, *parameters)
@@ -233,16 +259,21 @@ class Trunk(torch.autograd.Function):
         size = kernels.dense_workspace_bytes(padded, count, threads)
         workspace, gradient = torch.empty(size, dtype=torch.uint8), torch.empty_like(x)
         kernels.dense_gradients(
-            _pointer(x), *map(ctypes.c_long, (samples, padded, k, count)),
-            *map(_pointer, (dense, passed, transposed)), threads,
+            _pointer(x),
+            *map(ctypes.c_long, (samples, padded, k, count)),
+            *map(_pointer, (dense, passed, transposed)),
+            threads,
             *map(_pointer, (workspace, gradient, found[-1])),
-        )  # fmt: skip
+        )
         sums = torch.empty(kernels.sums_size(samples))
         workspaces = _workspaces(kernels, threads)
         kernels.backward(
-            _pointer(obs), ctypes.c_long(samples), threads, _pointer(packed),
+            _pointer(obs),
+            ctypes.c_long(samples),
+            threads,
+            _pointer(packed),
             *map(_pointer, (*outputs, gradient, workspaces, sums, *found[:-1])),
-        )  # fmt: skip
+        )
         return None, None, None, None, *found, passed.sum(0, dtype=torch.float32)
 
 

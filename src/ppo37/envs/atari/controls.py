@@ -40,7 +40,7 @@ class Controls(Protocol):
         ...
 
 
-class Buttons:
+class DiscreteActions:
     """One of the actions that `names` lists; actions [N] int64."""
 
     neutral: NDArray[Any] = np.array(0, np.uint8)
@@ -57,7 +57,7 @@ class Buttons:
         check_actions(pressed, num_envs, len(self.names))
 
 
-class Joystick:
+class MultiDiscreteActions:
     """Three choices at once, `CHOICES`: actions [N, 3] int64, from left, down and not FIRE.
 
     Each of the 18 combinations is one of the engine's 18 actions, and each action a combination.
@@ -67,10 +67,12 @@ class Joystick:
     neutral: NDArray[Any] = np.array(0, np.uint8)
 
     def __init__(self, engine_names: tuple[str, ...]) -> None:
-        self._numbers = np.array([
-            [[engine_names.index(combination(x, y, fire)) for fire in BUTTON] for y in UPWARDS]
-            for x in SIDEWAYS
-        ])  # fmt: skip
+        self._numbers = np.array(
+            [
+                [[engine_names.index(combination(x, y, fire)) for fire in BUTTON] for y in UPWARDS]
+                for x in SIDEWAYS
+            ]
+        )
         self.fire: NDArray[Any] = np.array(engine_names.index("FIRE"), np.uint8)
 
     def press(self, actions: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
@@ -82,7 +84,7 @@ class Joystick:
         check_actions(pressed, num_envs, self._numbers.size)
 
 
-class Analog:
+class ContinuousActions:
     """The continuous stick of the ALE (Farebrother and Castro 2024); actions [N, 3] fp32.
 
     Of each part -1 to 1 counts, and what is beyond is cut off: the radius from 0 to 1, the angle
@@ -112,8 +114,12 @@ class Analog:
 def make_controls(action_space: str, engine_names: tuple[str, ...]) -> Controls:
     """The controls of an action space over an engine's actions: all 18, but for `discrete`."""
     if action_space == "continuous":
-        return Analog()
-    return Joystick(engine_names) if action_space == "joystick" else Buttons(engine_names)
+        return ContinuousActions()
+    return (
+        MultiDiscreteActions(engine_names)
+        if action_space == "joystick"
+        else DiscreteActions(engine_names)
+    )
 
 
 def sizes(action_space: str, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -136,8 +142,13 @@ def possible(action_space: str, names: tuple[str, ...], known: Collection[str]) 
     """
     if action_space == "discrete":
         return [name in known for name in names]
-    found = {(x, y, b) for x in SIDEWAYS for y in UPWARDS for b in BUTTON
-             if combination(x, y, b) in known}  # fmt: skip
+    found = {
+        (x, y, b)
+        for x in SIDEWAYS
+        for y in UPWARDS
+        for b in BUTTON
+        if combination(x, y, b) in known
+    }
     parts = zip((SIDEWAYS, UPWARDS, BUTTON), zip(*found, strict=True), strict=True)
     return [choice in needed for choices, needed in parts for choice in choices]
 

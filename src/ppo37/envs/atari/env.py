@@ -5,69 +5,23 @@ differently from the Python wrappers of the reference is listed in docs/fidelity
 """
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ...randomness import game_seeds
-from ..contract import Episode, Moment, Step, VecEnv
+from ..contract import EnvState, Episode, Step, VecEnv
 from ..games import cartridge
 from .controls import THRESHOLD, make_controls
+from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 from .watchdog import Watchdog
 
 RESET_S = 0.2
 """A game that begins takes up to 0.1 s, and all environments may begin one in the same call."""
-FRAME_SKIP = 4
-STACK = 4
-SIDE = 84
-OBS_SHAPE = (STACK, SIDE, SIDE)
-FRAME_SHAPES = {"pixels": (SIDE, SIDE), "ram": (128,)}
-"""Of what an agent sees of one step: the screen, or the bytes of the console's memory."""
-MAX_FRAMES = 108_000
-"""Thirty minutes of play at 60 Hz: the cap that all published scores share."""
 MOST_RESEEDINGS = 1 << 20
 """Room for seedings of one environment before the next `index`."""
-
-
-class Protocol(NamedTuple):
-    """How a game is played; the two that the literature compares.
-
-    `life_ends_episode`: a lost life ends the learning episode while the game goes on (D16).
-    `auto_fire`: FIRE is pressed at the start of a game and of a life (D17).
-    """
-
-    repeat_action_probability: float
-    full_action_space: bool
-    life_ends_episode: bool
-    auto_fire: bool
-
-
-PROTOCOLS = {
-    "classic": Protocol(0.0, False, life_ends_episode=True, auto_fire=True),
-    "machado": Protocol(0.25, True, life_ends_episode=False, auto_fire=False),
-}
-
-
-def protocol_named(name: str) -> Protocol:
-    """UsageError if there is no such protocol."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
-def rules_of(game: str, protocol: str, action_space: str) -> Protocol:
-    """How a game is played: a protocol, and what the action space asks of it.
-
-    All but `discrete` need the whole joystick, and FIRE is then pressed only in games that know
-    it.
-    """
-    rules = protocol_named(protocol)
-    if action_space == "discrete":
-        return rules
-    auto_fire = rules.auto_fire and "FIRE" in cartridge(game).known_actions
-    return rules._replace(full_action_space=True, auto_fire=auto_fire)
 
 
 class Atari(VecEnv):
@@ -115,9 +69,15 @@ class Atari(VecEnv):
         self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
         self.obs_shape = (num_frames, *FRAME_SHAPES[observation])
         self._engine = _make_engine(
-            game, num_envs, self._protocol, num_threads, max_frames, num_frames, observation,
+            game,
+            num_envs,
+            self._protocol,
+            num_threads,
+            max_frames,
+            num_frames,
+            observation,
             action_space == "continuous",
-        )  # fmt: skip
+        )
         engine_names = tuple(action.name for action in self._engine.ale.get_action_set())
         self._controls = make_controls(action_space, engine_names)
         self.action_names = self._controls.names
@@ -128,9 +88,11 @@ class Atari(VecEnv):
         self._lengths = np.zeros(num_envs, np.int64)
         self._watchdog = Watchdog(
             max(watchdog_s, RESET_S * num_envs),
-            lambda: f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
-            f"seeds {self._seeds(slice(None)).tolist()}"
-        )  # fmt: skip
+            lambda: (
+                f"{game}, environments {first_env}..{first_env + num_envs - 1}, "
+                f"seeds {self._seeds(slice(None)).tolist()}"
+            ),
+        )
 
     def reset(self) -> NDArray[np.uint8]:
         self._seedings[:] = self._first_seeding
@@ -173,17 +135,18 @@ class Atari(VecEnv):
         if self._clip_rewards:
             rewards = np.sign(rewards)  # D19
         final_obs = info.get("final_obs", obs)
-        return Step(self._obs, rewards.astype(np.float32), dones, truncated & game_over, final_obs,
-                    episodes)  # fmt: skip
+        return Step(
+            self._obs, rewards.astype(np.float32), dones, truncated & game_over, final_obs, episodes
+        )
 
-    def save(self) -> list[Moment]:
+    def save(self) -> list[EnvState]:
         if self._reseed_interval is None:
             return []
         neutral = self._controls.neutral
         played = np.array(self._played, neutral.dtype)
         played = played.reshape(-1, self.num_envs, *neutral.shape)
         return [
-            Moment(
+            EnvState(
                 {
                     "seedings": int(self._seedings[i]),
                     "seeded_at": int(self._seeded_at[i]),
@@ -197,8 +160,8 @@ class Atari(VecEnv):
             for i in range(self.num_envs)
         ]
 
-    def restore(self, moments: list[Moment]) -> NDArray[np.uint8]:
-        states, logs = [m.state for m in moments], [m.actions for m in moments]
+    def restore(self, env_states: list[EnvState]) -> NDArray[np.uint8]:
+        states, logs = [m.state for m in env_states], [m.actions for m in env_states]
         self._seedings[:] = [state["seedings"] for state in states]
         self._scores[:] = [state["score"] for state in states]
         self._lengths[:] = [state["length"] for state in states]
@@ -272,10 +235,12 @@ class Atari(VecEnv):
         """The emulator's seeds of some environments."""
         numbers = np.arange(self._first_env, self._first_env + self.num_envs)[which]
         indices = self._seedings[which]
-        return np.array([
-            game_seeds(self._seed, int(index), 1, int(env))[0]
-            for index, env in zip(indices, numbers, strict=True)
-        ])  # fmt: skip
+        return np.array(
+            [
+                game_seeds(self._seed, int(index), 1, int(env))[0]
+                for index, env in zip(indices, numbers, strict=True)
+            ]
+        )
 
     def close(self) -> None:
         self._watchdog.close()
@@ -288,9 +253,15 @@ def _sent(actions: NDArray[Any]) -> NDArray[Any]:
 
 
 def _make_engine(  # type: ignore[no-untyped-def]
-    game: str, num_envs: int, protocol: Protocol, num_threads: int, max_frames: int,
-    num_frames: int, observation: str, continuous: bool,
-):  # fmt: skip
+    game: str,
+    num_envs: int,
+    protocol: Protocol,
+    num_threads: int,
+    max_frames: int,
+    num_frames: int,
+    observation: str,
+    continuous: bool,
+):
     if observation == "ram":
         from .ram import RamEngine
 

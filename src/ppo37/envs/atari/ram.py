@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .env import Protocol
-from .reference import MANNERS, RamGame
+from .protocols import Protocol
+from .reference import GAME_VARIANTS, RamGame
 
 
 class RamEngine:
@@ -26,7 +26,7 @@ class RamEngine:
     ) -> None:
         self._protocol = protocol
         self._games = [
-            RamGame(game, 0, protocol, MANNERS["engine"], max_frames, num_frames, film=False)
+            RamGame(game, 0, protocol, GAME_VARIANTS["engine"], max_frames, num_frames, film=False)
             for _ in range(num_envs)
         ]
         self.ale = self

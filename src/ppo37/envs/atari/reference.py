@@ -2,7 +2,7 @@
 
 It has two uses. It is the oracle that the C++ environment `Atari` is compared with, and it gives
 the real colour screens and the console's memory, which the C++ environment cannot. It plays in
-one of two manners: `reference` does what OpenAI baselines' wrappers do; `engine` does what the
+one of two variants: `reference` does what OpenAI baselines' wrappers do; `engine` does what the
 C++ engine does instead, and then plays the very games that `Atari` plays. docs/fidelity.md has
 the differences.
 
@@ -21,13 +21,13 @@ from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import Episode, Step, VecEnv
 from .controls import make_controls, stick
-from .env import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
+from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 
 NOOP_MAX = 30
 Pixels = NDArray[np.uint8]
 
 
-class Manner(NamedTuple):
+class GameVariant(NamedTuple):
     """Where the two ways to play the same details part."""
 
     min_noops: int
@@ -44,11 +44,11 @@ class Manner(NamedTuple):
     """The frame that ends a game is still looked at."""
 
 
-MANNERS = {
-    "reference": Manner(
+GAME_VARIANTS = {
+    "reference": GameVariant(
         min_noops=1, fire_first=False, reopen_lives=True, grey_first=False, see_last_frame=True
     ),
-    "engine": Manner(
+    "engine": GameVariant(
         min_noops=0, fire_first=True, reopen_lives=False, grey_first=True, see_last_frame=False
     ),
 }
@@ -57,8 +57,8 @@ MANNERS = {
 class ReferenceAtari(VecEnv):
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
-    Arguments have the meaning that they have for `Atari`, and `manner` is a key of `MANNERS`.
-    Rewards are always signs.
+    Arguments mean the same as for `Atari`. `variant` is a key of `GAME_VARIANTS`. Rewards are
+    always signs.
 
     `screens[i]` lists the colour screens [H, 160, 3] uint8 of every frame that environment i
     played in the last step, up to the end of its game if it ended; after `reset` those that
@@ -74,14 +74,14 @@ class ReferenceAtari(VecEnv):
         *,
         first_env: int = 0,
         index: int = 0,
-        manner: str = "reference",
+        variant: str = "reference",
         action_space: str = "discrete",
         observation: str = "pixels",
         num_frames: int = STACK,
         max_frames: int = MAX_FRAMES,
     ) -> None:
-        if manner not in MANNERS:
-            raise UsageError(f"unknown manner {manner!r}; there are {', '.join(MANNERS)}")
+        if variant not in GAME_VARIANTS:
+            raise UsageError(f"unknown variant {variant!r}; there are {', '.join(GAME_VARIANTS)}")
         self.num_envs = num_envs
         kind = RamGame if observation == "ram" else Game
         self.obs_shape = (num_frames, *kind.frame_shape)
@@ -90,7 +90,7 @@ class ReferenceAtari(VecEnv):
         rules = rules_of(game, protocol, action_space)
         self._life_ends_episode = rules.life_ends_episode
         self._games = [
-            kind(game, int(game_seed), rules, MANNERS[manner], max_frames, num_frames)
+            kind(game, int(game_seed), rules, GAME_VARIANTS[variant], max_frames, num_frames)
             for game_seed in game_seeds(seed, index, num_envs, first_env)
         ]
         engine_names = tuple(action.name for action in self._games[0].actions)
@@ -152,16 +152,22 @@ class Game:
     frame_shape: tuple[int, ...] = FRAME_SHAPES["pixels"]
 
     def __init__(
-        self, game: str, seed: int, protocol: Protocol, manner: Manner, max_frames: int,
-        num_frames: int, film: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        game: str,
+        seed: int,
+        protocol: Protocol,
+        variant: GameVariant,
+        max_frames: int,
+        num_frames: int,
+        film: bool = True,
+    ) -> None:
         rom = roms.get_rom_path(game)
         if rom is None:
             raise UsageError(f"unknown game {game!r}; `ppo37 games` lists them all")
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._rom, self._seed, self._fresh = rom, seed, False
         self._film = film
-        self._manner = manner
+        self._variant = variant
         self._max_frames = max_frames
         self._num_frames = num_frames
         self._ale = ALEInterface()
@@ -170,9 +176,9 @@ class Game:
         full = protocol.full_action_space
         self.actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         fire = protocol.auto_fire and Action.FIRE in self.actions
-        self._fire_first = fire and manner.fire_first
+        self._fire_first = fire and variant.fire_first
         self.played = Action.NOOP
-        self._opening = (Action.FIRE, self.actions[2]) if fire and not manner.fire_first else ()
+        self._opening = (Action.FIRE, self.actions[2]) if fire and not variant.fire_first else ()
 
     def rewind(self, seed: int | None = None) -> None:
         """Go back to where only the seed determines what comes; None: the seed of before."""
@@ -191,7 +197,7 @@ class Game:
         self.screens: list[Pixels] = []
         self._fire_next = self._fresh = False
         self._ale.reset_game()
-        noops = self._manner.min_noops + draw(self._random, NOOP_MAX)
+        noops = self._variant.min_noops + draw(self._random, NOOP_MAX)
         if self._fire_first:
             self._act(Action.FIRE)  # D17
             noops -= 1
@@ -206,7 +212,7 @@ class Game:
 
     def begin_life(self) -> None:
         """Go on with the next life; as in a step, the game may end meanwhile."""
-        if self._manner.reopen_lives:
+        if self._variant.reopen_lives:
             self._open((Action.NOOP, *self._opening))  # D17
         else:
             self._fire_next = self._fire_first
@@ -264,7 +270,7 @@ class Game:
         for frame in range(FRAME_SKIP):  # D15
             reward += self._act(action, strength)
             ended = self.ended
-            if frame >= FRAME_SKIP - 2 and (self._manner.see_last_frame or not ended):
+            if frame >= FRAME_SKIP - 2 and (self._variant.see_last_frame or not ended):
                 self._pool[frame - FRAME_SKIP + 2] = self._look()
             if ended:
                 break
@@ -279,7 +285,7 @@ class Game:
         return int(reward)
 
     def _look(self) -> Pixels:
-        grey_first = self._manner.grey_first
+        grey_first = self._variant.grey_first
         return self._ale.getScreenGrayscale() if grey_first else self._ale.getScreenRGB()
 
     def _push(self) -> None:
@@ -289,7 +295,7 @@ class Game:
         """What an agent sees of the last step."""
         pooled = np.maximum(*self._pool)  # D15
         self._pool[1] = pooled  # seen again only if the next step ends early
-        return shrink(pooled if self._manner.grey_first else grayscale(pooled))
+        return shrink(pooled if self._variant.grey_first else grayscale(pooled))
 
 
 class RamGame(Game):

@@ -66,8 +66,11 @@ class ScreenEngine:
         """The stacks after these screens, which are the first of a game where it has begun."""
         after = np.empty_like(self._stacks)
         screens = np.ascontiguousarray(screens)
-        self._push(_pointer(self._plan), *self._stacks.shape[:2],
-                   *map(_pointer, (screens, begun, self._stacks, after)))  # fmt: skip
+        self._push(
+            _pointer(self._plan),
+            *self._stacks.shape[:2],
+            *map(_pointer, (screens, begun, self._stacks, after)),
+        )
         return after
 
 

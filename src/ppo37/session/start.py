@@ -1,0 +1,366 @@
+"""Start a session: in a new run directory, or in that of a run to resume."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..algorithm.rollout import Rollout
+from ..algorithm.update import make_optimizer
+from ..backends.adam import Adam
+from ..backends.cuda_graphs import make_executables
+from ..backends.device import (
+    describe_machine,
+    prepare_process,
+    require_memory,
+    resolve_device,
+    versions,
+)
+from ..backends.executables import Executables, make_buffers
+from ..backends.precision import Choice, choose_precision, first_screens
+from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
+from ..backends.threads import emulator_threads, split_envs
+from ..build import make_agent, make_factory
+from ..config import Config, from_dict
+from ..envs import EnvFactory, EnvState, VecEnv
+from ..envs.contract import name_of
+from ..errors import UsageError
+from ..networks.agent import Agent
+from . import checkpoint, directory
+from .checkpoint import Checkpoint
+from .estimate import estimate_s
+from .files import real_path
+from .metrics import length_to
+from .session import Session
+from .signals import Signals
+from .state import RunState, checkpoints_bytes, restore, saved_env_states, saved_lstm_state
+from .view import NoView, View
+
+STOPPING = "stopping after this update{takes}; a checkpoint will be left"
+
+
+class _Saved(NamedTuple):
+    """What a session starts from.
+
+    checkpoint: None at the beginning of a run.  env_states: of all environments; none where new
+    games start.
+    """
+
+    checkpoint: Checkpoint | None
+    env_states: list[EnvState]
+    seedings: int
+
+
+NOTHING_SAVED = _Saved(None, [], 0)
+
+
+@contextmanager
+def new_session(
+    config: Config,
+    out: str | Path | None,
+    checkpoint_every: int | None,
+    view: View | None,
+    make_envs: EnvFactory | None,
+) -> Iterator[Session]:
+    """Enter a session in a new run directory; see `train`."""
+    config = dataclasses.replace(config, device=resolve_device(config.device))
+    with ExitStack() as stack:
+        ranks = stack.enter_context(closing(join(config.device)))
+        path = Path(ranks.broadcast_from_main(lambda: choose_directory(config, out)))
+        view = _view(view, ranks)
+        if out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
+            # torchrun has restarted this job.
+            resumed = _resumed(path, path, ranks, checkpoint_every, view, make_envs, False)
+            yield stack.enter_context(resumed)
+            return
+        config = dataclasses.replace(config, threads=config.threads or ranks.cores)
+        parts, state = _open(stack, config, make_envs, ranks, NOTHING_SAVED)
+        choice = _choose(config, state.agent, parts[0], ranks)
+        config = choice.applied(config)
+        state.agent.bf16 = config.precision == "bf16"
+        # The directory is made last, so that nothing is left behind if the session cannot start.
+        signals = stack.enter_context(_signals(ranks))
+        buffers, run = _executables(config, state, parts, ranks)
+        # Ranks may have different numbers of threads; the directory has those of rank 0.
+        threads = ranks.broadcast_from_main(lambda: config.threads)
+        config = dataclasses.replace(config, threads=threads)
+        numbered = out is None
+        path = Path(
+            ranks.broadcast_from_main(lambda: _create(stack, config, path, state, view, numbered))
+        )
+        stack.enter_context(closing(view))
+        session = Session(
+            config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
+        )
+        view.announce(config, path, choice.reason, estimate_s(config))
+        with session.running():
+            yield session
+
+
+@contextmanager
+def resumed_session(
+    run: str | Path,
+    checkpoint_every: int | None,
+    view: View | None,
+    make_envs: EnvFactory | None,
+    new_games: bool,
+) -> Iterator[Session]:
+    """Enter a session that resumes a run; see `resume`."""
+    wanted = real_path(run)
+    path = directory.run_of(wanted)
+    config = directory.read_config(path)
+    if config.device == "cuda" and resolve_device("auto") != "cuda":
+        raise UsageError(
+            f"{path} was trained on a GPU and none is available here; its agent can be evaluated "
+            "and recorded, but its training cannot be resumed"
+        )
+    with closing(join(config.device)) as ranks:
+        view = _view(view, ranks)
+        with _resumed(wanted, path, ranks, checkpoint_every, view, make_envs, new_games) as session:
+            yield session
+
+
+@contextmanager
+def _resumed(
+    wanted: Path,
+    path: Path,
+    ranks: Ranks,
+    checkpoint_every: int | None,
+    view: View,
+    make_envs: EnvFactory | None,
+    new_games: bool,
+) -> Iterator[Session]:
+    """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints."""
+    ranks.broadcast_from_main(
+        lambda: checkpoint.require_makers(directory.read_document(path), make_envs, path)
+    )
+    config = directory.read_config(path)
+    with ExitStack() as stack:
+        signals = stack.enter_context(_signals(ranks))
+        ranks.broadcast_from_main(lambda: _lock(stack, path, view))
+        stack.enter_context(closing(view))
+        saved = _load(wanted, path, config, ranks, view, make_envs, new_games)
+        # This rank's threads may differ from those in the directory.
+        own_config = dataclasses.replace(config, threads=_threads(config, ranks))
+        parts, state = _open(stack, own_config, make_envs, ranks, saved)
+        # A damaged log is refused before any file is moved.
+        ranks.broadcast_from_main(lambda: length_to(path, state.update))
+        if ranks.broadcast_from_main(lambda: state.update) != state.update:
+            raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
+        buffers, run = _executables(own_config, state, parts, ranks)
+        session = Session(
+            config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
+        )
+        whole_s, left = estimate_s(config), 1 - state.update / config.num_updates
+        expected_s = None if whole_s is None else left * whole_s
+        view.announce(config, path, f"resuming after update {state.update}", expected_s)
+        own = ranks.env_slice(config.num_envs).envs
+        lstm_state = None
+        if saved.checkpoint and saved.env_states:
+            lstm_state = saved_lstm_state(saved.checkpoint, config, state.agent)[own]
+        with session.running(saved.env_states[own], lstm_state):
+            yield session
+
+
+def choose_directory(config: Config, out: str | Path | None) -> str:
+    """Choose the directory of a new run, or find that of this job before it was restarted.
+
+    UsageError if something else is there.
+    """
+    if out is None and may_restart():
+        raise UsageError("a job that may restart has to find its run again; name it by --out DIR")
+    if out is None:
+        return str(directory.default_path(config))
+    path = real_path(out)
+    if not (restarted() and directory.job_of(path) == job()):
+        directory.require_new(path)
+    return str(path)
+
+
+def _open(
+    stack: ExitStack,
+    config: Config,
+    make_envs: EnvFactory | None,
+    ranks: Ranks,
+    saved: _Saved,
+) -> tuple[list[VecEnv], RunState]:
+    """Make the environments of this rank, and the agent and its optimizer as they were saved."""
+    env_slice = _env_slice(config, ranks)
+    prepare_process(config.device, config.threads or 1)
+    parts = stack.enter_context(_open_parts(config, make_envs, env_slice, saved.seedings))
+    envs = parts[0]
+    agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
+    state = RunState(agent, optimizer, seedings=saved.seedings, made_by=name_of(make_envs))
+    if saved.checkpoint is not None:
+        restore(state, saved.checkpoint, config, envs)
+    return parts, state
+
+
+@contextmanager
+def _open_parts(
+    config: Config, make_envs: EnvFactory | None, env_slice: EnvSlice, index: int
+) -> Iterator[list[VecEnv]]:
+    """Make a rank's environments for the `index`-th seeding, one part for each rollout thread."""
+    threads = config.threads or 1
+    slices = split_envs(env_slice.size, config.divisible, threads)
+    factory = make_factory(
+        config,
+        emulator_threads(len(slices), threads),
+        reseed_interval=config.reseed_interval,
+        make_envs=make_envs,
+    )
+    with ExitStack() as stack:
+        parts = []
+        for part in slices:
+            size = part.stop - part.start
+            first = env_slice.first + part.start
+            envs = factory(size, config.seed, first_env=first, index=index)
+            parts.append(stack.enter_context(closing(envs)))
+        for name in ("obs_shape", "action_names"):
+            found = {tuple(getattr(part, name)) for part in parts}
+            if len(found) > 1:
+                raise UsageError(f"{name} must be the same in all environments, not {found}")
+        require_memory(env_slice.size * config.num_steps, parts[0].obs_shape)
+        yield parts
+
+
+def _choose(config: Config, agent: Agent, envs: VecEnv, ranks: Ranks) -> Choice:
+    """Choose precision and kernels, on rank 0 for all."""
+    size = max(1, config.minibatch_size // ranks.size)
+
+    def choose() -> Choice:
+        return choose_precision(config, agent, envs.obs_shape, size, first_screens(envs, agent))
+
+    return Choice(*ranks.broadcast_from_main(choose))
+
+
+def _executables(
+    config: Config, state: RunState, parts: list[VecEnv], ranks: Ranks
+) -> tuple[Rollout, Executables]:
+    """Make the buffers of a rollout and the loop's functions."""
+    sizes = [part.num_envs for part in parts]
+    buffers = make_buffers(state.agent, config.num_steps, sum(sizes), parts[0].obs_shape)
+    run = make_executables(state.agent, state.optimizer, config, buffers, sizes, ranks)
+    return buffers, run
+
+
+def _create(
+    stack: ExitStack, config: Config, path: Path, state: RunState, view: View, numbered: bool
+) -> str:
+    """Make a run directory and lock it as long as the stack is open. Returns its path.
+
+    numbered: whether a number may be added to the name if it exists.
+    """
+    document = {
+        "config": dataclasses.asdict(config),
+        checkpoint.MADE_BY: state.made_by,
+        **checkpoint.describe_origin(),
+    }
+    if job():
+        document["job"] = job()
+    made = directory.claim(directory.alternatives(path)) if numbered else path
+    lock = directory.create(made, document, checkpoints_bytes(state.agent), view.note)
+    stack.enter_context(closing(lock))
+    return str(made)
+
+
+def _load(
+    wanted: Path,
+    path: Path,
+    config: Config,
+    ranks: Ranks,
+    view: View,
+    make_envs: EnvFactory | None,
+    new_games: bool,
+) -> _Saved:
+    """Load the checkpoint to resume from, and print what has changed since.
+
+    UsageError if it does not belong to the run as it is configured now.
+    """
+    saved, warnings = _newest(wanted, path)
+    if saved is None:
+        warnings.append("no checkpoint was saved yet: training starts from the beginning")
+    else:
+        checkpoint.require_makers(saved.state, make_envs, path)
+        if saved.state["update"] > config.num_updates:
+            raise UsageError(
+                ranks.main_only(
+                    f"{path} has made {saved.state['agent_steps']:,} agent steps, and its "
+                    f"{directory.CONFIG} wants {config.agent_steps:,} in all: nothing is left to do"
+                )
+            )
+        saved_config = dataclasses.asdict(from_dict(saved.state["config"]))
+        for before, now in (
+            (saved.state["versions"], versions()),
+            (_processors(saved.state["machine"]), _processors(describe_machine())),
+            (saved_config, dataclasses.asdict(config)),
+        ):
+            warnings += _changes(before, now)
+    for warning in warnings:
+        view.note(warning)
+    if saved is None:
+        return NOTHING_SAVED
+    unfinished = saved.state["update"] < config.num_updates
+    env_states = saved_env_states(saved, config) if unfinished and not new_games else []
+    seedings = saved.state["seedings"]
+    if unfinished and not env_states:
+        seedings += 1
+        view.note("starting new games: the result will differ from an uninterrupted run")
+    elif env_states:
+        view.note("replaying the games of the checkpoint")
+    return _Saved(saved, env_states, seedings)
+
+
+def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find the checkpoint to resume from; None for a run that stopped before its first."""
+    if wanted == run and not checkpoint.numbered(run / directory.CHECKPOINTS):
+        return None, []
+    return directory.find_checkpoint(wanted)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """List the versions or settings that have changed since the checkpoint."""
+    return [
+        f"{name} changed from {before.get(name)} to {value} since the checkpoint: the result will "
+        "differ from an uninterrupted run"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+
+
+def _processors(machine: dict[str, Any]) -> dict[str, Any]:
+    """Select what decides the bits of a machine's results."""
+    return {name: machine.get(name) for name in ("cpu", "isa", "gpu")}
+
+
+def _env_slice(config: Config, ranks: Ranks) -> EnvSlice:
+    """Return the environments of this rank; UsageError if they cannot be divided."""
+    if ranks.size > 1 and not config.divisible:
+        raise UsageError(
+            ranks.main_only(
+                "norm_obs and norm_reward look at all environments in every step, which several "
+                "ranks cannot yet; use --no-norm-obs --no-norm-reward, or one process"
+            )
+        )
+    return ranks.env_slice(config.num_envs)
+
+
+def _threads(config: Config, ranks: Ranks) -> int:
+    """Return the threads of a resumed run: as before, but for several ranks at most their cores."""
+    if config.threads is None:
+        return ranks.cores
+    return config.threads if ranks.size == 1 else min(config.threads, ranks.cores)
+
+
+def _lock(stack: ExitStack, path: Path, view: View) -> None:
+    stack.enter_context(closing(directory.lock(path, view.note)))
+
+
+def _signals(ranks: Ranks) -> Signals:
+    return Signals(STOPPING if ranks.is_main else "")
+
+
+def _view(view: View | None, ranks: Ranks) -> View:
+    return view if view is not None and ranks.is_main else NoView()
