@@ -233,3 +233,36 @@ def test_a_torn_last_line_of_the_log_is_cut_off(run: Path) -> None:
     assert len(directory.read_metrics(run)) == 6
     resume(run)
     assert log.read_text() == whole
+
+
+def test_a_run_of_version_0_1_is_resumed_and_played(tmp_path: Path) -> None:
+    """`data/format_2` was written by ppo37 0.1.0: Breakout from RAM, with a masked joystick."""
+    run = Path(shutil.copytree(Path(__file__).parent / "data" / "format_2", tmp_path / "run"))
+    saved = checkpoint.load(run / "checkpoints" / "00000003")
+    agent = load_agent(run).agent
+    assert agent.state_dict().keys() == saved.model.keys()
+    assert agent.policy.action_mask.tolist() == [True] * 3 + [False, True, False] + [True] * 2
+    assert float(agent.obs_statistics.values.number) == pytest.approx(2 * (3 * 16 + 1), rel=1e-5)
+    summary = resume(run)
+    assert summary.finished
+    assert summary.agent_steps == 192
+    newest = checkpoint.load_newest(run / "checkpoints")[0]
+    assert newest.state["config"]["zero_mean_init"] is False
+    assert checkpoint.verify(newest.path)[1] == checkpoint.FORMAT
+    assert len(evaluate(run, episodes=1).scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seen_obs.mean", "obs_statistics.mean"),
+        ("seen_returns.number", "return_statistics.number"),
+        ("policy.possible", "policy.action_mask"),
+        ("memory", "lstm_state"),
+        ("core.recurrent.weight", "core.recurrent.weight"),
+    ],
+)
+def test_names_of_version_0_1(old: str, new: str, tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path / "00000007", {old: torch.ones(1)}, None, SMALL_STATE)
+    _sign(folder, 2)
+    assert list(checkpoint.load(folder).model) == [new]

@@ -35,7 +35,15 @@ from .files import (
     write_synced,
 )
 
-FORMAT = 2
+FORMAT = 3
+"""Format 2, which ppo37 0.1 wrote, is read as well; it has other names."""
+NAMES_OF_FORMAT_2 = {
+    "seen_obs.": "obs_statistics.",
+    "seen_returns.": "return_statistics.",
+    "policy.possible": "policy.action_mask",
+    "memory": "lstm_state",
+}
+"""How the names of tensors in format 2 begin, and how the same ones begin now."""
 KEPT = 3
 MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST = (
     "model.safetensors",
@@ -188,11 +196,11 @@ def numbered(checkpoints: Path) -> list[Path]:
     )
 
 
-def verify(directory: Path) -> dict[str, bytes]:
-    """The files of a checkpoint by name; Damaged unless all are what the manifest says.
+def verify(directory: Path) -> tuple[dict[str, bytes], int]:
+    """Return the files of a checkpoint by name, and its format; Damaged if the manifest disagrees.
 
-    What is of another format, or cannot be read just now, may be whole: a plain UsageError. (A
-    manifest looks the same in every format.)
+    A plain UsageError for another format, or for files that cannot be read just now: they may be
+    whole. (A manifest looks the same in every format.)
     """
     content = read(directory / MANIFEST)
     manifest = parse_json(content, directory / MANIFEST)
@@ -203,10 +211,10 @@ def verify(directory: Path) -> dict[str, bytes]:
     # None of its bytes is free, so that its own SHA-256 covers all that could be changed.
     if not fit or content != _manifest(entries, manifest["format"]):
         raise Damaged(f"{directory / MANIFEST} is damaged")
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (2, FORMAT):
         raise UsageError(
             f"{directory} has checkpoint format {manifest['format']}; this version of ppo37 reads "
-            f"format {FORMAT}"
+            f"formats 2 and {FORMAT}"
         )
     if not {MODEL, STATE} <= set(entries) <= {MODEL, STATE, OPTIMIZER, ACTIONS}:
         raise Damaged(f"{directory / MANIFEST} does not list a checkpoint's files")
@@ -214,7 +222,7 @@ def verify(directory: Path) -> dict[str, bytes]:
     for name, expected in entries.items():
         if _entry(contents[name]) != expected:
             raise Damaged(f"{directory / name} is damaged: it is not what the manifest says")
-    return contents
+    return contents, manifest["format"]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -225,16 +233,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def load(directory: Path) -> Checkpoint:
     """Read and verify one checkpoint."""
-    contents = verify(directory)
+    contents, number = verify(directory)
     state = parse_json(contents[STATE], directory / STATE)
     whole = fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
     if not whole or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
         raise Damaged(f"{directory / STATE} is not the state of a run")
-    model = _tensors(contents[MODEL], directory / MODEL)
-    optimizer, actions = (
-        _tensors(contents[name], directory / name) if name in contents else None
-        for name in (OPTIMIZER, ACTIONS)
+    model, optimizer, actions = (
+        _tensors(contents[name], directory / name, number) if name in contents else None
+        for name in (MODEL, OPTIMIZER, ACTIONS)
     )
+    assert model is not None
     return Checkpoint(directory, model, optimizer, state, actions)
 
 
@@ -383,9 +391,10 @@ def _manifest(entries: dict[str, Any], number: int = FORMAT) -> bytes:
     return to_json({**listing, "sha256": hashlib.sha256(to_json(listing)).hexdigest()})
 
 
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+def _tensors(content: bytes, path: Path, number: int = FORMAT) -> dict[str, Tensor]:
+    """Read the tensors of a file of format `number`, by their present names."""
     try:
-        return safetensors.torch.load(content)
+        tensors = safetensors.torch.load(content)
     except (
         safetensors.SafetensorError,
         ValueError,
@@ -396,6 +405,17 @@ def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         struct.error,
     ) as error:  # what its reader lets through: unknown types, sizes that overflow
         raise Damaged(f"{path} cannot be read: {error}") from error
+    if number == FORMAT:
+        return tensors
+    return {_new_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _new_name(name: str) -> str:
+    """Return the present name of a tensor of format 2."""
+    for old, new in NAMES_OF_FORMAT_2.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _entry(content: bytes) -> dict[str, Any]:
