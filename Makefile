@@ -13,8 +13,8 @@ RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 BIN := .venv/bin
 # Tests without an emulator, a run or a process of their own.
-QUICK := $(patsubst %,tests/test_%.py,advantages distributions house losses model \
-  randomness stats)
+QUICK := tests/unit/algorithm tests/unit/networks/test_agent.py tests/unit/tools/test_stats.py \
+  tests/system/test_house.py
 
 .PHONY: train check test test-slow mutants lint bench clean
 

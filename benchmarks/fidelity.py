@@ -2,9 +2,9 @@
 
     python benchmarks/fidelity.py [--games breakout pong ...] [--measures lives ...]
 
-Both are played by `ReferenceAtari`, in its variant `reference` and its variant `engine`, which
-tests/test_parity.py holds equal to the engine bit for bit. Play is uniformly random. Prints one
-Markdown table; with all games and 200 steps it takes some ten minutes on one core.
+Both are played by `ReferenceAtari`, in its variants `reference` and `engine`. The second is equal
+to the engine bit for bit (tests/unit/envs/test_parity.py). Play is uniformly random. Prints one
+Markdown table; with all games and 200 steps it takes about ten minutes on one core.
 """
 
 import argparse

@@ -120,7 +120,7 @@ def check(times: Times) -> dict[str, Any] | None:
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/test_graphs.py",
+        "tests/unit/backends/test_cuda_graphs.py",
     ]
     if times.trial:
         command += ["-k", "looks_at_a_value"]
@@ -134,7 +134,10 @@ def check(times: Times) -> dict[str, Any] | None:
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     verdict = done.stdout.strip().splitlines()[-1]
-    return {"what": "Checks", "markdown": f"`pytest tests/test_graphs.py`: {verdict}"}
+    return {
+        "what": "Checks",
+        "markdown": f"`pytest tests/unit/backends/test_cuda_graphs.py`: {verdict}",
+    }
 
 
 def speed(runs: Path, times: Times) -> dict[str, Any] | None:

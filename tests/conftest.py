@@ -28,6 +28,8 @@ from ppo37.envs.catch import Catch  # noqa: E402
 from ppo37.networks.lstm import LSTM, FeedForward  # noqa: E402
 from ppo37.session import checkpoint  # noqa: E402
 
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 TINY: dict[str, Any] = {
     "game": "catch",
     "seed": 3,

@@ -16,7 +16,7 @@ from typing import Any
 
 import mutants
 import pytest
-from conftest import same_tensors, tiny
+from conftest import ROOT, same_tensors, tiny
 from torch import Tensor
 
 from ppo37 import train
@@ -26,7 +26,6 @@ from ppo37.session.checkpoint import load_newest
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Edit, Mark
 
-ROOT = Path(__file__).parent.parent
 LEDGER = details.load()
 MARKS = details.marks()
 TAGS = [*(f"D{n:02d}" for n in range(1, 38)), "A1", "A2", "A3", "A4"]
@@ -136,7 +135,7 @@ def test_the_same_settings_learn_the_same(needs: dict[str, Any], tmp_path: Path)
 
 
 def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:
-    """Those that catch does not listen to; see also tests/test_variants.py."""
+    """Those that catch does not listen to; see also tests/system/test_variants.py."""
     game = {"game": "breakout", "num_envs": 2, "num_steps": 8, "total_timesteps": 16}
     train(tiny(**game, protocol="machado", frame_stack=1), tmp_path / "run")
     state = load_newest(tmp_path / "run" / "checkpoints")[0].state
@@ -295,7 +294,7 @@ SCALE = Edit("algorithm/schedules.py", "return initial * (1.0 - update / num_upd
 )
 def test_only_an_assertion_kills(replacement: str, end: str) -> None:
     """One mutant of each kind; what crashes or is no Python would fail under any test."""
-    tests = ("tests/test_update.py::test_schedule",)
+    tests = ("tests/unit/algorithm/test_update.py::test_schedule",)
     edit = SCALE._replace(replace=replacement)
     line = mutants.verdict_line(LEDGER[3]._replace(tests=tests), mutants.run(tests, [edit]))
     assert end in line.replace("LIVES", "lives"), line

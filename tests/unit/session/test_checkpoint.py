@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL_STATE, content, tiny
+from conftest import SMALL_STATE, TESTS, content, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.errors import RunError, UsageError
@@ -237,7 +237,7 @@ def test_a_torn_last_line_of_the_log_is_cut_off(run: Path) -> None:
 
 def test_a_run_of_version_0_1_is_resumed_and_played(tmp_path: Path) -> None:
     """`data/format_2` was written by ppo37 0.1.0: Breakout from RAM, with a masked joystick."""
-    run = Path(shutil.copytree(Path(__file__).parent / "data" / "format_2", tmp_path / "run"))
+    run = Path(shutil.copytree(TESTS / "data" / "format_2", tmp_path / "run"))
     saved = checkpoint.load(run / "checkpoints" / "00000003")
     agent = load_agent(run).agent
     assert agent.state_dict().keys() == saved.model.keys()

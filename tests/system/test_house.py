@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "ppo37"
 MODULES = sorted(SOURCE.rglob("*.py"))
 EQUATIONS = {
@@ -110,7 +110,7 @@ EXECUTING_CALLS = {
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_nothing_that_could_execute_what_a_file_holds(path: Path) -> None:
-    """Only names written in the code itself are imported; see also tests/test_untrusted.py."""
+    """Only names written in the code itself are imported; see also test_untrusted.py."""
     assert not {name.split(".")[0] for name in _imports(path)} & EXECUTING_MODULES
     for call in [
         node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)

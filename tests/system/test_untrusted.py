@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TESTS
 
 from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
@@ -232,7 +233,7 @@ def test_mutated_checkpoints_are_read_or_refused(
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
+        cwd=TESTS,
         capture_output=True,
         text=True,
         check=False,
@@ -268,7 +269,7 @@ def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent,
+        cwd=TESTS,
         capture_output=True,
         text=True,
         check=True,

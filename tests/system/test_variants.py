@@ -111,7 +111,7 @@ def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> 
     assert same_tensors(before, trained.agent.state_dict())
 
 
-@pytest.mark.slow  # that of the plain agent: tests/test_record.py
+@pytest.mark.slow  # that of the plain agent: tests/unit/tools/test_record.py
 @pytest.mark.parametrize("variant", ["joystick", "ram"])
 def test_the_film_is_of_the_game_that_is_evaluated(variant: str, tmp_path: Path) -> None:
     train(config_of(variant, total_timesteps=2 * 4 * 48), tmp_path / "run")

@@ -78,7 +78,7 @@ def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Pa
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     """With SIGKILL, twice: wherever that is, it is in the middle of something.
 
-    Once, and in a real game, in the quick lane: tests/test_crashes.py and tests/test_verify.py.
+    Quick tests of the same, once and in a real game: test_crashes.py and test_verify.py.
     """
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=28 * 64)
     train(config, tmp_path / "whole")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import (
+    TESTS,
     Wrong,
     begun,
     command,
@@ -472,7 +473,7 @@ def test_a_signal_that_comes_again_ends_what_hangs(
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "hangs\n"

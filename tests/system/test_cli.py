@@ -9,15 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, tiny
 from conftest import command as run
-from conftest import tiny
 
 from ppo37 import train
 from ppo37.cli import build_parser
 from ppo37.session import checkpoint
-
-ROOT = Path(__file__).parent.parent
-
 
 MISTAKES = [
     (("train", "pomg"), "did you mean pong"),
