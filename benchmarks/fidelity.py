@@ -71,7 +71,7 @@ def opening_frames(game: str, variant: str, seed: int) -> list[int]:
     envs.reset()
     lengths = []
     for _ in range(OPENINGS):
-        envs._games[0].begin()
+        envs._games[0].start_game()
         lengths.append(len(envs._games[0].screens))
     return lengths
 
@@ -252,11 +252,11 @@ def lives(games: list[str], steps: int, seed: int) -> Rows:
 
 def last_frames(games: list[str], steps: int, seed: int) -> Rows:
     """The newest frame of the last observation before a time limit: engine or fresh."""
-    fresh_manner = GAME_VARIANTS["engine"]._replace(see_last_frame=True)
+    fresh_variant = GAME_VARIANTS["engine"]._replace(see_last_frame=True)
     found = []
     for game in games:
         stale = last_frame(game, GAME_VARIANTS["engine"], seed)
-        fresh = last_frame(game, fresh_manner, seed)
+        fresh = last_frame(game, fresh_variant, seed)
         if stale is not None and fresh is not None:
             found.append(difference(stale, fresh))
     mean = average(iter(found))
@@ -270,7 +270,7 @@ def last_frames(games: list[str], steps: int, seed: int) -> Rows:
 def last_frame(game: str, variant: GameVariant, seed: int) -> Pixels | None:
     """The last frame observed before a limit of 60 steps; None if the game ends before it."""
     envs = ReferenceAtari(game, 1, seed, "machado", variant="engine", max_frames=60 * FRAME_SKIP)
-    envs._games[0]._manner = variant
+    envs._games[0]._variant = variant
     *_, last = random_play(envs, 60, seed)
     return last.final_obs[0, -1] if last.truncated[0] else None
 

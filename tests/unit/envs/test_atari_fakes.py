@@ -299,7 +299,7 @@ def test_a_hanging_emulator_ends_the_process() -> None:
 def test_the_watchdog_minds_only_what_it_guards() -> None:
     given_up: list[Any] = []
     watchdog = Watchdog(0.1, lambda: "a test")
-    watchdog._give_up = given_up.append  # type: ignore[method-assign]
+    watchdog._end_process = given_up.append  # type: ignore[method-assign]
     for doing in range(3):
         with watchdog.guard(doing):
             pass

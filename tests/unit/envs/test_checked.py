@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[Any, str]] = {
             truncated=lambda s: ~all_of(s.dones),
             episodes=lambda s: [Episode(0, 1.0, 5)],
         ),
-        "the game .* 1 steps after the one before",
+        "the game .* after only 1 steps",
     ),
     "a word as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
     "no list of games": (put(episodes=lambda s: None), "episodes of type NoneType"),
@@ -95,7 +95,7 @@ class Kept(Catch):
 
 
 UNSAVEABLE: dict[str, tuple[Callable[[list[EnvState]], Any], str]] = {
-    "too few": (lambda env_states: env_states[1:], "save of Kept gave 3 moments"),
+    "too few": (lambda env_states: env_states[1:], "save of Kept gave 3 states"),
     "tuples": (lambda env_states: [tuple(m) for m in env_states], "gave a tuple"),
     "nan": (lambda env_states: [m._replace(state={"x": float("nan")}) for m in env_states], "JSON"),
     "a list": (

@@ -11,15 +11,15 @@ from ppo37.envs.atari import Atari
 from ppo37.envs.atari.controls import (
     BUTTON,
     CHOICES,
-    SIDEWAYS,
-    UPWARDS,
+    HORIZONTAL,
+    VERTICAL,
     ContinuousActions,
     MultiDiscreteActions,
-    combination,
-    possible,
-    stick,
+    action_mask,
+    action_name,
+    joystick_action,
 )
-from ppo37.envs.games import cartridge
+from ppo37.envs.games import game_info
 from ppo37.networks.policies import GaussianPolicy, make_policy
 
 LEGAL = (
@@ -48,7 +48,7 @@ LEGAL = (
 def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
     assert CHOICES == (3, 3, 2)
     rows = np.array(list(itertools.product(range(3), range(3), range(2))))
-    pressed = MultiDiscreteActions(LEGAL).press(rows, len(rows))
+    pressed = MultiDiscreteActions(LEGAL).to_engine(rows, len(rows))
     assert sorted(pressed) == list(range(18))
     for (x, y, fire), number in zip(rows.tolist(), pressed.tolist(), strict=True):
         theirs = AtariEnv.map_action_idx(x - 1, y - 1, bool(fire))
@@ -56,14 +56,14 @@ def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
 
 
 def test_the_stick_is_that_of_the_ale() -> None:
-    pressed = ContinuousActions().press(
+    pressed = ContinuousActions().to_engine(
         np.random.default_rng(0).normal(size=(500, 3)).astype("f4"), 500
     )
     names = set()
     for radius, angle, fire in pressed:
         x, y = radius * np.cos(angle), radius * np.sin(angle)
         sides = [-int(side < -0.5) + int(side > 0.5) for side in (x, y)]
-        name, strength = stick(np.array([radius, angle, fire]))
+        name, strength = joystick_action(np.array([radius, angle, fire]))
         assert name == AtariEnv.map_action_idx(*sides, bool(fire > 0.5)).name
         assert strength == radius
         names.add(name)
@@ -73,7 +73,7 @@ def test_the_stick_is_that_of_the_ale() -> None:
 def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
     drawn = np.array([[-3.0, 0.5, 0.0], [1.0, -7.0, 2.0], [0.0, 0.0, -0.5]], np.float32)
     kept = drawn.copy()
-    pressed = ContinuousActions().press(drawn, 3)
+    pressed = ContinuousActions().to_engine(drawn, 3)
     expected = [[0.0, np.pi / 2, 0.5], [1.0, -np.pi, 1.0], [0.5, 0.0, 0.25]]
     np.testing.assert_allclose(pressed, expected, rtol=1e-6)
     assert pressed.dtype == np.float32
@@ -125,12 +125,12 @@ def test_a_wrong_action_never_reaches_the_engine(space, wrong, message) -> None:
 
 @pytest.mark.parametrize("game", ["pong", "breakout", "freeway", "ms_pacman", "boxing"])
 def test_what_a_game_does_not_know_is_masked(game: str) -> None:
-    known = cartridge(game).known_actions
-    assert possible("discrete", LEGAL, known) == [name in known for name in LEGAL]
-    mask = possible("joystick", (), known)
+    known = game_info(game).known_actions
+    assert action_mask("discrete", LEGAL, known) == [name in known for name in LEGAL]
+    mask = action_mask("joystick", (), known)
     sides, ups, fires = mask[:3], mask[3:6], mask[6:]
     reached = {
-        combination(SIDEWAYS[x], UPWARDS[y], BUTTON[b])
+        action_name(HORIZONTAL[x], VERTICAL[y], BUTTON[b])
         for x, y, b in itertools.product(range(3), range(3), range(2))
         if sides[x] and ups[y] and fires[b]
     }
@@ -141,9 +141,9 @@ def test_what_a_game_does_not_know_is_masked(game: str) -> None:
 
 
 @pytest.mark.parametrize("space", ["discrete", "joystick"])
-def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
+def test_a_masked_policy_never_takes_what_is_imaction_mask(space: str) -> None:
     """Its probabilities are those of the others alone, its entropy is theirs (A4)."""
-    mask = possible(space, LEGAL, cartridge("pong").known_actions)
+    mask = action_mask(space, LEGAL, game_info("pong").known_actions)
     sizes = CHOICES if space == "joystick" else (18,)
     policy = make_policy(space, sizes, mask)
     generator = torch.Generator().manual_seed(0)

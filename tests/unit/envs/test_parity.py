@@ -383,7 +383,7 @@ def test_how_a_game_opens(game) -> None:
         openings = []
         for _ in range(60):
             names.clear()
-            envs._games[0].begin()
+            envs._games[0].start_game()
             openings.append(tuple(names))
         noops = {opening.count("NOOP") for opening in openings}
         if variant == "reference":
