@@ -52,15 +52,8 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[s
         mask = action_mask(config.action_space, action_names, known)
     policy = make_policy(config.action_space, action_dims(config.action_space, action_names), mask)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    agent = Agent(
-        obs_shape,
-        policy,
-        config.network,
-        seed,
-        config.zero_mean_init,
-        config.norm_obs,
-        config.norm_reward,
-    )
+    normalization = (config.norm_obs, config.norm_reward)
+    agent = Agent(obs_shape, policy, config.network, seed, config.zero_mean_init, *normalization)
     agent.bf16 = config.precision == "bf16"
     return agent
 

@@ -40,16 +40,11 @@ def noise(
 
 def permutations(seed: int, update: int, epochs: int, batch_size: int) -> NDArray[np.int64]:
     """Draw permutations [epochs, batch_size] of a batch for one update."""
-    return np.stack(
-        [
-            generator(seed, SHUFFLES, update, epoch).permutation(batch_size)
-            for epoch in range(epochs)
-        ]
-    )
+    generators = (generator(seed, SHUFFLES, update, epoch) for epoch in range(epochs))
+    return np.stack([g.permutation(batch_size) for g in generators])
 
 
 def game_seeds(seed: int, index: int, num_envs: int, first_env: int = 0) -> NDArray[np.int64]:
     """Draw emulator seeds [num_envs] in [0, 2^31), for the `index`-th seeding of environments."""
-    return np.array(
-        [generator(seed, GAMES, index, first_env + env).integers(2**31) for env in range(num_envs)]
-    )
+    envs = range(first_env, first_env + num_envs)
+    return np.array([generator(seed, GAMES, index, env).integers(2**31) for env in envs])

@@ -78,11 +78,9 @@ class VecEnv(Protocol):
 
     def reset(self) -> NDArray[Any]:
         """Restart every environment from its seed. Returns the observations [N, *obs_shape]."""
-        ...
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Take actions [N] int64, or [N, parts]; ValueError if one of them is invalid."""
-        ...
 
     def save(self) -> list[EnvState]:
         """Return the state of each environment, for `restore`.
@@ -100,7 +98,6 @@ class VecEnv(Protocol):
 
     def close(self) -> None:
         """Release all resources."""
-        ...
 
 
 class Wrapper(VecEnv):

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ..contract import check_actions
 
 HORIZONTAL, VERTICAL, BUTTON = ("LEFT", "", "RIGHT"), ("DOWN", "", "UP"), ("", "FIRE")
-"""What each choice adds to the name of an action."""
+"""The parts of an action's name that the choices add."""
 CHOICES = (len(HORIZONTAL), len(VERTICAL), len(BUTTON))
 THRESHOLD = 0.5
-"""How far the joystick must be from the center, and FIRE from 0, to have an effect."""
+"""The distance from the center (FIRE: from 0) from which on the joystick has an effect."""
 
 
 class Controls(Protocol):
@@ -34,11 +34,9 @@ class Controls(Protocol):
 
     def to_engine(self, actions: NDArray[Any], num_envs: int) -> NDArray[Any]:
         """Convert a policy's actions to the engine's; ValueError naming the first invalid one."""
-        ...
 
     def check(self, engine_actions: NDArray[Any], num_envs: int) -> None:
         """Raise ValueError naming the first invalid one of the engine's actions."""
-        ...
 
 
 class DiscreteActions:

@@ -236,13 +236,8 @@ class Atari(VecEnv):
     def _seeds(self, which: Any) -> NDArray[np.int64]:
         """Draw the emulator's seeds of some environments."""
         numbers = np.arange(self._first_env, self._first_env + self.num_envs)[which]
-        indices = self._seedings[which]
-        return np.array(
-            [
-                game_seeds(self._seed, int(index), 1, int(env))[0]
-                for index, env in zip(indices, numbers, strict=True)
-            ]
-        )
+        seedings = zip(self._seedings[which].tolist(), numbers.tolist(), strict=True)
+        return np.array([game_seeds(self._seed, index, 1, env)[0] for index, env in seedings])
 
     def close(self) -> None:
         self._watchdog.close()

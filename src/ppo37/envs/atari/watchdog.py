@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 CHECKS = 20
-"""How often the watchdog checks within its time limit."""
+"""Number of checks within the time limit."""
 
 
 class Watchdog:
