@@ -1,10 +1,10 @@
-"""How far the C++ engine is from the reference's wrappers: the figures of docs/fidelity.md.
+"""Measure how the C++ engine differs from the wrappers of baselines, for docs/fidelity.md.
 
     python benchmarks/fidelity.py [--games breakout pong ...] [--measures lives ...]
 
-Both are played by `ReferenceAtari`, in its variants `reference` and `engine`. The second is equal
-to the engine bit for bit (tests/unit/envs/test_parity.py). Play is uniformly random. Prints one
-Markdown table; with all games and 200 steps it takes about ten minutes on one core.
+`ReferenceAtari` plays both, in its variants `reference` and `engine`; the second equals the engine
+bit for bit (tests/unit/envs/test_parity.py). Actions are uniformly random. Prints a Markdown table;
+with all games and 200 steps that takes about ten minutes on one core.
 """
 
 import argparse
@@ -52,11 +52,11 @@ def random_play(envs: ReferenceAtari, steps: int, seed: int) -> Iterator:  # typ
         yield envs.step(rng.integers(len(envs.action_names), size=envs.num_envs))
 
 
-# Openings: no-ops and FIRE
+# The start of a game: no-ops and FIRE
 
 
 def openings(games: list[str], steps: int, seed: int) -> Rows:
-    """Frames before the first observation."""
+    """Count the frames before the first observation."""
     for game, kind in (("breakout", "with FIRE"), ("ms_pacman", "without FIRE")):
         for variant in GAME_VARIANTS:
             played = opening_frames(game, variant, seed)
@@ -71,13 +71,13 @@ def opening_frames(game: str, variant: str, seed: int) -> list[int]:
     envs.reset()
     lengths = []
     for _ in range(OPENINGS):
-        envs._games[0].begin()
+        envs._games[0].start_game()
         lengths.append(len(envs._games[0].screens))
     return lengths
 
 
 def serving(games: list[str], steps: int, seed: int) -> Rows:
-    """Which games wait for a button: nothing moves in them until it is pressed."""
+    """List the games in which nothing moves until a button is pressed."""
     waiting = {
         name: [game for game in games if is_frozen(game, fire_frames, noops_first)]
         for name, fire_frames, noops_first in (
@@ -98,7 +98,7 @@ def serving(games: list[str], steps: int, seed: int) -> Rows:
 
 
 def is_frozen(game: str, fire_frames: int, noops_first: int) -> bool:
-    """Whether the picture stands still, what blinks in it apart: it then shows few pictures."""
+    """Return whether the screen stands still: it may blink, so few different ones are allowed."""
     ale = ALEInterface()
     ale.setFloat("repeat_action_probability", 0.0)
     ale.setInt("random_seed", 1)
@@ -111,18 +111,18 @@ def is_frozen(game: str, fire_frames: int, noops_first: int) -> bool:
             ale.act(action)
     for _ in range(60):
         ale.act(Action.NOOP)
-    pictures = set()
+    screens = set()
     for _ in range(FROZEN_FRAMES):
         ale.act(Action.NOOP)
-        pictures.add(ale.getScreen().tobytes())
-    return len(pictures) <= 4
+        screens.add(ale.getScreen().tobytes())
+    return len(screens) <= 4
 
 
-# Pixels: the maximum of colours or of greys
+# Pixels: the maximum of colors or of gray values
 
 
 class Difference(NamedTuple):
-    """Of two pictures: the share of pixels that differ, the mean and the largest difference."""
+    """The share of pixels that differ, the mean and the largest difference of two screens."""
 
     share: float
     mean: float
@@ -135,17 +135,17 @@ def difference(a: Pixels, b: Pixels) -> Difference:
 
 
 def colours(games: list[str], steps: int, seed: int) -> Rows:
-    """The maximum of two screens, taken of colours or of greys."""
+    """Compare the maximum of two screens in color with that in gray."""
     orders, moved = {}, {}
     for game in games:
         pairs = list(frame_pairs(game, steps, seed))
         seen = [shrink(grayscale(np.maximum(a, b))) for a, b in pairs]
-        pooled_grey = [shrink(np.maximum(grayscale(a), grayscale(b))) for a, b in pairs]
-        orders[game] = average(map(difference, seen, pooled_grey))
+        pooled_gray = [shrink(np.maximum(grayscale(a), grayscale(b))) for a, b in pairs]
+        orders[game] = average(map(difference, seen, pooled_gray))
         moved[game] = average(map(difference, seen[1:], seen[:-1]))
     worst = sorted(orders, key=lambda game: orders[game].mean, reverse=True)[:5]
     yield (
-        "maximum before or after grey: games in which no pixel ever differs",
+        "maximum before or after gray: games in which no pixel ever differs",
         f"{sum(d.largest == 0 for d in orders.values())} of {len(games)}",
     )
     yield (
@@ -167,7 +167,7 @@ def colours(games: list[str], steps: int, seed: int) -> Rows:
 
 
 def frame_pairs(game: str, steps: int, seed: int) -> Iterator[tuple[Pixels, Pixels]]:
-    """The last two colour screens of every step that played at least two frames."""
+    """Yield the last two color screens of every step of at least two frames."""
     envs = ReferenceAtari(game, 1, seed, variant="engine")
     for _ in random_play(envs, steps, seed):
         screens = envs.screens[0]
@@ -181,12 +181,12 @@ def average(differences: Iterator[Difference]) -> Difference:
 
 
 def greys(games: list[str], steps: int, seed: int) -> Rows:
-    """ALE's grey screens or grey by BT.601 in 15 bits."""
+    """Compare ALE's gray screens with gray by BT.601 in 15 bits."""
     found = {game: palette_difference(game) for game in games}
     off = [game for game in games if found[game].largest > 1]
     fine = [game for game in games if found[game].largest <= 1]
     yield (
-        "ALE's grey or BT.601: games in which a pixel differs by 1 at most",
+        "ALE's gray or BT.601: games in which a pixel differs by 1 at most",
         f"{len(fine)} of {len(games)}",
     )
     if fine:
@@ -204,7 +204,7 @@ def show(game: str, found: Difference) -> str:
 
 
 def palette_difference(game: str) -> Difference:
-    """Of the two kinds of grey, over the screens of ten seconds of no-ops."""
+    """Compare the two kinds of gray over ten seconds of no-ops."""
     ale = ALEInterface()
     ale.setInt("random_seed", 1)
     ale.loadROM(roms.get_rom_path(game))
@@ -221,7 +221,7 @@ def palette_difference(game: str) -> Difference:
 
 
 def lives(games: list[str], steps: int, seed: int) -> Rows:
-    """How often a life is lost, which is when stack, FIRE and opening differ."""
+    """Count lost lives; only there frame stack, FIRE and no-ops differ."""
     lost, replaced, total = {}, 0, 0
     for game in games:
         envs = ReferenceAtari(game, 1, seed, variant="engine")
@@ -233,7 +233,7 @@ def lives(games: list[str], steps: int, seed: int) -> Rows:
     everywhere = sum(lost.values())
     most = sorted(lost, key=lambda game: lost[game], reverse=True)[:5]
     yield (
-        "lives lost with the game going on, of all agent steps",
+        "agent steps with a lost life that does not end the game",
         f"{100 * everywhere / total:.2f} %",
     )
     yield (
@@ -251,12 +251,12 @@ def lives(games: list[str], steps: int, seed: int) -> Rows:
 
 
 def last_frames(games: list[str], steps: int, seed: int) -> Rows:
-    """The newest frame of the last observation before a time limit: engine or fresh."""
-    fresh_manner = GAME_VARIANTS["engine"]._replace(see_last_frame=True)
+    """Compare the last frame before a time limit: the engine's, or a new one."""
+    fresh_variant = GAME_VARIANTS["engine"]._replace(see_last_frame=True)
     found = []
     for game in games:
         stale = last_frame(game, GAME_VARIANTS["engine"], seed)
-        fresh = last_frame(game, fresh_manner, seed)
+        fresh = last_frame(game, fresh_variant, seed)
         if stale is not None and fresh is not None:
             found.append(difference(stale, fresh))
     mean = average(iter(found))
@@ -268,18 +268,18 @@ def last_frames(games: list[str], steps: int, seed: int) -> Rows:
 
 
 def last_frame(game: str, variant: GameVariant, seed: int) -> Pixels | None:
-    """The last frame observed before a limit of 60 steps; None if the game ends before it."""
+    """Return the last frame before a limit of 60 steps; None if the game ends earlier."""
     envs = ReferenceAtari(game, 1, seed, "machado", variant="engine", max_frames=60 * FRAME_SKIP)
-    envs._games[0]._manner = variant
+    envs._games[0]._variant = variant
     *_, last = random_play(envs, 60, seed)
     return last.final_obs[0, -1] if last.truncated[0] else None
 
 
-# What comes of it all
+# Scores
 
 
 def random_scores(games: list[str], steps: int, seed: int) -> Rows:
-    """Scores and lengths of whole games of random play in both manners."""
+    """Compare scores and lengths of whole games of random play in both variants."""
     for game in SCORED:
         for variant in GAME_VARIANTS:
             envs = ReferenceAtari(game, 1, seed, variant=variant)

@@ -1,10 +1,11 @@
-"""Bring your own environment: a game of dodging, written against the `VecEnv` contract.
+"""Train on your own environment: a game of dodging that implements `VecEnv`.
 
     python examples/dodge.py
 
-Rocks fall down a board of 6 x 6 cells; you move left, stay or move right on the lowest row.
-Every step survived is a point, a hit ends the game. Anything with this shape can be trained on:
-a fixed batch of N environments, uint8 images, a finite set of actions, restarting by itself.
+Rocks fall down a board of 6 x 6 cells; you move left, stay or move right on the lowest row. Each
+step without a hit gives a point, and a hit ends the game. You can train on anything of this kind:
+a fixed number N of environments with uint8 images and a finite set of actions that step together
+and restart by themselves.
 """
 
 import argparse
@@ -19,7 +20,7 @@ CELLS, CELL_PIXELS, LIMIT_STEPS = 6, 6, 200
 
 
 class Dodge(VecEnv):
-    """N boards. The three attributes and reset, step and close are the whole contract."""
+    """N boards. Three attributes and the methods reset, step and close are all that is needed."""
 
     obs_shape = (1, CELLS * CELL_PIXELS, CELLS * CELL_PIXELS)
     action_names = ("LEFT", "STAY", "RIGHT")
@@ -27,10 +28,10 @@ class Dodge(VecEnv):
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs
         self.first_env = first_env
-        # Each environment has randomness of its own, whichever part it is in.
+        # Each environment has its own random numbers, which must not depend on num_envs.
         self.seeds = [[seed, index, first_env + i] for i in range(num_envs)]
         self.boards = np.zeros((num_envs, CELLS, CELLS), bool)
-        self.places = np.full(num_envs, CELLS // 2)
+        self.columns = np.full(num_envs, CELLS // 2)
         self.lengths = np.zeros(num_envs, int)
 
     def reset(self) -> np.ndarray:
@@ -39,42 +40,42 @@ class Dodge(VecEnv):
         return self.draw()
 
     def step(self, actions: np.ndarray) -> Step:
-        self.places = np.clip(self.places + actions - 1, 0, CELLS - 1)
+        self.columns = np.clip(self.columns + actions - 1, 0, CELLS - 1)
         self.boards = np.roll(self.boards, 1, axis=1)
         self.boards[:, 0] = False
         for i, rng in enumerate(self.rngs):
             self.boards[i, 0, rng.integers(CELLS)] = True
         self.lengths += 1
-        hit = self.boards[np.arange(self.num_envs), -1, self.places]
+        hit = self.boards[np.arange(self.num_envs), -1, self.columns]
         truncated = ~hit & (self.lengths == LIMIT_STEPS)
         dones = hit | truncated
         episodes = [
             Episode(self.first_env + int(i), float(self.lengths[i]), int(self.lengths[i]))
             for i in np.flatnonzero(dones)
         ]
-        final_obs = self.draw()  # before the restart: what a cut-off game last showed
+        final_obs = self.draw()  # the last observation, before the restart
         self.restart(dones)
-        rewards = np.where(hit, -1.0, 0.0).astype(np.float32)  # learned from; not the score
+        rewards = np.where(hit, -1.0, 0.0).astype(np.float32)  # for learning; not the score
         return Step(self.draw(), rewards, dones, truncated, final_obs, episodes)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources to release."""
 
     def restart(self, which: np.ndarray) -> None:
         self.boards[which] = False
-        self.places[which] = CELLS // 2
+        self.columns[which] = CELLS // 2
         self.lengths[which] = 0
 
     def draw(self) -> np.ndarray:
         cells = np.where(self.boards, 255, 0).astype(np.uint8)
-        cells[np.arange(self.num_envs), -1, self.places] = 128
+        cells[np.arange(self.num_envs), -1, self.columns] = 128
         return np.kron(cells, np.ones((1, CELL_PIXELS, CELL_PIXELS), np.uint8))[:, None]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train on a game of one's own.")
+    parser = argparse.ArgumentParser(description="Train on a custom game.")
     parser.add_argument("--total-timesteps", type=int, default=200_000)
-    parser.add_argument("--out", help="a new run directory (default: one under runs/)")
+    parser.add_argument("--out", help="new run directory (default: under runs/)")
     options = parser.parse_args()
     config = Config(
         game="dodge",

@@ -1,4 +1,4 @@
-"""What a configuration asks for: its environments and its network, and what lies between them.
+"""Build what a configuration describes: its environments, wrappers and network.
 
 Legend: N environments.
 """
@@ -6,9 +6,9 @@ Legend: N environments.
 from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
-from .envs.atari.controls import possible, sizes
+from .envs.atari.controls import action_dims, action_mask
 from .envs.checked import checked
-from .envs.games import CATCH, cartridge, require_known
+from .envs.games import CATCH, game_info, require_known
 from .envs.normalize import NormalizedObservations, ScaledRewards
 from .errors import UsageError
 from .networks.agent import Agent
@@ -22,10 +22,10 @@ def make_factory(
     reseed_interval: int | None = None,
     make_envs: EnvFactory | None = None,
 ) -> EnvFactory:
-    """Return what makes the environments of a run, without the wrappers that need its agent.
+    """Return the factory of a run's environments, without the wrappers that need its agent.
 
-    protocol: None for the configured one.  make_envs: makes environments of one's own, which are
-    then looked at in every step; None plays the game.  UsageError if there can be none such.
+    protocol: None for the configured one.  make_envs: the factory of custom environments, which are
+    then checked in every step; None for the built-in ones.  UsageError if the game is unknown.
     """
     if make_envs is not None:
         return checked(make_envs, config.norm_obs)
@@ -42,33 +42,30 @@ def make_factory(
 
 
 def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
-    """The network of a run, freshly initialised from its seed, on the CPU."""
-    known = None
+    """Make the agent of a run on the CPU, initialized from the seed."""
+    mask = None
     if config.mask_actions:
         if config.game == CATCH:
             raise UsageError("catch has no actions to mask; leave mask_actions off")
         require_known(config.game)
-        known = possible(config.action_space, action_names, cartridge(config.game).known_actions)
-    policy = make_policy(config.action_space, sizes(config.action_space, action_names), known)
+        known = game_info(config.game).known_actions
+        mask = action_mask(config.action_space, action_names, known)
+    policy = make_policy(config.action_space, action_dims(config.action_space, action_names), mask)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    agent = Agent(
-        obs_shape,
-        policy,
-        config.network,
-        seed,
-        config.zero_mean_init,
-        config.norm_obs,
-        config.norm_reward,
-    )
+    normalization = (config.norm_obs, config.norm_reward)
+    agent = Agent(obs_shape, policy, config.network, seed, config.zero_mean_init, *normalization)
     agent.bf16 = config.precision == "bf16"
     return agent
 
 
 def normalized(envs: VecEnv, agent: Agent, config: Config, learn: bool = True) -> VecEnv:
-    """The environments as the agent is to see them; `learn`: its moments grow with every step."""
+    """Wrap environments so that they normalize observations and rewards as configured.
+
+    learn: for training. Otherwise the statistics stay as they are and rewards are not scaled.
+    """
     if agent.obs_statistics is not None:
         envs = NormalizedObservations(envs, agent.obs_statistics.values, config.clip_obs, learn)
     if agent.return_statistics is not None and learn:
-        env_states = agent.return_statistics.values
-        envs = ScaledRewards(envs, env_states, config.gamma, config.clip_reward)
+        statistics = agent.return_statistics.values
+        envs = ScaledRewards(envs, statistics, config.gamma, config.clip_reward)
     return envs

@@ -93,7 +93,7 @@ def test_a_game_of_ones_own_needs_its_environments(
     checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
     code, _, err = run(capsys, command, str(place))
     assert (code, len(err.splitlines())) == (2, 1), err
-    assert "'dodge' is no game of ppo37's: give its environments as make_envs" in err
+    assert "'dodge' is not an Atari game; custom environments are trained from Python" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

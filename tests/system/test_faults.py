@@ -1052,7 +1052,7 @@ def test_a_rom_that_cannot_be_used(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(roms, "get_rom_path", path_of)
     games.rom_of.cache_clear()
-    games.cartridge.cache_clear()
+    games.game_info.cache_clear()
     for more in ((), ("--observation", "ram")):
         said = refused(capsys, "train", "freeway", "--preset", "debug", *more)
         assert "the ROM of freeway cannot be used" in said

@@ -159,7 +159,7 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
             self.notes.append(text)
 
     before = content(run)
-    with pytest.raises(UsageError, match="does not come back as it was"):
+    with pytest.raises(UsageError, match="is not as it was saved"):
         resume(saved.path)
     assert content(run) == before
     summary = resume(saved.path, view=Ear(), new_games=True)

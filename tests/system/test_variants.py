@@ -262,7 +262,7 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -
 
 @pytest.mark.parametrize("changes", [{"action_space": "joystick"}, RAM])
 def test_catch_has_three_buttons_and_a_screen(changes: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="catch has three buttons"):
+    with pytest.raises(UsageError, match="catch needs action_space discrete"):
         train(tiny(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,9 +1,9 @@
-"""Environments: one contract, and what implements it."""
+"""Environments: the interface `VecEnv`, Atari, catch, and wrappers."""
 
 from functools import partial
 
 from ..errors import UsageError
-from .contract import EnvFactory, EnvState, Episode, Step, VecEnv
+from .contract import EnvFactory, EnvState, Episode, Moment, Step, VecEnv
 from .games import CATCH, require_known
 
 
@@ -18,20 +18,17 @@ def env_factory(
     observation: str = "pixels",
     clip_rewards: bool = True,
 ) -> EnvFactory:
-    """What makes the environments of a resolved game name; UsageError if there are none such.
+    """Return the factory of the environments of a game; UsageError if the game is unknown.
 
-    reseed_interval: steps between seeded resets; None if the environments need not be saved.
-    The last four are about Atari games: frames in an observation, what an action and an
-    observation is, and whether rewards are clipped to their signs.
+    game: a name that `resolve_game` returned.  reseed_interval: steps between seeded resets; None
+    if the environments need not be saved.  The last four apply to Atari only: frames in an
+    observation, its action space, what is observed, and whether rewards are clipped to their signs.
     """
     if game == CATCH:
         from .catch import Catch
 
         if (action_space, observation) != ("discrete", "pixels"):
-            raise UsageError(
-                "catch has three buttons and a screen: it needs action_space discrete and "
-                "observation pixels"
-            )
+            raise UsageError("catch needs action_space discrete and observation pixels")
         return Catch
     require_known(game)
     from .atari import Atari
@@ -49,4 +46,4 @@ def env_factory(
     )
 
 
-__all__ = ["EnvFactory", "EnvState", "Episode", "Step", "VecEnv", "env_factory"]
+__all__ = ["EnvFactory", "EnvState", "Episode", "Moment", "Step", "VecEnv", "env_factory"]

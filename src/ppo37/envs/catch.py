@@ -1,9 +1,9 @@
-"""Catch: a pixel game small enough to learn in seconds, needing no ROM.
+"""Catch: a small pixel game that needs no ROM and is learned in seconds.
 
-A ball falls down a 6 x 6 board, one cell a step; the paddle on the lowest row moves left, stays
-or moves right. Every ball that comes down scores one point, caught or not, but a miss ends the
-game, and ten balls are the most. So nothing but the end of a game tells good play from bad:
-an agent that ignores episode ends cannot learn it.
+A ball falls down a board of 6 x 6 cells, one cell per step. The paddle on the lowest row moves
+left, stays or moves right. Every ball that reaches the lowest row gives one point, caught or not,
+but a miss ends the game, as does the tenth ball. So rewards are the same for good and bad play, and
+an agent that ignores the ends of episodes cannot learn it.
 """
 
 import json
@@ -23,7 +23,7 @@ SIDE = CELLS * CELL_PIXELS
 
 
 class Catch(VecEnv):
-    """N games of catch in NumPy; see `contract.VecEnv`. The best score is `MAX_BALLS`."""
+    """N games of catch; see `contract.VecEnv`. The highest score is `MAX_BALLS`."""
 
     obs_shape: tuple[int, ...] = (1, SIDE, SIDE)
     action_names: tuple[str, ...] = ("LEFT", "STAY", "RIGHT")
@@ -31,7 +31,7 @@ class Catch(VecEnv):
     def __init__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> None:
         self.num_envs = num_envs
         self._first_env = first_env
-        self._address = (seed, index)
+        self._seeding = (seed, index)
         self._generators: list[np.random.Generator] = []
         self._rows = np.arange(num_envs)
         self._paddle = np.zeros(num_envs, np.int64)
@@ -41,7 +41,7 @@ class Catch(VecEnv):
         self._moved = np.zeros(num_envs, np.int64)
 
     def reset(self) -> NDArray[np.uint8]:
-        seed, index = self._address
+        seed, index = self._seeding
         numbers = range(self._first_env, self._first_env + self.num_envs)
         self._generators = [generator(seed, GAMES, index, env) for env in numbers]
         self._start(np.ones(self.num_envs, np.bool_))
@@ -102,11 +102,11 @@ class Catch(VecEnv):
 
     @property
     def scores(self) -> list[float]:
-        """The points so far in the game that each environment is playing."""
+        """The points of the current games."""
         return [float(caught) for caught in self._caught]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources to release."""
 
     def _start(self, which: NDArray[np.bool_]) -> None:
         self._caught[which] = 0
@@ -127,5 +127,5 @@ class Catch(VecEnv):
 
 
 def _plain(state: Mapping[str, Any]) -> Any:
-    """The state of a generator as JSON knows it."""
+    """Convert the state of a generator to JSON values."""
     return json.loads(json.dumps(state, default=np.ndarray.tolist))

@@ -1,7 +1,7 @@
-"""Environments of one's own, with all that they give looked at before it is learned from.
+"""Check everything that custom environments return, before it is used.
 
-What is not as the contract says would else be cast or broadcast without a word, and nothing be
-learned, or something else.
+NumPy would cast or broadcast a wrong array silently, and training would learn nothing, or something
+else.
 
 Legend: N environments.
 """
@@ -16,25 +16,24 @@ from numpy.typing import NDArray
 from ..errors import LARGEST_NUMBER, RunError, UsageError
 from .contract import MOST_DIMENSIONS, EnvFactory, EnvState, Episode, Step, VecEnv, Wrapper
 
-OFFERED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
-"""What environments must have at least."""
-NUMBERS = np.typecodes["AllInteger"] + np.typecodes["Float"]
-BYTES, TRUTHS = np.dtype(np.uint8).char, np.dtype(np.bool_).char
-"""Types of NumPy, a letter for each."""
+REQUIRED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
+"""The attributes that environments must have."""
+REAL = np.typecodes["AllInteger"] + np.typecodes["Float"]
+UINT8, BOOL = np.dtype(np.uint8).char, np.dtype(np.bool_).char
+"""NumPy types, one letter each."""
 
 
-def checked(factory: EnvFactory, numbers: bool = False) -> EnvFactory:
-    """Make what `factory` makes, and look at what these environments offer and give.
+def checked(factory: EnvFactory, real_obs: bool = False) -> EnvFactory:
+    """Return a factory of the same environments that checks what they return.
 
-    numbers: whether observations may be of any real numbers, as where they are normalised;
-    otherwise they are bytes.  UsageError, when environments are made, for what cannot be trained
-    on.
+    real_obs: whether observations may be any real numbers, as with norm_obs; otherwise they must be
+    uint8.  The factory raises UsageError for environments that cannot be trained on.
     """
 
     def make(num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> VecEnv:
         envs = factory(num_envs, seed, first_env=first_env, index=index)
         try:
-            return Checked(envs, num_envs, first_env, numbers)
+            return Checked(envs, num_envs, first_env, real_obs)
         except BaseException:
             if hasattr(envs, "close"):
                 envs.close()
@@ -44,16 +43,18 @@ def checked(factory: EnvFactory, numbers: bool = False) -> EnvFactory:
 
 
 class Checked(Wrapper):
-    """Environments, of which the first has the number `first_env`; RunError for a step that is not
-    as `Step` says."""
+    """Environments whose results are checked; RunError if one is not as `Step` describes.
 
-    def __init__(self, envs: VecEnv, num_envs: int, first_env: int, numbers: bool) -> None:
+    first_env: the number of the first environment.
+    """
+
+    def __init__(self, envs: VecEnv, num_envs: int, first_env: int, real_obs: bool) -> None:
         self._envs = envs
         self.num_envs = num_envs
-        self.obs_shape, self.action_names = require_offered(envs, num_envs)
-        self._envs_here = range(first_env, first_env + num_envs)
-        self._numbers = numbers
-        # Steps of the game that each environment plays; those of a restored game are not known.
+        self.obs_shape, self.action_names = checked_attributes(envs, num_envs)
+        self._env_range = range(first_env, first_env + num_envs)
+        self._real_obs = real_obs
+        # Steps of each environment's current game; unknown (infinite) for a restored game.
         self._steps = np.zeros(num_envs)
 
     def reset(self) -> NDArray[Any]:
@@ -61,11 +62,11 @@ class Checked(Wrapper):
         return self._observations("reset", "observations", self._envs.reset())
 
     def save(self) -> list[EnvState]:
-        """Look at the moments before they are written; RunError for what could not be read."""
+        """Check the states before they are saved; RunError if they could not be read again."""
         env_states = self._envs.save()
         if len(env_states) not in (0, self.num_envs):
-            self._refuse("save", f"{len(env_states)} moments", f"{self.num_envs} or none")
-        return [self._moment(moment) for moment in env_states]
+            self._refuse("save", f"{len(env_states)} states", f"{self.num_envs} or none")
+        return [self._env_state(env_state) for env_state in env_states]
 
     def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
         self._steps[:] = np.inf
@@ -75,89 +76,80 @@ class Checked(Wrapper):
         step = self._envs.step(actions)
         if not isinstance(step, Step):
             self._refuse("step", f"a {type(step).__name__}", "a ppo37.envs.Step")
-        each = (self.num_envs,)
+        shape = (self.num_envs,)
         obs = self._observations("step", "obs", step.obs)
-        rewards = self._array("step", "rewards", step.rewards, each, NUMBERS)
-        dones = self._array("step", "dones", step.dones, each, TRUTHS)
-        truncated = self._array("step", "truncated", step.truncated, each, TRUTHS)
+        rewards = self._array("step", "rewards", step.rewards, shape, REAL)
+        dones = self._array("step", "dones", step.dones, shape, BOOL)
+        truncated = self._array("step", "truncated", step.truncated, shape, BOOL)
         if (truncated & ~dones).any():
-            self._refuse("step", "truncated without dones", "only what ended can be truncated")
+            self._refuse("step", "truncated without dones", "False where dones is False")
         final_obs = obs
         if truncated.any():
             final_obs = self._observations("step", "final_obs", step.final_obs)
-        return Step(
-            obs,
-            rewards.astype(np.float32),
-            dones,
-            truncated,
-            final_obs,
-            self._games(step.episodes, dones),
-        )
+        games = self._games(step.episodes, dones)
+        return Step(obs, rewards.astype(np.float32), dones, truncated, final_obs, games)
 
     def _games(self, episodes: Any, dones: NDArray[np.bool_]) -> list[Episode]:
-        """Check that each game ended where `dones` says so, and after enough steps."""
+        """Check that each game ended where `dones` is set, and is not longer than possible."""
         if not isinstance(episodes, list | tuple):
             self._refuse("step", f"episodes of type {type(episodes).__name__}", "a list")
         self._steps += 1
-        games = [sound(episode, self._envs_here) for episode in episodes]
+        games = [checked_episode(episode, self._env_range) for episode in episodes]
         for game in games:
-            here = game.env - self._envs_here.start
-            if not dones[here]:
+            env = game.env - self._env_range.start
+            if not dones[env]:
                 self._refuse("step", f"the game {game} without dones", "where dones is set")
-            if game.length > self._steps[here]:
+            if game.length > self._steps[env]:
                 self._refuse(
                     "step",
-                    f"the game {game} {self._steps[here]:.0f} steps after the one before",
-                    "of no more steps; after a game has ended the next one begins by itself",
+                    f"the game {game} after only {self._steps[env]:.0f} steps",
+                    "at most that long; environments restart by themselves when a game ends",
                 )
-            self._steps[here] = 0
+            self._steps[env] = 0
         return games
 
-    def _moment(self, moment: Any) -> EnvState:
-        """Check a moment; its actions come back as bytes or fp32, in one piece of memory."""
-        if not isinstance(moment, EnvState) or not isinstance(moment.state, dict):
-            self._refuse("save", f"a {type(moment).__name__}", "a EnvState with a dict as state")
+    def _env_state(self, env_state: Any) -> EnvState:
+        """Check a state. Its actions are converted to contiguous uint8 or fp32."""
+        if not isinstance(env_state, EnvState) or not isinstance(env_state.state, dict):
+            kind = type(env_state).__name__
+            self._refuse("save", f"a {kind}", "a ppo37.envs.EnvState with a dict as state")
         try:
-            json.dumps(moment.state, allow_nan=False)
+            json.dumps(env_state.state, allow_nan=False)
         except (TypeError, ValueError) as error:
-            self._refuse("save", f"a state that JSON cannot hold ({error})", "plain values")
-        actions = moment.actions
-        wanted = "an array of whole numbers from 0 to 255, or of fp32"
+            self._refuse("save", f"a state that is not JSON ({error})", "plain values")
+        actions = env_state.actions
+        wanted = "an array of integers from 0 to 255, or of fp32"
         if not isinstance(actions, np.ndarray):
             self._refuse("save", f"actions of type {type(actions).__name__}", wanted)
         if actions.dtype.kind in "iu" and ((actions >= 0) & (actions < 256)).all():
             actions = actions.astype(np.uint8)
         if actions.dtype not in (np.uint8, np.float32):
             self._refuse("save", f"actions {actions.dtype}", wanted)
-        return EnvState(moment.state, actions.copy(order="C"))
+        return EnvState(env_state.state, actions.copy(order="C"))
 
-    def _observations(self, method: str, what: str, found: Any) -> NDArray[Any]:
-        """Check observations [N, *obs_shape]; they come back as bytes or fp32."""
+    def _observations(self, method: str, name: str, found: Any) -> NDArray[Any]:
+        """Check observations [N, *obs_shape]; real numbers are converted to fp32."""
         shape = (self.num_envs, *self.obs_shape)
-        if not self._numbers:
-            return self._array(method, what, found, shape, BYTES)
-        numbers = self._array(method, what, found, shape, NUMBERS)
-        return numbers.astype(np.float32, copy=False)
+        if not self._real_obs:
+            return self._array(method, name, found, shape, UINT8)
+        return self._array(method, name, found, shape, REAL).astype(np.float32, copy=False)
 
     def _array(
-        self,
-        method: str,
-        what: str,
-        found: Any,
-        shape: tuple[int, ...],
-        types: str,
+        self, method: str, name: str, found: Any, shape: tuple[int, ...], types: str
     ) -> NDArray[Any]:
-        """Check that an array is finite, of this shape and of one of these types; it comes back in
-        one piece of memory."""
-        names = {NUMBERS: "real numbers", BYTES: "uint8", TRUTHS: "bool"}
-        wanted = f"{list(shape)} {names[types]}"
+        """Check that an array is finite, of this shape and of one of these types.
+
+        Returns it in contiguous memory.
+        """
+        type_names = {REAL: "real numbers", UINT8: "uint8", BOOL: "bool"}
+        wanted = f"{list(shape)} {type_names[types]}"
         if not isinstance(found, np.ndarray):
-            self._refuse(method, f"{what} of type {type(found).__name__}", f"an array {wanted}")
+            self._refuse(method, f"{name} of type {type(found).__name__}", f"an array {wanted}")
         if found.shape != shape or found.dtype.char not in types:
-            hint = " with values from 0 to 255" if types == BYTES else ""
-            self._refuse(method, f"{what} {list(found.shape)} {found.dtype}", wanted + hint)
+            hint = " with values from 0 to 255" if types == UINT8 else ""
+            self._refuse(method, f"{name} {list(found.shape)} {found.dtype}", wanted + hint)
         if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
-            self._refuse(method, f"{what} that are not all finite in fp32", wanted)
+            self._refuse(method, f"{name} that are not all finite in fp32", wanted)
         return np.require(found, requirements=["C", "W"])
 
     def _refuse(self, method: str, found: str, wanted: str) -> NoReturn:
@@ -165,16 +157,15 @@ class Checked(Wrapper):
         raise RunError(f"{method} of {kind} gave {found}; it has to be {wanted}")
 
 
-def require_offered(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Look at what environments say of themselves; their `obs_shape` and `action_names`.
+def checked_attributes(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return `obs_shape` and `action_names` of environments.
 
-    UsageError unless they are as many as they should be, and say in a usable way what they show and
-    what can be done.
+    UsageError if an attribute is missing or invalid, or if there are not `num_envs` environments.
     """
     kind = type(envs).__name__
-    missing = [name for name in OFFERED if not hasattr(envs, name)]
+    missing = [name for name in REQUIRED if not hasattr(envs, name)]
     if missing:
-        raise UsageError(f"the environments made are a {kind}, which has no {missing[0]}")
+        raise UsageError(f"make_envs returned a {kind}, which has no {missing[0]}")
     if envs.num_envs != num_envs:
         raise UsageError(f"num_envs of {kind} must be {num_envs}, as asked, not {envs.num_envs}")
     names, shape = _values(envs.action_names), _values(envs.obs_shape)
@@ -186,7 +177,7 @@ def require_offered(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple
     whole = len(sizes) == len(shape) and not any(isinstance(size, bool) for size in sizes)
     if not whole or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise UsageError(
-            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} sizes of at least 1, not "
+            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} integers of at least 1, not "
             f"{envs.obs_shape}"
         )
     return tuple(map(int, sizes)), names
@@ -197,23 +188,22 @@ def _values(found: Any) -> tuple[Any, ...]:
     return tuple(found) if isinstance(found, list | tuple | np.ndarray) else ()
 
 
-def sound(episode: Episode, envs: range) -> Episode:
-    """Give a game that ended in numbers that can be logged and saved; RunError if it has others.
+def checked_episode(episode: Episode, envs: range) -> Episode:
+    """Return an episode as plain numbers that can be logged and saved; RunError if it has others.
 
-    envs: the numbers that its environment can have.
+    envs: the numbers that its environment may have.
     """
     try:
         env, score, length = episode
         if any(isinstance(part, bool | str) for part in episode):
-            raise TypeError("no number")
+            raise TypeError("not a number")
         found = Episode(operator.index(env), float(score), operator.index(length))
         fits = 0 <= found.length <= LARGEST_NUMBER and found.env in envs
     except (TypeError, ValueError, OverflowError):
         fits = False
-    if not fits or not abs(found.score) <= LARGEST_NUMBER:  # not so nan
+    if not fits or not abs(found.score) <= LARGEST_NUMBER:  # also refuses nan
         raise RunError(
             f"an environment gave the game {str(episode)[:200]}: it has to be (env, score, length) "
-            f"with env from {envs.start} to {envs.stop - 1}, a score of at most 2^53, and whole "
-            "numbers"
+            f"with env from {envs.start} to {envs.stop - 1}, integers, and a score of at most 2^53"
         )
     return found

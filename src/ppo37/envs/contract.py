@@ -1,4 +1,4 @@
-"""What an environment must offer to be trained on: a fixed batch that restarts itself.
+"""The interface of environments: a batch of N that step together and restart by themselves.
 
 Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 """
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 
 MOST_DIMENSIONS = 4
-"""Of an observation; images have three."""
+"""Upper limit of the dimensions of an observation; images have three."""
 
 
 class Episode(NamedTuple):
-    """One whole game: `env` is its environment (counted over all parts of a run), `length`
-    counts agent steps, and `score` is the sum of the raw rewards, never clipped."""
+    """A whole game that has ended.
+
+    env: its environment, counted from 0 over all environments of a run.  score: the sum of the raw
+    rewards, never clipped.  length: agent steps.
+    """
 
     env: int
     score: float
@@ -25,41 +28,48 @@ class Episode(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step in every environment gave.
+    """The result of one step in every environment.
 
-    Where `dones` is set, the learning episode ended with this step and `obs` already shows the
-    next one; the reward belongs to the step. `truncated` marks those of them that only a time
-    limit ended: there `final_obs` [N, *obs_shape] holds the last observation (its other rows
-    mean nothing). `episodes` lists the whole games that ended.
+    An environment whose episode ends restarts in the same step. There `dones` is set, `rewards` is
+    the last reward of the old episode, and `obs` is already the first observation of the new one.
+    Where only a time limit ended the episode, `truncated` is set as well, and `final_obs` has the
+    last observation of the old episode; its other rows are not read. A learning episode may be
+    shorter than a game (a life, for example); `episodes` lists the whole games that ended.
     """
 
-    obs: NDArray[Any]  # [N, *obs_shape] uint8, or fp32 where they are normalised
-    rewards: NDArray[np.float32]  # [N], what is learned from
+    obs: NDArray[Any]  # [N, *obs_shape] uint8, or fp32 if they are normalized
+    rewards: NDArray[np.float32]  # [N], for learning
     dones: NDArray[np.bool_]  # [N]
-    truncated: NDArray[np.bool_]  # [N], implies done
-    final_obs: NDArray[Any]
+    truncated: NDArray[np.bool_]  # [N], only where `dones` is set
+    final_obs: NDArray[Any]  # [N, *obs_shape]
     episodes: list[Episode]
 
 
 class EnvState(NamedTuple):
-    """What one environment can be brought back from, exactly.
+    """The saved state of one environment, from which it can be restored exactly.
 
-    `state` holds plain JSON values; `actions` [n, ...], n >= 0, were played since a beginning
-    that `state` tells of.
+    state: plain JSON values.  actions: [n, ...], n >= 0, to be replayed from there.
     """
 
     state: dict[str, Any]
     actions: NDArray[Any]
 
 
+Moment = EnvState
+"""The former name of `EnvState`."""
+
+
 class VecEnv(Protocol):
-    """N environments that step together and restart themselves.
+    """N environments that step together and restart by themselves.
 
-    An action is the number of one of `action_names`; or else it has as many parts, each a choice
-    or a real number, as the setting `action_space` says.
+    To train on your own, define the three attributes, `reset`, `step` and `close`, and call
+    `ppo37.train(config, make_envs=YourEnvs)`; examples/dodge.py is a complete one.
 
-    Training makes several, each with a part of the environments, and resets and steps each in a
-    thread of its own: they must not share anything that they change.
+    An action is an index into `action_names`. With another `action_space` than "discrete" it has
+    one part for each name instead: a choice, or a real number.
+
+    Training makes several objects, each with some of the environments, and uses each in its own
+    thread: they must not share anything that changes.
     """
 
     num_envs: int
@@ -67,34 +77,31 @@ class VecEnv(Protocol):
     action_names: tuple[str, ...]
 
     def reset(self) -> NDArray[Any]:
-        """Start every environment anew from its seed; the first observations [N, *obs_shape]."""
-        ...
+        """Restart every environment from its seed. Returns the observations [N, *obs_shape]."""
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """One step with actions [N] int64, or [N, parts]; ValueError if they cannot be taken."""
-        ...
+        """Take actions [N] int64, or [N, parts]; ValueError if one of them is invalid."""
 
     def save(self) -> list[EnvState]:
-        """The moment of each environment, for `restore`.
+        """Return the state of each environment, for `restore`.
 
-        Empty, as here, where that cannot be done: then a run that goes on begins new games.
+        Empty, as here, if that is not possible: a resumed run then starts new games.
         """
         return []
 
     def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
-        """Instead of `reset`: the observations [N, *obs_shape] of N saved env_states.
+        """Continue from N saved states, instead of `reset`. Returns the observations.
 
-        UsageError where the environments are not what they were.
+        UsageError if a state cannot be restored exactly.
         """
         raise UsageError(f"{type(self).__name__} cannot be restored; use --new-games")
 
     def close(self) -> None:
-        """Free what the environments hold."""
-        ...
+        """Release all resources."""
 
 
 class Wrapper(VecEnv):
-    """All that stays as it is in the environments inside."""
+    """Environments that forward everything to `envs`; subclasses change what they need."""
 
     def __init__(self, envs: VecEnv) -> None:
         self._envs = envs
@@ -118,8 +125,11 @@ class Wrapper(VecEnv):
 
 
 class EnvFactory(Protocol):
-    """Makes N environments, the i-th seeded by (seed, index, first_env + i) alone; `index`
-    counts the seedings within one run."""
+    """A class or function that makes N environments.
+
+    Environment i must depend on (seed, index, first_env + i) alone; `index` counts the seedings
+    within one run.
+    """
 
     def __call__(
         self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0
@@ -127,7 +137,10 @@ class EnvFactory(Protocol):
 
 
 def name_of(factory: Any) -> str | None:
-    """Name the class or function that makes environments, as module:name; None for ours."""
+    """Return the name of a class or function that makes environments, as module:name.
+
+    None for None, which stands for the built-in environments.
+    """
     while isinstance(factory, functools.partial):
         factory = factory.func
     if factory is None:
@@ -137,9 +150,9 @@ def name_of(factory: Any) -> str | None:
 
 
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
-    """Refuse actions that an environment could not take, naming the first culprit.
+    """Raise ValueError for actions that are not valid, naming the first wrong one.
 
-    An action out of range would make the Atari engine wait for ever.
+    An action out of range would make the Atari engine hang.
     """
     if actions.shape != (num_envs,):
         raise ValueError(f"expected {num_envs} actions, one per environment; got {actions.shape}")

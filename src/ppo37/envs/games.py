@@ -1,4 +1,4 @@
-"""Game names: what people type, and what the emulator calls it."""
+"""Game names and ROMs: convert names to those of the emulator, and find and describe its games."""
 
 import difflib
 import os
@@ -12,23 +12,24 @@ from typing import NamedTuple
 from ..errors import UsageError
 
 CATCH = "catch"
+CUSTOM = "custom environments are trained from Python with make_envs=, see examples/"
 
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
-"""ROMs that ale-py ships but that no single player can play."""
+"""ROMs of ale-py that have no single-player mode."""
 
 
 @lru_cache(maxsize=1)
 def atari_games() -> tuple[str, ...]:
-    """Every Atari game that can be learned here, by its ROM name, sorted."""
+    """Return the ROM names of all supported Atari games, sorted."""
     from ale_py import roms
 
     return tuple(sorted(set(roms.get_all_rom_ids()) - MULTIPLAYER_ONLY))
 
 
 def resolve_game(name: str) -> str:
-    """The ROM name of a game: `Pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4` are all `pong`.
+    """Return the ROM name of a game: "pong" for `Pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`.
 
-    UsageError with the nearest names if there is no such game.
+    UsageError with the most similar names if there is no such game.
     """
     plain = name.removeprefix("ALE/")
     plain = re.sub(r"-v\d+$", "", plain)
@@ -40,37 +41,34 @@ def resolve_game(name: str) -> str:
     if letters in {game.replace("_", "") for game in MULTIPLAYER_ONLY}:
         raise UsageError(f"{name!r} has no single-player mode; `ppo37 games` lists the others")
     near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.5)]
-    hint = f"did you mean {', '.join(near)}?" if near else "`ppo37 games` lists them all"
-    raise UsageError(f"unknown game {name!r}; {hint}")
+    hint = f"did you mean {', '.join(near)}?" if near else "`ppo37 games` lists all"
+    raise UsageError(f"unknown game {name!r} ({hint}); {CUSTOM}")
 
 
 def shows_ram(name: str) -> bool:
-    """Whether a name such as `ALE/Seaquest-ram-v5` means the console's memory, not its screen."""
+    """Return whether a name such as `ALE/Seaquest-ram-v5` asks for RAM observations."""
     return "-ram" in name
 
 
 def require_known(game: str) -> None:
-    """UsageError unless `game` is the ROM name of an Atari game."""
+    """Raise UsageError unless `game` is the ROM name of an Atari game and its ROM is there."""
     if game not in atari_games():
-        raise UsageError(
-            f"{game!r} is no game of ppo37's: give its environments as make_envs in Python, or "
-            "choose one that `ppo37 games` lists"
-        )
+        raise UsageError(f"{game!r} is not an Atari game; {CUSTOM}")
     rom_of(game)
 
 
 @lru_cache(maxsize=8)
 def rom_of(game: str) -> Path:
-    """Find the file of an Atari game; UsageError if it is missing or not what it should be."""
+    """Return the path of an Atari game's ROM; UsageError if it is missing or damaged."""
     from ale_py import roms
 
     file = Path(os.environ.get("ALE_ROMS_DIR") or Path(roms.__file__).parent, f"{game}.bin")
     try:
-        with redirect_stdout(sys.stderr):  # it says where the variable leads to
-            found = roms.get_rom_path(game) if file.is_file() else None  # compares its hash
+        with redirect_stdout(sys.stderr):  # ale-py prints where ALE_ROMS_DIR points
+            found = roms.get_rom_path(game) if file.is_file() else None  # checks its hash
         if found is not None:
             return Path(found)
-        why = "it is not a file" if file.exists() else "it is not there"
+        why = "it is not a file" if file.exists() else "it does not exist"
     except OSError as error:
         why = error.strerror or str(error).partition(" Expected")[0]
     raise UsageError(
@@ -79,18 +77,18 @@ def rom_of(game: str) -> Path:
     )
 
 
-class Cartridge(NamedTuple):
-    """What an Atari game says of itself."""
+class GameInfo(NamedTuple):
+    """The emulator's description of an Atari game."""
 
     known_actions: tuple[str, ...]
-    """Those that it makes use of, by their names."""
+    """The names of the actions that it uses."""
     screen: tuple[int, int]
     """Rows and columns: 210 x 160 in most games."""
 
 
 @lru_cache(maxsize=8)
-def cartridge(game: str) -> Cartridge:
-    """Ask an Atari game; a tenth of a second for each."""
+def game_info(game: str) -> GameInfo:
+    """Load an Atari game and describe it; takes 0.1 s."""
     from ale_py import ALEInterface, LoggerMode
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -98,14 +96,14 @@ def cartridge(game: str) -> Cartridge:
     emulator.loadROM(rom_of(game))
     height, width = emulator.getScreenDims()
     known = tuple(action.name for action in emulator.getMinimalActionSet())
-    return Cartridge(known, (height, width))
+    return GameInfo(known, (height, width))
 
 
 def title(game: str) -> str:
-    """A name to show: `space_invaders` -> `Space Invaders`."""
+    """Return a name for display: `space_invaders` -> `Space Invaders`."""
     return game.replace("_", " ").title()
 
 
 def score_key(game: str) -> str:
-    """The name without case and separators, as score tables are looked up."""
+    """Return the key of a game in score tables: its name without case and separators."""
     return game.replace("_", "").lower()

@@ -1,7 +1,7 @@
-"""Environments whose observations or rewards are brought to a common scale as they come.
+"""Wrappers that normalize observations and rewards by running statistics.
 
-The moments are the agent's and are saved with it. They grow with every step, so that what a step
-shows depends on all environments together: such environments are not divided among lanes.
+The statistics belong to the agent and are saved with it. Every step updates them with all
+environments together, so these environments cannot be divided among rollout threads.
 
 Legend: N environments.
 """
@@ -18,37 +18,42 @@ from .contract import EnvState, Step, VecEnv, Wrapper
 
 
 class NormalizedObservations(Wrapper):
-    """Observations [N, *obs_shape] fp32, within +-`clip`; `learn`: the moments grow by each."""
+    """Environments with normalized observations [N, *obs_shape] fp32 in [-clip, clip].
 
-    def __init__(self, envs: VecEnv, env_states: RunningMeanStd, clip: float, learn: bool) -> None:
+    learn: whether every observation updates the statistics.
+    """
+
+    def __init__(self, envs: VecEnv, statistics: RunningMeanStd, clip: float, learn: bool) -> None:
         super().__init__(envs)
-        self._moments, self._clip, self._learn = env_states, clip, learn
+        self._statistics, self._clip, self._learn = statistics, clip, learn
 
     def reset(self) -> NDArray[np.float32]:
-        return self._look(self._envs.reset())
+        return self._add(self._envs.reset())
 
     def step(self, actions: NDArray[Any]) -> Step:
         step = self._envs.step(actions)
-        return step._replace(obs=self._look(step.obs), final_obs=self._show(step.final_obs))
+        return step._replace(obs=self._add(step.obs), final_obs=self._normalize(step.final_obs))
 
     def restore(self, env_states: list[EnvState]) -> NDArray[np.float32]:
-        return self._show(self._envs.restore(env_states))  # it was counted when it was first seen
+        # The saved statistics already include this observation.
+        return self._normalize(self._envs.restore(env_states))
 
-    def _look(self, obs: NDArray[Any]) -> NDArray[np.float32]:
+    def _add(self, obs: NDArray[Any]) -> NDArray[np.float32]:
+        """Update the statistics, then normalize."""
         if self._learn:
-            add_values(self._moments, torch.from_numpy(obs))
-        return self._show(obs)
+            add_values(self._statistics, torch.from_numpy(obs))
+        return self._normalize(obs)
 
-    def _show(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        return normalize(torch.from_numpy(obs), self._moments, self._clip).numpy()
+    def _normalize(self, obs: NDArray[Any]) -> NDArray[np.float32]:
+        return normalize(torch.from_numpy(obs), self._statistics, self._clip).numpy()
 
 
 class ScaledRewards(Wrapper):
-    """Rewards in units of the standard deviation of discounted returns, within +-`clip`."""
+    """Environments whose rewards are divided by the running std of returns, in [-clip, clip]."""
 
-    def __init__(self, envs: VecEnv, env_states: RunningMeanStd, gamma: float, clip: float) -> None:
+    def __init__(self, envs: VecEnv, statistics: RunningMeanStd, gamma: float, clip: float) -> None:
         super().__init__(envs)
-        self._moments, self._gamma, self._clip = env_states, gamma, clip
+        self._statistics, self._gamma, self._clip = statistics, gamma, clip
         self._returns = torch.zeros(envs.num_envs, dtype=torch.float64)
 
     def reset(self) -> NDArray[Any]:
@@ -59,17 +64,17 @@ class ScaledRewards(Wrapper):
         step = self._envs.step(actions)
         rewards = torch.from_numpy(step.rewards)
         self._returns = discount(self._returns, rewards, self._gamma)
-        add_values(self._moments, self._returns)
+        add_values(self._statistics, self._returns)
         self._returns[torch.from_numpy(step.dones)] = 0.0
-        return step._replace(rewards=scale(rewards, self._moments, self._clip).numpy())
+        return step._replace(rewards=scale(rewards, self._statistics, self._clip).numpy())
 
     def save(self) -> list[EnvState]:
         saved = zip(self._envs.save(), self._returns.tolist(), strict=False)
-        return [m._replace(state={**m.state, "discounted_return": r}) for m, r in saved]
+        return [s._replace(state={**s.state, "discounted_return": r}) for s, r in saved]
 
     def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
-        returns = [m.state["discounted_return"] for m in env_states]
+        returns = [s.state["discounted_return"] for s in env_states]
         if not all(isinstance(r, float) and math.isfinite(r) for r in returns):
-            raise ValueError("a discounted return is no finite number")
+            raise ValueError("a discounted return is not a finite number")
         self._returns = torch.tensor(returns, dtype=torch.float64)
         return self._envs.restore(env_states)

@@ -1,4 +1,4 @@
-"""D28-D31: observations and rewards on a common scale, against sums written out."""
+"""D28-D31: normalized observations and rewards, against explicit sums."""
 
 import math
 
@@ -16,7 +16,7 @@ GAMMA, STEPS, ENVS = 0.9, 60, 3
 
 
 class Script(VecEnv):
-    """Environments that show and pay what was written down."""
+    """Environments with a fixed list of observations and rewards."""
 
     num_envs, obs_shape, action_names = ENVS, (1, 4), ("ONLY",)
 
@@ -40,7 +40,7 @@ class Script(VecEnv):
         return Step(self.obs[t + 1], self.rewards[t], self.dones[t], none, self.final_obs[t], [])
 
 
-def test_moments_are_those_of_all_that_was_seen_and_of_a_peer() -> None:
+def test_statistics_are_those_of_all_values_and_of_a_peer() -> None:
     batches = [np.random.default_rng(k).normal(3.0, 50.0, (k + 1, 5)) for k in range(20)]
     ours, theirs = initial_statistics((5,)), RunningMeanStd(epsilon=1e-4, shape=(5,))
     for batch in batches:
@@ -55,15 +55,15 @@ def test_moments_are_those_of_all_that_was_seen_and_of_a_peer() -> None:
 
 
 def test_observations_are_deviations_from_all_that_was_seen_so_far() -> None:
-    script, env_states = Script(), initial_statistics((1, 4))
-    envs = NormalizedObservations(script, env_states, clip=1.5, learn=True)
+    script, statistics = Script(), initial_statistics((1, 4))
+    envs = NormalizedObservations(script, statistics, clip=1.5, learn=True)
     shown = [envs.reset()]
     finals = []
     for _ in range(STEPS):
         step = envs.step(np.zeros(ENVS, np.int64))
         shown.append(step.obs)
         finals.append(step.final_obs)
-    tiny = 1e-4  # what mean 0 and variance 1 count for in the beginning
+    tiny = 1e-4  # the weight of the initial mean 0 and variance 1
     for t in (0, 1, 7, STEPS):
         seen = script.obs[: t + 1, :, 0].astype(float).reshape(-1, 4)
         n = len(seen) + tiny
@@ -82,20 +82,20 @@ def test_observations_are_deviations_from_all_that_was_seen_so_far() -> None:
     assert shown[0].dtype == np.float32
 
 
-def test_moments_at_rest_stay_as_they_are() -> None:
-    env_states = initial_statistics((1, 4))
-    add_values(env_states, torch.from_numpy(Script().obs[:, 0]))
-    before = [part.clone() for part in env_states]
-    envs = NormalizedObservations(Script(), env_states, clip=10.0, learn=False)
+def test_statistics_do_not_change_without_learning() -> None:
+    statistics = initial_statistics((1, 4))
+    add_values(statistics, torch.from_numpy(Script().obs[:, 0]))
+    before = [part.clone() for part in statistics]
+    envs = NormalizedObservations(Script(), statistics, clip=10.0, learn=False)
     envs.reset()
     envs.step(np.zeros(ENVS, np.int64))
-    assert all(torch.equal(a, b) for a, b in zip(before, env_states, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, statistics, strict=True))
 
 
 def test_rewards_are_in_deviations_of_the_discounted_return() -> None:
-    """Episode by episode with scalars; the return is forgotten after the step that ended it."""
-    script, env_states = Script(), initial_statistics(())
-    envs = ScaledRewards(script, env_states, GAMMA, clip=2.0)
+    """With scalars; the return restarts from 0 after the end of an episode."""
+    script, statistics = Script(), initial_statistics(())
+    envs = ScaledRewards(script, statistics, GAMMA, clip=2.0)
     envs.reset()
     found = [envs.step(np.zeros(ENVS, np.int64)).rewards for _ in range(STEPS)]
     returns = [0.0] * ENVS
@@ -118,12 +118,12 @@ def test_rewards_are_in_deviations_of_the_discounted_return() -> None:
     assert script.dones.any()
 
 
-def test_discounted_returns_come_back() -> None:
+def test_discounted_returns_are_restored() -> None:
     def make() -> ScaledRewards:
         inner = Atari("breakout", 2, 1, num_threads=1, reseed_interval=50, clip_rewards=False)
-        return ScaledRewards(inner, env_states, GAMMA, 10.0)
+        return ScaledRewards(inner, statistics, GAMMA, 10.0)
 
-    env_states = initial_statistics(())
+    statistics = initial_statistics(())
     envs = make()
     envs.reset()
     rng = np.random.default_rng(0)
@@ -136,8 +136,8 @@ def test_discounted_returns_come_back() -> None:
     other.close()
 
 
-def test_raw_rewards_where_they_are_to_be_scaled() -> None:
-    """Points of Space Invaders are worth 5 and more; the signs of rewards tell nothing of it."""
+def test_rewards_are_raw_without_clipping() -> None:
+    """Space Invaders has rewards of 5 and more; clipped ones are their signs."""
     steps = {}
     for clip in (True, False):
         envs = Atari("space_invaders", 2, 1, num_threads=1, clip_rewards=clip)

@@ -1,4 +1,4 @@
-"""Stateless randomness: every draw is addressed, and no two addresses share draws."""
+"""Stateless random numbers: every draw has an address, and no two addresses share draws."""
 
 import itertools
 
@@ -28,9 +28,9 @@ GOLDEN_SEEDS = [1604781736, 546953191]
 def test_no_two_addresses_share_a_draw() -> None:
     """64 numbers of 63 bits from each of 900 addresses: all distinct, so no two overlap.
 
-    Overlapping sequences would differ position by position and still be the same numbers, as
-    when one counter starts a few steps further on. By chance two of these 57,600 numbers would
-    be equal once in 5 thousand million tries.
+    Two sequences overlap if one counter starts a few steps after another: then they differ at
+    every position, but have equal numbers. By chance two of these 57,600 numbers are equal once in
+    5 billion tries.
     """
     addresses = itertools.product((0, 1, 2**31 - 1), STREAMS, range(6), range(10))
     draws = [generator(*address).integers(2**63, size=64) for address in addresses]
@@ -38,7 +38,7 @@ def test_no_two_addresses_share_a_draw() -> None:
 
 
 def test_the_same_address_gives_the_same_draw() -> None:
-    """Whatever was drawn in between, and whatever the process's own generator does."""
+    """Independent of other draws and of the global generator."""
     first = generator(7, randomness.GAMES, 3, 2).random(5)
     generator(7, randomness.GAMES, 3, 2).random(1000)
     np.random.seed(1)  # noqa: NPY002
@@ -49,15 +49,15 @@ def test_the_same_address_gives_the_same_draw() -> None:
 
 
 def test_draws_never_change_between_versions() -> None:
-    """A saved run goes on with these numbers: changing them breaks `resume`."""
+    """A resumed run continues with these numbers: changing them would break `resume`."""
     assert noise(1, 2, 2, 2).tolist() == GOLDEN_NOISE
     assert permutations(1, 2, 2, 4).tolist() == GOLDEN_PERMUTATIONS
     assert game_seeds(1, 2, 2).tolist() == GOLDEN_SEEDS
 
 
 @pytest.mark.parametrize("split", [1, 4, 7])
-def test_processes_share_the_environments(split: int) -> None:
-    """What environment g gets does not depend on who steps it or on how many others there are."""
+def test_draws_do_not_depend_on_the_division_among_processes(split: int) -> None:
+    """An environment has the same numbers in one process and in several."""
     whole = noise(3, 5, 16, 8)
     assert whole.shape == (16, 8)
     parts = [noise(3, 5, 16, split), noise(3, 5, 16, 8 - split, first_env=split)]
@@ -66,7 +66,7 @@ def test_processes_share_the_environments(split: int) -> None:
     assert np.array_equal(game_seeds(3, 5, 8), np.concatenate(seeds))
 
 
-def test_a_longer_rollout_begins_like_a_shorter_one() -> None:
+def test_a_longer_rollout_starts_with_the_same_draws() -> None:
     assert np.array_equal(noise(3, 5, 16, 4), noise(3, 5, 40, 4)[:16])
 
 
@@ -86,7 +86,7 @@ def test_seeds_streams_updates_and_environments_differ() -> None:
 
 
 def test_uniforms() -> None:
-    """fp32 in [0, 1), multiples of 2^-24, and even: a wrong scale or shift would show."""
+    """fp32 in [0, 1), multiples of 2^-24, uniform and uncorrelated."""
     draws = noise(0, 0, 50_000, 4)
     assert draws.dtype == np.float32
     assert draws.min() >= 0.0
@@ -105,19 +105,19 @@ def test_permutations_are_permutations() -> None:
     assert np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(1024), (4, 1)))
 
 
-def test_permutations_are_even() -> None:
-    """4,800 shuffles of 4 things: each of the 24 orders about 200 times."""
+def test_permutations_are_uniform() -> None:
+    """Of 4,800 permutations of 4 items each of the 24 orders occurs about 200 times."""
     orders = np.concatenate([permutations(5, k, 4, 4) for k in range(1200)])
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
     assert chi_square(counts) < 78.0  # 23 degrees of freedom: p = 7e-8
 
 
-def test_game_seeds_are_in_range_and_hardly_ever_collide() -> None:
-    """31 bits: n seeds collide in n^2 / 2^32 pairs on average.
+def test_game_seeds_are_in_range_and_rarely_equal() -> None:
+    """Of n seeds of 31 bits, n^2 / 2^32 pairs are equal on average.
 
-    That is 0.0002 for 8 environments seeded 128 times, and 1/16 for the 16,384 seeds here, of
-    which 4 pairs or more would happen once in 1.7 million tries.
+    That is 0.0002 for 8 environments seeded 128 times, and 1/16 for the 16,384 seeds here; 4 pairs
+    or more would happen once in 1.7 million tries.
     """
     seeds = np.concatenate([game_seeds(0, index, 128) for index in range(128)])
     assert seeds.min() >= 0
@@ -129,6 +129,6 @@ def test_game_seeds_are_in_range_and_hardly_ever_collide() -> None:
 
 
 def chi_square(counts: np.ndarray) -> float:
-    """Against equal expectations."""
+    """Compute the chi-square statistic against equal expected counts."""
     expected = counts.sum() / len(counts)
     return float(((counts - expected) ** 2 / expected).sum())

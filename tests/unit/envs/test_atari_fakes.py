@@ -1,4 +1,4 @@
-"""The bookkeeping of `Atari` on a scripted engine, the watchdog, and the rules of catch."""
+"""`Atari` on a fake engine that plays a script, the watchdog, and the rules of catch."""
 
 import subprocess
 import sys
@@ -16,13 +16,13 @@ from ppo37.envs.atari.watchdog import Watchdog
 from ppo37.envs.catch import CELLS, MAX_BALLS, SIDE, Catch
 from ppo37.envs.contract import Episode
 
-# Atari on a scripted engine
+# Atari on a fake engine
 
 
 class Event(NamedTuple):
-    """What one environment of the engine gives for one step.
+    """The engine's result of one step in one environment.
 
-    `restart`: the frame number at which the engine has begun a new game, None if it did not.
+    restart: the frame number at which the engine started a new game; None if it did not.
     """
 
     reward: int = 0
@@ -39,7 +39,7 @@ CUT_OFF = Event(truncated=True, restart=7)
 
 
 class FakeEngine:
-    """Plays a script: one list of events for every environment. Counts frames as ALE does."""
+    """An engine that plays a script, one list of events per environment, and counts frames."""
 
     def __init__(self, script: list[list[Event]], actions: tuple[str, ...], start: int) -> None:
         self.ale = SimpleNamespace(
@@ -57,7 +57,7 @@ class FakeEngine:
         assert seed.shape == (self._num_envs,)
         assert options["reset_mask"].all()
         self._episode_frames = np.full(self._num_envs, self._start)
-        self._frames = self._episode_frames + 5  # what came before the reset counts on
+        self._frames = self._episode_frames + 5  # frames before the reset still count
         return self._observe(), self._info()
 
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ class FakeEngine:
         self.closed = True
 
     def _observe(self) -> np.ndarray:
-        """The number of frames as the colour of all pixels."""
+        """Return the number of frames as the value of all pixels."""
         frames = self._frames.astype(np.uint8)[:, None, None, None]
         return np.broadcast_to(frames, (self._num_envs, *OBS_SHAPE))
 
@@ -95,7 +95,7 @@ Start = Callable[..., tuple[atari.Atari, FakeEngine]]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Starts an `Atari` that plays a script."""
+    """Return a function that starts an `Atari` that plays a script."""
     made = []
 
     def start(
@@ -129,8 +129,8 @@ def test_a_lost_life_is_done_but_no_end_of_the_game(start: Start) -> None:
     assert not any(step.truncated.any() for step in seen)
 
 
-def test_the_number_of_lives_itself_means_nothing(start: Start) -> None:
-    """Games show no lives in the last one or before the first, and give some as a bonus."""
+def test_the_number_of_lives_is_ignored(start: Start) -> None:
+    """Some games show 0 lives in the last or before the first one, or give extra lives."""
     lives = [0, 3, 4, 0, 1, 0, 0]
     envs, _ = start([Event(lives=number) for number in lives])
     seen = steps(envs, len(lives))
@@ -143,7 +143,7 @@ def test_fire_is_pressed_once_after_a_lost_life_where_it_was_lost(start: Start) 
     assert engine.sent == [[2, 2], [1, 2], [2, 1], [2, 2]]
 
 
-def test_a_reset_forgets_the_lost_life_and_the_score(start: Start) -> None:
+def test_a_reset_clears_the_lost_life_and_the_score(start: Start) -> None:
     envs, engine = start([Event(reward=5, terminated=True), GAME_OVER])
     steps(envs, 1)
     envs.reset()
@@ -154,13 +154,13 @@ def test_a_reset_forgets_the_lost_life_and_the_score(start: Start) -> None:
 @pytest.mark.parametrize(
     "settings", [{"protocol": "machado"}, {"actions": ("NOOP", "LEFT", "RIGHT")}]
 )
-def test_no_action_is_replaced_where_fire_is_not_wanted(start: Start, settings: Any) -> None:
+def test_no_action_is_replaced_without_automatic_fire(start: Start, settings: Any) -> None:
     envs, engine = start([LIFE_LOST, PLAY], **settings)
     steps(envs, 2)
     assert engine.sent == [[2], [2]]
 
 
-def test_the_actions_of_the_caller_stay_as_they_are(start: Start) -> None:
+def test_the_actions_of_the_caller_do_not_change(start: Start) -> None:
     envs, engine = start([LIFE_LOST, PLAY])
     actions = np.array([2])
     envs.step(actions)
@@ -169,7 +169,7 @@ def test_the_actions_of_the_caller_stay_as_they_are(start: Start) -> None:
     assert actions.tolist() == [2]
 
 
-def test_machado_is_done_at_the_end_of_a_game_only(start: Start) -> None:
+def test_machado_is_done_only_at_the_end_of_a_game(start: Start) -> None:
     envs, _ = start([LIFE_LOST, PLAY, GAME_OVER, CUT_OFF], protocol="machado")
     seen = steps(envs, 4)
     assert [bool(step.dones[0]) for step in seen] == [False, False, True, True]
@@ -178,8 +178,8 @@ def test_machado_is_done_at_the_end_of_a_game_only(start: Start) -> None:
 
 @pytest.mark.parametrize("frame", range(1, 31))
 @pytest.mark.parametrize("restart", [1, 9, 30])
-def test_a_game_that_ends_at_once_is_counted(start: Start, frame: int, restart: int) -> None:
-    """A new game may begin with the frame number that the old one would have had next."""
+def test_a_game_of_one_step_is_counted(start: Start, frame: int, restart: int) -> None:
+    """A new game may start with the next frame number of the old one."""
     over = Event(reward=1, terminated=True, restart=restart)
     envs, _ = start([over, over, PLAY], frame=frame)
     seen = steps(envs, 3)
@@ -187,7 +187,7 @@ def test_a_game_that_ends_at_once_is_counted(start: Start, frame: int, restart: 
 
 
 def test_a_life_lost_with_the_time_limit_ends_the_game(start: Start) -> None:
-    """The engine then reports a termination and begins a new game."""
+    """The engine then reports a termination and starts a new game."""
     envs, engine = start([Event(reward=2), Event(reward=3, terminated=True, restart=4), PLAY])
     seen = steps(envs, 3)
     assert seen[1].dones.all()
@@ -204,7 +204,7 @@ def test_a_truncation_clears_the_score_and_keeps_the_last_observation(start: Sta
     for step in (seen[1], seen[3]):
         assert step.truncated.all()
         assert step.dones.all()
-        assert (step.final_obs + 7 == step.obs).all()  # the new game began seven frames later
+        assert (step.final_obs + 7 == step.obs).all()  # the new game started seven frames later
 
 
 def test_environments_that_end_together_keep_their_own_scores(start: Start) -> None:
@@ -220,11 +220,11 @@ def test_environments_that_end_together_keep_their_own_scores(start: Start) -> N
     assert envs._scores.tolist() == [0, 107, 9]
 
 
-def test_episodes_name_environments_by_their_global_number(start: Start) -> None:
+def test_episodes_have_the_global_number_of_the_environment(start: Start) -> None:
     envs, _ = start([PLAY], [GAME_OVER], first_env=6)
     assert [episode.env for step in steps(envs, 1) for episode in step.episodes] == [7]
-    answers = play_catch(Catch(2, 0, first_env=6), towards_the_ball, MAX_BALLS * (CELLS - 1))
-    assert [episode.env for episode in answers[-1].episodes] == [6, 7]
+    steps_made = play_catch(Catch(2, 0, first_env=6), towards_the_ball, MAX_BALLS * (CELLS - 1))
+    assert [episode.env for episode in steps_made[-1].episodes] == [6, 7]
 
 
 def test_rewards_are_signs_and_scores_are_raw(start: Start) -> None:
@@ -273,7 +273,7 @@ HANGING = """
     print(envs._seeds(slice(None)).tolist(), flush=True)
     envs.reset()
     envs.step(np.array([1, 0]))
-    print("went on")
+    print("continued")
 """
 
 
@@ -287,7 +287,7 @@ def test_a_hanging_emulator_ends_the_process() -> None:
     assert done.returncode == 1
     seeds = done.stdout.strip()
     assert seeds.startswith("[")
-    assert "\n" not in seeds  # it never went on
+    assert "\n" not in seeds  # it did not continue
     message, dump = done.stderr.split("\n", 1)
     assert "has not answered for 3 s" in message
     for part in ("pong", "environments 6..7", f"seeds {seeds}", "actions [1 0]", "ppo37 resume"):
@@ -296,21 +296,21 @@ def test_a_hanging_emulator_ends_the_process() -> None:
     assert "in step" in dump
 
 
-def test_the_watchdog_minds_only_what_it_guards() -> None:
-    given_up: list[Any] = []
+def test_the_watchdog_checks_only_guarded_blocks() -> None:
+    ended: list[Any] = []
     watchdog = Watchdog(0.1, lambda: "a test")
-    watchdog._give_up = given_up.append  # type: ignore[method-assign]
+    watchdog._end_process = ended.append  # type: ignore[method-assign]
     for doing in range(3):
         with watchdog.guard(doing):
             pass
     with pytest.raises(RuntimeError), watchdog.guard("failing"):
         raise RuntimeError
     watchdog._closed.wait(0.5)
-    assert given_up == []
+    assert ended == []
     with watchdog.guard("hanging"):
         watchdog._closed.wait(0.5)
     watchdog.close()
-    assert set(given_up) == {"hanging"}
+    assert set(ended) == {"hanging"}
 
 
 # Catch
@@ -318,15 +318,15 @@ def test_the_watchdog_minds_only_what_it_guards() -> None:
 
 def play_catch(envs: Catch, policy: Callable[[np.ndarray], np.ndarray], steps: int) -> list[Any]:
     obs = envs.reset()
-    answers = []
+    results = []
     for _ in range(steps):
-        answers.append(envs.step(policy(obs)))
-        obs = answers[-1].obs
-    return answers
+        results.append(envs.step(policy(obs)))
+        obs = results[-1].obs
+    return results
 
 
 def towards_the_ball(obs: np.ndarray) -> np.ndarray:
-    """Left, stay or right (0, 1, 2), from the pixels alone."""
+    """Choose left, stay or right (0, 1, 2) from the pixels."""
     cell = SIDE // CELLS
     board = obs[:, 0, ::cell, ::cell]
     ball = board[:, :-1].max(axis=1).argmax(axis=1)
@@ -334,8 +334,8 @@ def towards_the_ball(obs: np.ndarray) -> np.ndarray:
     return np.sign(ball - paddle) + 1
 
 
-def scores(answers: list[Any]) -> list[float]:
-    return [episode.score for step in answers for episode in step.episodes]
+def scores(results: list[Any]) -> list[float]:
+    return [episode.score for step in results for episode in step.episodes]
 
 
 def test_catch_shows_one_ball_and_one_paddle() -> None:
@@ -351,15 +351,15 @@ def test_catch_shows_one_ball_and_one_paddle() -> None:
 def test_optimal_play_catches_ten_balls_and_is_truncated() -> None:
     games = 8
     length = MAX_BALLS * (CELLS - 1)
-    answers = play_catch(Catch(games, 1), towards_the_ball, 2 * length)
-    assert scores(answers) == [MAX_BALLS] * 2 * games
-    ends = [t for t, step in enumerate(answers) if step.dones.any()]
+    results = play_catch(Catch(games, 1), towards_the_ball, 2 * length)
+    assert scores(results) == [MAX_BALLS] * 2 * games
+    ends = [t for t, step in enumerate(results) if step.dones.any()]
     assert ends == [length - 1, 2 * length - 1]
-    for step in (answers[t] for t in ends):
+    for step in (results[t] for t in ends):
         assert step.dones.all()
         assert step.truncated.all()
         assert (step.rewards == 1).all()
-        # The last observation shows the ball caught, the first of the next game one at the top.
+        # The last observation shows the caught ball, the first of the next game a ball at the top.
         assert not (step.final_obs[:, 0, 0] == 255).any()
         assert (step.final_obs[:, 0, -1] == 255).any(axis=1).all()
         assert (step.obs[:, 0, 0] == 255).any(axis=1).all()
@@ -371,9 +371,9 @@ def test_a_miss_scores_and_ends_the_game_without_truncation() -> None:
         ball = obs[:, 0, ::cell, ::cell][:, :-1].max(axis=1).argmax(axis=1)
         return np.where(ball < CELLS / 2, 2, 0)
 
-    answers = play_catch(Catch(8, 1), away_from_the_ball, 3 * (CELLS - 1))
-    assert scores(answers) == [1] * 3 * 8
-    for t, step in enumerate(answers):
+    results = play_catch(Catch(8, 1), away_from_the_ball, 3 * (CELLS - 1))
+    assert scores(results) == [1] * 3 * 8
+    for t, step in enumerate(results):
         landed = t % (CELLS - 1) == CELLS - 2
         assert (step.dones == landed).all()
         assert (step.rewards == landed).all()
@@ -382,14 +382,14 @@ def test_a_miss_scores_and_ends_the_game_without_truncation() -> None:
 
 def test_random_play_of_catch_scores_little_more_than_one() -> None:
     rng = np.random.default_rng(0)
-    answers = play_catch(Catch(100, 0), lambda obs: rng.integers(3, size=len(obs)), 300)
-    assert 1.1 < np.mean(scores(answers)) < 1.4
+    results = play_catch(Catch(100, 0), lambda obs: rng.integers(3, size=len(obs)), 300)
+    assert 1.1 < np.mean(scores(results)) < 1.4
 
 
 def test_the_paddle_stays_on_the_board() -> None:
-    answers = play_catch(Catch(1, 0), lambda _: np.array([0]), CELLS - 2)
-    assert (answers[-1].obs[0, 0, -1] == 128).argmax() == 0
-    assert (answers[-1].obs[0, 0, -1] == 128).sum() == SIDE // CELLS
+    results = play_catch(Catch(1, 0), lambda _: np.array([0]), CELLS - 2)
+    assert (results[-1].obs[0, 0, -1] == 128).argmax() == 0
+    assert (results[-1].obs[0, 0, -1] == 128).sum() == SIDE // CELLS
 
 
 def test_catch_is_determined_by_the_seed_and_the_global_number_of_the_environment() -> None:

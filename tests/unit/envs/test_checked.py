@@ -1,4 +1,4 @@
-"""Environments of one's own that are not as the contract says: nothing of them is believed."""
+"""Custom environments that violate the contract are refused."""
 
 import json
 import sys
@@ -24,24 +24,24 @@ def all_of(values: Any) -> Any:
 WRONG: dict[str, tuple[Any, str]] = {
     "floats": (put(obs=lambda s: s.obs / 255), "obs .* float64; it has to be .* uint8"),
     "wide integers": (put(obs=lambda s: s.obs.astype(np.int64) * 2), "obs .* int64"),
-    "truths": (put(obs=lambda s: s.obs > 0), "obs .* bool"),
+    "booleans": (put(obs=lambda s: s.obs > 0), "obs .* bool"),
     "another shape": (put(obs=lambda s: s.obs[:, :, 1:]), r"obs \[4, 1, 35, 36\] uint8"),
     "a list": (put(obs=lambda s: s.obs.tolist()), "obs of type list"),
     "nothing": (put(obs=lambda s: None), "obs of type NoneType"),
     "one reward": (put(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
     "a single number": (put(rewards=lambda s: 1.0), "rewards of type float"),
     "a column": (put(rewards=lambda s: s.rewards[:, None]), r"rewards \[4, 1\]"),
-    "no number": (put(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
+    "nan": (put(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
     "too large": (put(rewards=lambda s: s.rewards.astype(float) + 1e300), "not all finite in fp32"),
     "objects": (put(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
     "swapped": (put(rewards=lambda s: s.dones), "rewards .* bool"),
     "dones as numbers": (put(dones=lambda s: s.dones * 2), "dones .* int64; .* bool"),
     "one done": (put(dones=lambda s: s.dones.any()), "dones of type bool"),
-    "cut off and going on": (
+    "truncated but not done": (
         put(dones=lambda s: ~all_of(s.dones), truncated=lambda s: all_of(s.dones)),
         "truncated without dones",
     ),
-    "no last sight": (
+    "no final_obs": (
         put(
             dones=lambda s: all_of(s.dones),
             truncated=lambda s: all_of(s.dones),
@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
-    "a game that goes on": (
+    "a game that has not ended": (
         put(
             dones=lambda s: ~all_of(s.dones),
             truncated=lambda s: ~all_of(s.dones),
@@ -65,37 +65,38 @@ WRONG: dict[str, tuple[Any, str]] = {
             truncated=lambda s: ~all_of(s.dones),
             episodes=lambda s: [Episode(0, 1.0, 5)],
         ),
-        "the game .* 1 steps after the one before",
+        "the game .* after only 1 steps",
     ),
-    "a word as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
+    "a string as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
     "no list of games": (put(episodes=lambda s: None), "episodes of type NoneType"),
-    "another's game": (put(episodes=lambda s: [Episode(99, 1.0, 1)]), "with env from 0 to 3"),
+    "a game of another environment": (
+        put(episodes=lambda s: [Episode(99, 1.0, 1)]),
+        "with env from 0 to 3",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_first_step_gives_wrong_is_told_before_there_is_a_run(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_wrong_first_step_is_refused_before_there_is_a_run(name: str, tmp_path: Path) -> None:
     change, expected = WRONG[name]
     with pytest.raises(UsageError, match=expected):
         train(tiny(), tmp_path / "run", make_envs=partial(Wrong, change, 1))
     assert not (tmp_path / "run").exists()
 
 
-class Kept(Catch):
-    """Catch whose moments are changed."""
+class ChangedStates(Catch):
+    """Catch whose saved states are changed."""
 
-    def __init__(self, change: Callable[[list[EnvState]], Any], *words: Any, **more: Any) -> None:
-        super().__init__(*words, **more)
-        self._change_moments = change
+    def __init__(self, change: Callable[[list[EnvState]], Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._change_states = change
 
     def save(self) -> Any:
-        return self._change_moments(super().save())
+        return self._change_states(super().save())
 
 
 UNSAVEABLE: dict[str, tuple[Callable[[list[EnvState]], Any], str]] = {
-    "too few": (lambda env_states: env_states[1:], "save of Kept gave 3 moments"),
+    "too few": (lambda env_states: env_states[1:], "save of ChangedStates gave 3 states"),
     "tuples": (lambda env_states: [tuple(m) for m in env_states], "gave a tuple"),
     "nan": (lambda env_states: [m._replace(state={"x": float("nan")}) for m in env_states], "JSON"),
     "a list": (
@@ -110,19 +111,19 @@ UNSAVEABLE: dict[str, tuple[Callable[[list[EnvState]], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", UNSAVEABLE)
-def test_what_cannot_be_saved_is_told_before_there_is_a_run(name: str, tmp_path: Path) -> None:
+def test_wrong_states_are_refused_before_there_is_a_run(name: str, tmp_path: Path) -> None:
     change, expected = UNSAVEABLE[name]
     with pytest.raises(UsageError, match=expected):
-        train(tiny(), tmp_path / "run", make_envs=partial(Kept, change))
+        train(tiny(), tmp_path / "run", make_envs=partial(ChangedStates, change))
     assert not (tmp_path / "run").exists()
 
 
-def test_actions_of_any_whole_numbers_come_back(tmp_path: Path) -> None:
+def test_saved_actions_may_be_any_integers_up_to_255(tmp_path: Path) -> None:
     def change(env_states: list[EnvState]) -> list[EnvState]:
         shared = np.arange(6)[::2]
         return [m._replace(actions=shared) for m in env_states]
 
-    make = partial(Kept, change)
+    make = partial(ChangedStates, change)
     train(tiny(), tmp_path / "run", 2, make_envs=make)
     resume(tmp_path / "run" / "checkpoints" / "00000004", make_envs=make)
 
@@ -137,7 +138,7 @@ def test_actions_of_any_whole_numbers_come_back(tmp_path: Path) -> None:
     ],
     ids=["none", "twice", "flat", "truth"],
 )
-def test_what_is_offered_is_looked_at(factory: Any, expected: str, tmp_path: Path) -> None:
+def test_wrong_attributes_are_refused(factory: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=expected):
         train(tiny(), tmp_path / "run", make_envs=factory)
     assert not (tmp_path / "run").exists()
@@ -155,13 +156,13 @@ def test_parts_that_differ_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_sizes_of_numpy_are_sizes(tmp_path: Path) -> None:
-    kind = type("NetworkSpec", (Catch,), {"obs_shape": [np.int64(1), np.int64(36), np.int64(36)]})
+def test_integers_of_numpy_are_valid_sizes(tmp_path: Path) -> None:
+    kind = type("Sizes", (Catch,), {"obs_shape": [np.int64(1), np.int64(36), np.int64(36)]})
     train(tiny(), tmp_path / "run", make_envs=kind)
     assert load_agent(tmp_path / "run").state["obs_shape"] == [1, 36, 36]
 
 
-def test_an_evaluation_without_games_ends(
+def test_an_evaluation_without_games_stops(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["ppo37.tools.evaluate"], "MOST_STEPS", 50)
@@ -170,10 +171,10 @@ def test_an_evaluation_without_games_ends(
         evaluate(finished_run, 4, make_envs=make)
 
 
-def test_what_a_later_step_gives_wrong_ends_the_run_with_a_valid_checkpoint(
+def test_a_wrong_later_step_ends_the_run_with_a_valid_checkpoint(
     tmp_path: Path,
 ) -> None:
-    for name in ("floats", "no number", "another's game"):
+    for name in ("floats", "nan", "a game of another environment"):
         run = tmp_path / name
         change, expected = WRONG[name]
         with pytest.raises(RunError, match=expected):
@@ -183,8 +184,8 @@ def test_what_a_later_step_gives_wrong_ends_the_run_with_a_valid_checkpoint(
             json.loads(line, parse_constant=pytest.fail)
 
 
-def test_an_agent_that_sees_numbers_is_given_finite_ones(tmp_path: Path) -> None:
-    """Where observations are normalised any real numbers do, but no others."""
+def test_real_observations_must_be_finite(tmp_path: Path) -> None:
+    """With norm_obs observations may be any real numbers, but not infinite or booleans."""
     config = tiny(observation="ram", network="mlp", norm_obs=True)
     numbers = {"obs": lambda s: s.obs * 0.5 - 3, "final_obs": lambda s: s.final_obs * 0.5 - 3}
     train(config, tmp_path / "run", make_envs=partial(Wrong, put(**numbers), 1))
@@ -193,8 +194,8 @@ def test_an_agent_that_sees_numbers_is_given_finite_ones(tmp_path: Path) -> None
             train(config, tmp_path / "none", make_envs=partial(Wrong, put(obs=wrong), 1))
 
 
-def test_what_is_right_is_left_as_it_is(tmp_path: Path) -> None:
-    """Also where it lies in memory in another way, or is of another kind of numbers."""
+def test_valid_results_do_not_change(tmp_path: Path) -> None:
+    """Also with another memory layout or another type of numbers."""
     same = {
         "obs": lambda s: np.asfortranarray(s.obs),
         "rewards": lambda s: s.rewards.astype(int),
@@ -206,8 +207,8 @@ def test_what_is_right_is_left_as_it_is(tmp_path: Path) -> None:
     assert logs[0] == logs[1]
 
 
-def test_an_evaluation_looks_as_well(finished_run: Path) -> None:
-    for name in ("floats", "one reward", "another's game", "a tuple"):
+def test_an_evaluation_checks_as_well(finished_run: Path) -> None:
+    for name in ("floats", "one reward", "a game of another environment", "a tuple"):
         change, expected = WRONG[name]
         with pytest.raises(RunError, match=expected):
             evaluate(finished_run, 4, make_envs=partial(Wrong, change, 3))

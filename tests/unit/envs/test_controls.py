@@ -1,4 +1,4 @@
-"""D27, D37 and masks: from what a policy draws to what the emulator plays."""
+"""D27, D37 and masks: from the actions of a policy to those of the emulator."""
 
 import itertools
 
@@ -11,15 +11,15 @@ from ppo37.envs.atari import Atari
 from ppo37.envs.atari.controls import (
     BUTTON,
     CHOICES,
-    SIDEWAYS,
-    UPWARDS,
+    HORIZONTAL,
+    VERTICAL,
     ContinuousActions,
     MultiDiscreteActions,
-    combination,
-    possible,
-    stick,
+    action_mask,
+    action_name,
+    joystick_action,
 )
-from ppo37.envs.games import cartridge
+from ppo37.envs.games import game_info
 from ppo37.networks.policies import GaussianPolicy, make_policy
 
 LEGAL = (
@@ -45,25 +45,25 @@ LEGAL = (
 """The 18 actions of the console, in the order of the ALE's documentation."""
 
 
-def test_each_combination_is_an_action_and_each_action_a_combination() -> None:
+def test_each_combination_of_choices_is_one_action() -> None:
     assert CHOICES == (3, 3, 2)
     rows = np.array(list(itertools.product(range(3), range(3), range(2))))
-    pressed = MultiDiscreteActions(LEGAL).press(rows, len(rows))
-    assert sorted(pressed) == list(range(18))
-    for (x, y, fire), number in zip(rows.tolist(), pressed.tolist(), strict=True):
+    engine_actions = MultiDiscreteActions(LEGAL).to_engine(rows, len(rows))
+    assert sorted(engine_actions) == list(range(18))
+    for (x, y, fire), number in zip(rows.tolist(), engine_actions.tolist(), strict=True):
         theirs = AtariEnv.map_action_idx(x - 1, y - 1, bool(fire))
         assert LEGAL[number] == theirs.name
 
 
-def test_the_stick_is_that_of_the_ale() -> None:
-    pressed = ContinuousActions().press(
+def test_the_joystick_is_that_of_the_ale() -> None:
+    engine_actions = ContinuousActions().to_engine(
         np.random.default_rng(0).normal(size=(500, 3)).astype("f4"), 500
     )
     names = set()
-    for radius, angle, fire in pressed:
+    for radius, angle, fire in engine_actions:
         x, y = radius * np.cos(angle), radius * np.sin(angle)
         sides = [-int(side < -0.5) + int(side > 0.5) for side in (x, y)]
-        name, strength = stick(np.array([radius, angle, fire]))
+        name, strength = joystick_action(np.array([radius, angle, fire]))
         assert name == AtariEnv.map_action_idx(*sides, bool(fire > 0.5)).name
         assert strength == radius
         names.add(name)
@@ -72,18 +72,18 @@ def test_the_stick_is_that_of_the_ale() -> None:
 
 def test_what_the_emulator_gets_is_clipped_and_what_was_drawn_is_not() -> None:
     drawn = np.array([[-3.0, 0.5, 0.0], [1.0, -7.0, 2.0], [0.0, 0.0, -0.5]], np.float32)
-    kept = drawn.copy()
-    pressed = ContinuousActions().press(drawn, 3)
+    before = drawn.copy()
+    engine_actions = ContinuousActions().to_engine(drawn, 3)
     expected = [[0.0, np.pi / 2, 0.5], [1.0, -np.pi, 1.0], [0.5, 0.0, 0.25]]
-    np.testing.assert_allclose(pressed, expected, rtol=1e-6)
-    assert pressed.dtype == np.float32
-    np.testing.assert_array_equal(drawn, kept)
+    np.testing.assert_allclose(engine_actions, expected, rtol=1e-6)
+    assert engine_actions.dtype == np.float32
+    np.testing.assert_array_equal(drawn, before)
 
 
 @pytest.mark.parametrize("space", ["joystick", pytest.param("continuous", marks=pytest.mark.slow)])
-def test_fire_opens_a_life_only_in_games_that_know_it(space: str) -> None:
-    """The whole joystick is offered in every game; Ms. Pac-Man has nothing to shoot."""
-    for game, knows in (("breakout", True), ("ms_pacman", False)):
+def test_fire_starts_a_life_only_in_games_that_use_it(space: str) -> None:
+    """All 18 actions are available in every game; Ms. Pac-Man does not use FIRE."""
+    for game, uses_fire in (("breakout", True), ("ms_pacman", False)):
         envs = Atari(game, 2, 1, action_space=space, num_threads=1)
         sent = []
         step = envs._engine.step
@@ -91,16 +91,16 @@ def test_fire_opens_a_life_only_in_games_that_know_it(space: str) -> None:
             sent.append(actions) or step(actions)
         )
         envs.reset()
-        resting = {"joystick": np.full((2, 3), (1, 1, 0)), "continuous": np.full((2, 3), -1.0)}
+        neutral = {"joystick": np.full((2, 3), (1, 1, 0)), "continuous": np.full((2, 3), -1.0)}
         lost = fired = 0
         for _ in range(500):
-            dones = envs.step(resting[space].astype("f4" if space == "continuous" else "i8")).dones
+            dones = envs.step(neutral[space].astype("f4" if space == "continuous" else "i8")).dones
             now = np.array(sent[-1]).reshape(2, -1)[:, -1]
             fired += int((now > 0).sum())
             lost += int(dones.sum())
         envs.close()
         assert lost >= 2, game
-        assert (fired > 0) == knows, game
+        assert (fired > 0) == uses_fire, game
 
 
 @pytest.mark.parametrize(
@@ -124,26 +124,26 @@ def test_a_wrong_action_never_reaches_the_engine(space, wrong, message) -> None:
 
 
 @pytest.mark.parametrize("game", ["pong", "breakout", "freeway", "ms_pacman", "boxing"])
-def test_what_a_game_does_not_know_is_masked(game: str) -> None:
-    known = cartridge(game).known_actions
-    assert possible("discrete", LEGAL, known) == [name in known for name in LEGAL]
-    mask = possible("joystick", (), known)
+def test_actions_that_a_game_ignores_are_masked(game: str) -> None:
+    known = game_info(game).known_actions
+    assert action_mask("discrete", LEGAL, known) == [name in known for name in LEGAL]
+    mask = action_mask("joystick", (), known)
     sides, ups, fires = mask[:3], mask[3:6], mask[6:]
     reached = {
-        combination(SIDEWAYS[x], UPWARDS[y], BUTTON[b])
+        action_name(HORIZONTAL[x], VERTICAL[y], BUTTON[b])
         for x, y, b in itertools.product(range(3), range(3), range(2))
         if sides[x] and ups[y] and fires[b]
     }
     assert reached >= set(known)
     if game in ("pong", "freeway", "boxing"):
-        assert reached == set(known)  # all combinations of what is left are actions of theirs
+        assert reached == set(known)  # all remaining combinations are its actions
     assert all(mask) == (game == "boxing")
 
 
 @pytest.mark.parametrize("space", ["discrete", "joystick"])
-def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
-    """Its probabilities are those of the others alone, its entropy is theirs (A4)."""
-    mask = possible(space, LEGAL, cartridge("pong").known_actions)
+def test_a_masked_policy_never_takes_a_masked_action(space: str) -> None:
+    """Its probabilities and entropy are those of the other actions alone (A4)."""
+    mask = action_mask(space, LEGAL, game_info("pong").known_actions)
     sizes = CHOICES if space == "joystick" else (18,)
     policy = make_policy(space, sizes, mask)
     generator = torch.Generator().manual_seed(0)
@@ -157,8 +157,8 @@ def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
         allowed = [k for k in range(size) if mask[first + k]]
         assert set(actions[:, part].tolist()) == set(allowed)
         few = torch.distributions.Categorical(logits=outputs[:, [first + k for k in allowed]])
-        places = torch.tensor([allowed.index(a) for a in actions[:, part].tolist()])
-        log_probs, entropy = log_probs + few.log_prob(places), entropy + few.entropy()
+        indices = torch.tensor([allowed.index(a) for a in actions[:, part].tolist()])
+        log_probs, entropy = log_probs + few.log_prob(indices), entropy + few.entropy()
         first += size
     taken = actions.squeeze(1) if space == "discrete" else actions
     torch.testing.assert_close(distribution.log_prob(taken), log_probs, rtol=1e-5, atol=1e-5)
@@ -167,7 +167,7 @@ def test_a_masked_policy_never_takes_what_is_impossible(space: str) -> None:
 
 def test_deviations_are_learned_but_the_same_in_every_state() -> None:
     policy = GaussianPolicy(3)
-    assert policy.log_std.tolist() == [0.0, 0.0, 0.0]  # deviation 1 to begin with
+    assert policy.log_std.tolist() == [0.0, 0.0, 0.0]  # initial std 1
     assert policy.log_std.requires_grad
     distribution = policy(torch.randn(5, 3))
     assert distribution.log_std is policy.log_std

@@ -1,7 +1,7 @@
-"""The C++ environment against our own Python one, and the facts that atari.py relies on.
+"""The C++ environment against the one in Python, and facts about the engine that `Atari` needs.
 
-Both play the same seeds and actions and have to agree bit for bit, in every game. They can only
-where the engine draws its no-ops with GNU's library and sums pixels without fused operations.
+Both play the same seeds and actions and must agree bit for bit in every game. That is possible only
+if the engine draws its no-ops with GNU's library and sums pixels without fused operations.
 """
 
 import platform
@@ -31,7 +31,7 @@ same_arithmetic = pytest.mark.skipif(
 
 
 class Watched:
-    """An `Atari` that keeps what went to the engine and what came back."""
+    """An `Atari` that records the actions sent to the engine, and its results."""
 
     def __init__(self, envs: Atari) -> None:
         self.envs = envs
@@ -41,15 +41,15 @@ class Watched:
 
     def step(self, actions):
         self.sent.append(actions.copy())
-        answer = self._step(actions)
-        self.raw_rewards.append(answer[1])
-        self.infos.append(answer[4])
-        return answer
+        result = self._step(actions)
+        self.raw_rewards.append(result[1])
+        self.infos.append(result[4])
+        return result
 
 
 @pytest.fixture
 def make():
-    """Makes `Atari` environments and closes them in the end."""
+    """Return a function that makes `Atari` environments; they are closed after the test."""
     made = []
 
     def make(*args, **kwargs) -> Atari:
@@ -82,24 +82,24 @@ def assert_same_step(ours: Step, theirs: Step) -> None:
 
 
 def assert_parity(make, game: str, steps: int, num_envs: int = 1, **settings) -> list[Step]:
-    """Play the same in both; what the C++ environment answered."""
+    """Play the same in both. Returns the steps of the C++ environment."""
     envs = make(game, num_envs, 3, **settings)
     watched = Watched(envs)
     reference = ReferenceAtari(game, num_envs, 3, variant="engine", **settings)
     assert envs.action_names == reference.action_names
     assert envs.obs_shape == reference.obs_shape
     np.testing.assert_array_equal(envs.reset(), reference.reset())
-    answers = []
+    results = []
     for actions in random_actions(envs, steps, settings.get("action_space", "discrete")):
-        answers.append(envs.step(actions))
-        assert_same_step(answers[-1], reference.step(actions))
+        results.append(envs.step(actions))
+        assert_same_step(results[-1], reference.step(actions))
         np.testing.assert_array_equal(envs._scores, reference.scores)
         lives = [game._lives for game in reference._games]
         np.testing.assert_array_equal(watched.infos[-1]["lives"], lives)
-    return answers
+    return results
 
 
-# One for each height of the screen, with and without FIRE and lives; the others are slow together.
+# Games of each screen height, with and without FIRE and lives; together the others are slow.
 SOME_GAMES = {
     "adventure",
     "breakout",
@@ -136,9 +136,9 @@ def test_every_game_is_the_same_in_both(make, game) -> None:
     ],
 )
 def test_lost_lives_and_ended_games_are_the_same_in_both(make, game, losses) -> None:
-    answers = assert_parity(make, game, steps=400, num_envs=2, first_env=5)
-    assert sum(int(step.dones.sum()) for step in answers) >= losses
-    assert sum(len(step.episodes) for step in answers) >= 2
+    results = assert_parity(make, game, steps=400, num_envs=2, first_env=5)
+    assert sum(int(step.dones.sum()) for step in results) >= losses
+    assert sum(len(step.episodes) for step in results) >= 2
 
 
 @same_arithmetic
@@ -167,9 +167,7 @@ def test_sticky_actions_are_the_same_in_both(make, game) -> None:
         ),
     ],
 )
-def test_other_ways_to_hold_the_joystick_are_the_same_in_both(
-    make, game, protocol, action_space
-) -> None:
+def test_other_action_spaces_are_the_same_in_both(make, game, protocol, action_space) -> None:
     assert_parity(make, game, 120, num_envs=2, protocol=protocol, action_space=action_space)
 
 
@@ -177,15 +175,15 @@ def test_other_ways_to_hold_the_joystick_are_the_same_in_both(
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("max_frames", [40, 41, 43])
 def test_truncated_games_are_the_same_in_both(make, protocol, max_frames) -> None:
-    answers = assert_parity(make, "pong", steps=30, protocol=protocol, max_frames=max_frames)
-    assert sum(int(step.truncated.sum()) for step in answers) == 30 // -(-max_frames // FRAME_SKIP)
+    results = assert_parity(make, "pong", steps=30, protocol=protocol, max_frames=max_frames)
+    assert sum(int(step.truncated.sum()) for step in results) == 30 // -(-max_frames // FRAME_SKIP)
 
 
 @same_arithmetic
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("game", atari_games())
-def test_every_game_is_the_same_in_both_for_long(make, game, protocol) -> None:
+def test_long_games_are_the_same_in_both(make, game, protocol) -> None:
     assert_parity(make, game, steps=3000, protocol=protocol)
 
 
@@ -193,14 +191,14 @@ def play_breakout(make, steps: int = 400, **settings) -> tuple[Watched, list[Ste
     envs = make("breakout", 2, 1, **settings)
     watched = Watched(envs)
     envs.reset()
-    # FIRE is left out, so that a ball is in play only where the environment served it.
+    # Without FIRE a ball is in play only if the environment pressed FIRE itself.
     fire = envs.action_names.index("FIRE")
     others = [action for action in range(len(envs.action_names)) if action != fire]
     choices = np.random.default_rng(0).choice(others, size=(steps, 2))
     return watched, [envs.step(actions) for actions in choices], choices
 
 
-def test_a_lost_life_goes_on_by_four_frames_and_a_new_game_starts_anew(make) -> None:
+def test_frame_numbers_continue_after_a_lost_life_and_restart_in_a_new_game(make) -> None:
     watched, steps, _ = play_breakout(make)
     numbers = np.array([info["episode_frame_number"] for info in watched.infos])
     losses = games = 0
@@ -229,7 +227,7 @@ def test_no_action_is_replaced_without_automatic_fire(make) -> None:
     np.testing.assert_array_equal(watched.sent, choices)
 
 
-def test_lives_are_seen_down_to_the_last_one(make) -> None:
+def test_all_lives_are_played(make) -> None:
     watched, _, _ = play_breakout(make)
     assert set(np.unique([info["lives"] for info in watched.infos])) == {1, 2, 3, 4, 5}
 
@@ -238,15 +236,15 @@ def test_a_score_is_the_sum_of_the_raw_rewards_of_all_lives(make) -> None:
     envs = make("ms_pacman", 2, 1)
     watched = Watched(envs)
     envs.reset()
-    began, checked = np.zeros(2, int), 0
+    started, checked = np.zeros(2, int), 0
     for t, actions in enumerate(random_actions(envs, 900)):
         step = envs.step(actions)
         np.testing.assert_array_equal(step.rewards, np.sign(watched.raw_rewards[-1]))
         for env, score, length in step.episodes:
-            rewards = np.array(watched.raw_rewards)[began[env] : t + 1, env]
+            rewards = np.array(watched.raw_rewards)[started[env] : t + 1, env]
             assert (score, length) == (rewards.sum(), len(rewards))
             assert rewards.max() > 1
-            began[env], checked = t + 1, checked + 1
+            started[env], checked = t + 1, checked + 1
     assert checked >= 2
 
 
@@ -259,11 +257,12 @@ def test_an_action_out_of_range_is_refused_with_its_environment(make) -> None:
         envs.step(np.array([-1, 0, 0]))
     with pytest.raises(ValueError, match="expected 3 actions"):
         envs.step(np.zeros(2, np.int64))
-    assert envs.step(np.zeros(3, np.int64)).obs.shape == (3, STACK, SIDE, SIDE)  # none was sent
+    # The engine got no action: otherwise this step would fail.
+    assert envs.step(np.zeros(3, np.int64)).obs.shape == (3, STACK, SIDE, SIDE)
 
 
 def trajectory(envs, steps: int = 40) -> np.ndarray:
-    """What all environments show if given the same actions, [steps + 1, N, 4, 84, 84]."""
+    """Play the same actions in all environments: observations [steps + 1, N, 4, 84, 84]."""
     choices = np.random.default_rng(0).integers(len(envs.action_names), size=steps)
     return np.array(
         [envs.reset(), *(envs.step(np.full(envs.num_envs, action)).obs for action in choices)]
@@ -275,7 +274,7 @@ def test_the_seed_determines_the_games(make, protocol) -> None:
     base = trajectory(make("space_invaders", 3, 5, protocol))
     assert all(not np.array_equal(base[:, i], base[:, j]) for i, j in [(0, 1), (0, 2), (1, 2)])
     np.testing.assert_array_equal(base, trajectory(make("space_invaders", 3, 5, protocol)))
-    # Which environments share a process changes nothing.
+    # The division among processes does not matter.
     shifted = trajectory(make("space_invaders", 2, 5, protocol, first_env=1))
     np.testing.assert_array_equal(base[:, 1:], shifted)
     for settings in ({"seed": 6}, {"seed": 5, "index": 1}):
@@ -284,13 +283,13 @@ def test_the_seed_determines_the_games(make, protocol) -> None:
 
 
 @pytest.mark.parametrize("kind", [Atari, ReferenceAtari])
-def test_a_reset_starts_anew_from_the_seed(kind) -> None:
+def test_a_reset_starts_again_from_the_seed(kind) -> None:
     envs = kind("breakout", 1, 2, "machado")
     np.testing.assert_array_equal(trajectory(envs, 30), trajectory(envs, 30))
     envs.close()
 
 
-def test_machado_has_all_actions_and_no_done_but_the_end_of_a_game(make) -> None:
+def test_machado_has_all_actions_and_is_done_only_at_the_end_of_a_game(make) -> None:
     watched, steps, _ = play_breakout(make, protocol="machado")
     assert len(watched.envs.action_names) == 18
     lives = np.array([info["lives"] for info in watched.infos])
@@ -302,13 +301,13 @@ def test_machado_has_all_actions_and_no_done_but_the_end_of_a_game(make) -> None
 
 @pytest.mark.slow
 def test_seeds_make_the_repeated_actions_independent(make) -> None:
-    """Games with equally many no-ops and the same actions part by their repeated actions alone."""
+    """Games with as many no-ops and the same actions differ only by their repeated actions."""
     alike = {}
     for protocol in PROTOCOLS:
         envs = make("breakout", 5, 2, protocol)
         seen = trajectory(envs)
-        everyone = {"reset_mask": np.ones(envs.num_envs, np.bool_)}
-        _, info = envs._engine.reset(seed=envs._seeds(slice(None)), options=everyone)
+        everything = {"reset_mask": np.ones(envs.num_envs, np.bool_)}
+        _, info = envs._engine.reset(seed=envs._seeds(slice(None)), options=everything)
         frames = info["episode_frame_number"]
         pairs = [(i, j) for i in range(5) for j in range(i) if frames[i] == frames[j]]
         assert pairs
@@ -327,7 +326,7 @@ def test_a_time_limit_truncates_and_gives_the_last_observation(make) -> None:
     assert last.truncated.all()
     assert last.dones.all()
     assert [(e.env, e.length) for e in last.episodes] == [(0, 10), (1, 10)]
-    # The last observation continues the one before; the new game shows one frame after zeros.
+    # The last observation continues the one before; the new game has one frame after zeros.
     np.testing.assert_array_equal(last.final_obs[:, :-1], steps[8].obs[:, 1:])
     assert not last.obs[:, :-1].any()
     assert last.obs[:, -1].any()
@@ -337,7 +336,7 @@ def test_a_time_limit_truncates_and_gives_the_last_observation(make) -> None:
     "max_frames", [8, *(pytest.param(frames, marks=pytest.mark.slow) for frames in (4, 20))]
 )
 def test_the_shortest_games_are_counted(make, max_frames) -> None:
-    """The frame counter of a new game may go on from the old one's by chance."""
+    """The frame number of a new game may be the next one of the old game by chance."""
     envs = make("pong", 4, 1, max_frames=max_frames)
     envs.reset()
     steps = [envs.step(np.zeros(4, np.int64)) for _ in range(30)]
@@ -347,7 +346,7 @@ def test_the_shortest_games_are_counted(make, max_frames) -> None:
     assert {episode.length for episode in episodes} == {length}
 
 
-# Our Python environment in the variant of the wrappers.
+# The Python environment as the wrappers of baselines
 
 
 def test_unknown_names_are_refused() -> None:
@@ -360,8 +359,8 @@ def test_unknown_names_are_refused() -> None:
             kind("pong", 1, 0, protocol="old")
 
 
-def pressed(envs: ReferenceAtari) -> list[str]:
-    """The names of the actions that the emulator gets from now on, one for each frame."""
+def emulator_actions(envs: ReferenceAtari) -> list[str]:
+    """Return a list that is extended by the name of the emulator's action in each frame."""
     names: list[str] = []
     game = envs._games[0]
     act = game._act
@@ -375,15 +374,15 @@ def pressed(envs: ReferenceAtari) -> list[str]:
 
 
 @pytest.mark.parametrize("game", ["breakout", pytest.param("ms_pacman", marks=pytest.mark.slow)])
-def test_how_a_game_opens(game) -> None:
+def test_how_a_game_starts(game) -> None:
     fires = game == "breakout"
     for variant in GAME_VARIANTS:
         envs = ReferenceAtari(game, 1, 0, variant=variant)
-        names = pressed(envs)
+        names = emulator_actions(envs)
         openings = []
         for _ in range(60):
             names.clear()
-            envs._games[0].begin()
+            envs._games[0].start_game()
             openings.append(tuple(names))
         noops = {opening.count("NOOP") for opening in openings}
         if variant == "reference":
@@ -405,17 +404,17 @@ def until(envs: ReferenceAtari, condition) -> Step:
     raise AssertionError("it never happened")
 
 
-def test_how_a_life_opens() -> None:
+def test_how_a_life_starts() -> None:
     envs = ReferenceAtari("breakout", 1, 0)
     envs.reset()
-    names = pressed(envs)
+    names = emulator_actions(envs)
     life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
     assert names[-12:] == ["NOOP"] * 4 + ["FIRE"] * 4 + ["RIGHT"] * 4
     assert len(envs.screens[0]) == 16
     assert not life_lost.obs[0, :-1].any()
     envs = ReferenceAtari("breakout", 1, 0, variant="engine")
     envs.reset()
-    names = pressed(envs)
+    names = emulator_actions(envs)
     life_lost = until(envs, lambda step: step.dones[0] and not step.episodes)
     assert life_lost.obs[0, 0].any()
     played = []
@@ -443,7 +442,7 @@ def test_a_game_counts_all_its_lives_in_python_too(variant) -> None:
 
 
 @pytest.mark.parametrize("game", ["pong", "adventure"])  # 210 and 250 lines
-def test_screens_are_the_frames_of_the_step_in_colour(game) -> None:
+def test_screens_are_the_frames_of_the_step_in_color(game) -> None:
     envs = ReferenceAtari(game, 2, 0)
     envs.reset()
     for actions in random_actions(envs, 5):
@@ -462,12 +461,12 @@ def test_the_screens_end_with_the_game() -> None:
     envs.reset()
     until(envs, lambda step: step.episodes)
     assert 1 <= len(envs.screens[0]) <= FRAME_SKIP
-    # What opened the next game is not among them.
+    # The frames before the first observation of the next game are not among them.
     envs.step(np.array([0]))
     assert len(envs.screens[0]) == FRAME_SKIP
 
 
-def test_the_draws_are_even() -> None:
+def test_the_draws_are_uniform() -> None:
     random = np.random.RandomState(0)
     counts = np.bincount([draw(random, 30) for _ in range(30_000)])
     assert len(counts) == 30
@@ -475,8 +474,8 @@ def test_the_draws_are_even() -> None:
 
 
 def test_grayscale_has_the_weights_of_brightness() -> None:
-    colours = np.array([[[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    assert grayscale(colours).tolist() == [[255, 76, 150, 29]]
+    colors = np.array([[[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert grayscale(colors).tolist() == [[255, 76, 150, 29]]
 
 
 @pytest.mark.parametrize(
@@ -485,10 +484,10 @@ def test_grayscale_has_the_weights_of_brightness() -> None:
 )
 def test_shrink_averages_areas(height) -> None:
     screen = np.random.default_rng(0).integers(0, 256, (height, 160), np.uint8)
-    # Every old pixel as a block of 84 x 84 equal ones: then areas are sums of whole blocks.
+    # Each old pixel becomes 84 x 84 equal ones, so that areas are sums of whole pixels.
     rows = np.repeat(np.arange(height), SIDE).reshape(SIDE, height)
     columns = np.repeat(np.arange(160), SIDE).reshape(SIDE, 160)
     exact = np.array([[screen[np.ix_(r, c)].mean() for c in columns] for r in rows])
     assert abs(shrink(screen) - exact).max() <= 0.5 + 1e-4
-    _, shares = overlaps(height)
-    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
+    _, weights = overlaps(height)
+    np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The oracle's manner `reference` against the wrappers it stands for, those of a peer library.
+"""The variant `reference` of the Python environment against the wrappers of a peer library.
 
 Needs the extra `bench`, for Stable-Baselines3 and OpenCV.
 """
@@ -19,7 +19,7 @@ STEPS = 600
 
 
 class Peer:
-    """One game behind the peer's wrappers, restarted at every end, with a stack of frames."""
+    """A game in the peer's wrappers that restarts by itself, with a stack of frames."""
 
     def __init__(self, game_id: str, seed: int) -> None:
         self._env = wrappers.AtariWrapper(gymnasium.make(f"ale_py:{game_id}NoFrameskip-v4"))
@@ -31,7 +31,7 @@ class Peer:
         inner = self._env
         while not isinstance(inner, wrappers.EpisodicLifeEnv):
             inner = inner.env
-        inner.was_real_done = True  # begin a game, not a life
+        inner.was_real_done = True  # start a game, not a life
         self._restart()
 
     def _restart(self) -> None:
@@ -68,7 +68,7 @@ def test_the_reference_plays_as_the_wrappers_do(game: str, game_id: str) -> None
     ends = 0
     for _ in range(STEPS):
         off = np.abs(obs[0].astype(int) - peer.stack)
-        assert off.max() <= 1  # rounding of the grey and of the resize
+        assert off.max() <= 1  # rounding of gray values and of the resize
         assert (off > 0).mean() < 0.02
         action = int(rng.integers(len(envs.action_names)))
         step = envs.step(np.array([action]))
@@ -79,12 +79,12 @@ def test_the_reference_plays_as_the_wrappers_do(game: str, game_id: str) -> None
     assert NOOP_MAX == 30
 
 
-def test_grey_and_resize_are_those_of_opencv() -> None:
+def test_gray_and_resize_are_those_of_opencv() -> None:
     rng = np.random.default_rng(0)
     for height in (210, 230, 250):
         screen = rng.integers(0, 256, (height, 160, 3), np.uint8)
-        grey = grayscale(screen)
+        gray = grayscale(screen)
         theirs = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)
-        assert np.abs(grey.astype(int) - theirs).max() <= 1
+        assert np.abs(gray.astype(int) - theirs).max() <= 1
         small = cv2.resize(theirs, (84, 84), interpolation=cv2.INTER_AREA)
         assert np.abs(shrink(theirs).astype(int) - small).max() <= 1

@@ -1,4 +1,4 @@
-"""`screen.c` against the engine, which shrinks and stacks screens itself, and against a formula."""
+"""`screen.c` against the engine's own shrinking and stacking, and against a formula."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +15,8 @@ from ppo37.errors import UsageError
 SCREEN, SIDE = (210, 160), 84
 
 
-def _lack() -> str:
+def _missing() -> str:
+    """Return why `screen.c` cannot be used here; empty if it can."""
     try:
         screen_library(SCREEN, SIDE)
     except UsageError as error:
@@ -23,20 +24,22 @@ def _lack() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(bool(_lack()), reason=_lack())
+pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing())
 
 
 def refuse(*_: Any) -> None:
-    raise UsageError("none here")
+    raise UsageError("not here")
 
 
 @pytest.fixture
 def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Atari]]:
-    """The same games with the screens of ours and with those of the engine."""
-    game, protocol, frames, most = request.param
-    ours = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
+    """The same games, shrunk by `screen.c` and by the engine."""
+    game, protocol, frames, max_frames = request.param
+    ours = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=max_frames)
     monkeypatch.setattr("ppo37.envs.atari.screen.screen_library", refuse)
-    theirs = Atari(game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=most)
+    theirs = Atari(
+        game, 3, 7, protocol, num_frames=frames, reseed_interval=40, max_frames=max_frames
+    )
     assert isinstance(ours._engine, ScreenEngine)
     assert not isinstance(theirs._engine, ScreenEngine)
     with closing(ours), closing(theirs):
@@ -55,10 +58,9 @@ def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     indirect=True,
     ids=lambda param: "-".join(map(str, param)),
 )
-def test_what_is_seen_is_what_the_engine_would_show(both: list[Atari]) -> None:
-    """Through lives, ends of games, games cut off and seeded anew, and after a restore."""
-    begun = [envs.reset() for envs in both]
-    np.testing.assert_array_equal(*begun)
+def test_observations_are_those_of_the_engine(both: list[Atari]) -> None:
+    """Over lives, ends of games, time limits and seeded resets, and after a restore."""
+    np.testing.assert_array_equal(*(envs.reset() for envs in both))
     rng = np.random.default_rng(0)
     over = cut = 0
     for _ in range(300):
@@ -76,16 +78,16 @@ def test_what_is_seen_is_what_the_engine_would_show(both: list[Atari]) -> None:
 
 
 def test_a_pixel_is_the_mean_of_its_area() -> None:
-    """Of screens of noise, within the rounding to whole numbers, by matrices of shares."""
+    """On noise, against a product of matrices, within the rounding to integers."""
     compiled = screen_library(SCREEN, SIDE)
     screens = np.random.default_rng(1).integers(0, 256, (2, 1, *SCREEN)).astype(np.uint8)
-    rows, columns = (shares(size) for size in SCREEN)
+    rows, columns = (weights(size) for size in SCREEN)
     expected = rows @ screens[:, 0].astype(float) @ columns.T
     found = pushed(compiled, screens)[:, -1]
     assert np.abs(found - expected).max() <= 0.5 + 1e-4
 
 
-def test_old_pictures_move_up_and_a_new_game_has_none() -> None:
+def test_a_stack_moves_up_and_a_new_game_clears_it() -> None:
     compiled = screen_library(SCREEN, SIDE)
     before = np.random.default_rng(2).integers(0, 256, (2, 3, SIDE, SIDE)).astype(np.uint8)
     screens = np.full((2, 1, *SCREEN), 77, np.uint8)
@@ -99,22 +101,22 @@ def pushed(
     compiled: Any,
     screens: NDArray[np.uint8],
     before: NDArray[np.uint8] | None = None,
-    begun: NDArray[np.bool_] | None = None,
+    is_new: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     plan = np.empty(compiled.plan_bytes(), np.uint8)
     compiled.make_plan(_pointer(plan))
     count = len(screens)
     before = np.zeros((count, 1, SIDE, SIDE), np.uint8) if before is None else before
-    begun = np.zeros(count, np.bool_) if begun is None else begun
+    is_new = np.zeros(count, np.bool_) if is_new is None else is_new
     after = np.empty_like(before)
     compiled.push(
-        _pointer(plan), count, before.shape[1], *map(_pointer, (screens, begun, before, after))
+        _pointer(plan), count, before.shape[1], *map(_pointer, (screens, is_new, before, after))
     )
     return after
 
 
-def shares(size: int) -> NDArray[np.float64]:
-    """[SIDE, size]: which part of each pixel of the result comes from which of the screen."""
+def weights(size: int) -> NDArray[np.float64]:
+    """Return the weights [SIDE, size] of the old pixels in each new one."""
     edges = np.arange(SIDE + 1) * size / SIDE
     pixels = np.arange(size)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

@@ -271,7 +271,7 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 MISTAKES = [
     (("--details", "99"), "there is no detail '99'"),
     (("--details", "9", "--no-clip-vloss"), "changes nothing"),
-    (("--action-space", "joystick"), "catch has three buttons"),
+    (("--action-space", "joystick"), "catch needs action_space discrete"),
     (("--mask-actions",), "catch has no actions to mask"),
     (("--seeds", "0"), "--seeds must be at least 1"),
     (("--jobs", "0"), "--jobs must be at least 1"),

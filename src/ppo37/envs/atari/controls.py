@@ -1,11 +1,12 @@
-"""Three ways to hold the joystick: one of a game's actions, three choices, or real numbers.
+"""Action spaces of Atari: one of a game's actions, three choices, or a continuous joystick.
 
-A policy's actions are checked and translated here, on their way to the emulator and nowhere
-else; what a rollout keeps is what the policy drew.
+The actions of a policy are checked and converted here, on their way to the emulator only; a rollout
+stores what the policy drew.
 
 Legend: N environments.
 """
 
+import itertools
 from collections.abc import Collection
 from typing import Any, Protocol
 
@@ -14,34 +15,32 @@ from numpy.typing import NDArray
 
 from ..contract import check_actions
 
-SIDEWAYS, UPWARDS, BUTTON = ("LEFT", "", "RIGHT"), ("DOWN", "", "UP"), ("", "FIRE")
-"""What each choice of a joystick adds to the name of an action."""
-CHOICES = tuple(map(len, (SIDEWAYS, UPWARDS, BUTTON)))
+HORIZONTAL, VERTICAL, BUTTON = ("LEFT", "", "RIGHT"), ("DOWN", "", "UP"), ("", "FIRE")
+"""The parts of an action's name that the choices add."""
+CHOICES = (len(HORIZONTAL), len(VERTICAL), len(BUTTON))
 THRESHOLD = 0.5
-"""How far the stick must be from the centre, and FIRE from 0, to count."""
+"""The distance from the center (FIRE: from 0) from which on the joystick has an effect."""
 
 
 class Controls(Protocol):
-    """An action space, between a policy and the engine."""
+    """The conversion from an action space to the actions of an engine."""
 
     names: tuple[str, ...]
-    """Of the actions, or of the parts that each action has."""
+    """The actions, or the parts of an action."""
     neutral: NDArray[Any]
-    """The engine's action that does nothing; its type and shape are those of all of them."""
+    """The engine's action that does nothing; all its actions have this type and shape."""
     fire: NDArray[Any]
     """The engine's action FIRE."""
 
-    def press(self, actions: NDArray[Any], num_envs: int) -> NDArray[Any]:
-        """The engine's actions for those of a policy; ValueError naming the first wrong one."""
-        ...
+    def to_engine(self, actions: NDArray[Any], num_envs: int) -> NDArray[Any]:
+        """Convert a policy's actions to the engine's; ValueError naming the first invalid one."""
 
-    def check(self, pressed: NDArray[Any], num_envs: int) -> None:
-        """ValueError naming the first of the engine's actions that it could not take."""
-        ...
+    def check(self, engine_actions: NDArray[Any], num_envs: int) -> None:
+        """Raise ValueError naming the first invalid one of the engine's actions."""
 
 
 class DiscreteActions:
-    """One of the actions that `names` lists; actions [N] int64."""
+    """The actions that `names` lists; actions [N] int64."""
 
     neutral: NDArray[Any] = np.array(0, np.uint8)
 
@@ -49,114 +48,107 @@ class DiscreteActions:
         self.names = names
         self.fire: NDArray[Any] = np.array(names.index("FIRE") if "FIRE" in names else 0, np.uint8)
 
-    def press(self, actions: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
+    def to_engine(self, actions: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
         self.check(actions, num_envs)
         return actions
 
-    def check(self, pressed: NDArray[np.int64], num_envs: int) -> None:
-        check_actions(pressed, num_envs, len(self.names))
+    def check(self, engine_actions: NDArray[np.int64], num_envs: int) -> None:
+        check_actions(engine_actions, num_envs, len(self.names))
 
 
 class MultiDiscreteActions:
-    """Three choices at once, `CHOICES`: actions [N, 3] int64, from left, down and not FIRE.
+    """Three choices at once, of `CHOICES` each: actions [N, 3] int64.
 
-    Each of the 18 combinations is one of the engine's 18 actions, and each action a combination.
+    Choice 0 is LEFT, DOWN and no FIRE. The 18 combinations are the engine's 18 actions.
     """
 
     names: tuple[str, ...] = ("LEFT_RIGHT", "DOWN_UP", "FIRE")
     neutral: NDArray[Any] = np.array(0, np.uint8)
 
     def __init__(self, engine_names: tuple[str, ...]) -> None:
-        self._numbers = np.array(
-            [
-                [[engine_names.index(combination(x, y, fire)) for fire in BUTTON] for y in UPWARDS]
-                for x in SIDEWAYS
-            ]
-        )
+        names = [[[action_name(x, y, b) for b in BUTTON] for y in VERTICAL] for x in HORIZONTAL]
+        self._numbers = np.vectorize(engine_names.index)(names)
         self.fire: NDArray[Any] = np.array(engine_names.index("FIRE"), np.uint8)
 
-    def press(self, actions: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
+    def to_engine(self, actions: NDArray[np.int64], num_envs: int) -> NDArray[np.int64]:
         for choices, size in zip(actions.T, CHOICES, strict=True):
             check_actions(choices, num_envs, size)
         return self._numbers[tuple(actions.T)]
 
-    def check(self, pressed: NDArray[np.int64], num_envs: int) -> None:
-        check_actions(pressed, num_envs, self._numbers.size)
+    def check(self, engine_actions: NDArray[np.int64], num_envs: int) -> None:
+        check_actions(engine_actions, num_envs, self._numbers.size)
 
 
 class ContinuousActions:
-    """The continuous stick of the ALE (Farebrother and Castro 2024); actions [N, 3] fp32.
+    """The continuous joystick of the ALE (Farebrother and Castro 2024); actions [N, 3] fp32.
 
-    Of each part -1 to 1 counts, and what is beyond is cut off: the radius from 0 to 1, the angle
-    from -pi to pi, and FIRE, pressed above 0. So a policy of mean 0 and deviation 1 reaches all
-    that the stick can do; by the engine's own bounds half of its radii would be none.
+    Each part is clipped to [-1, 1] and then scaled: the radius to [0, 1], the angle to [-pi, pi],
+    and FIRE, which is pressed above 0. So a policy of mean 0 and std 1 reaches all positions; with
+    the engine's own bounds half of its radii would be 0.
     """
 
     names: tuple[str, ...] = ("RADIUS", "ANGLE", "FIRE")
     neutral: NDArray[Any] = np.zeros(3, np.float32)
     fire: NDArray[Any] = np.array([0.0, 0.0, 1.0], np.float32)
 
-    def press(self, actions: NDArray[np.float32], num_envs: int) -> NDArray[np.float32]:
+    def to_engine(self, actions: NDArray[np.float32], num_envs: int) -> NDArray[np.float32]:
         self.check(actions, num_envs)
         radius, angle, fire = actions.clip(-1.0, 1.0).T  # D27
-        stick = ((radius + 1.0) / 2.0, angle * np.pi, (fire + 1.0) / 2.0)
-        return np.stack(stick, axis=1).astype(np.float32)
+        parts = ((radius + 1.0) / 2.0, angle * np.pi, (fire + 1.0) / 2.0)
+        return np.stack(parts, axis=1).astype(np.float32)
 
-    def check(self, pressed: NDArray[np.float32], num_envs: int) -> None:
-        if pressed.shape != (num_envs, 3):
-            raise ValueError(f"expected {num_envs} actions of 3 numbers; got {pressed.shape}")
-        broken = np.flatnonzero(~np.isfinite(pressed).all(axis=1))
-        if len(broken):
-            env = int(broken[0])
-            raise ValueError(f"action {pressed[env]} of environment {env} is not finite")
+    def check(self, engine_actions: NDArray[np.float32], num_envs: int) -> None:
+        shape = engine_actions.shape
+        if shape != (num_envs, 3):
+            raise ValueError(f"expected {num_envs} actions of 3 numbers; got {shape}")
+        invalid = np.flatnonzero(~np.isfinite(engine_actions).all(axis=1))
+        if len(invalid):
+            env = int(invalid[0])
+            raise ValueError(f"action {engine_actions[env]} of environment {env} is not finite")
 
 
 def make_controls(action_space: str, engine_names: tuple[str, ...]) -> Controls:
-    """The controls of an action space over an engine's actions: all 18, but for `discrete`."""
+    """Make the controls of an action space.
+
+    engine_names: the engine's actions; all 18, except for `discrete`.
+    """
     if action_space == "continuous":
         return ContinuousActions()
-    return (
-        MultiDiscreteActions(engine_names)
-        if action_space == "joystick"
-        else DiscreteActions(engine_names)
-    )
+    if action_space == "joystick":
+        return MultiDiscreteActions(engine_names)
+    return DiscreteActions(engine_names)
 
 
-def sizes(action_space: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """How many choices each part of an action has; a real number counts as one."""
+def action_dims(action_space: str, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the number of choices of each part of an action; 1 for a real number."""
     if action_space == "discrete":
         return (len(names),)
     return CHOICES if action_space == "joystick" else (1,) * len(names)
 
 
-def combination(x: str, y: str, fire: str) -> str:
-    """The name of the action with these choices."""
+def action_name(x: str, y: str, fire: str) -> str:
+    """Return the name of the action with these choices."""
     return (y + x + fire) or "NOOP"
 
 
-def possible(action_space: str, names: tuple[str, ...], known: Collection[str]) -> list[bool]:
-    """Which logits of a policy mean something to a game that knows the actions `known`.
+def action_mask(action_space: str, names: tuple[str, ...], known: Collection[str]) -> list[bool]:
+    """Return which outputs of a policy have an effect in a game with the actions `known`.
 
-    Of a joystick it is the choices that some action of the game's needs; of those that are left
-    each combination can still be drawn, because they are drawn independently.
+    For `joystick` these are the choices that at least one action of the game needs. Choices are
+    drawn independently, so some combinations of them may still have no effect.
     """
     if action_space == "discrete":
         return [name in known for name in names]
-    found = {
-        (x, y, b)
-        for x in SIDEWAYS
-        for y in UPWARDS
-        for b in BUTTON
-        if combination(x, y, b) in known
-    }
-    parts = zip((SIDEWAYS, UPWARDS, BUTTON), zip(*found, strict=True), strict=True)
-    return [choice in needed for choices, needed in parts for choice in choices]
+    parts = (HORIZONTAL, VERTICAL, BUTTON)
+    needed = [choices for choices in itertools.product(*parts) if action_name(*choices) in known]
+    used = zip(parts, zip(*needed, strict=True), strict=True)
+    return [choice in some for choices, some in used for choice in choices]
 
 
-def stick(pressed: NDArray[np.float32]) -> tuple[str, float]:
-    """The name of the action, and the strength of a paddle, of one action of the engine's [3]."""
-    radius, angle, fire = (float(part) for part in pressed)
+def joystick_action(engine_action: NDArray[np.float32]) -> tuple[str, float]:
+    """Convert a continuous action [3] of the engine to an action's name and a paddle's speed."""
+    radius, angle, fire = (float(part) for part in engine_action)
     x, y = radius * np.cos(angle), radius * np.sin(angle)
     sides = [int(part > THRESHOLD) - int(part < -THRESHOLD) + 1 for part in (x, y)]
-    name = combination(SIDEWAYS[sides[0]], UPWARDS[sides[1]], BUTTON[int(fire > THRESHOLD)])
+    name = action_name(HORIZONTAL[sides[0]], VERTICAL[sides[1]], BUTTON[int(fire > THRESHOLD)])
     return name, radius

@@ -1,7 +1,9 @@
-"""Atari on ale-py's C++ vector environment, with the reference's meaning of an episode.
+"""Atari on ale-py's C++ vector environment, with episodes as in OpenAI baselines.
 
-The engine is used against its defaults, each for a reason told where it happens; what it does
-differently from the Python wrappers of the reference is listed in docs/fidelity.md.
+Several of the engine's defaults are changed; a comment at each says why. docs/fidelity.md lists the
+differences from the Python wrappers of baselines.
+
+Legend: N environments.
 """
 
 import hashlib
@@ -13,29 +15,29 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import EnvState, Episode, Step, VecEnv
-from ..games import cartridge
+from ..games import game_info
 from .controls import THRESHOLD, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 from .watchdog import Watchdog
 
 RESET_S = 0.2
-"""A game that begins takes up to 0.1 s, and all environments may begin one in the same call."""
+"""Time limit per environment: a reset takes up to 0.1 s, and all may reset in the same call."""
 MOST_RESEEDINGS = 1 << 20
-"""Room for seedings of one environment before the next `index`."""
+"""Upper limit of the seeded resets of one environment; the next `index` starts after them."""
 
 
 class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
-    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20), or of `ram`
-    [N, 1, 128]. Environment i is seeded by (seed, index, first_env + i) alone. A game is cut off
-    after `max_frames`, counted from its first observation.
+    Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20), or [N, 1, 128] for
+    `ram`. Environment i is seeded by (seed, index, first_env + i) alone. A game is truncated after
+    `max_frames`, counted from its first observation.
 
-    No call of the emulator saves all of its state, but what follows a seeded reset is a function
-    of the actions. With a `reseed_interval` the actions since the last one are kept, and `restore`
-    plays them again. To bound them, every `reseed_interval` steps each environment gets another
-    one when its game ends, which takes a tenth of a second or two. All do so at about the same
-    time, because what is played again takes as long as the longest of them.
+    The emulator cannot save all of its state, but everything after a seeded reset is a function of
+    the actions. So with a `reseed_interval` the actions since the last seeded reset are stored, and
+    `restore` replays them. To limit how many there are, an environment gets a new seeded reset when
+    its game ends and `reseed_interval` steps have passed; that takes 0.1 to 0.2 s. All environments
+    do so at about the same time, because a replay takes as long as its longest log.
     """
 
     def __init__(
@@ -102,19 +104,19 @@ class Atari(VecEnv):
         self._fire_next[:] = False
         self._scores[:] = 0
         self._lengths[:] = 0
-        self._obs = self._begin(np.ones(self.num_envs, np.bool_))
+        self._obs = self._seeded_reset(np.ones(self.num_envs, np.bool_))
         return self._obs
 
     def step(self, actions: NDArray[Any]) -> Step:
-        actions = self._controls.press(actions, self.num_envs)
+        actions = self._controls.to_engine(actions, self.num_envs)
         if self._fire_next.any():
-            actions = actions.copy()  # they belong to the caller
+            actions = actions.copy()  # the caller's array must not change
             actions[self._fire_next] = self._controls.fire  # D17
         with self._watchdog.guard(actions):
-            obs, rewards, terminated, truncated, info = self._engine.step(_sent(actions))
+            obs, rewards, terminated, truncated, info = self._engine.step(_engine_dtype(actions))
 
-        # A row marked as ended is a lost life or the end of a game, which the engine does not
-        # tell apart. Only at the end of a game do its frames join those of past games.
+        # The engine marks a lost life and the end of a game in the same way. Only at the end of a
+        # game are its frames added to those of past games.
         ended = terminated | truncated
         past_frames = info["frame_number"] - info["episode_frame_number"]
         game_over = past_frames != self._past_frames
@@ -129,7 +131,7 @@ class Atari(VecEnv):
         ]
         self._scores[game_over] = 0
         self._lengths[game_over] = 0
-        self._obs = self._keep(actions, obs, game_over)
+        self._obs = self._log_step(actions, obs, game_over)
 
         dones = ended if self._protocol.life_ends_episode else game_over  # D16
         if self._clip_rewards:
@@ -172,19 +174,19 @@ class Atari(VecEnv):
         for i, (now, state) in enumerate(zip(self._obs, states, strict=True)):
             if hashlib.sha256(now.tobytes()).hexdigest() != state["obs_sha256"]:
                 raise UsageError(
-                    f"environment {self._first_env + i} does not come back as it was: another "
-                    "emulator, or a damaged log of actions; --new-games goes on with new games"
+                    f"environment {self._first_env + i} is not as it was saved: another version of "
+                    "the emulator, or a damaged log of actions; use --new-games"
                 )
         return self._obs
 
     def _replay(self, logs: list[NDArray[Any]]) -> NDArray[np.uint8]:
-        """Play logs of different lengths so that all end together: the last observations.
+        """Replay logs of different lengths so that all end together. Returns the observations.
 
-        An environment with a shorter log waits for its turn doing nothing, and is then reset.
+        An environment with a shorter log first does nothing, and is reset when its log starts.
         """
         neutral = self._controls.neutral
         if any((log.dtype, log.shape[1:]) != (neutral.dtype, neutral.shape) for log in logs):
-            raise ValueError(f"actions of another kind than {neutral.dtype} {neutral.shape}")
+            raise ValueError(f"saved actions are not {neutral.dtype} {neutral.shape}")
         steps = max(map(len, logs))
         waits = np.array([steps - len(log) for log in logs])
         actions = np.empty((steps, self.num_envs, *neutral.shape), neutral.dtype)
@@ -192,23 +194,23 @@ class Atari(VecEnv):
         for i, log in enumerate(logs):
             actions[waits[i] :, i] = log
         self._played = []
-        obs = self._begin(np.ones(self.num_envs, np.bool_))
+        obs = self._seeded_reset(np.ones(self.num_envs, np.bool_))
         for t, row in enumerate(actions):
             if t > 0 and (waits == t).any():
-                self._begin(waits == t)
+                self._seeded_reset(waits == t)
             self._controls.check(row, self.num_envs)
             with self._watchdog.guard(row):
-                obs, _, _, _, info = self._engine.step(_sent(row))
+                obs, _, _, _, info = self._engine.step(_engine_dtype(row))
             self._played.append(row)
             self._past_frames[:] = info["frame_number"] - info["episode_frame_number"]
         if steps > 0 and (waits == steps).any():
-            obs = self._begin(waits == steps)
+            obs = self._seeded_reset(waits == steps)
         return obs
 
-    def _keep(
+    def _log_step(
         self, actions: NDArray[Any], obs: NDArray[np.uint8], game_over: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
-        """Log a step, and seed anew where it is time; the observations to go on from."""
+        """Log a step and reseed environments that are due. Returns the next observations."""
         if self._reseed_interval is None:
             return obs
         self._played.append(actions.astype(self._controls.neutral.dtype))
@@ -220,11 +222,11 @@ class Atari(VecEnv):
         self._seedings[due] += 1
         self._seeded_at[due] = self._steps
         del self._played[: len(self._played) - (self._steps - self._seeded_at.min())]
-        return self._begin(due)
+        return self._seeded_reset(due)
 
-    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Seeded resets of some environments; the observations of all."""
-        # Without seeds every game would be seeded by the clock, and in the same second alike.
+    def _seeded_reset(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Reset some environments from their seeds. Returns the observations of all."""
+        # Without seeds the engine would use the clock, and the same seed within a second.
         with self._watchdog.guard("reset"):
             obs, info = self._engine.reset(seed=self._seeds(which), options={"reset_mask": which})
         past_frames = info["frame_number"] - info["episode_frame_number"]
@@ -232,23 +234,18 @@ class Atari(VecEnv):
         return obs
 
     def _seeds(self, which: Any) -> NDArray[np.int64]:
-        """The emulator's seeds of some environments."""
+        """Draw the emulator's seeds of some environments."""
         numbers = np.arange(self._first_env, self._first_env + self.num_envs)[which]
-        indices = self._seedings[which]
-        return np.array(
-            [
-                game_seeds(self._seed, int(index), 1, int(env))[0]
-                for index, env in zip(indices, numbers, strict=True)
-            ]
-        )
+        seedings = zip(self._seedings[which].tolist(), numbers.tolist(), strict=True)
+        return np.array([game_seeds(self._seed, index, 1, env)[0] for index, env in seedings])
 
     def close(self) -> None:
         self._watchdog.close()
         self._engine.close()
 
 
-def _sent(actions: NDArray[Any]) -> NDArray[Any]:
-    """Actions in a type that the engine takes."""
+def _engine_dtype(actions: NDArray[Any]) -> NDArray[Any]:
+    """Convert actions to a type that the engine accepts: fp32 or int64."""
     return actions if actions.dtype == np.float32 else actions.astype(np.int64, copy=False)
 
 
@@ -275,21 +272,21 @@ def _make_engine(  # type: ignore[no-untyped-def]
     ALEInterface.setLoggerMode(LoggerMode.Error)
     side = SIDE  # D18
     depth = num_frames  # D20
-    shown, stacked = cartridge(game).screen, 1
+    shown, stacked = game_info(game).screen, 1
     try:
         screen_library(shown, side)
-    except UsageError:  # then the engine shrinks and stacks
+    except UsageError:  # without native code the engine itself shrinks and stacks
         shown, stacked = (side, side), depth
     engine = AtariVectorEnv(
         game,
         num_envs,
         num_threads=num_threads,
-        # The default adds a row per episode in which the action is ignored.
+        # The default adds one step per episode in which the action is ignored.
         autoreset_mode=AutoresetMode.SAME_STEP,
-        # `episodic_life=True` would restart the whole game at a lost life, so that later
-        # lives are never seen.
+        # `episodic_life=True` would restart the game at every lost life: later lives would never
+        # be played.
         life_loss_info=protocol.life_ends_episode,
-        reward_clipping=False,  # the raw reward would be lost
+        reward_clipping=False,  # scores need raw rewards
         repeat_action_probability=protocol.repeat_action_probability,
         full_action_space=protocol.full_action_space,
         continuous=continuous,

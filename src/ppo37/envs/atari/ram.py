@@ -1,7 +1,7 @@
-"""An Atari engine that shows the 128 bytes of the console's memory instead of its screen.
+"""An Atari engine that observes the console's RAM (128 bytes) instead of its screen.
 
-`Atari` plays on it as on ale-py's C++ one, which does not show them: the same seeds and actions
-give the same games. It steps one emulator after another in Python.
+ale-py's C++ engine does not offer RAM. This one steps its emulators one after another in Python;
+the same seeds and actions give the same games.
 
 Legend: N environments, K steps in an observation.
 """
@@ -16,9 +16,9 @@ from .reference import GAME_VARIANTS, RamGame
 
 
 class RamEngine:
-    """What `Atari` needs of an engine: `ale`, reset, step and close, as `AtariVectorEnv` has.
+    """An engine for `Atari` with the same interface as `AtariVectorEnv`: ale, reset, step, close.
 
-    Observations: the memory after each of the last K steps, [N, K, 128] uint8.
+    Observations: the RAM after each of the last K steps, [N, K, 128] uint8.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class RamEngine:
     ) -> None:
         self._protocol = protocol
         self._games = [
-            RamGame(game, 0, protocol, GAME_VARIANTS["engine"], max_frames, num_frames, film=False)
+            RamGame(game, 0, protocol, GAME_VARIANTS["engine"], max_frames, num_frames, False)
             for _ in range(num_envs)
         ]
         self.ale = self
@@ -35,30 +35,30 @@ class RamEngine:
         return list(self._games[0].actions)
 
     def reset(self, seed: NDArray[np.int64], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Begin anew where `options["reset_mask"]` says, each game with its seed."""
+        """Reset the games that `options["reset_mask"]` selects, each with its seed."""
         chosen = np.flatnonzero(options["reset_mask"])
         for env, game_seed in zip(chosen, seed, strict=True):
-            self._games[env].rewind(int(game_seed))
-            self._games[env].begin()
+            self._games[env].reseed(int(game_seed))
+            self._games[env].start_game()
         return self._observe(), self._info()
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
         rewards = np.zeros(len(self._games), np.int32)
         terminated, truncated = np.zeros((2, len(self._games)), np.bool_)
         final_obs = []
-        for i, (game, pressed) in enumerate(zip(self._games, actions, strict=True)):
-            rewards[i] = game.step(pressed)
-            life_lost = game.count_lives() and self._protocol.life_ends_episode
+        for i, (game, action) in enumerate(zip(self._games, actions, strict=True)):
+            rewards[i] = game.step(action)
+            life_lost = game.life_lost() and self._protocol.life_ends_episode
             terminated[i] = game.over or life_lost
             truncated[i] = game.ended and not terminated[i]
             final_obs.append(game.stack)
             if game.ended:
-                game.begin()
+                game.start_game()
         info = {**self._info(), "final_obs": np.stack(final_obs)}
         return self._observe(), rewards, terminated, truncated, info
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources to release."""
 
     def _observe(self) -> NDArray[np.uint8]:
         return np.stack([game.stack for game in self._games])

@@ -1,13 +1,12 @@
-"""Atari in plain Python over the single emulator: the nine Atari details, readable.
+"""Atari in plain, readable Python on ale-py's single emulator: the nine Atari details.
 
-It has two uses. It is the oracle that the C++ environment `Atari` is compared with, and it gives
-the real colour screens and the console's memory, which the C++ environment cannot. It plays in
-one of two variants: `reference` does what OpenAI baselines' wrappers do; `engine` does what the
-C++ engine does instead, and then plays the very games that `Atari` plays. docs/fidelity.md has
-the differences.
+It is the reference that tests compare the C++ environment `Atari` with, and it has color screens
+and RAM, which `Atari` has not. There are two variants: `reference` does what the wrappers of OpenAI
+baselines do; `engine` does what the C++ engine does, and plays exactly the games that `Atari`
+plays. docs/fidelity.md lists the differences.
 
 The other two Atari details, the network and the scaling of pixels, are in networks/agent.py.
-Legend: H is the height of the screen, 210 in most games and up to 250.
+Legend: N environments, H is the height of the screen, 210 in most games and up to 250.
 """
 
 from functools import lru_cache
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import Episode, Step, VecEnv
-from .controls import make_controls, stick
+from .controls import joystick_action, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 
 NOOP_MAX = 30
@@ -28,28 +27,28 @@ Pixels = NDArray[np.uint8]
 
 
 class GameVariant(NamedTuple):
-    """Where the two ways to play the same details part."""
+    """The differences between the baselines wrappers and the C++ engine."""
 
     min_noops: int
-    """The fewest no-ops that open a game; the most are 29 more."""
+    """Fewest no-ops at the start of a game; the most are 29 more."""
     fire_first: bool
-    """FIRE opens a game for one frame, the first of the no-ops. Otherwise FIRE and then the
-    third action open it after the no-ops, each for a whole step."""
+    """At the start of a game FIRE is pressed for one frame and replaces the first no-op. Otherwise
+    FIRE and the third action follow the no-ops, for one step each."""
     reopen_lives: bool
-    """A new life opens with a no-op step and what opens a game, and empties the frame stack.
-    Otherwise it goes on, its first action being FIRE whatever the agent chose."""
-    grey_first: bool
-    """The maximum of two frames is taken of grey screens, otherwise of coloured ones."""
+    """A new life starts with a no-op step and the same FIRE as a game, and clears the frame stack.
+    Otherwise the game continues, and FIRE replaces the first action of the agent."""
+    gray_first: bool
+    """The maximum of two frames is taken of gray screens; otherwise of color screens."""
     see_last_frame: bool
-    """The frame that ends a game is still looked at."""
+    """The frame that ends a game is part of the last observation."""
 
 
 GAME_VARIANTS = {
     "reference": GameVariant(
-        min_noops=1, fire_first=False, reopen_lives=True, grey_first=False, see_last_frame=True
+        min_noops=1, fire_first=False, reopen_lives=True, gray_first=False, see_last_frame=True
     ),
     "engine": GameVariant(
-        min_noops=0, fire_first=True, reopen_lives=False, grey_first=True, see_last_frame=False
+        min_noops=0, fire_first=True, reopen_lives=False, gray_first=True, see_last_frame=False
     ),
 }
 
@@ -57,12 +56,12 @@ GAME_VARIANTS = {
 class ReferenceAtari(VecEnv):
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
-    Arguments mean the same as for `Atari`. `variant` is a key of `GAME_VARIANTS`. Rewards are
-    always signs.
+    The arguments are those of `Atari`, and `variant`, a key of `GAME_VARIANTS`. Rewards are always
+    clipped to their signs.
 
-    `screens[i]` lists the colour screens [H, 160, 3] uint8 of every frame that environment i
-    played in the last step, up to the end of its game if it ended; after `reset` those that
-    opened the game.
+    `screens[i]` lists the color screens [H, 160, 3] uint8 of all frames of environment i in the
+    last step, up to the end of its game if it ended; after `reset`, those before the first
+    observation.
     """
 
     def __init__(
@@ -99,44 +98,44 @@ class ReferenceAtari(VecEnv):
 
     def reset(self) -> Pixels:
         for game in self._games:
-            game.rewind()
-            game.begin()
+            game.reseed()
+            game.start_game()
         self.screens = [game.screens for game in self._games]
         return self._observe()
 
     def step(self, actions: NDArray[Any]) -> Step:
-        pressed = self._controls.press(actions, self.num_envs)
+        actions = self._controls.to_engine(actions, self.num_envs)
         rewards = np.zeros(self.num_envs, np.float32)
         dones = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         final_obs = np.zeros((self.num_envs, *self.obs_shape), np.uint8)
         episodes: list[Episode] = []
         for i, game in enumerate(self._games):
-            rewards[i] = game.step(pressed[i])
+            rewards[i] = game.step(actions[i])
             self.screens[i] = game.screens
-            life_lost = game.count_lives() and self._life_ends_episode
+            life_lost = game.life_lost() and self._life_ends_episode
             truncated[i] = game.ended and not game.over and not life_lost
             dones[i] = game.ended or life_lost  # D16
             final_obs[i] = game.stack
             if life_lost and not game.ended:
-                game.begin_life()
+                game.start_life()
             if game.ended:
                 episodes.append(Episode(self._first_env + i, game.score, game.length))
-                game.begin()
+                game.start_game()
         clipped = np.sign(rewards)  # D19
         return Step(self._observe(), clipped, dones, truncated, final_obs, episodes)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources to release."""
 
     @property
     def played(self) -> list[str]:
-        """The actions of the last step as they were played: FIRE where it was pressed instead."""
+        """The names of the actions of the last step, with FIRE where it replaced one."""
         return [game.played.name for game in self._games]
 
     @property
     def scores(self) -> list[float]:
-        """The sums of the raw rewards of the games being played."""
+        """The sums of raw rewards of the current games."""
         return [game.score for game in self._games]
 
     def _observe(self) -> Pixels:
@@ -144,9 +143,9 @@ class ReferenceAtari(VecEnv):
 
 
 class Game:
-    """One emulator with what is remembered of its game; `stack` holds the last frames seen.
+    """One emulator and the state of its game; `stack` has the last observed frames.
 
-    film: keep the colour screens of every frame.
+    keep_screens: whether `screens` lists the color screens of all frames.
     """
 
     frame_shape: tuple[int, ...] = FRAME_SHAPES["pixels"]
@@ -159,20 +158,20 @@ class Game:
         variant: GameVariant,
         max_frames: int,
         num_frames: int,
-        film: bool = True,
+        keep_screens: bool = True,
     ) -> None:
         rom = roms.get_rom_path(game)
         if rom is None:
-            raise UsageError(f"unknown game {game!r}; `ppo37 games` lists them all")
+            raise UsageError(f"unknown game {game!r}; `ppo37 games` lists all")
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._rom, self._seed, self._fresh = rom, seed, False
-        self._film = film
+        self._keep_screens = keep_screens
         self._variant = variant
         self._max_frames = max_frames
         self._num_frames = num_frames
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
-        self.rewind(seed)
+        self.reseed(seed)
         full = protocol.full_action_space
         self.actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         fire = protocol.auto_fire and Action.FIRE in self.actions
@@ -180,8 +179,8 @@ class Game:
         self.played = Action.NOOP
         self._opening = (Action.FIRE, self.actions[2]) if fire and not variant.fire_first else ()
 
-    def rewind(self, seed: int | None = None) -> None:
-        """Go back to where only the seed determines what comes; None: the seed of before."""
+    def reseed(self, seed: int | None = None) -> None:
+        """Reset all state, so that only the seed determines what follows; None keeps the seed."""
         seed = self._seed if seed is None else seed
         if self._fresh and seed == self._seed:
             return
@@ -191,8 +190,8 @@ class Game:
         self._random = np.random.RandomState(self._seed)  # the Mersenne Twister of the engine
         self._fresh = True
 
-    def begin(self) -> None:
-        """Start a new game: no-ops so that games differ, and FIRE where it has to be pressed."""
+    def start_game(self) -> None:
+        """Start a new game: no-ops, so that games differ, and FIRE where a game needs it."""
         self.score, self.length, self._frames, self._lives = 0.0, 0, 0, 0
         self.screens: list[Pixels] = []
         self._fire_next = self._fresh = False
@@ -205,23 +204,26 @@ class Game:
             self._act(Action.NOOP)  # D14
             if self._ale.game_over():
                 self._ale.reset_game()
-        self._frames = 0  # the limit counts from here
-        last = self._look()
+        self._frames = 0  # `max_frames` counts from here
+        last = self._screen()
         self._pool = [last, np.zeros_like(last)]
-        self._open(self._opening)
+        self._play_opening(self._opening)
 
-    def begin_life(self) -> None:
-        """Go on with the next life; as in a step, the game may end meanwhile."""
+    def start_life(self) -> None:
+        """Continue with the next life; the game may end during this, as in a step."""
         if self._variant.reopen_lives:
-            self._open((Action.NOOP, *self._opening))  # D17
+            self._play_opening((Action.NOOP, *self._opening))  # D17
         else:
             self._fire_next = self._fire_first
 
-    def step(self, pressed: NDArray[Any]) -> float:
-        """Play one agent step, a number or a continuous action; the sum of its raw rewards."""
+    def step(self, action: NDArray[Any]) -> float:
+        """Play one agent step, with an index (0-d) or a continuous action [3].
+
+        Returns the sum of its raw rewards.
+        """
         self.screens = []
         self.length += 1
-        self.played, strength = self._chosen(pressed)
+        self.played, strength = self._chosen(action)
         if self._fire_next:
             self.played = Action.FIRE
         reward = self._play(self.played, strength)
@@ -229,17 +231,17 @@ class Game:
         self._push()
         return reward
 
-    def _chosen(self, pressed: NDArray[Any]) -> tuple[Action, float]:
-        """The action to play and how fast a paddle moves."""
-        if pressed.ndim == 0:
-            return self.actions[int(pressed)], 1.0
-        name, strength = stick(pressed)
+    def _chosen(self, action: NDArray[Any]) -> tuple[Action, float]:
+        """Return the emulator's action and a paddle's speed."""
+        if action.ndim == 0:
+            return self.actions[int(action)], 1.0
+        name, strength = joystick_action(action)
         return Action.__members__[name], strength
 
-    def count_lives(self) -> bool:
-        """Whether a life was lost since the last count, but not the last one.
+    def life_lost(self) -> bool:
+        """Return whether a life was lost since the last call, but not the last life.
 
-        Some games show no lives while the last one is being played.
+        Some games show 0 lives while the last one is being played.
         """
         before, self._lives = self._lives, int(self._ale.lives())
         return 0 < self._lives < before
@@ -250,14 +252,15 @@ class Game:
 
     @property
     def ended(self) -> bool:
+        """True if the game is over or has reached `max_frames`."""
         return self.over or self._frames >= self._max_frames
 
     @property
     def frame_numbers(self) -> tuple[int, int]:
-        """Frames played since the emulator was loaded, and in this game."""
+        """The frames since the ROM was loaded, and those of this game."""
         return self._ale.getFrameNumber(), self._ale.getEpisodeFrameNumber()
 
-    def _open(self, actions: tuple[Action, ...]) -> None:
+    def _play_opening(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             self._play(action)
         self.stack = np.zeros((self._num_frames, *self.frame_shape), np.uint8)
@@ -265,13 +268,13 @@ class Game:
         self._lives = self._ale.lives()
 
     def _play(self, action: Action, strength: float = 1.0) -> float:
-        """Hold the action for four frames, fewer if the game ends; look at the last two."""
+        """Repeat the action for four frames, fewer if the game ends, and keep the last two."""
         reward = 0.0
         for frame in range(FRAME_SKIP):  # D15
             reward += self._act(action, strength)
             ended = self.ended
             if frame >= FRAME_SKIP - 2 and (self._variant.see_last_frame or not ended):
-                self._pool[frame - FRAME_SKIP + 2] = self._look()
+                self._pool[frame - FRAME_SKIP + 2] = self._screen()
             if ended:
                 break
         self.score += reward
@@ -280,30 +283,30 @@ class Game:
     def _act(self, action: Action, strength: float = 1.0) -> int:
         reward = self._ale.act(action, strength)
         self._frames += 1
-        if self._film:
+        if self._keep_screens:
             self.screens.append(self._ale.getScreenRGB())
         return int(reward)
 
-    def _look(self) -> Pixels:
-        grey_first = self._variant.grey_first
-        return self._ale.getScreenGrayscale() if grey_first else self._ale.getScreenRGB()
+    def _screen(self) -> Pixels:
+        gray_first = self._variant.gray_first
+        return self._ale.getScreenGrayscale() if gray_first else self._ale.getScreenRGB()
 
     def _push(self) -> None:
         self.stack = np.concatenate([self.stack[1:], self._frame()[np.newaxis]])  # D20
 
     def _frame(self) -> Pixels:
-        """What an agent sees of the last step."""
+        """Compute the frame that the last step adds to the observation."""
         pooled = np.maximum(*self._pool)  # D15
-        self._pool[1] = pooled  # seen again only if the next step ends early
-        return shrink(pooled if self._variant.grey_first else grayscale(pooled))
+        self._pool[1] = pooled  # used again only if the next step ends early
+        return shrink(pooled if self._variant.gray_first else grayscale(pooled))
 
 
 class RamGame(Game):
-    """A game of which the 128 bytes of the console's memory are seen, as they are after a step."""
+    """A game with RAM observations: the console's 128 bytes after each step."""
 
     frame_shape: tuple[int, ...] = FRAME_SHAPES["ram"]
 
-    def _look(self) -> Pixels:
+    def _screen(self) -> Pixels:
         return self._ale.getRAM()
 
     def _frame(self) -> Pixels:
@@ -311,45 +314,46 @@ class RamGame(Game):
 
 
 def draw(random: np.random.RandomState, count: int) -> int:
-    """A draw from 0..count-1, by Lemire's multiplication of one 32-bit draw.
+    """Draw an integer from 0..count-1, by Lemire's multiplication of one 32-bit draw.
 
-    GNU's `std::uniform_int_distribution` does the same, so the engine's no-ops can be foretold.
-    Its rejection of one draw in 2^28 is left out.
+    GNU's `std::uniform_int_distribution` does the same, so these are the engine's no-ops. Its
+    rejection of one draw in 2^28 is left out.
     """
     return int(random.randint(2**32, dtype=np.uint32)) * count >> 32
 
 
 def grayscale(screen: Pixels) -> Pixels:
-    """The brightness [H, W] of colours [H, W, 3]: ITU-R BT.601 weights in 15 bits."""
+    """Compute the brightness [H, W] of colors [H, W, 3]: ITU-R BT.601 weights in 15 bits."""
     red, green, blue = np.moveaxis(screen.astype(np.int32), -1, 0)
     return ((9798 * red + 19235 * green + 3735 * blue + 2**14) >> 15).astype(np.uint8)
 
 
 def shrink(screen: Pixels) -> Pixels:
-    """A screen [H, W] averaged down to [84, 84]: each new pixel is the mean of the area it covers.
+    """Shrink a screen [H, W] to [84, 84]: each new pixel is the mean of the area that it covers.
 
-    Sums in 32 bits and in this order, columns before rows: exact halves are common, and the
-    engine's resize rounds them by the error of its sums.
+    The order of the fp32 sums, columns before rows, is that of the engine: exact halves are common,
+    and rounding errors decide which way they are rounded.
     """
     height, width = screen.shape
-    columns, column_shares = overlaps(width)
-    rows, row_shares = overlaps(height)
-    narrow = sum(screen[:, i] * share for i, share in zip(columns, column_shares, strict=True))
-    small = sum(narrow[i] * share[:, None] for i, share in zip(rows, row_shares, strict=True))
+    columns, column_weights = overlaps(width)
+    rows, row_weights = overlaps(height)
+    narrow = sum(screen[:, i] * w for i, w in zip(columns, column_weights, strict=True))
+    small = sum(narrow[i] * w[:, None] for i, w in zip(rows, row_weights, strict=True))
     return np.rint(small).astype(np.uint8)  # D18
 
 
 @lru_cache(maxsize=8)
 def overlaps(length: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Which of `length` old pixels each of the 84 new ones covers: indices and shares [K, 84].
+    """Return the old pixels, of `length`, that each of the 84 new ones covers.
 
-    The shares of a new pixel sum to 1; where it covers fewer than K old ones, some are 0.
+    Indices and weights [K, 84]; the weights of a new pixel sum to 1, and some are 0 where it covers
+    fewer than K old ones.
     """
-    # In units of 1/84 old pixel all bounds are whole numbers.
+    # In units of 1/84 old pixel all bounds are integers.
     start = np.arange(SIDE) * length
     first = start // SIDE
     most = max(-(-(start + length) // SIDE) - first)
     old = first + np.arange(most)[:, np.newaxis]
     overlap = np.minimum((old + 1) * SIDE, start + length) - np.maximum(old * SIDE, start)
-    shares = (np.maximum(overlap, 0) / length).astype(np.float32)
-    return np.minimum(old, length - 1), shares
+    weights = (np.maximum(overlap, 0) / length).astype(np.float32)
+    return np.minimum(old, length - 1), weights

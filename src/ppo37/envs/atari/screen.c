@@ -1,14 +1,14 @@
-/* Screens of the console, shrunk to what an agent sees, and stacked.
+/* Shrink screens of the console to the size of observations, and stack them.
  *
- * The same numbers as OpenCV's INTER_AREA, by which the engine shrinks its screens: each pixel is
- * the mean of the area that it covers, in float, first along rows and then over them, one product
- * after the other in this order, rounded to the nearest integer and to the even one of two.
+ * The numbers are those of OpenCV's INTER_AREA, which the engine uses: each pixel is the mean of
+ * the area that it covers, summed in float, first along rows and then over rows, one product after
+ * the other in this order, and rounded to the nearest integer (halves to even).
  *
- * Compiled for HEIGHT x WIDTH pixels that become SIDE x SIDE. To be compiled without fusing
- * products and sums, which would round differently.
+ * Compiled for screens of HEIGHT x WIDTH and results of SIDE x SIDE. Products and sums must not be
+ * fused: that would round differently.
  */
 #ifndef __AVX512VBMI__
-#error "they need a processor with AVX512-VBMI"
+#error "this file needs AVX512-VBMI"
 #endif
 
 #include <immintrin.h>
@@ -17,32 +17,32 @@
 #include <string.h>
 
 enum {
-    TAPS = WIDTH / SIDE + 2,  /* most pixels of a row that one of the result covers */
-    MOST = HEIGHT / SIDE + WIDTH / SIDE + 2,  /* pixels or rows */
+    TAPS = WIDTH / SIDE + 2,  /* most pixels of a row that one new pixel covers */
+    MOST = HEIGHT / SIDE + WIDTH / SIDE + 2,  /* upper limit of pixels or rows of an area */
     VECTORS = (SIDE + 15) / 16,
-    WINDOW = 64,  /* bytes of a row that 16 pixels of the result may need */
+    WINDOW = 64,  /* bytes of a row that are loaded for 16 new pixels */
 };
 
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
-_Static_assert(16 * WIDTH / SIDE + 2 <= WINDOW, "the window is too narrow");
-_Static_assert(HEIGHT >= SIDE && WIDTH >= SIDE, "screens are shrunk, not enlarged");
+_Static_assert(16 * WIDTH / SIDE + 2 <= WINDOW, "WINDOW is too small");
+_Static_assert(HEIGHT >= SIDE && WIDTH >= SIDE, "screens can only be shrunk");
 
 typedef struct {
     int first, count;
-    float shares[MOST];
+    float weights[MOST];
 } Area;
 
 typedef struct {
     Area rows[SIDE];
-    int windows[VECTORS];  /* where in a row the pixels begin that 16 of the result need */
-    uint8_t places[TAPS][VECTORS][64];  /* which of them, one in every four bytes */
-    float shares[TAPS][VECTORS][16];
+    int windows[VECTORS];  /* the first pixel of a row that 16 new pixels need */
+    uint8_t offsets[TAPS][VECTORS][64];  /* from there, in one of every four bytes */
+    float weights[TAPS][VECTORS][16];
 } Plan;
 
 long plan_bytes(void) { return sizeof(Plan); }
 
-/* What pixel `i` of `side` covers of `size` pixels. */
+/* The old pixels, of `size`, that new pixel `i` of `side` covers. */
 static Area area(int i, int size, int side) {
     double scale = 1.0 / ((double)side / size), from = i * scale, to = from + scale;
     double width = fmin(scale, size - from);
@@ -50,11 +50,11 @@ static Area area(int i, int size, int side) {
     Area found = {whole, 0, {0}};
     if (whole - from > 1e-3) {
         found.first--;
-        found.shares[found.count++] = (float)((whole - from) / width);
+        found.weights[found.count++] = (float)((whole - from) / width);
     }
-    for (int at = whole; at < last; at++) found.shares[found.count++] = (float)(1.0 / width);
+    for (int j = whole; j < last; j++) found.weights[found.count++] = (float)(1.0 / width);
     if (to - last > 1e-3)
-        found.shares[found.count++] = (float)(fmin(fmin(to - last, 1.0), width) / width);
+        found.weights[found.count++] = (float)(fmin(fmin(to - last, 1.0), width) / width);
     return found;
 }
 
@@ -66,41 +66,46 @@ void make_plan(Plan *plan) {
         int v = i / 16;
         if (i % 16 == 0) plan->windows[v] = one.first;
         for (int t = 0; t < one.count; t++) {
-            plan->places[t][v][i % 16 * 4] = (uint8_t)(one.first + t - plan->windows[v]);
-            plan->shares[t][v][i % 16] = one.shares[t];
+            plan->offsets[t][v][i % 16 * 4] = (uint8_t)(one.first + t - plan->windows[v]);
+            plan->weights[t][v][i % 16] = one.weights[t];
         }
     }
 }
 
-/* One screen [HEIGHT][WIDTH] -> [SIDE][SIDE]. */
-static void shrink(const Plan *plan, const uint8_t *screen, uint8_t *out) {
+/* Shrink one row, padded to WIDTH + WINDOW pixels, to SIDE sums. */
+static inline void shrink_row(const Plan *plan, const uint8_t *row, float sums[VECTORS][16]) {
     const __mmask64 lowest = 0x1111111111111111;
+    EACH(v, VECTORS) {
+        __m512i window = _mm512_loadu_si512(row + plan->windows[v]);
+        __m512 sum = _mm512_setzero_ps();
+        EACH(t, TAPS) {
+            __m512i offsets = _mm512_loadu_si512(plan->offsets[t][v]);
+            __m512i pixels = _mm512_maskz_permutexvar_epi8(lowest, offsets, window);
+            __m512 weights = _mm512_loadu_ps(plan->weights[t][v]);
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(pixels), weights));
+        }
+        _mm512_storeu_ps(sums[v], sum);
+    }
+}
+
+/* Shrink one screen [HEIGHT][WIDTH] to [SIDE][SIDE]. */
+static void shrink(const Plan *plan, const uint8_t *screen, uint8_t *out) {
     uint8_t row[WIDTH + WINDOW];
     float along[VECTORS][16];
-    int known = -1;  /* the row that `along` is of; neighbours share one */
+    int current = -1;  /* the row of `along`; two new rows may share an old one */
     memset(row, 0, sizeof row);
     for (int y = 0; y < SIDE; y++, out += SIDE) {
         const Area *rows = plan->rows + y;
         __m512 sums[VECTORS];
         for (int r = 0; r < rows->count; r++) {
-            __m512 share = _mm512_set1_ps(rows->shares[r]);
-            if (rows->first + r != known) {
-                known = rows->first + r;
-                memcpy(row, screen + known * WIDTH, WIDTH);
-                EACH(v, VECTORS) {
-                    __m512i window = _mm512_loadu_si512(row + plan->windows[v]);
-                    __m512 sum = _mm512_setzero_ps();
-                    EACH(t, TAPS) {
-                        __m512i places = _mm512_loadu_si512(plan->places[t][v]);
-                        __m512i pixels = _mm512_maskz_permutexvar_epi8(lowest, places, window);
-                        __m512 shares = _mm512_loadu_ps(plan->shares[t][v]);
-                        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(pixels), shares));
-                    }
-                    _mm512_storeu_ps(along[v], sum);
-                }
+            __m512 weight = _mm512_set1_ps(rows->weights[r]);
+            if (rows->first + r != current) {
+                current = rows->first + r;
+                memcpy(row, screen + current * WIDTH, WIDTH);
+                shrink_row(plan, row, along);
             }
             EACH(v, VECTORS) {
-                __m512 part = _mm512_mul_ps(_mm512_loadu_ps(along[v]), share);
+                __m512 part = _mm512_mul_ps(_mm512_loadu_ps(along[v]), weight);
                 sums[v] = r ? _mm512_add_ps(sums[v], part) : part;
             }
         }
@@ -112,15 +117,14 @@ static void shrink(const Plan *plan, const uint8_t *screen, uint8_t *out) {
     }
 }
 
-/* The last `depth` pictures of each of `count` screens: those of `before` without the first, and
- * the new one. Where a game has `begun`, there are none before it.
+/* Move each stack up by one frame and add a shrunk screen. `is_new` clears the older frames.
  * screens [count][HEIGHT][WIDTH]; before, after [count][depth][SIDE][SIDE]. */
-void push(const Plan *plan, int count, int depth, const uint8_t *screens, const uint8_t *begun,
+void push(const Plan *plan, int count, int depth, const uint8_t *screens, const uint8_t *is_new,
           const uint8_t *before, uint8_t *after) {
-    const long picture = SIDE * SIDE, stack = depth * picture;
+    const long frame = SIDE * SIDE, stack = depth * frame;
     for (int i = 0; i < count; i++, before += stack, after += stack) {
-        if (begun[i]) memset(after, 0, stack - picture);
-        else memcpy(after, before + picture, stack - picture);
-        shrink(plan, screens + i * HEIGHT * WIDTH, after + stack - picture);
+        if (is_new[i]) memset(after, 0, stack - frame);
+        else memcpy(after, before + frame, stack - frame);
+        shrink(plan, screens + i * HEIGHT * WIDTH, after + stack - frame);
     }
 }

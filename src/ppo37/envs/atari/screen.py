@@ -1,6 +1,6 @@
 """An Atari engine whose screens are shrunk and stacked by `screen.c`.
 
-The engine itself takes a sixth of its time for that. The numbers are the same, to the last bit.
+The C++ engine spends a sixth of its time on that. The result is the same, bit for bit.
 
 Legend: N environments, K frames in an observation.
 """
@@ -18,10 +18,10 @@ SOURCE = Path(__file__).with_name("screen.c")
 
 
 class ScreenEngine:
-    """What `Atari` needs of an engine: `ale`, reset, step and close, as `AtariVectorEnv` has.
+    """An engine for `Atari` with the same interface as `AtariVectorEnv`: ale, reset, step, close.
 
-    engine: one that gives whole screens, [N, 1, *screen] uint8. Observations: the last K of them
-    shrunk to `side` x `side`, [N, K, side, side].  UsageError where there is no `screen.c`.
+    engine: returns whole screens, [N, 1, *screen] uint8. Observations: the last K of them, shrunk
+    to [N, K, side, side].  UsageError if `screen.c` cannot be compiled or run on this machine.
     """
 
     def __init__(self, engine: Any, screen: tuple[int, int], side: int, num_frames: int) -> None:
@@ -35,50 +35,53 @@ class ScreenEngine:
         self._past_frames = np.zeros(engine.num_envs, np.int64)
 
     def reset(self, seed: NDArray[np.int64], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Begin anew where `options["reset_mask"]` says."""
+        """Reset the games that `options["reset_mask"]` selects."""
         screens, info = self._engine.reset(seed=seed, options=options)
         which = options["reset_mask"]
-        self._begun(info)
-        begun = self._pushed(screens, which)
-        self._stacks = np.where(which[:, None, None, None], begun, self._stacks)
+        self._new_games(info)
+        stacks = self._push_screens(screens, which)
+        self._stacks = np.where(which[:, None, None, None], stacks, self._stacks)
         return self._stacks, info
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
         screens, rewards, terminated, truncated, info = self._engine.step(actions)
-        begun = self._begun(info)
-        last = info.pop("final_obs", None)  # there at the end of a life as well
-        if begun.any():
-            info["final_obs"] = self._pushed(last, np.zeros_like(begun))
-        self._stacks = self._pushed(screens, begun)
+        is_new = self._new_games(info)
+        last = info.pop("final_obs", None)  # the engine has it at the end of a life, too
+        if is_new.any():
+            info["final_obs"] = self._push_screens(last, np.zeros_like(is_new))
+        self._stacks = self._push_screens(screens, is_new)
         return self._stacks, rewards, terminated, truncated, info
 
     def close(self) -> None:
         self._engine.close()
 
-    def _begun(self, info: dict[str, Any]) -> NDArray[np.bool_]:
-        """Where a game has begun since the last call: its frames have joined those of the past."""
+    def _new_games(self, info: dict[str, Any]) -> NDArray[np.bool_]:
+        """Return where a new game has started since the last call."""
+        # The frames of a game are added to those of past games when it ends.
         past_frames = info["frame_number"] - info["episode_frame_number"]
-        begun = past_frames != self._past_frames
+        is_new = past_frames != self._past_frames
         self._past_frames = past_frames
-        return begun
+        return is_new
 
-    def _pushed(self, screens: NDArray[np.uint8], begun: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """The stacks after these screens, which are the first of a game where it has begun."""
+    def _push_screens(
+        self, screens: NDArray[np.uint8], is_new: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """Return the stacks with these screens added; `is_new` clears what was there before."""
         after = np.empty_like(self._stacks)
         screens = np.ascontiguousarray(screens)
         self._push(
             _pointer(self._plan),
             *self._stacks.shape[:2],
-            *map(_pointer, (screens, begun, self._stacks, after)),
+            *map(_pointer, (screens, is_new, self._stacks, after)),
         )
         return after
 
 
 def screen_library(screen: tuple[int, int], side: int) -> ctypes.CDLL:
-    """What `ScreenEngine` needs; UsageError where it cannot be had."""
+    """Compile and load `screen.c` for a screen size; UsageError if that is not possible."""
     return library(SOURCE, needs="avx512vbmi", HEIGHT=screen[0], WIDTH=screen[1], SIDE=side)
 
 
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    """Where an array lies; whoever asks keeps it until it is no longer read."""
+    """Return an array's address; the caller must keep the array until it is no longer used."""
     return array.ctypes.data_as(ctypes.c_void_p)

@@ -1,8 +1,7 @@
-"""A guard against an emulator that never answers.
+"""A watchdog for an emulator that hangs.
 
-A thread blocked in C++ cannot be interrupted from Python, so the only honest end is the end of
-the process: with a line that says where, every thread's stack, and exit code 1. The last
-checkpoint on disk stays valid.
+A thread that is blocked in C++ cannot be interrupted from Python. So the watchdog ends the process:
+with a message, the stacks of all threads and exit code 1. The last checkpoint on disk stays valid.
 """
 
 import faulthandler
@@ -13,21 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LOOKS = 20
-"""How often the watchdog looks within its limit."""
+CHECKS = 20
+"""Number of checks within the time limit."""
 
 
 class Watchdog:
-    """Ends the process if a guarded block takes longer than `limit_s` seconds.
+    """A thread that ends the process if a guarded block takes longer than `limit_s` seconds.
 
-    One thread serves all guarded blocks, so that guarding costs two assignments. It counts its
-    own looks, not the clock: a machine that slept or a process that was stopped is no hang.
+    It serves all guarded blocks, so that guarding costs two assignments. It counts its own checks
+    instead of reading a clock: the time that a machine or process was suspended does not count.
+
+    describe: returns what is watched, for the message; called only after a hang.
     """
 
-    def __init__(self, limit_s: float, what: Callable[[], str]) -> None:
-        """what: says what is watched, at the time when it hangs."""
+    def __init__(self, limit_s: float, describe: Callable[[], str]) -> None:
         self._limit_s = limit_s
-        self._what = what
+        self._describe = describe
         self._doing: tuple[Any] | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -35,7 +35,7 @@ class Watchdog:
 
     @contextmanager
     def guard(self, doing: Any) -> Iterator[None]:
-        """Watch the block; `doing` is shown if it hangs."""
+        """Watch the block; `doing` is printed if it hangs."""
         self._doing = (doing,)
         try:
             yield
@@ -48,18 +48,18 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        seen, looks = None, 0
-        while not self._closed.wait(self._limit_s / LOOKS):
-            # A new block is a new tuple, so `is` tells whether this one is the last one still.
-            looks = looks + 1 if self._doing is seen and seen is not None else 0
+        seen, checks = None, 0
+        while not self._closed.wait(self._limit_s / CHECKS):
+            # Every block makes a new tuple, so `is` shows whether the same block is still running.
+            checks = checks + 1 if self._doing is seen and seen is not None else 0
             seen = self._doing
-            if looks >= LOOKS and seen is not None:
-                self._give_up(seen[0])
+            if checks >= CHECKS and seen is not None:
+                self._end_process(seen[0])
 
-    def _give_up(self, doing: Any) -> None:
+    def _end_process(self, doing: Any) -> None:
         print(
-            f"ppo37: the emulator has not answered for {self._limit_s:g} s ({self._what()}; "
-            f"actions {doing}); giving up. The last checkpoint is valid: `ppo37 resume RUN`.",
+            f"ppo37: the emulator has not answered for {self._limit_s:g} s ({self._describe()}; "
+            f"actions {doing}); the last checkpoint is valid, continue with `ppo37 resume RUN`",
             file=sys.stderr,
             flush=True,
         )
