@@ -27,7 +27,7 @@ from ppo37.algorithm.update import make_optimizer, set_learning_rate, update
 from ppo37.backends.cuda_graphs import Work, cuda_graph, recorded
 from ppo37.backends.device import make_exact
 from ppo37.backends.executables import Executables, eager, make_buffers, unchanged
-from ppo37.backends.precision import TOLERANCES
+from ppo37.backends.self_test import TOLERANCES
 from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.backends.transfer import staged
 from ppo37.build import make_agent, make_factory

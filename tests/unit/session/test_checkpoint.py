@@ -14,7 +14,8 @@ from conftest import SMALL_STATE, TESTS, content, tiny
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory, files
-from ppo37.session.checkpoint import Damaged
+from ppo37.session.checkpoint_format import FORMAT, Damaged
+from ppo37.session.metrics import read_metrics
 from ppo37.session.view import NoView
 
 
@@ -95,13 +96,13 @@ def test_what_may_be_whole_is_neither_passed_over_nor_deleted(run: Path) -> None
     """Another version may have written it, or a mount may be missing for a while."""
     newest = checkpoint.numbered(run / "checkpoints")[0]
     before = {path: path.read_bytes() for path in newest.iterdir()}
-    _sign(newest, checkpoint.FORMAT)
+    _sign(newest, FORMAT)
     assert (newest / "manifest.json").read_bytes() == before[newest / "manifest.json"]
     _sign(newest, 99)
     with pytest.raises(UsageError, match="format 99; this version of ppo37 reads") as caught:
         resume(run)
     assert not isinstance(caught.value, Damaged)
-    _sign(newest, checkpoint.FORMAT)
+    _sign(newest, FORMAT)
     model = newest / "model.safetensors"
     model.unlink()
     model.symlink_to(model)  # what cannot be opened, even by root
@@ -230,7 +231,7 @@ def test_a_torn_last_line_of_the_log_is_cut_off(run: Path) -> None:
     log = run / "metrics.jsonl"
     whole = log.read_text()
     log.write_text(whole + '{"update": 7, "agent')
-    assert len(directory.read_metrics(run)) == 6
+    assert len(read_metrics(run)) == 6
     resume(run)
     assert log.read_text() == whole
 
@@ -248,7 +249,7 @@ def test_a_run_of_version_0_1_is_resumed_and_played(tmp_path: Path) -> None:
     assert summary.agent_steps == 192
     newest = checkpoint.load_newest(run / "checkpoints")[0]
     assert newest.state["config"]["zero_mean_init"] is False
-    assert checkpoint.verify(newest.path)[1] == checkpoint.FORMAT
+    assert json.loads((newest.path / "manifest.json").read_text())["format"] == FORMAT
     assert len(evaluate(run, episodes=1).scores) == 1
 
 

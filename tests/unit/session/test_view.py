@@ -31,7 +31,7 @@ WORDS = [
     "cpu",
     *options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
 ]
-SHARES = r"\d+% env, \d+% act, \d+% copy, \d+% update"
+SHARES = r"\d+% environments, \d+% policy, \d+% copying, \d+% learning"
 
 
 def _in_a_terminal(words: list[str]) -> str:
@@ -61,10 +61,10 @@ def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
     last = plain[plain.rindex("steps  ") :]
     assert "640 of 640 (100%)" in last
     assert "2,560" in last  # frames
-    assert re.search(r"return +-?\d+\.\d \(last \d+ games\)", last)
-    assert re.search(r"SPS +\d+", last)
-    assert re.search(r"left +0 s", last)
-    assert re.search(rf"time +{SHARES}", last)
+    assert re.search(r"return +-?\d+\.\d \(mean of the last \d+ games\)", last)
+    assert re.search(r"speed +\d+ agent steps/s \(SPS\)", last)
+    assert re.search(r"time left +0 s", last)
+    assert re.search(rf"time spent +{SHARES}", last)
     assert "\x1b[" in said  # it was drawn over
 
 
