@@ -127,10 +127,10 @@ def begun(run: Path) -> Callable[[], bool]:
     return lambda: log.exists() and b"\n" in log.read_bytes()
 
 
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run a command. Returns its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as exit_:
-        main(words)
+        main(arguments)
     out, err = capsys.readouterr()
     return int(exit_.value.code or 0), out, err
 

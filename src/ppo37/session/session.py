@@ -70,11 +70,8 @@ class Session:
         """parts: the environments of this rank, one part for each rollout thread."""
         self.config, self.path, self.state = config, path, state
         self.optimizer = state.optimizer
-        self.advantages, self.train_step, self.clip_coef = (
-            run.advantages,
-            run.train_step,
-            run.clip_coef,
-        )
+        self.advantages, self.train_step = run.advantages, run.train_step
+        self.clip_coef = run.clip_coef
         self._parts, self._buffers, self._run = parts, buffers, run
         self._ranks, self._view, self._signals = ranks, view, signals
         self._env_slice = ranks.env_slice(config.num_envs)

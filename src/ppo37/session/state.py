@@ -94,9 +94,7 @@ def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) ->
         if found != expected:
             raise UsageError(f"{saved.path} is of another {what}: {found}; expected {expected}")
     if saved.optimizer is None:
-        raise UsageError(
-            f"{saved.path} is a published agent without optimizer: it cannot be resumed"
-        )
+        raise UsageError(f"{saved.path} has no optimizer: a published agent cannot be resumed")
     load_model(state.agent, saved)
     names = (name for name, _ in state.agent.named_parameters())
     restore_optimizer(state.optimizer, names, saved)
@@ -135,9 +133,8 @@ def checkpoints_bytes(agent: Agent) -> int:
     """
     weights = sum(p.numel() * p.element_size() for p in agent.parameters())
     if 2 * weights > LARGEST_BYTES[".safetensors"]:
-        raise UsageError(
-            f"a network of {weights / 1e6:,.0f} MB cannot be saved; use smaller observations"
-        )
+        size = f"{weights / 1e6:,.0f} MB"
+        raise UsageError(f"a network of {size} is too large; use smaller observations")
     return 3 * weights * (checkpoint.KEPT + 1)
 
 
