@@ -30,7 +30,7 @@ from ppo37.backends.threads import RolloutThreads, emulator_threads, split_envs
 from ppo37.config import from_preset
 from ppo37.envs import env_factory
 from ppo37.envs.atari import Atari
-from ppo37.session.directory import read_metrics
+from ppo37.session.metrics import read_metrics
 from ppo37.session.view import NoView
 
 ENVS = 8

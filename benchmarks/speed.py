@@ -34,7 +34,8 @@ import watched
 
 from ppo37.backends.device import cores_of_process, describe_machine, versions
 from ppo37.config import describe_layers, from_preset
-from ppo37.session.directory import METRICS, read_config, read_metrics
+from ppo37.session.directory import METRICS, read_config
+from ppo37.session.metrics import read_metrics
 from ppo37.tools.bench import commit
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,4 +1,4 @@
-"""Shared by the tests: tiny runs of the real thing."""
+"""Tiny runs and helpers that the tests share."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 
 from ppo37.cli import let_waiting_threads_sleep, main
 
-# As the command does, and also before PyTorch is loaded. The workers share the cores, so what a
-# test does or starts has one thread, unless several are what it is about.
+# Before PyTorch is loaded, like the command does. Test workers share the cores, so a test and the
+# processes that it starts have one thread, unless it tests threads.
 let_waiting_threads_sleep()
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -44,11 +44,11 @@ TINY: dict[str, Any] = {
     "precision": "fp32",
     "kernels": "torch",
 }
-"""Six updates of catch, in about a second."""
+"""The settings of six updates of catch, which take about a second."""
 
 
 FEATURES, HIDDEN, ACTIONS = 5, 6, 4
-"""NetworkSpec of `TinyNet`."""
+"""The sizes of `TinyNet`."""
 
 SMALL_STATE: dict[str, Any] = {
     "update": 7,
@@ -64,7 +64,7 @@ SMALL_STATE: dict[str, Any] = {
     "machine": {},
     "versions": {},
 }
-"""What the state of a checkpoint must hold at least."""
+"""The smallest valid state of a checkpoint."""
 
 
 def tiny(**changes: Any) -> Config:
@@ -72,7 +72,7 @@ def tiny(**changes: Any) -> Config:
 
 
 def options(*names: str) -> list[str]:
-    """Some settings of `TINY` as options of a command."""
+    """Return some settings of `TINY` as options of a command."""
     return flags({name: TINY[name] for name in names})
 
 
@@ -84,25 +84,25 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 
 def log_without_clock(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without what the wall clock decides."""
+    """Read the records of a run, without the values that depend on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
 
 
 def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
-    """What runs share that end alike: weights, games and counters, and the log."""
+    """Return the fingerprint of the last checkpoint and the log: equal for runs that end alike."""
     saved, warnings = checkpoint.load_newest(run / "checkpoints")
     assert not warnings
     return checkpoint.fingerprint(saved), log_without_clock(run)
 
 
 def training(config: Config, run: Path, *more: str) -> list[str]:
-    """The words of the command that trains a configuration."""
+    """Return the arguments of the command that trains a configuration."""
     return ["train", *arguments_of(config), "--out", str(run), *more]
 
 
 def long_training(run: Path) -> list[str]:
-    """The command that trains catch and would go on for long."""
+    """Return a command that trains catch for a long time."""
     return [
         sys.executable,
         "-m",
@@ -122,15 +122,15 @@ def long_training(run: Path) -> list[str]:
 
 
 def begun(run: Path) -> Callable[[], bool]:
-    """Whether a run has logged an update, whenever it is asked."""
+    """Return a function that checks whether a run has logged an update."""
     log = run / "metrics.jsonl"
     return lambda: log.exists() and b"\n" in log.read_bytes()
 
 
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command. Returns its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as exit_:
-        main(words)
+        main(arguments)
     out, err = capsys.readouterr()
     return int(exit_.value.code or 0), out, err
 
@@ -139,7 +139,7 @@ Change = Callable[[Step], Any]
 
 
 class Wrong(Catch):
-    """Catch that changes what its steps give, from one of them on."""
+    """Catch with steps that are changed, from step number `since` on."""
 
     def __init__(self, change: Change, since: int, num_envs: int, seed: int, **more: Any) -> None:
         super().__init__(num_envs, seed, **more)
@@ -156,7 +156,7 @@ class Wrong(Catch):
 
 
 def put(**parts: Any) -> Change:
-    """A step with other parts, each made of the step."""
+    """Return a function that replaces parts of a step by functions of the step."""
     return lambda step: step._replace(**{name: make(step) for name, make in parts.items()})
 
 
@@ -184,7 +184,7 @@ class TinyNet(nn.Module):
 
 
 def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether names and values are alike, to the last bit."""
+    """Return whether names and values are equal, to the last bit."""
     return some.keys() == other.keys() and all(
         torch.equal(some[name], other[name]) for name in some
     )
@@ -195,20 +195,20 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
-    """What a network says of single observations [B, ...]: its distribution and values [B]."""
+    """Return the distribution and values [B] of a network for single observations [B, ...]."""
     lstm_state = getattr(network, "agent", network).initial_state(len(obs))
     distribution, values, _ = network(obs, lstm_state, lstm_state.new_zeros(len(obs), 1))
     return distribution, values
 
 
 def content(run: Path) -> dict[Path, bytes]:
-    """The files of a run."""
+    """Return the content of each file of a run."""
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished tiny run of catch; tests only read it."""
+    """A finished tiny run of catch, which tests must not change."""
     path = tmp_path_factory.mktemp("finished") / "run"
     train(tiny(), path, checkpoint_every=2)
     return path
@@ -216,7 +216,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def breakout_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few updates of a real game; tests only read it."""
+    """A few updates of Breakout, which tests must not change."""
     path = tmp_path_factory.mktemp("breakout") / "run"
     train(tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96), path)
     return path

@@ -1,8 +1,8 @@
-"""PPO once more, slowly: scalar float64 arithmetic written straight from the equations.
+"""The oracle: PPO in scalar float64 arithmetic, written directly from the equations.
 
-This is what the package is held against, so it shares nothing with it: no tensors, no autograd,
-no broadcasting, only `math` and loops over lists of floats. Gradients are derived by hand and the
-derivation stands beside them. Nothing here is fast, and nothing here should be clever.
+The tests compare the package with it, so it shares nothing with the package: no tensors, no
+autograd, no broadcasting, only `math` and loops over lists of floats. Gradients are derived by
+hand, with the derivation beside them. The code is slow and simple on purpose.
 
 Legend: T steps, N environments, M samples, F features, H hidden units, A actions.
 Equations E1 to E9 are those of the package: E1 ratio, E2 clipped objective, E3 value loss,
@@ -17,7 +17,7 @@ Weights = dict[str, Floats]
 
 
 class Settings(NamedTuple):
-    """Every choice that the mathematics leaves open, by name."""
+    """The choices that the equations leave open."""
 
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -41,13 +41,13 @@ def mean(numbers: Floats) -> float:
 
 
 def variance(numbers: Floats, ddof: int) -> float:
-    """Sum of squared deviations over len - ddof."""
-    centre = mean(numbers)
-    return math.fsum((x - centre) ** 2 for x in numbers) / (len(numbers) - ddof)
+    """Return the sum of squared deviations, divided by len - ddof."""
+    center = mean(numbers)
+    return math.fsum((x - center) ** 2 for x in numbers) / (len(numbers) - ddof)
 
 
 def linear(initial: float, update: int, num_updates: int) -> float:
-    """E9 with update counted from 0: the first is `initial`, the last `initial / num_updates`."""
+    """E9, with updates counted from 0: from `initial` down to `initial / num_updates`."""
     return initial * (num_updates - update) / num_updates
 
 
@@ -55,7 +55,7 @@ def linear(initial: float, update: int, num_updates: int) -> float:
 
 
 def deltas(rewards: Floats, values: Floats, dones: Floats, gamma: float) -> Floats:
-    """E6: one-step errors; after the end of an episode there is no value."""
+    """E6: one-step errors; the value after the end of an episode is 0."""
     errors = []
     for t, reward in enumerate(rewards):
         future = 0.0 if dones[t] else gamma * values[t + 1]
@@ -66,15 +66,15 @@ def deltas(rewards: Floats, values: Floats, dones: Floats, gamma: float) -> Floa
 def gae_by_recursion(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, gae_lambda: float
 ) -> Floats:
-    """E7: A_t = delta_t + gamma * lambda * A_{t+1}, started afresh behind every done."""
+    """E7: A_t = delta_t + gamma * lambda * A_{t+1}, with A_{t+1} = 0 after a done."""
     errors = deltas(rewards, values, dones, gamma)
     advantages = [0.0] * len(rewards)
-    following = 0.0
+    advantage = 0.0
     for t in range(len(rewards) - 1, -1, -1):
         if dones[t]:
-            following = 0.0
-        following = errors[t] + gamma * gae_lambda * following
-        advantages[t] = following
+            advantage = 0.0
+        advantage = errors[t] + gamma * gae_lambda * advantage
+        advantages[t] = advantage
     return advantages
 
 
@@ -94,7 +94,7 @@ def gae_by_definition(
 def n_step_return(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, t: int, n: int
 ) -> float:
-    """r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}), V being 0 behind a done."""
+    """r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}), where V is 0 after a done."""
     discounted = math.fsum(gamma**k * rewards[t + k] for k in range(n))
     if dones[t + n - 1]:
         return discounted
@@ -104,10 +104,10 @@ def n_step_return(
 def lambda_returns(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, gae_lambda: float
 ) -> Floats:
-    """E8 by its meaning, without any delta: the lambda-weighted mixture of n-step returns, O(T^3).
+    """E8 by its definition, without deltas: the lambda-weighted mean of n-step returns, O(T^3).
 
-    (1 - lambda) * sum of lambda^(n-1) G_n, with all the weight that is left on the longest
-    return there is. Source: Sutton and Barto 2018, equation (12.3).
+    (1 - lambda) * sum of lambda^(n-1) G_n, where the longest return gets the remaining weight.
+    Source: Sutton and Barto 2018, equation (12.3).
     """
     targets = []
     for t in range(len(rewards)):
@@ -131,7 +131,7 @@ def _last_step_of_episode(dones: Floats, t: int) -> int:
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """log p_j; the largest logit is taken off first, so that nothing overflows or cancels."""
+    """log p_j; the largest logit is subtracted first, so that nothing overflows."""
     highest = max(logits)
     log_total = math.log(math.fsum(math.exp(x - highest) for x in logits))
     return [(x - highest) - log_total for x in logits]
@@ -175,7 +175,7 @@ class Terms(NamedTuple):
 
 
 class Olds(NamedTuple):
-    """What the rollout fixed: a minibatch without observations and actions."""
+    """The values of a minibatch that were computed in the rollout."""
 
     log_probs: Floats
     values: Floats
@@ -184,10 +184,10 @@ class Olds(NamedTuple):
 
 
 def normalize(advantages: Floats, ddof: int) -> Floats:
-    """(A - mean) / (std + 1e-8), the variance being over M - ddof."""
-    centre = mean(advantages)
+    """(A - mean) / (std + 1e-8), where the variance is divided by M - ddof."""
+    center = mean(advantages)
     scale = math.sqrt(variance(advantages, ddof)) + 1e-8
-    return [(a - centre) / scale for a in advantages]
+    return [(a - center) / scale for a in advantages]
 
 
 def clip(x: float, low: float, high: float) -> float:
@@ -195,12 +195,12 @@ def clip(x: float, low: float, high: float) -> float:
 
 
 def surrogate(ratio: float, advantage: float, eps: float) -> float:
-    """E2 for one sample, still to be maximised."""
+    """E2 for one sample, to be maximized."""
     return min(ratio * advantage, clip(ratio, 1.0 - eps, 1.0 + eps) * advantage)
 
 
 def surrogate_slope(ratio: float, advantage: float, eps: float) -> float:
-    """d surrogate / d ratio: A, or 0 once the ratio has gone past the clip in A's direction."""
+    """d surrogate / d ratio: A, or 0 if the ratio is beyond the clip range in A's direction."""
     if advantage > 0.0 and ratio > 1.0 + eps:
         return 0.0
     if advantage < 0.0 and ratio < 1.0 - eps:
@@ -218,7 +218,7 @@ def value_error(value: float, old: float, target: float, eps: float, clipped: bo
 
 
 def value_error_slope(value: float, old: float, target: float, eps: float, clipped: bool) -> float:
-    """d value_error / d value: 2 (V - R), or 0 where the clipped error is the larger one.
+    """d value_error / d value: 2 (V - R), or 0 if the clipped error is larger.
 
     The clipped value is constant in V outside old +- eps and equal to V inside.
     """
@@ -232,7 +232,7 @@ def value_error_slope(value: float, old: float, target: float, eps: float, clipp
 def ppo_loss(
     log_probs: Floats, entropies: Floats, values: Floats, olds: Olds, s: Settings
 ) -> Terms:
-    """E5 and everything in it."""
+    """E5 and all its terms."""
     samples = range(len(log_probs))
     advantages = normalize(olds.advantages, s.norm_adv_ddof) if s.norm_adv else olds.advantages
     log_ratios = [log_probs[i] - olds.log_probs[i] for i in samples]
@@ -288,7 +288,7 @@ def explained_variance(values: Floats, targets: Floats) -> float:
 
 
 class Output(NamedTuple):
-    """What the network makes of one sample."""
+    """The output of the network for one sample."""
 
     hidden: Floats
     logits: Floats
@@ -316,7 +316,7 @@ def backward(
     by_logits: Floats,
     by_value: float,
 ) -> None:
-    """Add one sample's gradients, given the loss's derivatives by its logits and its value.
+    """Add the gradients of one sample, from the derivatives by its logits and its value.
 
     For y = W x + b: dL/dW_jk = dL/dy_j x_k, dL/db_j = dL/dy_j, dL/dx_k = sum_j dL/dy_j W_jk;
     for h = tanh(z): dL/dz = dL/dh (1 - h^2).
@@ -347,7 +347,7 @@ def _add_affine_gradient(
 
 
 class Sample(NamedTuple):
-    """One step of one environment, ready to learn from."""
+    """One step of one environment, with its advantage and target."""
 
     features: Floats
     action: int
@@ -358,7 +358,7 @@ class Sample(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """Lists [T][N] ([T+1][N] for values), as the rollout leaves them."""
+    """The results of a rollout: lists [T][N], and [T+1][N] for values."""
 
     obs: list[list[Floats]]
     actions: list[list[int]]
@@ -370,7 +370,7 @@ class Rollout(NamedTuple):
 
 
 def make_batch(rollout: Rollout, s: Settings) -> list[Sample]:
-    """Samples in the order of time first, environment second: sample t * N + n."""
+    """Return the samples by time, then by environment: sample t * N + n."""
     num_steps, num_envs = len(rollout.rewards), len(rollout.rewards[0])
     columns = []
     for n in range(num_envs):
@@ -426,7 +426,7 @@ class Adam:
 
 
 def global_norm(gradients: Weights) -> float:
-    """The length of all gradients laid end to end."""
+    """Return the 2-norm of all gradients together."""
     return math.sqrt(math.fsum(g * g for numbers in gradients.values() for g in numbers))
 
 
@@ -463,7 +463,7 @@ def loss_and_gradients(
 def train_step(
     weights: Weights, adam: Adam, samples: list[Sample], learning_rate: float, s: Settings
 ) -> tuple[Terms, float]:
-    """One step of Adam on one minibatch, in place; also the gradient's norm before clipping."""
+    """Take a step of Adam in place. Returns the terms and the gradient's norm before clipping."""
     terms, gradients = loss_and_gradients(weights, samples, s)
     norm = global_norm(gradients)
     scale = min(1.0, s.max_grad_norm / (norm + s.grad_norm_eps))
@@ -480,7 +480,7 @@ def update(
     learning_rate: float,
     s: Settings,
 ) -> tuple[list[Terms], Floats]:
-    """Every epoch over every minibatch, in place; the terms and gradient norms of each."""
+    """Run all epochs in place. Returns the terms and the gradient norm of each minibatch."""
     size = len(samples) // s.num_minibatches
     assert size * s.num_minibatches == len(samples)
     history, norms = [], []

@@ -23,7 +23,8 @@ from ppo37.config import from_preset
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory
 from ppo37.session.checkpoint import Damaged
-from ppo37.session.metrics import JsonLines
+from ppo37.session.loggers import JsonLines
+from ppo37.session.metrics import read_metrics
 
 
 def _save(checkpoints: Path, update: int) -> None:
@@ -240,7 +241,7 @@ def _require_going_on(run: Path) -> None:
         assert not warnings
         update = saved.state["update"]
         JsonLines(run, update).close()
-        assert [r["update"] for r in directory.read_metrics(run)] == list(range(1, update + 1))
+        assert [r["update"] for r in read_metrics(run)] == list(range(1, update + 1))
 
 
 def test_a_crash_between_any_two_steps_leaves_a_run_that_goes_on(

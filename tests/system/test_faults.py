@@ -45,7 +45,8 @@ from ppo37.envs.games import resolve_game, shows_ram
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory
 from ppo37.session.files import own_folder, real_path
-from ppo37.session.metrics import Logs
+from ppo37.session.loggers import Logs
+from ppo37.session.metrics import read_metrics
 from ppo37.session.view import NoView
 from ppo37.tools import processes
 from ppo37.tools.plots import plot
@@ -664,7 +665,7 @@ NAME = "x" * 256
 NO_SUCH_USER = "~nobody-of-this-name/run"
 UNCLEAR = [
     (("train", "catch", "--out", NAME), "name too long"),
-    (("train", "catch", "--out", NO_SUCH_USER), "cannot be the name of a file"),
+    (("train", "catch", "--out", NO_SUCH_USER), "cannot be a path"),
     (("eval", NAME), "name too long"),
     (("plot", NAME), "name too long"),
     (("resume", NAME), "name too long"),
@@ -773,7 +774,7 @@ def test_files_of_a_run_that_are_far_too_large(
     assert "larger than any" in refused(capsys, "resume", str(tmp_path / "config.json"))
     log = tmp_path / "metrics.jsonl"
     assert command(capsys, "resume", str(log))[0] == 0  # a torn end of a log is usual
-    assert directory.read_metrics(log) == directory.read_metrics(finished_run)
+    assert read_metrics(log) == read_metrics(finished_run)
 
 
 def test_a_log_that_was_removed_while_it_was_written_comes_back(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from ppo37.backends.adam import Adam
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.session import checkpoint
 from ppo37.session.checkpoint import load_newest
-from ppo37.session.metrics import Logs
+from ppo37.session.loggers import Logs
+from ppo37.session.state import tensors_of_optimizer
 from ppo37.session.view import NoView
 
 LEARNING = Config(
@@ -150,7 +151,7 @@ def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
     loop.restore(state, saved, config, envs)
     assert same_tensors(agent.state_dict(), saved.model)
     names = (name for name, _ in agent.named_parameters())
-    assert same_tensors(checkpoint.tensors_of_optimizer(optimizer, names), saved.optimizer)
+    assert same_tensors(tensors_of_optimizer(optimizer, names), saved.optimizer)
     assert state.update == 6
     assert [list(game) for game in state.recent] == saved.state["recent"]
 

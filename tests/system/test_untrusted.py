@@ -20,6 +20,7 @@ from conftest import TESTS
 
 from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
+from ppo37.session.checkpoint_format import FORMAT, MANIFEST, Damaged
 
 NASTY = [
     None,
@@ -120,7 +121,7 @@ def _of_header(content: bytes, rng: random.Random) -> bytes:
 
 def _mutate(good: dict[str, bytes], rng: random.Random) -> dict[str, bytes]:
     files = dict(good)
-    name = rng.choice([n for n in files if n != checkpoint.MANIFEST])
+    name = rng.choice([n for n in files if n != MANIFEST])
     kind = rng.randrange(4)
     if name.endswith(".json"):
         objects = b"[" + b"{}," * 1_300_000 + b"{}]"
@@ -134,16 +135,16 @@ def _mutate(good: dict[str, bytes], rng: random.Random) -> dict[str, bytes]:
     entries = {
         n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()}
         for n, c in files.items()
-        if n != checkpoint.MANIFEST
+        if n != MANIFEST
     }
-    listing = {"format": checkpoint.FORMAT, "files": entries}
+    listing = {"format": FORMAT, "files": entries}
     own = hashlib.sha256(to_json(listing)).hexdigest()
-    files[checkpoint.MANIFEST] = to_json({**listing, "sha256": own})
+    files[MANIFEST] = to_json({**listing, "sha256": own})
     if rng.random() < 0.1:
-        files[checkpoint.MANIFEST] = _of_bytes(files[checkpoint.MANIFEST], rng)
+        files[MANIFEST] = _of_bytes(files[MANIFEST], rng)
     if rng.random() < 0.05:
-        manifest = _of_json(json.loads(good[checkpoint.MANIFEST]), rng)
-        files[checkpoint.MANIFEST] = to_json(manifest)
+        manifest = _of_json(json.loads(good[MANIFEST]), rng)
+        files[MANIFEST] = to_json(manifest)
     return files
 
 
@@ -202,7 +203,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
             counts["accepted"] += 1
         except UsageError as error:
             counts["refused"] += 1
-            counts["of the manifest"] += checkpoint.MANIFEST in str(error)
+            counts["of the manifest"] += MANIFEST in str(error)
         finally:
             loading.clear()
     growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -284,8 +285,8 @@ def test_a_checkpoint_is_no_way_out_of_its_folder(finished_run: Path, tmp_path: 
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in ("../../elsewhere", "/etc/hostname", "extra.safetensors"):
         entries = {**manifest["files"], name: manifest["files"]["model.safetensors"]}
-        listing = {"format": checkpoint.FORMAT, "files": entries}
+        listing = {"format": FORMAT, "files": entries}
         own = hashlib.sha256(to_json(listing)).hexdigest()
         (folder / "manifest.json").write_bytes(to_json({**listing, "sha256": own}))
-        with pytest.raises(checkpoint.Damaged, match="does not list"):
+        with pytest.raises(Damaged, match="does not list"):
             checkpoint.load(folder)

@@ -1,4 +1,4 @@
-"""The machine in hand: device, threads and the memory allocator."""
+"""The machine and this process: device, CPU cores, memory, and versions."""
 
 import ctypes
 import gc
@@ -18,7 +18,7 @@ from ..machine import cpu_info, memory_bytes
 
 
 def resolve_device(wanted: Device) -> Device:
-    """Return 'cpu' or 'cuda'; 'auto' takes a GPU if there is one."""
+    """Return 'cpu' or 'cuda'; 'auto' means a GPU if there is one. UsageError if there is none."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UsageError("no CUDA device is available; use --device cpu")
@@ -28,11 +28,11 @@ def resolve_device(wanted: Device) -> Device:
 
 
 def usable_cores() -> int:
-    """How many CPU cores this process may use at once.
+    """Return how many CPU cores this process may use at once.
 
-    The smallest of its affinity, the CPU quota of its control groups (`docker --cpus`, SLURM,
-    systemd) and OMP_NUM_THREADS. torchrun sets OMP_NUM_THREADS to 1 by itself, so under torchrun
-    it does not count.
+    That is the smallest of its affinity, the CPU quota of its control groups (`docker --cpus`,
+    SLURM, systemd) and OMP_NUM_THREADS. Under torchrun, which sets OMP_NUM_THREADS to 1, it is
+    ignored.
     """
     limits = [len(cores_of_process()), quota_cores()]
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -42,10 +42,10 @@ def usable_cores() -> int:
 
 
 def quota_cores(root: Path = Path("/")) -> int | None:
-    """Cores that the CPU quota of this process's control groups is worth, rounded up.
+    """Return the CPU quota of this process in cores, rounded up; None without a quota.
 
-    The smallest of the group and those that it lies in; None without a quota. Reads cgroup v2 and
-    v1.  root: where /proc and /sys are looked for.
+    It is the smallest quota of its control group and of the groups around it, in cgroup v2 or v1.
+    root: the directory of /proc and /sys.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -61,12 +61,10 @@ def quota_cores(root: Path = Path("/")) -> int | None:
         else:
             continue
         folder = top / group.strip("/")
-        # In a container the path may be the host's; then the group is what is mounted at the top.
-        for place in (folder, *folder.parents):
+        # In a container the path may be the host's; then the group is mounted at `top`.
+        for path in (path for path in (folder, *folder.parents) if path.is_relative_to(top)):
             with suppress(OSError, ValueError, ZeroDivisionError):
-                found.append(read(place))
-            if place == top:
-                break
+                found.append(read(path))
     quotas = [math.ceil(quota) for quota in found if quota is not None]
     return min(quotas, default=None)
 
@@ -83,25 +81,25 @@ def _quota_v1(group: Path) -> float | None:
 
 
 def require_memory(samples: int, obs_shape: tuple[int, ...]) -> None:
-    """UsageError if the observations of a rollout of so many samples are larger than the memory."""
-    needed, there = samples * math.prod(obs_shape), memory_bytes()
-    if needed > there:
+    """UsageError if the observations of a rollout of `samples` steps are larger than the memory."""
+    needed, memory = samples * math.prod(obs_shape), memory_bytes()
+    if needed > memory:
         raise UsageError(
             f"the observations of one rollout, num_steps * num_envs = {samples:,}, take "
-            f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f} GB of memory; choose "
-            "less of both"
+            f"{needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB of memory; "
+            "choose less of both"
         )
 
 
 def cores_of_process() -> set[int]:
-    """The numbers of the CPU cores that this process may use."""
+    """Return the numbers of the CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What a reader of a result wants to know of the hardware."""
+    """Describe the hardware, for results and checkpoints."""
     return {
         "cpu": cpu_info().get("model name") or platform.processor() or "unknown",
         "cores": usable_cores(),
@@ -112,7 +110,7 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what determines a run's numbers."""
+    """Return the versions of the software that determines the numbers of a run."""
     from importlib.metadata import version
 
     names = ("torch", "numpy", "ale-py", "gymnasium")
@@ -121,9 +119,9 @@ def versions() -> dict[str, str]:
 
 
 def prepare_process(device: str, threads: int) -> None:
-    """Threads, memory and arithmetic of this process, for training or acting on a device.
+    """Set the threads, memory and arithmetic of this process for a device.
 
-    threads: of PyTorch.
+    threads: the number of PyTorch's threads.
     """
     torch.set_num_threads(threads)
     if device == "cpu":
@@ -133,10 +131,10 @@ def prepare_process(device: str, threads: int) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed pages instead of returning them to the system.
+    """Make glibc keep freed memory instead of returning it to the system.
 
-    Every minibatch frees and allocates the same tens of megabytes; faulting their pages in again
-    costs up to a third of the time of an update. Returns whether it could be done.
+    Every minibatch frees and allocates the same tens of megabytes; page faults for them take up to
+    a third of the time of an update. Returns whether it worked.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -149,8 +147,8 @@ def keep_freed_memory() -> bool:
 
 
 def make_exact() -> None:
-    """Have a GPU give the same bits every time, and compute fp32 in fp32."""
-    # Read when the library is first used; without it sums may depend on what runs beside them.
+    """Make a GPU return the same bits every time, and compute fp32 in fp32."""
+    # Without this, sums may depend on other work that runs at the same time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
@@ -159,7 +157,7 @@ def make_exact() -> None:
 
 @contextmanager
 def gc_frozen() -> Iterator[None]:
-    """Spare the garbage collector what is there now: one look at all of it takes 0.1 s."""
+    """Exclude existing objects from garbage collection; a full pass takes 0.1 s."""
     gc.freeze()
     try:
         yield

@@ -1,8 +1,11 @@
-"""Run directories: creating, finding, locking."""
+"""Run directories: created, locked and read; earlier results are put aside.
+
+RUN/ has `config.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, TensorBoard events and a
+lock.
+"""
 
 import errno
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +14,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
+from ..backends.device import describe_machine, versions
 from ..config import Config, from_dict
 from ..errors import RunError, UsageError
 from . import checkpoint
+from .checkpoint_format import MANIFEST, parse_json, read
 from .files import (
     TEMPORARY,
+    explained,
     own_file,
     own_folder,
     real_path,
@@ -26,69 +32,51 @@ from .files import (
     write_synced,
 )
 
-CONFIG, METRICS, SUMMARY, CHECKPOINTS, LOCK = (
-    "config.json",
-    "metrics.jsonl",
-    "summary.json",
-    "checkpoints",
-    ".lock",
-)
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
-RECORD_FORM = {
-    "update": int,
-    "frames": int,
-    "wall_s": float,
-    "episodes": [{"env": int, "return": float, "length": int}],
-}
-"""What a line of the log holds at least."""
-LONGEST_LINE = 1 << 28
+OTHER_OUT = "; choose another --out"
+MADE_BY = "made_by"
+"""The key for the class or function that makes the environments, if they are not those of ppo37."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
-"""How a disk says that it has no locks."""
+"""The errors of a disk that does not support locks."""
 
 
 def default_path(config: Config) -> Path:
-    """`runs/{game}__{preset}__s{seed}__{unixtime}`."""
+    """Return `runs/{game}__{preset}__s{seed}__{unixtime}`."""
     name = f"{config.game}__{config.preset}__s{config.seed}__{int(time.time())}"
     return real_path(Path("runs", name))
 
 
 def alternatives(first: Path) -> Iterator[Path]:
-    """Give a path, and then the same with -2, -3 and so on appended."""
+    """Yield a path, and then the same with -2, -3 and so on appended."""
     return chain([first], (first.with_name(f"{first.name}-{n}") for n in count(2)))
 
 
 def claim(paths: Iterator[Path]) -> Path:
-    """Make the first of these directories that is not there; UsageError if that cannot be."""
+    """Make the first of these directories that does not exist; UsageError if it cannot be made."""
     for path in paths:
-        try:
+        with explained(f"cannot write {path}", OTHER_OUT), suppress(FileExistsError):
             path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {path}: {error.strerror}; choose another --out"
-            ) from error
-        return path
+            return path
     raise AssertionError("numbers do not end")
 
 
 def require_new(path: Path) -> None:
     """UsageError if a run cannot be created at `path` because something is there."""
-    try:
-        if path.is_dir() and _nothing_begun(path):
+    with explained(f"cannot use {path}", OTHER_OUT):
+        if path.is_dir() and _is_unused(path):
             return
         if (path / CONFIG).exists():
             raise UsageError(
                 f"{path} holds a run already; `ppo37 resume {path}` or choose another --out"
             )
         if path.exists():
-            raise UsageError(f"{path} exists and is not empty; choose another --out")
-    except OSError as error:
-        raise UsageError(f"cannot use {path}: {error.strerror}; choose another --out") from error
+            raise UsageError(f"{path} exists and is not empty{OTHER_OUT}")
 
 
-def _nothing_begun(path: Path) -> bool:
-    """Whether a directory is empty, but for what a crash in `create` may have left."""
+def _is_unused(path: Path) -> bool:
+    """Return whether a directory has nothing but what a crash in `create` may have left."""
     names = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
     return names <= {LOCK, CHECKPOINTS} and not any((path / CHECKPOINTS).glob("*"))
 
@@ -96,9 +84,9 @@ def _nothing_begun(path: Path) -> bool:
 def create(
     path: Path, document: dict[str, Any], needed_bytes: int, warn: Callable[[str], None]
 ) -> IO[str]:
-    """Make a run directory with its `config.json` and lock it; returns the lock.
+    """Make a run directory with its `config.json` and lock it. Returns the lock.
 
-    needed_bytes: what the checkpoints of the run will take.  warn: see `lock`.
+    needed_bytes: the free space that its checkpoints need.  warn: see `lock`.
     """
     require_new(path)
     try:
@@ -107,36 +95,34 @@ def create(
         if missing:
             _remove_unused(path)
             raise UsageError(f"{missing}; free some or choose another --out")
-        held = lock(path, warn)
+        lock_file = lock(path, warn)
         write_atomically(path / CONFIG, to_json(document))
         sync_directory(path.parent)
     except OSError as error:
         _remove_unused(path)
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-    return held
+        raise UsageError(f"cannot write {path}: {error.strerror}{OTHER_OUT}") from error
+    return lock_file
 
 
 def _remove_unused(path: Path) -> None:
-    """Take back what `create` made so far; what is not empty stays."""
+    """Remove what `create` has made so far; folders that are not empty stay."""
     for made in (path / CONFIG, path / LOCK, path / CHECKPOINTS, path):
         with suppress(OSError):
             made.rmdir() if made.is_dir() else made.unlink()
 
 
 def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
-    """Hold a run directory until the returned file is closed; UsageError if another does.
+    """Lock a run directory until the returned file is closed; UsageError if another process does.
 
-    And remove what killed processes left there half-written. Some network disks have no locks: then
-    nothing is held, and `warn` hears of it.
+    Also removes the unfinished files of killed processes. Some network disks have no locks: then
+    nothing is locked, and `warn` is called.
     """
     own_folder(path, CHECKPOINTS)
     for part in (METRICS, SUMMARY):
         own_file(path, part)
     name = own_file(path, LOCK)
-    try:
+    with explained(f"cannot write {path}"):
         file = name.open("a")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -147,21 +133,21 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
             file.close()
             raise UsageError(f"cannot lock {name}: {error.strerror}") from error
         warn(
-            f"the disk of {path} has no locks ({error.strerror}): take care that no other process "
+            f"the disk of {path} has no locks ({error.strerror}): make sure that no other process "
             "trains there"
         )
         return file
-    for left in path.glob(TEMPORARY):
-        left.unlink(missing_ok=True)
+    for unfinished in path.glob(TEMPORARY):
+        unfinished.unlink(missing_ok=True)
     return file
 
 
 def put_aside(run: Path, update: int) -> Path | None:
     """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
 
-    Returns that folder; None if there are no such checkpoints, which is usual. Where there are no
-    checkpoints at all, they may have been lost: then a log is kept, too. UsageError if that folder
-    cannot be made.
+    Returns that folder, or None if there are no such checkpoints. If the run has a log but no
+    checkpoints at all, they may have been lost: then the log is copied, too. UsageError if the
+    folder cannot be made.
     """
     checkpoints, log = own_folder(run, CHECKPOINTS), own_file(run, METRICS)
     later = checkpoint.after(checkpoints, update)
@@ -170,35 +156,31 @@ def put_aside(run: Path, update: int) -> Path | None:
         return None
     names = [name for name in (METRICS, SUMMARY) if own_file(run, name).exists()]
     folder = claim(run / f"replaced-{n}" for n in count(1))
-    try:
-        (folder / CHECKPOINTS).mkdir()
-        for name in names:
-            write_synced(folder / name, (run / name).read_bytes())
-        for changed in (folder, run):
-            sync_directory(changed)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)  # nothing but copies is in it yet
-        raise UsageError(f"cannot write {run}: {error.strerror}") from error
-    try:
+    with explained(f"cannot write {run}"):
+        try:
+            (folder / CHECKPOINTS).mkdir()
+            for name in names:
+                write_synced(folder / name, (run / name).read_bytes())
+            for changed in (folder, run):
+                sync_directory(changed)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)  # it has only copies so far
+            raise
         for path in later:
             path.rename(folder / CHECKPOINTS / path.name)
         for changed in (folder, run):
             sync_directory(changed / CHECKPOINTS)
-    except OSError as error:
-        raise UsageError(f"cannot write {run}: {error.strerror}") from error
     return folder
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run directory; UsageError if that cannot be seen."""
-    try:
+    """Return whether `path` is a run directory; UsageError if it cannot be read."""
+    with explained(f"cannot read {path}"):
         return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def run_of(path: Path) -> Path:
-    """The run directory that RUN (a run directory or a checkpoint in it) names."""
+    """Return the run directory of RUN, which is a run directory or a checkpoint in it."""
     path = real_path(path)
     if is_run(path):
         return path
@@ -207,43 +189,61 @@ def run_of(path: Path) -> Path:
     folder = path.parent
     if folder.name == CHECKPOINTS and is_run(folder.parent):
         return folder.parent
-    if (path / checkpoint.MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         raise UsageError(
-            f"{path} is a published agent, which can be evaluated and recorded; it has no run that "
-            "could go on or be drawn"
+            f"{path} is a published agent: it can be evaluated and recorded, but not resumed or "
+            "plotted"
         )
-    raise UsageError(f"{path} is not a run directory (it holds no {CONFIG} and {CHECKPOINTS}/)")
+    raise UsageError(f"{path} is not a run directory (it has no {CONFIG} and {CHECKPOINTS}/)")
 
 
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
-    """The checkpoint that RUN means, with warnings: itself, or the newest valid one in it."""
+    """Load the checkpoint RUN, or the newest valid one in the run directory RUN, with warnings."""
     path = real_path(path)
     if is_run(path):
         return checkpoint.load_newest(path / CHECKPOINTS)
-    if not (path / checkpoint.MANIFEST).is_file():
-        run_of(path)  # says what is wrong with a path that is no checkpoint either
+    if not (path / MANIFEST).is_file():
+        run_of(path)  # raises the error that fits
     return checkpoint.load(path), []
 
 
 def read_document(run: Path) -> dict[str, Any]:
-    """What a run says of itself: `config.json`, which is known to be an object."""
+    """Read `config.json`: settings, machine and versions."""
     path = run / CONFIG
-    document = checkpoint.parse_json(checkpoint.read(path), path)
+    document = parse_json(read(path), path)
     if not isinstance(document, dict):
         raise UsageError(f"{path} is damaged")
     return document
 
 
 def read_config(run: Path) -> Config:
-    """The configuration of a run."""
+    """Read the configuration of a run."""
     values = read_document(run).get("config")
     if not isinstance(values, dict):
         raise UsageError(f"{run / CONFIG} is damaged")
     return from_dict(values)
 
 
+def describe_origin() -> dict[str, Any]:
+    """Describe the machine and the versions that make a run or a checkpoint."""
+    return {"machine": describe_machine(), "versions": versions()}
+
+
+def require_makers(document: dict[str, Any], make_envs: Any, path: Path) -> None:
+    """UsageError if the run at `path` has environments of its own, and no `make_envs` is given.
+
+    document: the state of a checkpoint, or `config.json`.
+    """
+    made_by = document.get(MADE_BY)
+    if made_by is not None and make_envs is None:
+        raise UsageError(
+            f"{path} was trained in environments made by {made_by}; from Python, pass it as "
+            "make_envs"
+        )
+
+
 def job_of(run: Path) -> str | None:
-    """The job of several processes that began a run; None for any other or no run."""
+    """Return the name of the job that started a run in several processes; None for any other."""
     try:
         found = read_document(run).get("job")
     except UsageError:
@@ -252,53 +252,7 @@ def job_of(run: Path) -> str | None:
 
 
 def write_summary(run: Path, document: dict[str, Any]) -> None:
-    """Replace `summary.json`; RunError if that cannot be written."""
-    try:
-        write_atomically(run / SUMMARY, to_json(document))
-    except OSError as error:
-        raise RunError(
-            f"cannot write {run / SUMMARY}: {error.strerror}; the checkpoints of the run are valid"
-        ) from error
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The updates logged so far; a last line that a crash tore is left out.
-
-    UsageError for what is no log of updates that follow each other.
-    """
-    path = run / METRICS
-    if not path.is_file():
-        raise UsageError(f"{run} has no {METRICS}: nothing was logged yet")
-    lines = log_lines(path)
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            raise UsageError(f"{path}, line {number} is damaged") from error
-        if not checkpoint.fits(record, RECORD_FORM) or record["wall_s"] < 0:
-            raise UsageError(f"{path}, line {number} is not the log of an update")
-        if records and not _follows(record, records[-1]):
-            raise UsageError(f"{path}, line {number} does not follow the line before it")
-        records.append(record)
-    return records
-
-
-def log_lines(path: Path) -> list[bytes]:
-    """Read the lines of a log with their ends, up to one that is longer than any update's."""
-    lines = [b""]
-    try:
-        with path.open("rb") as file:
-            while len(lines[-1]) < LONGEST_LINE and (line := file.readline(LONGEST_LINE)):
-                lines.append(line)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return lines[1:]
-
-
-def _follows(record: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Tell whether a record can be that of the next update."""
-    later = all(record[name] >= before[name] for name in ("frames", "wall_s"))
-    return later and record["update"] == before["update"] + 1
+    """Replace `summary.json`; RunError if it cannot be written."""
+    path = run / SUMMARY
+    with explained(f"cannot write {path}", "; the checkpoints of the run are valid", RunError):
+        write_atomically(path, to_json(document))

@@ -1,4 +1,4 @@
-"""How long a run will take, before it has made any update: from speeds that were measured once."""
+"""An estimate of how long a run takes, before its first update, from measured speeds."""
 
 import csv
 from importlib.resources import files
@@ -6,27 +6,17 @@ from importlib.resources import files
 from ..backends.precision import processor_kind
 from ..config import Config, changes, preset_key
 
-SPEED_SETTINGS = {
-    "num_envs",
-    "num_steps",
-    "num_minibatches",
-    "update_epochs",
-    "target_kl",
-    "observation",
-    "network",
-    "frame_stack",
-    "action_space",
-    "norm_obs",
-    "norm_reward",
-}
-"""The settings that decide how fast a run is."""
+BATCH_SETTINGS = {"num_envs", "num_steps", "num_minibatches", "update_epochs", "target_kl"}
+INPUT_SETTINGS = {"observation", "frame_stack", "action_space", "norm_obs", "norm_reward"}
+SPEED_SETTINGS = {"network"} | BATCH_SETTINGS | INPUT_SETTINGS
+"""The settings that change the speed of a run."""
 
 
 def estimate_s(config: Config) -> float | None:
-    """Seconds that the whole run takes on an idle machine of this kind.
+    """Estimate the seconds of the whole run on an idle machine of this kind.
 
-    config: with precision, kernels and threads as they were chosen.  None where nothing like it was
-    measured.
+    config: with the precision, kernels and threads that were chosen.  None if no run with these
+    settings was measured.
     """
     if SPEED_SETTINGS & set(changes(config)):
         return None

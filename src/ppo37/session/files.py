@@ -1,33 +1,44 @@
-"""Paths that people name, and files that a crash leaves as the old or the new one, never half."""
+"""Paths that users give, and file writes that a crash cannot leave half done."""
 
 import errno
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 
 TEMPORARY = ".ppo37-*.tmp"
-"""What is being written, or was when a process was killed."""
+"""The names of files that are being written, or were when a process was killed."""
+
+
+@contextmanager
+def explained(what: str, advice: str = "", kind: type[Exception] = UsageError) -> Iterator[None]:
+    """Raise an OSError of the block as an error of class `kind`: "{what}: {reason}{advice}"."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror}{advice}") from error
 
 
 def real_path(path: str | Path) -> Path:
-    """Make a path absolute, without `~`, `..` and links: first thing with every path of a user.
+    """Make a path absolute, without `~`, `..` and links. Every path of a user comes through here.
 
-    UsageError for a name that no file can have.
+    UsageError if no file can have this name.
     """
     try:
         str(path).encode()
         found = Path(os.path.realpath(Path(path).expanduser()))
     except OSError as error:
         raise UsageError(f"cannot find the working directory: {error.strerror}") from error
-    except UnicodeEncodeError as error:  # Python may, TensorBoard cannot
-        raise UsageError(f"{str(path)!r} is not UTF-8, as names of files have to be") from error
+    except UnicodeEncodeError as error:  # Python could use it, TensorBoard could not
+        raise UsageError(f"{str(path)!r} is not UTF-8; choose another name") from error
     except (RuntimeError, ValueError) as error:  # no such user for `~`; a zero byte
-        raise UsageError(f"{str(path)!r} cannot be the name of a file: {error}") from error
+        raise UsageError(f"{str(path)!r} cannot be a path: {error}") from error
     try:
         found.lstat()
     except OSError as error:
@@ -37,7 +48,7 @@ def real_path(path: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """Write a path for people: from the working directory, if it lies in it."""
+    """Return a path as it is printed: relative to the working directory if it is inside."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -45,10 +56,10 @@ def shown(path: Path) -> str:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """Give the path of a file in a run directory or study, which is there or will be.
+    """Return the path of a file in a run directory or study; it need not exist.
 
-    UsageError if a link leads elsewhere, so that nothing outside is written, or if something else
-    is there.  folder: as `real_path` gives it.
+    UsageError if it is a link, so that nothing outside is written, or not a file.
+    folder: as `real_path` returns it.
     """
     path = _own(folder, name)
     if path.exists() and not path.is_file():
@@ -57,7 +68,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def own_folder(folder: Path, name: str) -> Path:
-    """Give the path of a folder in a run directory or study, as `own_file` does."""
+    """Return the path of a folder in a run directory or study, like `own_file`."""
     path = _own(folder, name)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a folder; move it away")
@@ -67,12 +78,12 @@ def own_folder(folder: Path, name: str) -> Path:
 def _own(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_symlink() or Path(os.path.realpath(path)) != path:
-        raise UsageError(f"{path} is a link, and a run keeps its own files; remove the link")
+        raise UsageError(f"{path} is a link, and a run does not follow links; remove it")
     return path
 
 
 def beside(path: Path) -> Path:
-    """Make up a name in the same folder for what will take the place of `path` when it is whole."""
+    """Return a new temporary path in the folder of `path`, to be renamed to it when complete."""
     return path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
 
 
@@ -85,7 +96,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the names in a directory are on the disk."""
+    """Wait until the file names of a directory are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -94,7 +105,7 @@ def sync_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as one step."""
+    """Replace a file: after a crash it is the old one or the new one."""
     temporary = beside(path)
     try:
         write_synced(temporary, content)
@@ -106,17 +117,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """Readable JSON, the same bytes for the same value; ValueError for nan and infinity."""
+    """Encode as readable JSON, always the same bytes for a value; ValueError for nan and inf."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def space_missing(directory: Path, needed_bytes: int) -> str | None:
-    """What to tell people if the disk of `directory` has no room for `needed_bytes`."""
+    """Return a message if the disk of `directory` has less than `needed_bytes` free, else None."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free >= needed_bytes:
         return None
     return (
-        f"no space left: the disk of {directory} has {free / 1e6:.0f} MB free, and "
+        f"no space left: the disk of {directory} has {free / 1e6:.0f} MB free and "
         f"{needed_bytes / 1e6:.0f} MB are needed"
     )

@@ -24,9 +24,10 @@ from ..build import normalized
 from ..config import Config
 from ..envs import EnvState, Episode, VecEnv
 from . import directory
-from .checkpoint import describe_origin
 from .files import shown
-from .metrics import FRAMES_PER_STEP, LAST_100, Logs, NoLogs, record_of
+from .loggers import Logs
+from .loggers.logger import Logger
+from .metrics import FRAMES_PER_STEP, LAST_100, record_of
 from .signals import Signals
 from .state import RunState, recent_mean, require_finite, save
 from .view import View, duration
@@ -69,11 +70,8 @@ class Session:
         """parts: the environments of this rank, one part for each rollout thread."""
         self.config, self.path, self.state = config, path, state
         self.optimizer = state.optimizer
-        self.advantages, self.train_step, self.clip_coef = (
-            run.advantages,
-            run.train_step,
-            run.clip_coef,
-        )
+        self.advantages, self.train_step = run.advantages, run.train_step
+        self.clip_coef = run.clip_coef
         self._parts, self._buffers, self._run = parts, buffers, run
         self._ranks, self._view, self._signals = ranks, view, signals
         self._env_slice = ranks.env_slice(config.num_envs)
@@ -101,7 +99,7 @@ class Session:
             )
             stack.enter_context(closing(self._threads))
             ranks.wait_for_all()
-            self._logs = self._open_logs() if ranks.is_main else NoLogs()
+            self._logs = self._open_logs() if ranks.is_main else Logger()
             self._signals.kept = self._describe_checkpoint()
             stack.enter_context(closing(self._logs))
             stack.enter_context(gc_frozen())
@@ -202,8 +200,7 @@ class Session:
         if not self._ranks.is_main:
             return
         with self._signals.saving():
-            origin = describe_origin()
-            save(self.path, self.state, self.config, self._parts[0], origin, games, lstm_state)
+            save(self.path, self.state, self.config, self._parts[0], games, lstm_state)
             self._signals.kept = self._describe_checkpoint()
 
     def _open_logs(self) -> Logs:

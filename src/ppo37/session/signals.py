@@ -1,7 +1,7 @@
-"""What signals ask for: they set flags, and every loop that takes long looks at them.
+"""Signals set flags, which every long loop checks.
 
-Where a loop does not come to look, because what it waits for hangs, a signal that is sent again
-ends the process.
+If a loop cannot check them because it waits for something that hangs, a second signal ends the
+process.
 """
 
 import os
@@ -17,29 +17,29 @@ from typing import Self
 from ..errors import Stopped
 
 AGAIN_S = 5.0
-"""People press Ctrl-C twice: a signal that comes again so soon means no more than the first."""
+"""People press Ctrl-C twice: a second signal that comes sooner is ignored."""
 SAVING_S = 30.0
-"""A checkpoint that is being written may take so long before the process is ended."""
-LOOK_S = 0.05
+"""Longest wait for a checkpoint that is being written before the process is ended."""
+POLL_S = 0.05
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class Signals:
-    """While entered, SIGINT, SIGTERM and SIGHUP set `stop` and SIGUSR1 asks to save and go on.
+    """A context in which SIGINT, SIGTERM and SIGHUP set `stop`, and SIGUSR1 asks for a checkpoint.
 
-    SIGHUP only unless it was ignored (`nohup`). One of the first three that comes again, AGAIN_S
-    seconds after the first or later, ends the process at once, whatever it is doing. Outside the
-    main thread, where Python allows no handlers, none is set.
+    SIGHUP stays ignored if it was (`nohup`). A second signal of the first three, at least AGAIN_S
+    seconds after the first, ends the process at once. Outside the main thread, where Python allows
+    no handlers, nothing is changed.
     """
 
     def __init__(self, when_stopping: str = "") -> None:
-        """when_stopping: what people are told at once; if it is empty, nothing. In it, `{takes}`
-        stands for how long it takes until a loop looks again."""
+        """when_stopping: a text that is printed at the first signal, with `takes` for `{takes}`;
+        nothing is printed if it is empty."""
         self.stop: int | None = None
         self.takes = self.kept = ""
-        """In words: how long that is, and what would be left if the process were ended now."""
+        """Texts: the time until `stop` is checked again, and the checkpoint that is there now."""
         self.at_end: list[Callable[[], object]] = []
-        """What else is to be ended or removed then."""
+        """Functions to call before the process is ended."""
         self._when_stopping = when_stopping
         self._save = self._saving = False
         self._previous: dict[int, object] = {}
@@ -53,8 +53,8 @@ class Signals:
         for number in stopping:
             self._previous[number] = signal.signal(number, self._note_stop)
         self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_save)
-        # A handler is called when the main thread comes back to Python, which what hangs in C does
-        # not. What is written to this pipe at once is read by a thread.
+        # Python calls a handler only when the main thread is not in C, where it may hang. But it
+        # writes the signal's number to this pipe at once, and a thread reads it.
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -77,18 +77,18 @@ class Signals:
         os.close(self._read)
 
     def take_save(self) -> bool:
-        """Whether SIGUSR1 has come since the last call."""
+        """Return whether SIGUSR1 has come since the last call."""
         asked, self._save = self._save, False
         return asked
 
     def check(self) -> None:
-        """Raise Stopped if it was asked for."""
+        """Raise Stopped if a signal asked for it."""
         if self.stop is not None:
             raise Stopped(self.stop)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A block that is to be finished before the process is ended."""
+        """Delay the end of the process until after this block, for at most SAVING_S seconds."""
         self._saving = True
         try:
             yield
@@ -98,15 +98,15 @@ class Signals:
     def _note_stop(self, number: int, _: FrameType | None) -> None:
         if self.stop is None:
             if self._when_stopping:
-                words = self._when_stopping.replace("{takes}", self.takes)
-                _write(f"{words}; to end at once, send the signal again after {AGAIN_S:g} s")
+                text = self._when_stopping.replace("{takes}", self.takes)
+                _write(f"{text}; to end at once, send the signal again after {AGAIN_S:g} s")
             self.stop = number
 
     def _note_save(self, _: int, __: FrameType | None) -> None:
         self._save = True
 
     def _watch(self, stopping: frozenset[int]) -> None:
-        """Read the signals as they come, and end the process if one has to."""
+        """Read the signals as they come, and end the process at a second one."""
         first_s: float | None = None
         while numbers := os.read(self._read, 64):
             for number in stopping & set(numbers):
@@ -117,24 +117,23 @@ class Signals:
                     self._end(number)
 
     def _end(self, number: int) -> None:
-        """End the process, when the checkpoint that is being written is whole."""
+        """End the process, after the checkpoint that is being written."""
         deadline = time.monotonic() + SAVING_S
         while self._saving and time.monotonic() < deadline:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         if self._when_stopping:
             kept = f"; {self.kept}" if self.kept else ""
             _write(f"ended at once by {signal.Signals(number).name}{kept}")
-        for work in self.at_end:
+        for function in self.at_end:
             with suppress(OSError):
-                work()
+                function()
         os._exit(128 + number)
 
 
 def _write(text: str) -> None:
-    """A line on stderr, if there is one.
+    """Write a line to stderr, if it exists and is still read.
 
-    Not through Python's buffers, which a signal may have interrupted. Who reads stderr may have
-    been stopped by the same Ctrl-C.
+    Not through Python's buffers, which the signal may have interrupted.
     """
     if sys.__stderr__ is not None:
         with suppress(OSError):

@@ -18,8 +18,9 @@ from ..backends.device import (
     versions,
 )
 from ..backends.executables import Executables, make_buffers
-from ..backends.precision import Choice, choose_precision, first_screens
+from ..backends.precision import Choice, choose_precision
 from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
+from ..backends.self_test import first_screens
 from ..backends.threads import emulator_threads, split_envs
 from ..build import make_agent, make_factory
 from ..config import Config, from_dict
@@ -133,7 +134,7 @@ def _resumed(
 ) -> Iterator[Session]:
     """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints."""
     ranks.broadcast_from_main(
-        lambda: checkpoint.require_makers(directory.read_document(path), make_envs, path)
+        lambda: directory.require_makers(directory.read_document(path), make_envs, path)
     )
     config = directory.read_config(path)
     with ExitStack() as stack:
@@ -255,8 +256,8 @@ def _create(
     """
     document = {
         "config": dataclasses.asdict(config),
-        checkpoint.MADE_BY: state.made_by,
-        **checkpoint.describe_origin(),
+        directory.MADE_BY: state.made_by,
+        **directory.describe_origin(),
     }
     if job():
         document["job"] = job()
@@ -283,7 +284,7 @@ def _load(
     if saved is None:
         warnings.append("no checkpoint was saved yet: training starts from the beginning")
     else:
-        checkpoint.require_makers(saved.state, make_envs, path)
+        directory.require_makers(saved.state, make_envs, path)
         if saved.state["update"] > config.num_updates:
             raise UsageError(
                 ranks.main_only(

@@ -1,13 +1,15 @@
-"""The state of a run: how it is saved, restored, and checked for numbers that are not finite."""
+"""The state of a run: saved as a checkpoint, restored from one, and checked to be finite."""
 
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
@@ -16,9 +18,12 @@ from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
+from .checkpoint import Checkpoint
+from .checkpoint_format import LARGEST_BYTES, MODEL, OPTIMIZER, Damaged
+from .files import write_atomically
 
 LSTM_STATE = "lstm_state"
-"""The name of the LSTM state among the actions of the games."""
+"""The name of the LSTM state in the file of actions."""
 
 
 @dataclasses.dataclass
@@ -32,7 +37,7 @@ class RunState:
     wall_s: float = 0.0
     seedings: int = 0
     made_by: str | None = None
-    """The class or function that makes the environments, if they are not ours."""
+    """See `directory.MADE_BY`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
 
 
@@ -41,13 +46,12 @@ def save(
     state: RunState,
     config: Config,
     envs: VecEnv,
-    origin: dict[str, Any],
     env_states: Sequence[EnvState] = (),
     lstm_state: torch.Tensor | None = None,
 ) -> Path:
     """Write a checkpoint of the run in directory `path`, and delete old ones.
 
-    envs: some of its environments.  origin: machine and versions, see `describe_origin`.
+    envs: some of the environments.
     """
     names = (name for name, _ in state.agent.named_parameters())
     document = {
@@ -59,19 +63,19 @@ def save(
         "recent": [list(episode) for episode in state.recent],
         "action_names": list(envs.action_names),
         "obs_shape": list(envs.obs_shape),
-        "environments": [moment.state for moment in env_states],
+        "environments": [env_state.state for env_state in env_states],
         "config": dataclasses.asdict(config),
-        **({} if state.made_by is None else {checkpoint.MADE_BY: state.made_by}),
-        **origin,
+        **({} if state.made_by is None else {directory.MADE_BY: state.made_by}),
+        **directory.describe_origin(),
     }
-    games = {str(env): torch.from_numpy(moment.actions) for env, moment in enumerate(env_states)}
+    games = {str(env): torch.from_numpy(each.actions) for env, each in enumerate(env_states)}
     if lstm_state is not None and lstm_state.numel() and games:
         games[LSTM_STATE] = lstm_state.cpu()
     checkpoints = path / directory.CHECKPOINTS
     written = checkpoint.save(
         checkpoints / f"{state.update:08d}",
         state.agent.state_dict(),
-        checkpoint.tensors_of_optimizer(state.optimizer, names),
+        tensors_of_optimizer(state.optimizer, names),
         document,
         games or None,
     )
@@ -79,24 +83,29 @@ def save(
     return written
 
 
-def restore(state: RunState, saved: checkpoint.Checkpoint, config: Config, envs: VecEnv) -> None:
-    """Put a checkpoint into a fresh state; UsageError naming what does not fit."""
-    checkpoint.require_same(saved, "game", saved.state["config"].get("game"), config.game)
-    checkpoint.require_same(saved, "network", saved.state["config"].get("network"), config.network)
-    checkpoint.require_same(saved, "actions", saved.state["action_names"], list(envs.action_names))
+def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) -> None:
+    """Load a checkpoint into a new state; UsageError if it does not fit."""
+    saved_config = saved.state["config"]
+    for what, found, expected in (
+        ("game", saved_config.get("game"), config.game),
+        ("network", saved_config.get("network"), config.network),
+        ("actions", saved.state["action_names"], list(envs.action_names)),
+    ):
+        if found != expected:
+            raise UsageError(f"{saved.path} is of another {what}: {found}; expected {expected}")
     if saved.optimizer is None:
-        raise UsageError(f"{saved.path} is a published agent without optimizer; it cannot go on")
-    checkpoint.load_model(state.agent, saved)
+        raise UsageError(f"{saved.path} has no optimizer: a published agent cannot be resumed")
+    load_model(state.agent, saved)
     names = (name for name, _ in state.agent.named_parameters())
-    checkpoint.restore_optimizer(state.optimizer, names, saved)
+    restore_optimizer(state.optimizer, names, saved)
     state.update = saved.state["update"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
 
 
-def saved_env_states(saved: checkpoint.Checkpoint, config: Config) -> list[EnvState]:
-    """The saved moments of all environments; none if there are none."""
+def saved_env_states(saved: Checkpoint, config: Config) -> list[EnvState]:
+    """Return the saved states of all environments; an empty list if none were saved."""
     states, games = saved.state["environments"], saved.actions or {}
     if not states:
         return []
@@ -104,32 +113,33 @@ def saved_env_states(saved: checkpoint.Checkpoint, config: Config) -> list[EnvSt
     logs = [games.get(name, torch.empty(0)) for name in names]
     known = all(log.dtype in (torch.uint8, torch.float32) for log in logs)
     if not known or len(states) != len(names) or set(games) - {LSTM_STATE} != set(names):
-        raise UsageError(f"{saved.path} does not hold the games of {config.num_envs} environments")
+        raise UsageError(f"{saved.path} does not have the games of {config.num_envs} environments")
     return [EnvState(state, log.numpy()) for state, log in zip(states, logs, strict=True)]
 
 
-def saved_lstm_state(saved: checkpoint.Checkpoint, config: Config, agent: Agent) -> torch.Tensor:
-    """What the network remembered of all environments; UsageError if that does not fit."""
+def saved_lstm_state(saved: Checkpoint, config: Config, agent: Agent) -> Tensor:
+    """Return the saved LSTM state [N, R] of all environments; UsageError if it does not fit."""
     empty = agent.initial_state(config.num_envs)
     lstm_state = (saved.actions or {}).get(LSTM_STATE, empty)
     if lstm_state.shape != empty.shape or lstm_state.dtype != empty.dtype:
-        raise UsageError(f"{saved.path} does not hold the lstm_state of network {config.network}")
+        raise UsageError(f"{saved.path} does not have the LSTM state of network {config.network}")
     return lstm_state.to(empty.device)
 
 
 def checkpoints_bytes(agent: Agent) -> int:
-    """Room for the checkpoints that are kept and one being written: weights and two env_states."""
+    """Compute the bytes of the kept checkpoints and of one being written.
+
+    Each has the weights and two moments of Adam. UsageError for a network that cannot be saved.
+    """
     weights = sum(p.numel() * p.element_size() for p in agent.parameters())
-    if 2 * weights > checkpoint.LARGEST_BYTES[".safetensors"]:
-        raise UsageError(
-            f"a network of {weights / 1e6:,.0f} MB is too large to be saved; make the observations "
-            "smaller"
-        )
+    if 2 * weights > LARGEST_BYTES[".safetensors"]:
+        size = f"{weights / 1e6:,.0f} MB"
+        raise UsageError(f"a network of {size} is too large; use smaller observations")
     return 3 * weights * (checkpoint.KEPT + 1)
 
 
 def recent_mean(state: RunState) -> float | None:
-    """Mean score of the last 100 games; None before the first has ended."""
+    """Return the mean score of the last 100 games; None before the first has ended."""
     scores = [episode.score for episode in state.recent]
     return sum(scores) / len(scores) if scores else None
 
@@ -137,27 +147,78 @@ def recent_mean(state: RunState) -> float | None:
 def require_finite(
     state: RunState, loss: float, rollout: Rollout, batch: Batch, path: Path | None
 ) -> None:
-    """RunError if learning broke; what it was learning from is kept beside the checkpoints.
+    """RunError if the loss or a weight is not finite; the batch is saved beside the checkpoints.
 
-    path: of the run; None where another process says and keeps it.
+    path: the run directory; None if another process saves the batch and prints the error.
 
-    A gradient that is not finite needs no look of its own: it makes weights of that kind.
+    Gradients are not checked, because one that is not finite makes weights that are not.
     """
     parameters = state.agent.named_parameters()
-    broken = next((name for name, p in parameters if not p.sum().isfinite()), None)
-    if math.isfinite(loss) and broken is None:
+    not_finite = next((name for name, p in parameters if not p.sum().isfinite()), None)
+    if math.isfinite(loss) and not_finite is None:
         return
     if path is None:
         raise RunError("")
-    kept = path / directory.BROKEN_BATCH
-    judged = {"advantages": batch.advantages, "targets": batch.targets}
+    file = path / directory.BROKEN_BATCH
+    tensors = rollout._asdict() | {"advantages": batch.advantages, "targets": batch.targets}
     try:
-        checkpoint.save_tensors(kept, rollout._asdict() | judged)
-        whereabouts = f"what it learned from is in {kept}"
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_atomically(file, safetensors.torch.save(contiguous))
+        where = f"its batch is in {file}"
     except OSError as error:
-        whereabouts = f"what it learned from cannot be kept in {kept}: {error.strerror}"
-    where = "" if broken is None else f" and {broken} is not finite"
+        where = f"its batch cannot be written to {file}: {error.strerror}"
+    what = "" if not_finite is None else f" and {not_finite} is not finite"
     raise RunError(
-        f"the loss is {loss:.3g}{where} in update {state.update}; no checkpoint of it was "
-        f"written. Lower the learning rate; {whereabouts}"
+        f"the loss is {loss:.3g}{what} in update {state.update}; no checkpoint of it was "
+        f"written. Lower the learning rate; {where}"
     )
+
+
+def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:
+    """Load saved weights; Damaged unless names, shapes and types agree.
+
+    An agent on the device `meta`, which has shapes but no memory, takes the saved tensors as they
+    are. UsageError for weights that are not finite.
+    """
+    weights = agent.state_dict()
+    _require_alike(weights, saved.model, saved.path / MODEL)
+    for name, weight in saved.model.items():
+        if not weight.isfinite().all():
+            raise UsageError(f"{saved.path / MODEL} has numbers that are not finite, in {name}")
+    agent.load_state_dict(saved.model, assign=any(t.is_meta for t in weights.values()))
+
+
+def tensors_of_optimizer(optimizer: Any, names: Iterator[str]) -> dict[str, Tensor]:
+    """Return Adam's moments and step counts as `{parameter}/{key}`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{name}/{key}": value
+        for index, name in enumerate(names)
+        for key, value in state.get(index, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: Any, names: Iterator[str], saved: Checkpoint) -> None:
+    """Load what `tensors_of_optimizer` returned; learning rate and epsilon stay as configured.
+
+    Damaged unless every parameter has two moments of its shape, and a step count.
+    """
+    assert saved.optimizer is not None
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor | None]] = {}
+    expected: dict[str, Tensor] = {}
+    for index, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
+        like = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.tensor(0.0)}
+        expected |= {f"{name}/{key}": tensor for key, tensor in like.items()}
+        state[index] = {key: saved.optimizer.get(f"{name}/{key}") for key in like}
+    _require_alike(expected, saved.optimizer, saved.path / OPTIMIZER)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _require_alike(expected: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    """Damaged unless names, shapes and types agree."""
+    kinds = [{name: (t.shape, t.dtype) for name, t in each.items()} for each in (expected, found)]
+    differing = sorted(name for name, _ in set(kinds[0].items()) ^ set(kinds[1].items()))
+    if differing:
+        raise Damaged(f"{path} does not fit the network: {differing[0]} differs")

@@ -1,10 +1,10 @@
-"""What a person sees while a run goes on: a live panel, or plain lines in a log."""
+"""The progress of a run on stderr: a live panel in a terminal, or plain lines."""
 
 import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,44 +18,36 @@ from .metrics import FRAMES_PER_STEP, LAST_100
 
 PLAIN_EVERY_S = 10.0
 FEWEST_UPDATES, RECENT_UPDATES = 3, 20
-"""Updates whose speed says how much time is left."""
+"""Updates that the speed and the time left are computed from."""
+PARTS = {"env": "environments", "act": "policy", "copy": "copying", "update": "learning"}
+"""Parts of the time as they are shown: stepping the environments, choosing actions, moving data,
+and the optimizer."""
 
 
-class View(Protocol):
-    """Something that follows a run."""
+class View:
+    """A display of a run; a class of its own overrides these methods."""
 
     def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
-        """The resolved settings and the expected time, before training; `reason` explains
-        precision or resumption. None: nothing like it was measured before."""
-        ...
+        """Show the settings before training; `reason` explains the precision or the resuming.
+
+        expected_s: seconds that the run will take; None if they are not known.
+        """
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
-        """One more update; `seconds` holds the time spent per part so far."""
-        ...
+        """Show an update.  games: in all.  seconds: time per part so far, see `Clock`."""
 
     def note(self, text: str) -> None:
-        """A line that must not be missed."""
-        ...
+        """Show a line that must not be missed."""
 
     def close(self) -> None: ...
 
 
-class NoView:
-    """Follows silently."""
-
-    def announce(
-        self, config: Config, path: Path, reason: str, expected_s: float | None
-    ) -> None: ...
-
-    def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def close(self) -> None: ...
+class NoView(View):
+    """A view that shows nothing."""
 
 
 class _Stderr(Console):
-    """Falls silent when nobody reads it any more, where rich would end the process."""
+    """A console that becomes quiet if nobody reads it any more; rich would end the process."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True)
@@ -64,8 +56,8 @@ class _Stderr(Console):
         self.quiet = True
 
 
-class ConsoleView:
-    """A live panel where stderr is a terminal, a line every ten seconds where it is not."""
+class ConsoleView(View):
+    """A live panel if stderr is a terminal, else a line every ten seconds."""
 
     def __init__(self) -> None:
         self._console = _Stderr()
@@ -83,20 +75,18 @@ class ConsoleView:
         steps = config.agent_steps
         layers = describe_layers(config.precision, config.kernels)
         epochs = "epoch" if config.update_epochs == 1 else "epochs"
+        expected = "known after the first updates"
+        if expected_s is not None:
+            expected = f"about {duration(expected_s)} on an idle machine"
         for line in (
-            f"{title(config.game)}, {describe(config)}, protocol "
-            f"{config.protocol}, seed {config.seed} -> {path}",
+            f"{title(config.game)}, {describe(config)}, protocol {config.protocol}, "
+            f"seed {config.seed} -> {path}",
             f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
             f"{config.num_updates:,} updates of {config.num_envs} environments x "
             f"{config.num_steps} steps, {config.update_epochs} {epochs} x "
             f"{config.num_minibatches} minibatches of {config.minibatch_size}",
             f"network {config.network} on {config.device}, {layers} ({reason})",
-            "expected time: "
-            + (
-                "known after the first updates"
-                if expected_s is None
-                else f"about {duration(expected_s)} on an idle machine"
-            ),
+            f"expected time: {expected}",
             *config.warnings,
         ):
             self.note(line)
@@ -121,13 +111,13 @@ class ConsoleView:
             self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
 
     def _sps(self) -> float | None:
-        """Agent steps a second in the last updates, so that a change of the load is soon seen.
+        """Compute the agent steps per second of the last updates.
 
-        None before the first `FEWEST_UPDATES`.
+        None before `FEWEST_UPDATES` updates.
         """
-        (begun, before), (ended, after) = self._recent[0], self._recent[-1]
-        enough = len(self._recent) > FEWEST_UPDATES and ended > begun
-        return (after - before) / (ended - begun) if enough else None
+        (start_s, before), (end_s, after) = self._recent[0], self._recent[-1]
+        enough = len(self._recent) > FEWEST_UPDATES and end_s > start_s
+        return (after - before) / (end_s - start_s) if enough else None
 
     def close(self) -> None:
         if self._live.is_started:
@@ -142,20 +132,19 @@ def _facts(
     sps: float | None,
     seconds: dict[str, float],
 ) -> dict[str, str]:
-    """What is shown, by its label."""
+    """Return the texts to show, by label."""
     steps = record["agent_steps"]
     left = config.agent_steps - steps
-    mean = record[LAST_100]
+    mean, parts = record[LAST_100], shares(seconds)
+    last = "1 game" if games == 1 else f"the last {min(games, 100)} games"
     return {
         "steps": f"{steps:,} of {config.agent_steps:,} ({steps / config.agent_steps:.0%})",
         "frames": f"{record['frames']:,}",
-        "return": "no game over yet"
-        if mean is None
-        else f"{mean:.1f} (last {min(games, 100)} games)",
+        "return": "no game has ended yet" if mean is None else f"{mean:.1f} (mean of {last})",
         "games": f"{games:,}",
-        "SPS": f"{record['charts/SPS']:,.0f}" if sps is None else f"{sps:,.0f}",
-        "left": "0 s" if not left else "measuring" if sps is None else duration(left / sps),
-        "time": ", ".join(f"{share:.0%} {name}" for name, share in shares(seconds).items()),
+        "speed": f"{sps or record['charts/SPS']:,.0f} agent steps/s (SPS)",
+        "time left": "0 s" if not left else "measuring" if sps is None else duration(left / sps),
+        "time spent": ", ".join(f"{part:.0%} {PARTS[name]}" for name, part in parts.items()),
     }
 
 
@@ -168,20 +157,14 @@ def _panel(record: dict[str, Any], config: Config, facts: dict[str, str]) -> Gro
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:
-    """Fractions of the time in env, act, copy (the rest of the rollout) and update."""
+    """Return the fractions of the time in env, act, copy (the rest of the rollout) and update."""
     total = max(seconds["rollout"] + seconds["update"], 1e-9)
-    copy = seconds["rollout"] - seconds["env"] - seconds["act"]
-    parts = {
-        "env": seconds["env"],
-        "act": seconds["act"],
-        "copy": copy,
-        "update": seconds["update"],
-    }
-    return {name: spent / total for name, spent in parts.items()}
+    spent = {**seconds, "copy": seconds["rollout"] - seconds["env"] - seconds["act"]}
+    return {name: spent[name] / total for name in PARTS}
 
 
 def duration(seconds: float) -> str:
-    """For people: `42 s`, `7 min`, `3 h 05 min`."""
+    """Return a readable duration: `42 s`, `7 min`, `3 h 05 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

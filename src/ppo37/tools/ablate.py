@@ -26,7 +26,7 @@ from ..errors import RunError, Stopped, UsageError
 from ..networks.agent import Agent
 from ..session import directory
 from ..session.files import TEMPORARY, own_folder, real_path, to_json, write_atomically
-from ..session.metrics import FRAMES_PER_STEP
+from ..session.metrics import FRAMES_PER_STEP, read_metrics
 from ..session.signals import Signals
 from ..session.view import duration
 from . import ablation_plot as picture
@@ -191,7 +191,7 @@ def make_arms(
 
 def judge(run: Run) -> Result:
     """The scores of a finished run, by the rules in JUDGEMENT."""
-    records = directory.read_metrics(run.path)
+    records = read_metrics(run.path)
     games = [
         (record["frames"] // FRAMES_PER_STEP, float(game["return"]))
         for record in records

@@ -35,8 +35,9 @@ from ..backends.device import (
     versions,
 )
 from ..backends.executables import Executables, make_buffers
-from ..backends.precision import choose_precision, random_actions
+from ..backends.precision import choose_precision
 from ..backends.ranks import own_rank
+from ..backends.self_test import random_actions
 from ..build import make_agent, make_factory, normalized
 from ..config import Config, describe, describe_layers, from_dict
 from ..envs import VecEnv

@@ -19,9 +19,9 @@ from ..config import Config, Device, choices, from_dict
 from ..envs import EnvFactory, Episode, Step, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
-from ..session.checkpoint import load_model, require_makers
-from ..session.directory import find_checkpoint
+from ..session.directory import find_checkpoint, require_makers
 from ..session.signals import Signals
+from ..session.state import load_model
 from .stats import interval_of_mean
 
 MAX_ENVS, MOST_EPISODES = 32, 1_000_000

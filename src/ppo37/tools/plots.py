@@ -16,6 +16,7 @@ from ..envs.games import title
 from ..errors import UsageError
 from ..session import directory
 from ..session.files import beside, own_folder, real_path
+from ..session.metrics import read_metrics
 from .stats import reference, running_mean
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def read_history(run: Path) -> History:
     """
     games = [
         (float(record["frames"]), record["wall_s"] / 60, float(game["return"]))
-        for record in directory.read_metrics(run)
+        for record in read_metrics(run)
         for game in record["episodes"]
     ]
     if not games:

@@ -26,8 +26,7 @@ from ..config import Device
 from ..envs import Step, VecEnv
 from ..envs.games import CATCH, require_known, title
 from ..errors import RunError, UsageError
-from ..session.checkpoint import require_makers
-from ..session.directory import is_run
+from ..session.directory import is_run, require_makers
 from ..session.files import TEMPORARY, own_folder, real_path
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals

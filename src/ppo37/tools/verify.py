@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..config import Config, arguments_of
 from ..errors import RunError
 from ..session import checkpoint, directory
-from ..session.metrics import without_clock
+from ..session.metrics import read_metrics, without_clock
 from ..session.signals import Signals
 from .processes import Child, finish, running, wait
 
@@ -64,7 +64,7 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
         config = directory.read_config(whole)
         say(f"the same, to be killed after its checkpoint of update {updates}")
         _train_and_kill(config, killed, updates, every, signals)
-        done = len(directory.read_metrics(killed))
+        done = len(read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         say(f"killed in update {done + 1}; going on from update {resumed_from}")
         with running("resume", str(killed), *every) as run:
@@ -110,7 +110,7 @@ def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    return [without_clock(record) for record in directory.read_metrics(run)]
+    return [without_clock(record) for record in read_metrics(run)]
 
 
 def _fingerprint(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""E6, E7, E8: advantages and value targets against their definitions, and what must follow."""
+"""E6, E7, E8: advantages and value targets equal their definitions and have their properties."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ checked = settings(max_examples=60, deadline=None, derandomize=True, database=No
 
 
 class Case(NamedTuple):
-    """A rollout's numbers in float64, [T, N] and [T+1, N]."""
+    """The values of a rollout in float64, [T, N] and [T+1, N]."""
 
     rewards: Tensor
     values: Tensor
@@ -45,7 +45,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def by_env(case: Case, function: object) -> Tensor:
-    """A one-environment function of the oracle applied to every column, [T, N]."""
+    """Apply a function of the oracle to each environment: [T, N]."""
     assert callable(function)
     columns = [
         function(
@@ -61,7 +61,7 @@ def by_env(case: Case, function: object) -> Tensor:
 
 
 def test_by_hand() -> None:
-    """gamma = 1/2, lambda = 1/2, the second of three steps ending an episode.
+    """gamma = 1/2, lambda = 1/2, and the second of three steps ends an episode.
 
     delta_2 = 4 + .5*8 - 2 = 6          A_2 = 6
     delta_1 = 2 + 0    - 4 = -2         A_1 = -2
@@ -78,7 +78,7 @@ def test_by_hand() -> None:
 @checked
 @given(cases())
 def test_equals_the_definitions(case: Case) -> None:
-    """The backward recursion is the double sum, and A + V the mixture of n-step returns."""
+    """The recursion equals the double sum, and A + V the weighted mean of n-step returns."""
     advantages = gae(*case)
     torch.testing.assert_close(advantages, by_env(case, oracle.gae_by_definition), **EXACT)
     torch.testing.assert_close(advantages, by_env(case, oracle.gae_by_recursion), **EXACT)
@@ -97,19 +97,19 @@ def test_lambda_0_is_the_td_error(case: Case) -> None:
 @checked
 @given(cases())
 def test_lambda_1_is_monte_carlo(case: Case) -> None:
-    """The target is then the discounted sum of rewards, plus V only behind the rollout's end."""
+    """The target is the discounted sum of rewards, plus V only after the end of the rollout."""
     case = case._replace(gae_lambda=1.0)
-    expected, following = torch.empty_like(case.rewards), case.values[-1]
+    expected, target = torch.empty_like(case.rewards), case.values[-1]
     for t in reversed(range(len(expected))):
-        following = case.rewards[t] + case.gamma * following.where(case.dones[t] == 0, 0.0)
-        expected[t] = following
+        target = case.rewards[t] + case.gamma * target.where(case.dones[t] == 0, 0.0)
+        expected[t] = target
     torch.testing.assert_close(value_targets(gae(*case), case.values), expected, **EXACT)
 
 
 @checked
 @given(cases(), st.data())
-def test_a_done_cuts(case: Case, data: st.DataObject) -> None:
-    """What comes after an episode's end, or happens in another environment, changes nothing."""
+def test_a_done_separates_episodes(case: Case, data: st.DataObject) -> None:
+    """Later episodes and other environments do not change an advantage."""
     t_end = data.draw(st.integers(0, len(case.rewards) - 1))
     case.dones[t_end, 0] = 1.0
     later = Case(*(x.clone() if isinstance(x, Tensor) else x for x in case))
@@ -122,7 +122,7 @@ def test_a_done_cuts(case: Case, data: st.DataObject) -> None:
 
 @checked
 @given(cases(), st.randoms(use_true_random=False))
-def test_environments_commute(case: Case, random: object) -> None:
+def test_the_order_of_environments_does_not_matter(case: Case, random: object) -> None:
     order = list(range(case.rewards.shape[1]))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = case._replace(
@@ -145,10 +145,10 @@ def test_linear_in_rewards_and_values(case: Case, factor: float) -> None:
 
 @checked
 @given(cases(), st.data())
-def test_truncation_is_going_on(case: Case, data: st.DataObject) -> None:
-    """An episode cut off at t learns what it would if the rollout had ended there, not the game.
+def test_a_truncated_episode_is_bootstrapped(case: Case, data: st.DataObject) -> None:
+    """An episode truncated at t has the targets of a rollout that ended at t within the episode.
 
-    The one that goes on has no done at t and the value of its own last observation behind it.
+    That rollout has no done at t, and the value of the episode's last observation after it.
     """
     t_cut = data.draw(st.integers(0, len(case.rewards) - 1))
     final_values = torch.zeros_like(case.rewards)
@@ -161,12 +161,12 @@ def test_truncation_is_going_on(case: Case, data: st.DataObject) -> None:
     dones = case.dones[: t_cut + 1].clone()
     dones[t_cut] = 0.0
     values = torch.cat([case.values[: t_cut + 1], final_values[t_cut : t_cut + 1]])
-    on = case._replace(rewards=case.rewards[: t_cut + 1], values=values, dones=dones)
-    torch.testing.assert_close(cut_targets, value_targets(gae(*on), values), **EXACT)
+    continued = case._replace(rewards=case.rewards[: t_cut + 1], values=values, dones=dones)
+    torch.testing.assert_close(cut_targets, value_targets(gae(*continued), values), **EXACT)
 
 
-def test_arguments_are_left_alone() -> None:
-    """Rollout buffers are reused, so nothing may be computed in them."""
+def test_arguments_are_not_changed() -> None:
+    """The functions do not write to the buffers of the rollout."""
     case = Case(torch.ones(3, 2), torch.ones(4, 2), torch.zeros(3, 2), 0.9, 0.9)
     bootstrap_truncations(case.rewards, case.dones + 1.0, case.gamma)
     value_targets(gae(*case), case.values)

@@ -1,4 +1,4 @@
-"""E4 and sampling: a categorical distribution against its definition and against chance."""
+"""E4 and sampling: distributions equal their definitions, and their samples are fair."""
 
 import math
 import statistics
@@ -11,10 +11,10 @@ from torch import Tensor
 from ppo37.algorithm.distributions import Categorical, Gaussian, MultiCategorical, mask_logits
 
 LAST_UNIFORM = 1.0 - 2.0**-24
-"""The largest number in [0, 1) that an fp32 uniform takes."""
+"""The largest value of an fp32 uniform in [0, 1)."""
 
 RARE = 1e-6
-"""A fair sampler falls below this p-value once in a million logit sets."""
+"""The p-value of a fair sampler is smaller for one logit set in a million."""
 
 
 def uniforms(seed: int, *shape: int) -> Tensor:
@@ -35,7 +35,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def chi_square_p(counts: Tensor, probs: Tensor) -> float:
-    """P(a fair sampler deviates at least so much); cells expecting under 5 draws are merged."""
+    """Compute the p-value of a fair sampler; cells with fewer than 5 expected draws are merged."""
     expected = probs * counts.sum()
     small = expected < 5.0
     counts = torch.cat([counts[~small], counts[small].sum().reshape(1)])
@@ -49,7 +49,7 @@ def chi_square_p(counts: Tensor, probs: Tensor) -> float:
 
 @pytest.mark.parametrize("num_actions", [2, 6, 18])
 def test_sampling_by_chi_square(num_actions: int) -> None:
-    """70 logit sets of 10,000 draws each; the p-values must neither be tiny nor all large."""
+    """For 70 logit sets of 10,000 draws, the p-values are not tiny and their mean is 1/2."""
     logits = logit_sets(70, num_actions, seed=num_actions)
     draws = Categorical(logits.unsqueeze(1).expand(-1, 10_000, -1)).sample(
         uniforms(num_actions, 70, 10_000)
@@ -66,10 +66,10 @@ def test_sampling_by_chi_square(num_actions: int) -> None:
 
 
 @pytest.mark.parametrize("num_actions", [2, 6, 18])
-def test_sampling_is_the_inverse_of_the_cumulative(num_actions: int) -> None:
-    """Right to the last bit of u: on both sides of every boundary between two actions.
+def test_categorical_samples_are_the_inverse_cdf(num_actions: int) -> None:
+    """Samples are exact on both sides of every boundary between two actions.
 
-    The nearest fp32 uniforms are 2^-24 apart there, so sums in fp32 would not do.
+    The nearest fp32 uniforms differ by 2^-24 there, so fp32 sums would not be exact enough.
     """
     logits = logit_sets(200, num_actions, seed=100 + num_actions)
     boundaries = probabilities(logits).cumsum(-1)[:, :-1]
@@ -83,7 +83,7 @@ def test_sampling_is_the_inverse_of_the_cumulative(num_actions: int) -> None:
 @pytest.mark.parametrize("never", [float("-inf"), -1e9])
 @pytest.mark.parametrize("impossible", [[0], [3], [5], [0, 1, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
 def test_an_action_of_probability_zero_is_never_drawn(impossible: list[int], never: float) -> None:
-    """Also at both ends of [0, 1), where an off-by-one comparison would draw it."""
+    """Not even at the ends of [0, 1), where a wrong comparison would draw it."""
     logits = logit_sets(50, 6, seed=9)
     logits[:, impossible] = never
     edges = torch.tensor([0.0, 2.0**-24, 0.5, 1.0 - 2.0**-23, LAST_UNIFORM])
@@ -94,7 +94,7 @@ def test_an_action_of_probability_zero_is_never_drawn(impossible: list[int], nev
     assert not torch.isin(draws, torch.tensor(impossible)).any()
 
 
-def test_the_ends_of_the_interval_draw_the_first_and_last_action() -> None:
+def test_uniforms_at_the_ends_draw_the_first_and_last_action() -> None:
     logits = logit_sets(50, 6, seed=10)[:30]  # the last action's probability is above 2^-24
     assert Categorical(logits).sample(torch.zeros(30)).eq(0).all()
     assert Categorical(logits).sample(torch.full([30], LAST_UNIFORM)).eq(5).all()
@@ -103,7 +103,7 @@ def test_the_ends_of_the_interval_draw_the_first_and_last_action() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
 def test_log_prob_and_entropy_equal_their_definitions(scale: float, dtype: torch.dtype) -> None:
-    """The rounding of log p is relative to the logits' own size, hence the scaled bound."""
+    """The tolerance grows with the logits, because the rounding error of log p does."""
     logits = (scale * logit_sets(20, 6, seed=11)).to(dtype)
     every_action = torch.arange(6).expand(20, 6)
     log_probs = Categorical(logits.unsqueeze(1).expand(-1, 6, -1)).log_prob(every_action)
@@ -131,7 +131,7 @@ def test_entropy_by_hand() -> None:
 
 @pytest.mark.parametrize("size", [1e4, 1e9, 1e30])
 def test_extreme_logits_stay_finite(size: float) -> None:
-    """Log-probabilities, entropies and their gradients, with one action taking everything."""
+    """Log-probabilities, entropies and gradients are finite if one action has all probability."""
     logits = torch.tensor([[size, 0.0, -size], [-size, -size, -size], [0.0, size, size]])
     logits.requires_grad_()
     distribution = Categorical(logits)
@@ -145,7 +145,7 @@ def test_extreme_logits_stay_finite(size: float) -> None:
     assert distribution.sample(torch.tensor([0.5, 0.0, LAST_UNIFORM])).tolist() == [0, 0, 2]
 
 
-# Several independent choices
+# Several independent action dimensions
 
 
 NVEC = (3, 3, 2)
@@ -157,8 +157,8 @@ def choices(count: int, seed: int) -> MultiCategorical:
     )
 
 
-def test_independent_choices_are_one_choice_of_their_product() -> None:
-    """Log-probabilities and entropy of the joint distribution of all 18 combinations (D37)."""
+def test_a_multi_categorical_equals_the_joint_distribution() -> None:
+    """Log-probabilities and entropy equal those of all 18 combinations (D37)."""
     several = choices(20, seed=12)
     rows = [probabilities(choice.logits) for choice in several.choices]
     joint = torch.einsum("ba,bc,bd->bacd", *rows)
@@ -178,19 +178,19 @@ def test_independent_choices_are_one_choice_of_their_product() -> None:
     )
 
 
-def test_each_choice_is_drawn_by_its_own_uniform() -> None:
+def test_each_dimension_has_its_own_uniform() -> None:
     several, u = choices(40, seed=13), uniforms(13, 40, 3)
     drawn = several.sample(u)
     for d, choice in enumerate(several.choices):
         assert torch.equal(drawn[:, d], choice.sample(u[:, d]))
 
 
-def test_a_masked_action_has_no_probability_no_entropy_and_no_gradient() -> None:
+def test_a_masked_action_has_no_probability_entropy_or_gradient() -> None:
     logits = logit_sets(50, 6, seed=14).requires_grad_()
-    possible = torch.tensor([True, False, True, True, False, True])
-    some, fewer = Categorical(mask_logits(logits, possible)), Categorical(logits[:, possible])
+    allowed = torch.tensor([True, False, True, True, False, True])
+    some, fewer = Categorical(mask_logits(logits, allowed)), Categorical(logits[:, allowed])
     torch.testing.assert_close(some.entropy(), fewer.entropy(), rtol=1e-6, atol=1e-7)
-    kept = torch.arange(6)[possible]
+    kept = torch.arange(6)[allowed]
     for k, action in enumerate(kept.tolist()):
         torch.testing.assert_close(
             some.log_prob(torch.full([50], action)),
@@ -202,11 +202,11 @@ def test_a_masked_action_has_no_probability_no_entropy_and_no_gradient() -> None
     assert torch.isin(drawn, kept).all()
     (some.entropy().sum() + some.log_prob(torch.full([50], 2)).sum()).backward()
     assert logits.grad is not None
-    assert logits.grad[:, ~possible].eq(0).all()
-    assert logits.grad[:, possible].ne(0).any()
+    assert logits.grad[:, ~allowed].eq(0).all()
+    assert logits.grad[:, allowed].ne(0).any()
 
 
-# Real numbers
+# Continuous actions
 
 
 def gaussian(count: int, dimensions: int, seed: int) -> Gaussian:
@@ -215,8 +215,8 @@ def gaussian(count: int, dimensions: int, seed: int) -> Gaussian:
     return Gaussian(mean, torch.randn(dimensions, generator=generator, dtype=torch.float64))
 
 
-def test_a_gaussian_is_its_density() -> None:
-    """Of each action the product of the dimensions' densities, by the standard library's own."""
+def test_the_density_of_a_gaussian() -> None:
+    """The density of an action is the product over its dimensions, as in `statistics`."""
     policy = gaussian(10, 3, seed=15)
     actions = policy.mean + torch.randn(10, 3, dtype=torch.float64)
     std = policy.log_std.exp().tolist()
@@ -231,7 +231,7 @@ def test_a_gaussian_is_its_density() -> None:
     assert policy.entropy().tolist() == pytest.approx([entropy] * 10, rel=1e-12)
 
 
-def test_a_gaussian_is_drawn_by_the_inverse_of_its_cumulative() -> None:
+def test_gaussian_samples_are_the_inverse_cdf() -> None:
     policy, u = gaussian(200, 2, seed=16), uniforms(16, 200, 2)
     std = policy.log_std.exp().tolist()
     drawn = policy.sample(u)
@@ -242,16 +242,16 @@ def test_a_gaussian_is_drawn_by_the_inverse_of_its_cumulative() -> None:
             assert statistics.NormalDist(m, s).cdf(x) == pytest.approx(number, abs=2e-7)
 
 
-def test_the_ends_of_the_interval_give_finite_actions() -> None:
+def test_uniforms_at_the_ends_give_finite_actions() -> None:
     policy = gaussian(5, 3, seed=17)
     for u in (0.0, LAST_UNIFORM):
         drawn = policy.sample(torch.full([5, 3], u))
         assert drawn.isfinite().all()
         off = ((drawn - policy.mean) / policy.log_std.exp()).abs()
-        assert off.max() < 6  # what 2^-25 is under the tail: 5.4 deviations
+        assert off.max() < 6  # 2^-25 is the tail beyond 5.4 deviations
 
 
-def test_the_gradients_of_a_gaussian_are_those_of_finite_differences() -> None:
+def test_gradients_of_a_gaussian_equal_finite_differences() -> None:
     policy = gaussian(4, 3, seed=18)
     actions = policy.mean + torch.randn(4, 3, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""E1, E2, E3, E5: every loss term, its gradient and its diagnostics against the scalar oracle."""
+"""E1, E2, E3, E5: all loss terms, gradients and diagnostics equal those of the scalar oracle."""
 
 import math
 
@@ -26,11 +26,11 @@ def one_thread() -> object:
 
 
 Inputs = dict[str, Tensor]
-"""The arguments of `ppo_loss` but the coefficients, by name, [M] each."""
+"""The arguments of `ppo_loss` by name, [M] each, without the coefficients."""
 
 
 def random_inputs(seed: int, spread: float = 0.3) -> Inputs:
-    """Policies that moved by about `spread` in log-probability, values by 2 * EPS."""
+    """Make inputs whose log-probabilities changed by about `spread`, and values by 2 * EPS."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal() -> Tensor:
@@ -50,7 +50,7 @@ def random_inputs(seed: int, spread: float = 0.3) -> Inputs:
 
 
 def at_the_kinks(seed: int) -> Inputs:
-    """Ratios at, just below and just above 1 - eps, 1 and 1 + eps; values likewise."""
+    """Make ratios and values at, just below and just above 1 - eps, 1 and 1 + eps."""
     inputs = random_inputs(seed)
     shifts = torch.tensor([0.0, -1e-9, 1e-9, -1e-3, 1e-3], dtype=torch.float64)
     kinks = (torch.tensor([1 - EPS, 1.0, 1 + EPS])[:, None] + shifts).flatten()
@@ -61,7 +61,7 @@ def at_the_kinks(seed: int) -> Inputs:
 
 
 def from_logits(seed: int, scale: float) -> Inputs:
-    """Log-probabilities and entropies of real policies with logits as large as `scale`."""
+    """Make log-probabilities and entropies of policies with logits as large as `scale`."""
     inputs = random_inputs(seed)
     generator = torch.Generator().manual_seed(seed)
     old = scale * torch.randn(SAMPLES, ACTIONS, dtype=torch.float64, generator=generator)
@@ -107,7 +107,7 @@ def oracle_terms_of(inputs: Inputs, s: oracle.Settings) -> oracle.Terms:
 def test_every_term_equals_the_oracle(
     name: str, clip_vloss: bool, norm_adv: bool, dtype: torch.dtype
 ) -> None:
-    """The oracle gets the numbers as rounded to `dtype`: only our own rounding is measured."""
+    """The oracle gets the inputs rounded to `dtype`, so only the rounding of ppo37 is measured."""
     inputs = {key: value.to(dtype) for key, value in BATCHES[name].items()}
     s = oracle.Settings(
         norm_adv=norm_adv, clip_coef=EPS, clip_vloss=clip_vloss, ent_coef=0.3, vf_coef=0.7
@@ -127,7 +127,7 @@ def test_every_term_equals_the_oracle(
 @pytest.mark.parametrize("clip_vloss", [True, False])
 @pytest.mark.parametrize("name", ["near", "far", "logits of 1"])
 def test_gradients(name: str, clip_vloss: bool, norm_adv: bool) -> None:
-    """Autograd equals the derivatives by hand and, away from the kinks, finite differences."""
+    """Autograd equals the oracle's derivatives and, except at the kinks, finite differences."""
     s = oracle.Settings(
         norm_adv=norm_adv, clip_coef=EPS, clip_vloss=clip_vloss, ent_coef=0.3, vf_coef=0.7
     )
@@ -152,7 +152,7 @@ def test_gradients(name: str, clip_vloss: bool, norm_adv: bool) -> None:
 
 
 def test_gradcheck_of_a_whole_network() -> None:
-    """The loss by every weight of a small network, through log-softmax, entropy and value."""
+    """The gradient of every weight of a small network equals finite differences."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -179,9 +179,8 @@ def test_gradcheck_of_a_whole_network() -> None:
 @pytest.mark.parametrize(
     ("advantage", "ratio", "slope"),
     [
-        # A good action is made likelier until its ratio leaves the upper edge, and is always
-        # brought back from below. A bad one is made less likely until the lower edge, and is
-        # always brought back from above. Inside, d(-rho A)/d rho = -A.
+        # The probability of a good action increases until its ratio is above 1 + EPS, and that of
+        # a bad action decreases until its ratio is below 1 - EPS. Otherwise, d(-rho A)/d rho = -A.
         (+2.0, 1 + EPS + 0.01, 0.0),
         (+2.0, 1 + EPS - 0.01, -2.0),
         (+2.0, 1 - EPS + 0.01, -2.0),
@@ -205,9 +204,8 @@ def test_where_the_policy_gradient_stops(advantage: float, ratio: float, slope: 
 @pytest.mark.parametrize(
     ("step", "target", "slope", "clipped_slope"),
     [
-        # The old value is 0. The slope of (V - R)^2 / 2 is V - R. With clipping it vanishes once
-        # V has gone further than eps towards its target, because the clipped value is then the
-        # worse of the two; away from the target nothing is clipped.
+        # The old value is 0. The slope of (V - R)^2 / 2 is V - R. With clipping it is 0 if V has
+        # moved further than eps towards its target, because then the clipped error is larger.
         (+0.5, +2.0, -1.5, 0.0),
         (-0.5, -2.0, +1.5, 0.0),
         (+0.5, -2.0, +2.5, +2.5),
@@ -219,7 +217,7 @@ def test_where_the_policy_gradient_stops(advantage: float, ratio: float, slope: 
 def test_where_the_value_gradient_stops(
     step: float, target: float, slope: float, clipped_slope: float
 ) -> None:
-    """The factor 1/2 is there with clipping and without: the slope is V - R, not twice that."""
+    """The slope is V - R with clipping and without, because both have the factor 1/2."""
     for clip, expected in ((False, slope), (True, clipped_slope)):
         value = torch.tensor([step], dtype=torch.float64, requires_grad=True)
         zero = torch.zeros(1, dtype=torch.float64)
@@ -234,12 +232,12 @@ def test_value_loss_by_hand() -> None:
     eps = torch.tensor(EPS)
     assert losses.value_loss(three, zero, one, eps, clip=False).item() == 2.0
     assert losses.value_loss(three, zero, one, eps, clip=True).item() == 2.0
-    # V = 1 is right, but a step of 1 from the old value: V_clip = 1/4, (3/4)^2/2.
+    # V = 1 equals R, but is 1 away from the old value: V_clip = 1/4, (3/4)^2/2.
     assert losses.value_loss(one, zero, one, eps, clip=False).item() == 0.0
     assert losses.value_loss(one, zero, one, eps, clip=True).item() == 0.28125
 
 
-def test_normalisation_is_the_unbiased_one() -> None:
+def test_advantages_are_normalized_by_the_unbiased_std() -> None:
     """-1, 0, 1, 2: variance 5/3 with ddof = 1, where openai/baselines would have 5/4."""
     advantages = torch.tensor([-1.0, 0.0, 1.0, 2.0], dtype=torch.float64)
     normalized = losses.normalize_advantages(advantages)
@@ -263,8 +261,8 @@ def test_diagnostics_by_hand() -> None:
     assert terms_of(inputs, oracle.Settings(clip_coef=0.5)).clipfrac.item() == 0.25
 
 
-def test_kl_estimates_estimate_the_kl() -> None:
-    """Weighted by the old policy, both are KL(old || new) exactly."""
+def test_the_expectation_of_both_kl_estimates_is_the_kl() -> None:
+    """The expectation of both under the old policy is KL(old || new)."""
     old, new = torch.tensor([[0.0, 1.0, -1.0], [0.5, 0.2, -1.5]], dtype=torch.float64)
     old_log_probs, new_log_probs = old.log_softmax(-1), new.log_softmax(-1)
     kl = F.kl_div(new_log_probs, old_log_probs, log_target=True, reduction="sum").item()
@@ -278,7 +276,7 @@ def test_kl_estimates_estimate_the_kl() -> None:
     assert estimates.tolist() == pytest.approx([kl, kl], rel=1e-12)
 
 
-def test_only_the_loss_carries_a_gradient() -> None:
+def test_only_the_loss_has_a_gradient() -> None:
     inputs = BATCHES["near"] | {"new_values": BATCHES["near"]["new_values"].clone()}
     inputs["new_values"].requires_grad_()
     terms = terms_of(inputs, oracle.Settings())
@@ -293,12 +291,12 @@ def test_explained_variance() -> None:
     expected = oracle.explained_variance(values.tolist(), targets.tolist())
     assert explained_variance(values, targets).item() == pytest.approx(expected, rel=1e-12)
     assert 0.5 < expected < 0.9
-    # It forgives a constant error, and punishes values that vary the wrong way.
+    # A constant error does not reduce it; values with the wrong sign make it negative.
     assert explained_variance(targets - 5.0, targets).item() == pytest.approx(1.0)
     assert explained_variance(torch.zeros(100).double(), targets).item() == pytest.approx(0.0)
     assert explained_variance(-targets, targets).item() == pytest.approx(-3.0)
 
 
 def test_explained_variance_of_constant_targets_is_nan() -> None:
-    """There is no variance to explain; an infinity would spoil every plot and mean."""
+    """There is no variance to explain, and infinity would make means and plots useless."""
     assert explained_variance(torch.arange(4.0), torch.ones(4)).isnan()

@@ -1,4 +1,4 @@
-"""What a rollout records, step by step, on an environment that plays a script."""
+"""The content of a rollout, step by step, in an environment with scripted steps."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ SHAPE = (1, 2, 2)
 
 
 class Script:
-    """Two environments; observation = 10 * step + env, so every row tells where it came from."""
+    """Two environments with observation = 10 * step + env, so that every row is known."""
 
     num_envs = 2
 
@@ -46,12 +46,12 @@ class Script:
 def act(
     obs: torch.Tensor, lstm_state: torch.Tensor, uniforms: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Action, log-probability and value that can be traced to the inputs; memory counts steps."""
+    """Return simple functions of the inputs; the LSTM state counts steps."""
     first = obs.flatten(1)[:, 0].float()
     return (uniforms * 4).long(), -first, first, lstm_state + 1
 
 
-def test_every_row_is_in_its_place() -> None:
+def test_every_row_of_a_rollout() -> None:
     script = Script()
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"), lstm_size=1)
     buffers.final_values.fill_(99.0)  # left from the rollout before
@@ -66,10 +66,10 @@ def test_every_row_is_in_its_place() -> None:
     assert buffers.values.tolist() == [[0, 1], [10, 11], [20, 21], [30, 31]]
     assert buffers.rewards.tolist() == [[1, -1], [2, -2], [3, -3]]
     assert buffers.dones.tolist() == [[0, 0], [1, 0], [0, 1]]
-    # Only the truncated environment is valued after its end, at its own last observation.
+    # Only the truncated environment has a final value, that of its own last observation.
     assert buffers.final_values.tolist() == [[0, 0], [0, 0], [0, 131]]
     assert obs[:, 0, 0, 0].tolist() == [30, 31]
-    # Remembered from before the rollout, and empty again after the steps that ended an episode.
+    # The state from before the rollout; it is zero after a step that ended an episode.
     assert buffers.lstm_state.tolist() == [[0.0], [5.0]]
     assert lstm_state.tolist() == [[1.0], [0.0]]
     assert episodes == [Episode(1, 7.0, 3)]
@@ -90,7 +90,7 @@ def test_a_batch_flattens_steps_then_environments() -> None:
 
 
 @pytest.mark.parametrize("game", ["catch", "breakout"])
-def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
+def test_rollout_threads_equal_one_thread(game: str) -> None:
     whole = env_factory(game)(4, 5)
     parts = [env_factory(game)(2, 5), env_factory(game)(2, 5, first_env=2)]
     num_actions = len(whole.action_names)
@@ -98,28 +98,28 @@ def test_lanes_do_what_acting_in_all_environments_does(game: str) -> None:
     def act(
         obs: torch.Tensor, lstm_state: torch.Tensor, uniforms: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        looks = obs.flatten(1).long().sum(1) + lstm_state[:, 0].long()
-        lstm_state = 0.5 * lstm_state + torch.stack([looks % 16, looks % 8], dim=1)
-        return (looks + (uniforms * 97).long()) % num_actions, -uniforms, looks / 1e6, lstm_state
+        sums = obs.flatten(1).long().sum(1) + lstm_state[:, 0].long()
+        lstm_state = 0.5 * lstm_state + torch.stack([sums % 16, sums % 8], dim=1)
+        return (sums + (uniforms * 97).long()) % num_actions, -uniforms, sums / 1e6, lstm_state
 
     device = torch.device("cpu")
     expected, found = (allocate(40, 4, whole.obs_shape, device, 2) for _ in range(2))
     obs, lstm_state = whole.reset(), expected.lstm_state
-    with closing(RolloutThreads(parts, [act, act], found)) as lanes:
-        for k in range(2):  # the second goes on where the first stopped
+    with closing(RolloutThreads(parts, [act, act], found)) as threads:
+        for k in range(2):  # the second continues the games of the first
             uniforms = torch.from_numpy(noise(5, k, 41, 4))
             obs, lstm_state, episodes = collect(
                 whole.step, act, expected, obs, lstm_state, uniforms
             )
-            assert lanes.collect(uniforms) == sorted(episodes, key=lambda game: game.env)
+            assert threads.collect(uniforms) == sorted(episodes, key=lambda game: game.env)
             for name, a, b in zip(expected._fields, expected, found, strict=True):
                 assert torch.equal(a, b), name
-            assert torch.equal(lanes.lstm_state, lstm_state)
+            assert torch.equal(threads.lstm_state, lstm_state)
     for envs in (whole, *parts):
         envs.close()
 
 
-def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
+def test_an_error_in_a_rollout_thread_is_raised_when_all_have_stopped() -> None:
     class Broken(Script):
         def step(self, actions: np.ndarray) -> Step:
             raise RuntimeError("the joystick fell off")
@@ -131,20 +131,20 @@ def test_what_fails_in_a_lane_is_raised_when_all_have_stopped() -> None:
 
     slow = Slow()
     buffers = allocate(3, 4, SHAPE, torch.device("cpu"))
-    with closing(RolloutThreads([Broken(), slow], [act, act], buffers)) as lanes:
+    with closing(RolloutThreads([Broken(), slow], [act, act], buffers)) as threads:
         with pytest.raises(RuntimeError, match="joystick"):
-            lanes.collect(torch.zeros(4, 4))
+            threads.collect(torch.zeros(4, 4))
         assert slow.t == 3
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 5, 8])
-def test_lanes_share_all_environments(num_envs: int) -> None:
+def test_rollout_threads_divide_all_environments(num_envs: int) -> None:
     parts = [range(num_envs)[part] for part in split_envs(num_envs, True, 2)]
     assert [env for part in parts for env in part] == list(range(num_envs))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_lanes_leave_the_threads_for_learning_alone() -> None:
+def test_rollout_threads_do_not_change_the_threads_of_learning() -> None:
     seen = []
 
     def counting(*arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -155,10 +155,10 @@ def test_lanes_leave_the_threads_for_learning_alone() -> None:
     torch.set_num_threads(3)
     buffers = allocate(3, 2, SHAPE, torch.device("cpu"))
     with (
-        closing(RolloutThreads([Script()], [counting], buffers)) as lanes,
+        closing(RolloutThreads([Script()], [counting], buffers)) as threads,
         ThreadPoolExecutor(1) as later,
     ):
-        lanes.collect(torch.zeros(4, 2))
+        threads.collect(torch.zeros(4, 2))
         assert set(seen) == {1}
         assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == 3
     torch.set_num_threads(before)

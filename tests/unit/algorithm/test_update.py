@@ -1,4 +1,4 @@
-"""E9, D06, D11 and the whole update: what learning does to every single parameter."""
+"""E9, D06, D11 and whole updates: every parameter equals that of the oracle."""
 
 import struct
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def one_thread() -> object:
 
 
 NOTHING = torch.zeros(0)
-"""What a network that does not remember does not look at."""
+"""LSTM state and dones for a network that ignores them."""
 
 
 def weights_of(net: nn.Module) -> oracle.Weights:
@@ -52,7 +52,7 @@ def weights_of(net: nn.Module) -> oracle.Weights:
 
 
 def make_rollout(k: int) -> rollouts.Rollout:
-    """Numbers that reach every branch: clipped ratios and values, ends, truncations."""
+    """Make a rollout that reaches every branch: clipped ratios and values, dones, truncations."""
     generator = torch.Generator().manual_seed(1000 + k)
 
     def normal(*shape: int) -> Tensor:
@@ -86,7 +86,7 @@ def fp32(number: float) -> float:
 
 
 class Run(NamedTuple):
-    """What several updates leave behind."""
+    """The results of several updates."""
 
     weights: oracle.Weights
     metrics: list[dict[str, float]]
@@ -94,7 +94,7 @@ class Run(NamedTuple):
 
 
 def ours(s: oracle.Settings) -> Run:
-    """Updates by the package, on the same numbers as `theirs`."""
+    """Run updates by the package, on the same inputs as `theirs`."""
     net, metrics = TinyNet(), []
     optimizer = make_optimizer(net, LEARNING_RATE, s.adam_eps)
     clip_coef = torch.tensor(s.clip_coef, dtype=torch.float64)
@@ -113,10 +113,10 @@ def ours(s: oracle.Settings) -> Run:
 
 
 def theirs(s: oracle.Settings, anneal: bool = True, shuffle: bool = True) -> Run:
-    """The same updates by the oracle.
+    """Run the same updates by the oracle.
 
-    The learning rate is kept in an fp32 tensor, so the oracle is given the schedule's number
-    rounded to fp32. Unrounded, the two part by 3e-8 of the way travelled (about 1e-9).
+    The package has the learning rate in an fp32 tensor, so the oracle gets it rounded to fp32.
+    Without rounding, the parameters would differ by 3e-8 of their changes (about 1e-9).
     """
     weights, metrics, norms = weights_of(TinyNet()), [], []
     adam = oracle.Adam(weights)
@@ -139,7 +139,7 @@ def theirs(s: oracle.Settings, anneal: bool = True, shuffle: bool = True) -> Run
 
 
 def distance(a: oracle.Weights, b: oracle.Weights) -> float:
-    """The largest difference of any parameter."""
+    """Return the largest difference of any parameter."""
     assert a.keys() == b.keys()
     pairs = [zip(a[name], b[name], strict=True) for name in a]
     return max(abs(x - y) for pair in pairs for x, y in pair)
@@ -158,7 +158,7 @@ REFERENCE = oracle.Settings(max_grad_norm=0.7)
     ids=["reference", "without value clipping", "one minibatch"],
 )
 def test_whole_updates_equal_the_oracle(s: oracle.Settings) -> None:
-    """Three updates of three epochs: parameter by parameter, and every metric."""
+    """All parameters and metrics are equal after three updates of three epochs."""
     run, expected = ours(s), theirs(s)
     assert distance(run.weights, expected.weights) < EXACT
     for metrics, numbers in zip(run.metrics, expected.metrics, strict=True):
@@ -166,7 +166,7 @@ def test_whole_updates_equal_the_oracle(s: oracle.Settings) -> None:
 
 
 def test_every_branch_is_reached() -> None:
-    """Some samples clipped and some not, some gradients clipped and some not."""
+    """Some samples are clipped and some are not, and so are gradients."""
     expected = theirs(REFERENCE)
     assert all(0.1 < metrics["clipfrac"] < 0.9 for metrics in expected.metrics)
     assert min(expected.norms) < REFERENCE.max_grad_norm < max(expected.norms)
@@ -194,13 +194,13 @@ def test_every_branch_is_reached() -> None:
     ],
     ids=str,
 )
-def test_the_comparison_notices(change: dict[str, object]) -> None:
-    """Each choice changed in the oracle alone is seen, a thousand times above the bound."""
+def test_a_changed_setting_is_noticed(change: dict[str, object]) -> None:
+    """Any setting changed only in the oracle gives a difference of over 1000 times the bound."""
     other = theirs(REFERENCE._replace(**change))  # type: ignore[arg-type]
     assert distance(ours(REFERENCE).weights, other.weights) > 1000 * EXACT
 
 
-def test_the_comparison_notices_the_schedule_and_the_shuffle() -> None:
+def test_a_changed_schedule_or_shuffle_is_noticed() -> None:
     run = ours(REFERENCE)
     assert distance(run.weights, theirs(REFERENCE, anneal=False).weights) > 1000 * EXACT
     assert distance(run.weights, theirs(REFERENCE, shuffle=False).weights) > 1000 * EXACT
@@ -215,7 +215,7 @@ def test_schedule() -> None:
 
 
 def test_set_learning_rate_keeps_the_tensor() -> None:
-    """A recorded step reads the same memory, so the rate is changed in place."""
+    """The rate is changed in place, because a recorded step reads the same memory."""
     optimizer = make_optimizer(TinyNet(), LEARNING_RATE, 1e-5)
     before = [group["lr"] for group in optimizer.param_groups]
     set_learning_rate(optimizer, 0.125)
@@ -223,7 +223,7 @@ def test_set_learning_rate_keeps_the_tensor() -> None:
     assert optimizer.param_groups[0]["lr"] is before[0]
 
 
-# ---- how a batch is cut ----
+# ---- minibatches ----
 
 
 def fake_terms(approx_kl: float = 0.0, number: float = 0.0) -> LossTerms:
@@ -234,7 +234,7 @@ def fake_terms(approx_kl: float = 0.0, number: float = 0.0) -> LossTerms:
 def run_recorded(
     permutations: Tensor, num_minibatches: int, kls: list[float], target_kl: float | None
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The indices of every minibatch, given the KL that each one is to report."""
+    """Run an update whose minibatches report `kls`. Returns their indices and the metrics."""
     seen: list[Tensor] = []
 
     def train_step(batch: Batch, indices: Tensor) -> LossTerms:
@@ -248,7 +248,7 @@ def run_recorded(
 
 @pytest.mark.parametrize(("num_minibatches", "size"), [(1, 64), (4, 16), (32, 2)])
 def test_every_sample_is_used_once_per_epoch(num_minibatches: int, size: int) -> None:
-    """Each epoch is its own permutation, cut into slices of equal size in order."""
+    """Each epoch has its own permutation, divided into slices of equal size in order."""
     permutations = make_permutations(0)
     kls = [0.0] * EPOCHS * num_minibatches
     seen, _ = run_recorded(permutations, num_minibatches, kls, None)
@@ -261,7 +261,7 @@ def test_every_sample_is_used_once_per_epoch(num_minibatches: int, size: int) ->
     [(None, 12), (0.9, 12), (0.5, 8), (0.3, 4), (0.2, 4)],
 )
 def test_target_kl_stops_after_an_epoch(target_kl: float | None, minibatches: int) -> None:
-    """The last minibatch of an epoch decides, and only by exceeding the target."""
+    """An update stops if the KL of the last minibatch of an epoch exceeds the target."""
     kls = [0.9, 0.9, 0.9, 0.375, 0.0, 0.0, 0.0, 0.75, 0.9, 0.9, 0.9, 0.9]
     seen, metrics = run_recorded(make_permutations(0), 4, kls, target_kl)
     assert len(seen) == minibatches
@@ -269,13 +269,13 @@ def test_target_kl_stops_after_an_epoch(target_kl: float | None, minibatches: in
     assert metrics["loss"] == (minibatches + 1) / 2
 
 
-def test_kl_equal_to_the_target_goes_on() -> None:
+def test_kl_equal_to_the_target_does_not_stop() -> None:
     seen, _ = run_recorded(make_permutations(0), 2, [0.25] * 6, 0.25)
     assert len(seen) == 6
 
 
-def test_minibatch_keeps_samples_together() -> None:
-    """All parts of a sample move with it, also through the flattening of [T, N]."""
+def test_the_parts_of_a_sample_stay_together() -> None:
+    """All parts of a sample stay together, also when [T, N] is flattened."""
     numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)  # sequences of one step
     rollout = make_rollout(0)._replace(
         obs=numbers[..., None].expand(-1, -1, 3),
@@ -295,8 +295,8 @@ def test_minibatch_keeps_samples_together() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 4, STEPS])
-def test_a_sequence_is_of_one_environment_step_after_step(length: int) -> None:
-    """D35: with whole rollouts, sequence n is environment n, and memory is that of its start."""
+def test_a_sequence_has_consecutive_steps_of_one_environment(length: int) -> None:
+    """D35: with whole rollouts, sequence n is environment n, with the LSTM state at its start."""
     numbers = torch.arange(float(STEPS * ENVS)).reshape(STEPS, ENVS)  # step * ENVS + environment
     rollout = make_rollout(0)._replace(
         log_probs=numbers, lstm_state=torch.arange(float(ENVS)).unsqueeze(1)
@@ -313,7 +313,7 @@ def test_a_sequence_is_of_one_environment_step_after_step(length: int) -> None:
 
 @pytest.mark.parametrize("max_grad_norm", [0.01, 1e6])
 def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
-    """What Adam is given is as long as the bound, in the direction of the loss's gradient."""
+    """Adam gets the gradient of the loss, scaled to the bound."""
     net, batch = TinyNet(), make_batch(make_rollout(0), 0.99, 0.95, True)
     coefficients = Coefficients(torch.tensor(0.1), True, True, 0.01, 0.5)
     optimizer = make_optimizer(net, 0.0, 1e-5)
@@ -343,7 +343,7 @@ def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
 
 
 def frames(generator: torch.Generator, count: int) -> Tensor:
-    """Screens [count, 4, 84, 84] uint8 like a game's: a flat ground, bars and moving sprites."""
+    """Make screens [count, 4, 84, 84] uint8 like a game's: flat, with bars and moving sprites."""
     screens = torch.full((count, 4, 84, 84), 87, dtype=torch.uint8)
     screens[:, :, :10] = 0
     screens[:, :, 78:] = 236
@@ -357,13 +357,13 @@ def frames(generator: torch.Generator, count: int) -> Tensor:
     return screens
 
 
-def log_ratios_of_an_unmoved_policy(
+def log_ratios_before_a_step(
     gain: float, num_envs: int, acting_bf16: bool, learning_bf16: bool, kernels: str = "torch"
 ) -> Tensor:
-    """log rho [128] of the samples in an update's first minibatches, before any step.
+    """Compute log rho [128] of the first minibatches of an update, before any step.
 
-    Old log-probabilities come from batches of `num_envs`, as in a rollout, new ones from shuffled
-    minibatches of 32 with gradients: the same numbers but for the order they are summed in.
+    Old log-probabilities come from batches of `num_envs`, as in a rollout, and new ones from
+    shuffled minibatches of 32 with gradients: only the order of sums may differ.
     """
     generator = torch.Generator().manual_seed(0)
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
@@ -375,8 +375,8 @@ def log_ratios_of_an_unmoved_policy(
         logits = torch.cat([alone(network, screens)[0].logits for screens in obs.split(num_envs)])
     actions = Categorical(logits).sample(torch.rand(128, generator=generator))
     old = Categorical(logits).log_prob(actions)
-    favourite = logits.softmax(-1).amax(-1).mean().item()
-    assert (favourite < 0.18) if gain < 1.0 else (0.5 < favourite < 0.9)
+    largest = logits.softmax(-1).amax(-1).mean().item()
+    assert (largest < 0.18) if gain < 1.0 else (0.5 < largest < 0.9)
 
     zeros = torch.zeros(128, 1)
     batch = Batch(
@@ -404,25 +404,25 @@ def log_ratios_of_an_unmoved_policy(
 @pytest.mark.parametrize(
     ("bf16", "gain", "bound"),
     [(False, 0.01, 1e-6), (False, 5.0, 1e-5), (True, 0.01, 1e-5), (True, 5.0, 2e-3)],
-    ids=["fp32 fresh", "fp32 decided", "bf16 fresh", "bf16 decided"],
+    ids=["fp32 new", "fp32 trained", "bf16 new", "bf16 trained"],
 )
 def test_the_ratio_is_1_before_the_first_step(
     bf16: bool, gain: float, bound: float, num_envs: int, kernels: str
 ) -> None:
-    """A fresh policy is nearly uniform; a decided one gives its favourite about 0.55.
+    """A new policy is nearly uniform; a trained one gives its best action about 0.55.
 
-    Measured on a CPU with native bf16: exactly 0 for 8 environments, because the kernels sum
-    alike for every batch of 4 and more. For 1 environment 1e-7, 3e-6, 1e-7 and 4e-6, the last
-    up to 5e-5 for other heads.
+    Measured on a CPU with native bf16: exactly 0 for 8 environments, because the kernels sum in
+    the same order for every batch of at least 4. For 1 environment 1e-7, 3e-6, 1e-7 and 4e-6, the
+    last up to 5e-5 for other heads.
     """
     try:
-        log_ratios = log_ratios_of_an_unmoved_policy(gain, num_envs, bf16, bf16, kernels)
+        log_ratios = log_ratios_before_a_step(gain, num_envs, bf16, bf16, kernels)
     except UsageError as error:
         pytest.skip(str(error))
     assert log_ratios.abs().max().item() < bound
 
 
-def test_acting_and_learning_in_different_precisions_would_be_noticed() -> None:
-    """The bound for bf16 still tells it from rounding; measured: 0.02."""
-    log_ratios = log_ratios_of_an_unmoved_policy(5.0, 8, acting_bf16=False, learning_bf16=True)
+def test_different_precisions_in_rollout_and_update_are_noticed() -> None:
+    """The difference is above the bound for bf16; measured: 0.02."""
+    log_ratios = log_ratios_before_a_step(5.0, 8, acting_bf16=False, learning_bf16=True)
     assert log_ratios.abs().max().item() > 2e-3

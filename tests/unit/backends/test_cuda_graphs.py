@@ -1,8 +1,8 @@
-"""Recorded executables are the plain ones: by a recording on the CPU, and on a GPU by CUDA graphs.
+"""Recorded executables equal plain ones: recorded on the CPU, and by CUDA graphs on a GPU.
 
-The recording on the CPU keeps what makes CUDA graphs hard: what runs again is every operation
-that ran, at the same addresses, and no Python. So whatever looks at a value while it is recorded,
-or branches on one, or takes a number instead of a tensor, is found without a GPU.
+The recording on the CPU has the restrictions of CUDA graphs: a replay runs the recorded operations
+at the same addresses, without Python. So code that reads a value while it is recorded, branches on
+one, or uses a number instead of a tensor, is found without a GPU.
 """
 
 import copy
@@ -27,7 +27,7 @@ from ppo37.algorithm.update import make_optimizer, set_learning_rate, update
 from ppo37.backends.cuda_graphs import Work, cuda_graph, recorded
 from ppo37.backends.device import make_exact
 from ppo37.backends.executables import Executables, eager, make_buffers, unchanged
-from ppo37.backends.precision import TOLERANCES
+from ppo37.backends.self_test import TOLERANCES
 from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.backends.transfer import staged
 from ppo37.build import make_agent, make_factory
@@ -39,14 +39,14 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU
 
 
 class Tape(TorchDispatchMode):
-    """Notes every operation with the tensors that it reads and writes."""
+    """A list of all operations with the tensors that they read and write."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "it looks at a value"
+        assert func is not torch.ops.aten._local_scalar_dense.default, "it reads a value"
         result = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, result))
         return result
@@ -56,10 +56,10 @@ class Tape(TorchDispatchMode):
         for func, args, kwargs, result in self.operations:
             read = {part.untyped_storage().data_ptr() for part in tensors_in((args, kwargs))}
             values = tensors_in(func(*args, **kwargs))
-            for place, value in zip(tensors_in(result), values, strict=True):
-                # Views, and results of what works in place, have their values already.
-                if place.untyped_storage().data_ptr() not in read:
-                    place.copy_(value)
+            for output, value in zip(tensors_in(result), values, strict=True):
+                # Views and the results of in-place operations have their values already.
+                if output.untyped_storage().data_ptr() not in read:
+                    output.copy_(value)
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -67,7 +67,7 @@ def tensors_in(tree: Any) -> list[Tensor]:
 
 
 def tape(work: Work) -> Work:
-    """A recording of `work` on the CPU, in the place of `cuda_graph`."""
+    """Record `work` on the CPU, instead of by `cuda_graph`."""
     for _ in range(2):
         work()
     with Tape() as recording:
@@ -81,7 +81,7 @@ def tape(work: Work) -> Work:
 
 
 class Side:
-    """One of two that do the same: an agent, its environments, and its executables."""
+    """One of two sides to compare: an agent, its environments, and its executables."""
 
     def __init__(
         self, config: Config, make: Callable[[Agent, Any, Rollout, list[int]], Executables]
@@ -91,8 +91,8 @@ class Side:
         factory = make_factory(config, 1)
         self.config = config
         self.parts = [
-            factory(lane.stop - lane.start, config.seed, first_env=lane.start)
-            for lane in split_envs(config.num_envs, config.divisible, 2)
+            factory(part.stop - part.start, config.seed, first_env=part.start)
+            for part in split_envs(config.num_envs, config.divisible, 2)
         ]
         envs = self.parts[0]
         self.agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
@@ -102,12 +102,12 @@ class Side:
         self.run = make(self.agent, self.optimizer, self.buffers, sizes)
 
     def updates(self, count: int) -> list[dict[str, Tensor]]:
-        """What each of several updates said of itself."""
-        config, told = self.config, []
+        """Run several updates. Returns the metrics of each."""
+        config, metrics = self.config, []
         with ExitStack() as stack:
             for part in self.parts:
                 stack.enter_context(closing(part))
-            lanes = stack.enter_context(
+            threads = stack.enter_context(
                 closing(RolloutThreads(self.parts, self.run.acts, self.buffers))
             )
             for k in range(count):
@@ -121,10 +121,10 @@ class Side:
                     shape=self.agent.policy.action_shape,
                 )
                 with self.run.frozen_weights():
-                    lanes.collect(torch.from_numpy(draws).to(config.device))
+                    threads.collect(torch.from_numpy(draws).to(config.device))
                 batch = self.run.advantages(self.buffers)
                 orders = permutations(config.seed, k, config.update_epochs, config.num_sequences)
-                told.append(
+                metrics.append(
                     update(
                         self.run.train_step,
                         batch,
@@ -133,7 +133,7 @@ class Side:
                         config.target_kl,
                     )
                 )
-        return told
+        return metrics
 
 
 def plain_of(config: Config) -> Side:
@@ -152,10 +152,10 @@ def recorded_of(config: Config, record: Callable[[Work], Work]) -> Side:
 
 
 def require_alike(one: Side, other: Side, updates: int = 3) -> None:
-    """The same bits in what was seen, drawn, judged, said and learned."""
-    told = [side.updates(updates) for side in (one, other)]
+    """Require the same bits in buffers, metrics, weights and optimizer states."""
+    metrics = [side.updates(updates) for side in (one, other)]
     assert same_tensors(one.buffers._asdict(), other.buffers._asdict())
-    assert told[0] == told[1]
+    assert metrics[0] == metrics[1]
     assert same_tensors(one.agent.state_dict(), other.agent.state_dict())
     states = [side.optimizer.state_dict()["state"] for side in (one, other)]
     for index, state in states[0].items():
@@ -192,14 +192,14 @@ def config_of(variant: str, **others: Any) -> Config:
     "variant",
     [name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
 )
-def test_a_recording_does_what_was_recorded(variant: str) -> None:
+def test_a_replay_equals_plain_pytorch(variant: str) -> None:
     config = config_of(variant)
     require_alike(plain_of(config), recorded_of(config, tape))
 
 
 @pytest.mark.slow
-def test_a_recording_values_what_a_time_limit_cut_off() -> None:
-    """There `act` is asked twice in a step, and must not lose what it said first."""
+def test_a_replay_bootstraps_truncated_episodes() -> None:
+    """A truncated step calls `act` twice; the first outputs must not be overwritten."""
     config = config_of("lstm", game="catch", num_envs=6, num_steps=40)
     one, other = plain_of(config), recorded_of(config, tape)
     for side in (one, other):
@@ -210,7 +210,7 @@ def test_a_recording_values_what_a_time_limit_cut_off() -> None:
 
 
 def limited(envs: Any) -> None:
-    """Make every third end one by a time limit."""
+    """Turn every third done into a truncation."""
     genuine, ends = envs.step, 0
 
     def step(actions: Any) -> Any:
@@ -223,24 +223,24 @@ def limited(envs: Any) -> None:
     envs.step = step
 
 
-def test_what_looks_at_a_value_cannot_be_recorded() -> None:
+def test_reading_a_value_cannot_be_recorded() -> None:
     number = torch.zeros(())
-    with pytest.raises(AssertionError, match="looks at a value"):
+    with pytest.raises(AssertionError, match="reads a value"):
         tape(lambda: (number + float(number),))
 
 
-def test_a_recording_follows_what_lies_where_it_lay() -> None:
-    """The rate, epsilon, the minibatch: numbers that were frozen would do the first step again."""
+def test_a_replay_reads_the_recorded_memory() -> None:
+    """A learning rate in other memory is not read: the recording reads the recorded memory."""
     config = config_of("classic")
     one, other = plain_of(config), recorded_of(config, tape)
     one.updates(2)
     frozen = other.optimizer.param_groups[0]["lr"].clone()
-    other.optimizer.param_groups[0]["lr"] = frozen  # another place
+    other.optimizer.param_groups[0]["lr"] = frozen  # other memory
     other.updates(2)
     assert not same_tensors(one.agent.state_dict(), other.agent.state_dict())
 
 
-def test_recording_leaves_weights_and_moments_as_they_were() -> None:
+def test_recording_does_not_change_weights_and_moments() -> None:
     config = config_of("classic")
     side = plain_of(config)
     side.updates(1)
@@ -253,7 +253,7 @@ def test_recording_leaves_weights_and_moments_as_they_were() -> None:
         assert same_tensors(state, before[1][index])
 
 
-def test_unchanged_also_after_a_failure() -> None:
+def test_unchanged_restores_after_an_error() -> None:
     side = plain_of(config_of("classic"))
     before = copy.deepcopy(side.agent.state_dict())
 
@@ -271,8 +271,8 @@ def test_unchanged_also_after_a_failure() -> None:
     assert not any(value.count_nonzero() for value in values)
 
 
-def test_ranks_act_by_recordings_and_learn_as_they_did() -> None:
-    """What they compute together has other shapes in every step."""
+def test_several_ranks_record_only_act() -> None:
+    """Only `act` is recorded, because the shapes of shared steps differ from step to step."""
     config = config_of("classic")
     side = plain_of(config)
     sizes = [part.num_envs for part in side.parts]
@@ -285,8 +285,8 @@ def test_ranks_act_by_recordings_and_learn_as_they_did() -> None:
 @pytest.mark.parametrize(
     ("device", "record"), [("cpu", tape), pytest.param("cuda", cuda_graph, marks=GPU)]
 )
-def test_the_gradient_in_bf16_is_that_in_fp32(device: str, record: Callable[[Work], Work]) -> None:
-    """Of one minibatch of the same rollout, replayed."""
+def test_the_gradient_in_bf16_is_close_to_fp32(device: str, record: Callable[[Work], Work]) -> None:
+    """For one minibatch of the same rollout, replayed."""
     gradients: list[Tensor] = []
     rollout: Rollout | None = None
     for precision in ("fp32", "bf16"):
@@ -305,16 +305,18 @@ def test_the_gradient_in_bf16_is_that_in_fp32(device: str, record: Callable[[Wor
     assert (gradients[0] - gradients[1]).norm() < TOLERANCES["bf16"][1] * gradients[0].norm()
 
 
-def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training, saving and going on, as on a GPU but for the device."""
+def test_a_run_with_recordings_equals_a_plain_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train, save and resume with recordings, like on a GPU but on the CPU."""
     config = tiny(num_envs=6, num_steps=16, num_minibatches=3, total_timesteps=6 * 96)
     train(config, tmp_path / "plain", checkpoint_every=3)
 
     def record_all(
-        agent: Agent, optimizer: Any, config: Config, buffers: Rollout, lanes: list[int], *_: Any
+        agent: Agent, optimizer: Any, config: Config, buffers: Rollout, sizes: list[int], *_: Any
     ) -> Executables:
-        plain = eager(agent, optimizer, config, len(lanes))
-        return recorded(plain, buffers, lanes, 32, optimizer, tape)
+        plain = eager(agent, optimizer, config, len(sizes))
+        return recorded(plain, buffers, sizes, 32, optimizer, tape)
 
     monkeypatch.setattr(sys.modules["ppo37.session.start"], "make_executables", record_all)
     train(config, tmp_path / "recorded", checkpoint_every=3)
@@ -324,8 +326,8 @@ def test_a_run_by_recordings_is_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert end(tmp_path / "recorded") == ends[0]
 
 
-def test_observations_stay_in_one_place_while_they_are_read() -> None:
-    """A rollout by steps that share their memory is that by steps that do not."""
+def test_steps_may_share_the_memory_of_observations() -> None:
+    """Steps that share their memory give the same rollout as steps that do not."""
     factory = make_factory(config_of("classic"), 1)
     found = []
     for share_memory in (False, True):
@@ -357,14 +359,14 @@ def pixel_policy(
 
 @GPU
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "bf16"])
-def test_graphs_do_what_plain_pytorch_does(variant: str) -> None:
+def test_cuda_graphs_equal_plain_pytorch(variant: str) -> None:
     config = dataclasses.replace(config_of(variant), device="cuda")
     require_alike(plain_of(config), recorded_of(config, cuda_graph))
 
 
 @GPU
 @pytest.mark.parametrize("variant", ["classic", "lstm"])
-def test_a_run_on_a_gpu_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
+def test_a_run_on_a_gpu_is_resumed_bit_for_bit(variant: str, tmp_path: Path) -> None:
     config = dataclasses.replace(config_of(variant), device="cuda", total_timesteps=6 * 64)
     for name in ("whole", "parts"):
         train(config, tmp_path / name, checkpoint_every=3)

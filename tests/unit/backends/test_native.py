@@ -22,16 +22,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppo37 import from_preset, resume, train
-from ppo37.backends import precision as self_test
+from ppo37.backends import precision
 from ppo37.backends.native.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
 from ppo37.backends.network import DeviceNetwork, Native, SpaceToDepth, make_network
 from ppo37.backends.precision import (
     PROCESSORS,
-    TOLERANCES,
     Backend,
     choose_precision,
-    first_screens,
     processor_kind,
+)
+from ppo37.backends.self_test import (
+    TOLERANCES,
+    first_screens,
+    outputs_and_gradients,
+    relative_errors,
 )
 from ppo37.build import make_agent, make_factory
 from ppo37.cli import main
@@ -426,8 +430,8 @@ def test_a_precision_without_native_kernels_is_none_to_choose(
             raise UsageError("not in bf16")
         return make_network(agent, kernels, threads)
 
-    monkeypatch.setattr(self_test, "make_network", place_in_fp32)
-    monkeypatch.setattr(self_test, "processor_kind", lambda _: "AMD with AVX512-BF16")
+    monkeypatch.setattr(precision, "make_network", place_in_fp32)
+    monkeypatch.setattr(precision, "processor_kind", lambda _: "AMD with AVX512-BF16")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(precision="auto", kernels="native"), agent, SMALL, 32)
     assert choice[:2] == ("fp32", "native")
@@ -493,7 +497,7 @@ def test_the_processor_decides(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(self_test, "cpu_info", lambda: {"vendor_id": vendor})
+    monkeypatch.setattr(precision, "cpu_info", lambda: {"vendor_id": vendor})
     assert processor_kind("cpu") == kind
     assert kind in PROCESSORS
 
@@ -515,8 +519,8 @@ def test_a_form_whose_numbers_are_wrong_is_not_chosen(
     def place_wrong(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
         return Wrong(agent, threads) if kernels == "native" else make_network(agent)
 
-    monkeypatch.setattr(self_test, "make_network", place_wrong)
-    monkeypatch.setattr(self_test, "processor_kind", lambda _: "x86 with AVX2")
+    monkeypatch.setattr(precision, "make_network", place_wrong)
+    monkeypatch.setattr(precision, "processor_kind", lambda _: "x86 with AVX2")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32, screens)
     assert choice[:2] == ("fp32", "torch")
@@ -548,6 +552,7 @@ def test_forms_agree_on_first_screens(game: str) -> None:
     assert not bias.any(), "as it was"
     outputs = {}
     for form in (Backend("fp32", "torch"), Backend("bf16", "torch")):
-        network = self_test.network_in(form, agent)
-        outputs[form] = self_test._outputs(network, network.arrange(screens), form)
-    assert self_test._errors(*outputs.values())[1] > 0.1, "on the kink they differ"
+        network = precision.network_in(form, agent)
+        arranged = network.arrange(screens)
+        outputs[form] = outputs_and_gradients(network, arranged, form.precision)
+    assert relative_errors(*outputs.values())[1] > 0.1, "on the kink they differ"

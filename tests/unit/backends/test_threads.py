@@ -1,4 +1,4 @@
-"""How many threads a run has, and that neither they nor other work on the machine change it."""
+"""The number of threads of a run; other work on the machine does not change the run."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 def group(root: Path, lines: str, files: dict[str, str]) -> Path:
-    """A system whose control groups are these."""
+    """Make files of a system with these control groups."""
     for name, text in {"proc/self/cgroup": lines, **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def group(root: Path, lines: str, files: dict[str, str]) -> Path:
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
         ("0::/\n", {"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        # The smallest of a group and those around it; the top of a system has none.
+        # The smallest of a group and the groups around it; the top group has no quota.
         (
             "0::/a/b\n",
             {
@@ -78,11 +78,13 @@ def test_the_smallest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert usable_cores() == cores, text
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun sets it to 1 by itself")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun sets OMP_NUM_THREADS to 1")
     assert usable_cores() == 4
 
 
-def test_what_openmp_waits_by_is_set_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_waiting_of_openmp_is_set_unless_the_user_has_set_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KMP_BLOCKTIME", "200")
@@ -108,14 +110,13 @@ def test_the_number_of_threads_is_recorded_and_kept(
     monkeypatch.setattr(torch, "set_num_threads", lambda n: (seen.append(n), genuine(n))[1])
     monkeypatch.setattr("ppo37.backends.ranks.process_group.usable_cores", lambda: 1)
     resume(tmp_path / "run" / "checkpoints" / "00000004")
-    assert seen[0] == 3, "as many as it had, not as many as there are now"
+    assert seen[0] == 3, "the recorded number, not the cores that there are now"
 
 
 @pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), "native"])
-def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -> None:
-    """Nothing that adapts to the load changes a bit: both runs end alike, three busy processes or
-    none."""
-    words = [
+def test_other_work_on_the_machine_does_not_change_a_run(kernels: str, tmp_path: Path) -> None:
+    """A run beside three busy processes ends exactly like a run alone."""
+    arguments = [
         "train",
         "breakout",
         *options("seed", "num_minibatches", "precision"),
@@ -132,7 +133,7 @@ def test_a_run_beside_other_work_is_the_same_run(kernels: str, tmp_path: Path) -
     ]
 
     def trained(name: str) -> tuple[str, list[dict[str, object]]]:
-        command = [sys.executable, "-m", "ppo37", *words, "--threads", "2"]
+        command = [sys.executable, "-m", "ppo37", *arguments, "--threads", "2"]
         done = subprocess.run(
             [*command, "--out", str(tmp_path / name)], capture_output=True, text=True
         )

@@ -1,4 +1,4 @@
-"""D02, D21, D22: the network's size, its first weights, and what it computes."""
+"""D02, D21, D22: the size, the initial weights and the outputs of the network."""
 
 import math
 
@@ -29,7 +29,7 @@ def pixels(count: int, shape: tuple[int, ...] = ATARI, seed: int = 0) -> Tensor:
 
 
 def with_biases(agent: Agent) -> Agent:
-    """Biases away from their initial zero, where mistakes with them would not show."""
+    """Set biases that are not zero, so that mistakes with biases are noticed."""
     generator = torch.Generator().manual_seed(9)
     for name, parameter in agent.named_parameters():
         if name.endswith("bias"):
@@ -38,7 +38,7 @@ def with_biases(agent: Agent) -> Agent:
 
 
 def reference(agent: Agent, obs: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Nature-CNN as it is published, in float64 and with x / 255: parameters, logits, values."""
+    """Compute the published Nature-CNN in float64. Returns parameters, logits and values."""
     p = {name: w.detach().double().requires_grad_() for name, w in agent.named_parameters()}
     x = obs.double() / 255.0
     for layer, stride in (("conv1", 4), ("conv2", 2), ("conv3", 1)):
@@ -74,7 +74,7 @@ def test_parameter_count(
 
 
 def test_initial_weights_are_orthogonal() -> None:
-    """W W^T = gain^2 I, each layer seen as a matrix with one row for each output; no biases."""
+    """W W^T = gain^2 I for each layer, as a matrix with one row per output; biases are 0."""
     agent = Agent(ATARI, CategoricalPolicy(6), "nature", seed=3)
     gains = {"policy_head": 0.01, "value_head": 1.0}
     layers = {name: m for name, m in agent.named_modules() if hasattr(m, "weight")}
@@ -87,7 +87,7 @@ def test_initial_weights_are_orthogonal() -> None:
         assert layer.bias.eq(0.0).all()
 
 
-def test_the_seed_alone_decides_the_weights() -> None:
+def test_only_the_seed_decides_the_weights() -> None:
     def weights(seed: int, elsewhere: int) -> Tensor:
         torch.manual_seed(elsewhere)
         agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed)
@@ -97,21 +97,21 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert not torch.equal(weights(1, 10), weights(2, 10))
 
 
-@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
+@pytest.mark.parametrize("kind", [DeviceNetwork, SpaceToDepth])
 @pytest.mark.parametrize(
     ("network", "obs_shape"),
     [("nature", ATARI), ("nature_half", ATARI), ("nature_half", (3, 71, 49))],
     ids=["nature", "nature_half", "sides that leave borders unread"],
 )
 def test_output_and_gradient_equal_the_published_network(
-    form: type[DeviceNetwork], network: str, obs_shape: tuple[int, ...]
+    kind: type[DeviceNetwork], network: str, obs_shape: tuple[int, ...]
 ) -> None:
-    """With pixels / 255, though the weights are divided instead; fp32 rounding is all there is."""
+    """They differ only by rounding, although weights are divided by 255 instead of pixels."""
     agent = with_biases(Agent(obs_shape, CategoricalPolicy(6), network, seed=1))
     obs = pixels(8, obs_shape)
     parameters, logits, values = reference(agent, obs)
-    placed = form(agent)
-    distribution, our_values = alone(placed, placed.arrange(obs))
+    device_network = kind(agent)
+    distribution, our_values = alone(device_network, device_network.arrange(obs))
     assert relative_error(distribution.logits, logits) < 2e-6
     assert relative_error(our_values, values) < 2e-6
 
@@ -124,14 +124,14 @@ def test_output_and_gradient_equal_the_published_network(
         assert relative_error(parameter.grad, expected) < 1e-5, name
 
 
-def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> None:
+def test_zero_mean_init_ignores_flat_images_and_changes_nothing_else() -> None:
     plain, other = (
         Agent(ATARI, CategoricalPolicy(6), "nature", seed=3, zero_mean=on) for on in (False, True)
     )
     flat = torch.tensor([87.0, 0.0, 236.0, 142.0]).view(1, 4, 1, 1).expand(1, 4, 84, 84)
     assert other.trunk.conv1(flat).abs().max() < 1e-3 < plain.trunk.conv1(flat).abs().max()
 
-    # Each kernel is what is left of twice the orthogonal one when its mean is taken out.
+    # Each kernel is twice the orthogonal one minus its mean.
     difference = other.trunk.conv1.weight - 2.0 * plain.trunk.conv1.weight
     assert torch.allclose(difference, difference[:, :, :1, :1].expand_as(difference), atol=1e-6)
     for name, parameter in plain.named_parameters():
@@ -139,41 +139,41 @@ def test_contrast_init_is_blind_to_flat_ground_and_changes_nothing_else() -> Non
             assert torch.equal(parameter, other.get_parameter(name)), name
 
 
-def test_held_weights_are_the_weights_of_the_moment() -> None:
-    """Brought into form when the rollout begins, let go at its end; the numbers are the same."""
+def test_frozen_weights_are_the_current_weights() -> None:
+    """Frozen weights give the same outputs, and are updated for the next rollout."""
     agent, obs = Agent(ATARI, CategoricalPolicy(6), "nature_half", seed=1), pixels(8)
     for bf16 in (False, True):
         agent.bf16 = bf16
-        placed = SpaceToDepth(agent)
+        device_network = SpaceToDepth(agent)
         for _ in range(2):
-            expected, _ = alone(placed, placed.arrange(obs))
-            with placed.frozen_weights():
-                held, _ = alone(placed, placed.arrange(obs))
-            assert torch.equal(held.logits, expected.logits)
+            expected, _ = alone(device_network, device_network.arrange(obs))
+            with device_network.frozen_weights():
+                frozen, _ = alone(device_network, device_network.arrange(obs))
+            assert torch.equal(frozen.logits, expected.logits)
             with torch.no_grad():
                 agent.trunk.conv2.weight.mul_(-1.0)
 
 
-def test_the_form_follows_the_device() -> None:
+def test_the_device_decides_the_class_of_the_network() -> None:
     agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
     assert type(make_network(agent)) is SpaceToDepth
     assert type(make_network(agent.to("meta"))) is DeviceNetwork
 
 
-@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
-def test_bf16_stays_in_the_layers(form: type[DeviceNetwork]) -> None:
-    """Close to fp32, with fp32 heads, outputs, parameters and gradients, and uint8 pixels in."""
+@pytest.mark.parametrize("kind", [DeviceNetwork, SpaceToDepth])
+def test_bf16_is_used_in_the_trunk_only(kind: type[DeviceNetwork]) -> None:
+    """Outputs are close to fp32; heads, outputs, parameters and gradients are in fp32."""
     agent = with_biases(Agent(ATARI, CategoricalPolicy(6), "nature", seed=1))
     obs = pixels(8)
     _, logits, values = reference(agent, obs)
     agent.bf16 = True
-    placed = form(agent)
-    distribution, our_values = alone(placed, placed.arrange(obs))
+    device_network = kind(agent)
+    distribution, our_values = alone(device_network, device_network.arrange(obs))
     assert distribution.logits.dtype == our_values.dtype == torch.float32
-    # bf16 keeps 8 bits: 0.4 % a rounding, of which a few add up over four layers.
+    # bf16 has 8 bits: an error of 0.4% per rounding, and four layers add up a few of them.
     for found, expected in ((distribution.logits, logits), (our_values, values)):
         assert 1e-5 < relative_error(found, expected) < 0.02
-    # Heads in bf16 could only give numbers of 8 bits.
+    # Heads in bf16 would give values of 8 bits only.
     assert (distribution.logits != distribution.logits.bfloat16().float()).any()
     assert (our_values != our_values.bfloat16().float()).any()
     our_values.sum().backward()
@@ -184,21 +184,21 @@ def test_bf16_stays_in_the_layers(form: type[DeviceNetwork]) -> None:
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("form", [DeviceNetwork, SpaceToDepth])
-def test_bf16_is_chosen_by_the_agent_alone(form: type[DeviceNetwork]) -> None:
-    """An autocast around the call is refused: it would change the heads."""
+@pytest.mark.parametrize("kind", [DeviceNetwork, SpaceToDepth])
+def test_only_the_agent_chooses_bf16(kind: type[DeviceNetwork]) -> None:
+    """autocast around the call is an error, because it would change the heads."""
     agent = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1)
-    placed = form(agent)
-    obs = placed.arrange(pixels(4, (1, 36, 36)))
+    device_network = kind(agent)
+    obs = device_network.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
         agent.bf16 = bf16
-        distribution, values = alone(placed, obs)
+        distribution, values = alone(device_network, obs)
         assert distribution.logits.dtype == values.dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(AssertionError, match="bf16"):
-            alone(placed, obs)
+            alone(device_network, obs)
 
 
-def test_observations_are_left_alone() -> None:
+def test_observations_are_not_changed() -> None:
     agent, obs = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
     alone(agent, obs)
@@ -206,9 +206,9 @@ def test_observations_are_left_alone() -> None:
     assert torch.equal(obs, before)
 
 
-def test_many_observations_are_arranged_as_single_ones() -> None:
-    """More than are arranged at a time, and not a multiple of them."""
-    placed = make_network(Agent((2, 84, 84), CategoricalPolicy(3), "nature_half", seed=0))
+def test_many_observations_are_arranged_like_single_ones() -> None:
+    """With more observations than are arranged at a time, and not a multiple of it."""
+    device_network = make_network(Agent((2, 84, 84), CategoricalPolicy(3), "nature_half", seed=0))
     obs = torch.randint(0, 256, (ARRANGED_AT_ONCE + 44, 2, 84, 84), dtype=torch.uint8)
-    whole = placed.arrange(obs)
-    assert torch.equal(whole, torch.cat([placed.arrange(one) for one in obs.split(1)]))
+    whole = device_network.arrange(obs)
+    assert torch.equal(whole, torch.cat([device_network.arrange(one) for one in obs.split(1)]))

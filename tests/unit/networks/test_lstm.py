@@ -1,4 +1,4 @@
-"""D32-D36: a network that recurrent, against PyTorch's own cells and against its own rollouts."""
+"""D32-D36: the LSTM equals PyTorch's, and an update sees the same states as the rollout."""
 
 from contextlib import closing
 from pathlib import Path
@@ -40,7 +40,7 @@ def ours(seed: int = 0) -> LSTM:
 
 
 def theirs(core: LSTM) -> nn.LSTM:
-    """The same weights in PyTorch's cells, which have two biases that are added up."""
+    """Return PyTorch's LSTM with the same weights; it has two biases that are added."""
     peer = nn.LSTM(FEATURES, CELLS, batch_first=True).double()
     state = {
         "weight_ih_l0": core.inputs.weight,
@@ -53,7 +53,7 @@ def theirs(core: LSTM) -> nn.LSTM:
 
 
 def episode_by_episode(peer: nn.LSTM, x: Tensor, lstm_state: Tensor, dones: Tensor) -> Tensor:
-    """Outputs [M, L, H] of a peer that is run anew, from nothing, after every end."""
+    """Compute the outputs [M, L, H] of a peer that starts from zeros in every episode."""
     rows = []
     for sequence, before, ends in zip(x, lstm_state, dones, strict=True):
         state = tuple(part.view(1, 1, CELLS) for part in before.chunk(2))
@@ -68,7 +68,7 @@ def episode_by_episode(peer: nn.LSTM, x: Tensor, lstm_state: Tensor, dones: Tens
     return torch.stack(rows)
 
 
-def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> None:
+def test_the_lstm_equals_pytorchs_and_is_reset_after_an_episode() -> None:
     core, x, lstm_state = ours(), normal(4, 9, FEATURES), normal(4, 2 * CELLS, seed=1)
     dones = (normal(4, 9, seed=2) > 0.7).double()
     dones[1], dones[2, 0], dones[3, -1] = 0, 1, 1
@@ -78,7 +78,7 @@ def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> No
     torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-14)
     assert after[3].eq(0).all()
     assert after[1].ne(0).all()
-    # In pieces it is the same, as when a rollout goes on where the one before stopped.
+    # Two parts give the same, as when a rollout continues the one before.
     first, between = core(x[:, :4].flatten(0, 1), lstm_state, dones[:, :4])
     second, last = core(x[:, 4:].flatten(0, 1), between, dones[:, 4:])
     both = torch.cat([first.unflatten(0, (4, 4)), second.unflatten(0, (4, 5))], 1)
@@ -86,14 +86,14 @@ def test_the_cells_are_those_of_pytorch_and_forget_where_an_episode_ends() -> No
     torch.testing.assert_close(last, after, rtol=0, atol=1e-15)
 
 
-def test_the_gradients_are_those_of_finite_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     core = ours().requires_grad_(False)
     dones = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]).double()
     inputs = (normal(6, FEATURES).requires_grad_(), normal(2, 2 * CELLS).requires_grad_())
     assert torch.autograd.gradcheck(lambda x, m: core(x, m, dones), inputs)
 
 
-def test_first_weights_are_orthogonal_with_gain_1() -> None:
+def test_initial_weights_are_orthogonal_with_gain_1() -> None:
     agent = Agent((1, 84, 84), CategoricalPolicy(6), "lstm", seed=3)
     assert (agent.core.features, agent.core.state_size) == (128, 256)
     assert agent.core.inputs.bias.eq(0).all()
@@ -106,7 +106,7 @@ def test_first_weights_are_orthogonal_with_gain_1() -> None:
 
 
 class Small(nn.Module):
-    """Our core between two layers, in float64; or a peer's cells, run episode by episode."""
+    """A network in float64 with the LSTM of ppo37, or with a peer that runs episode by episode."""
 
     def __init__(self, peer: bool) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Small(nn.Module):
             part.data = normal(*part.shape, seed=50 + k)
         if self.peer is not None:
             self.core.requires_grad_(False)
-            self.peer.bias_hh_l0.requires_grad_(False)  # the other bias does the work of both
+            self.peer.bias_hh_l0.requires_grad_(False)  # the other bias replaces both
 
     def forward(
         self, obs: Tensor, lstm_state: Tensor, dones: Tensor
@@ -130,8 +130,8 @@ class Small(nn.Module):
         return Categorical(self.policy(x)), self.value(x).squeeze(-1), lstm_state
 
 
-def test_an_update_is_that_of_a_peers_cells() -> None:
-    """Gradient steps on whole sequences of shuffled environments, weight by weight (D35, D36)."""
+def test_an_update_equals_that_of_pytorchs_lstm() -> None:
+    """All weights are equal after gradient steps on shuffled, whole sequences (D35, D36)."""
     steps, envs = 8, 4
     rollout = Rollout(
         obs=normal(steps, envs, FEATURES, seed=3),
@@ -168,8 +168,8 @@ def test_an_update_is_that_of_a_peers_cells() -> None:
     assert (found.inputs.weight - ours().inputs.weight).abs().max() > 0.01
 
 
-def test_a_gradient_step_begins_with_the_memory_of_the_rollouts_start() -> None:
-    """Of a policy that acted in a peer's cells and has not moved since, all ratios are 1 (D36)."""
+def test_a_gradient_step_starts_from_the_lstm_state_of_the_rollout() -> None:
+    """All ratios are 1 before the first step, for a policy that acted by a peer's LSTM (D36)."""
     steps, envs = 8, 4
     obs, lstm_state = normal(envs, steps, FEATURES, seed=3), normal(envs, 2 * CELLS, seed=9)
     dones = (normal(envs, steps, seed=8) > 1).double()
@@ -194,19 +194,19 @@ def test_a_gradient_step_begins_with_the_memory_of_the_rollouts_start() -> None:
     batch = make_batch(rollout, 0.99, 0.95, False, length=steps)
     coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
 
-    def moved(before: Tensor) -> float:
+    def kl(before: Tensor) -> float:
         net = Small(peer=False)
         optimizer = make_optimizer(net, 1e-2, 1e-5)
         sample = minibatch(batch._replace(lstm_state=before), torch.tensor([2, 0, 3]))
         return float(gradient_step(net, optimizer, sample, coefficients, 0.5).approx_kl)
 
-    assert moved(batch.lstm_state) == pytest.approx(0.0, abs=1e-14)
-    assert moved(torch.zeros_like(batch.lstm_state)) > 1e-4
+    assert kl(batch.lstm_state) == pytest.approx(0.0, abs=1e-14)
+    assert kl(torch.zeros_like(batch.lstm_state)) > 1e-4
 
 
 @pytest.mark.parametrize("game", ["catch", "breakout"])
-def test_learning_sees_what_acting_saw(game: str) -> None:
-    """Log-probabilities and values of a second rollout, replayed from its start (D34, D36)."""
+def test_an_update_sees_the_states_of_the_rollout(game: str) -> None:
+    """An update computes the same log-probabilities and values as the rollout (D34, D36)."""
     factory = env_factory(game, num_frames=1)
     parts = [factory(2, 5), factory(2, 5, first_env=2)]
     agent = Agent(parts[0].obs_shape, CategoricalPolicy(len(parts[0].action_names)), "lstm", seed=1)
@@ -214,9 +214,9 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     network = make_network(agent)
     steps = 64
     buffers = allocate(steps, 4, parts[0].obs_shape, torch.device("cpu"), agent.core.state_size)
-    with closing(RolloutThreads(parts, [make_act(network)] * len(parts), buffers)) as lanes:
+    with closing(RolloutThreads(parts, [make_act(network)] * len(parts), buffers)) as threads:
         for k in range(3):
-            lanes.collect(torch.from_numpy(noise(5, k, steps + 1, 4)))
+            threads.collect(torch.from_numpy(noise(5, k, steps + 1, 4)))
     for envs in parts:
         envs.close()
     assert buffers.dones.sum() > 0
@@ -225,18 +225,18 @@ def test_learning_sees_what_acting_saw(game: str) -> None:
     obs = network.arrange(batch.obs.flatten(0, 1))
 
     @torch.no_grad()
-    def off(lstm_state: Tensor, dones: Tensor) -> float:
+    def difference(lstm_state: Tensor, dones: Tensor) -> float:
         distribution, values, _ = network(obs, lstm_state, dones)
         ratio = (distribution.log_prob(batch.actions.flatten()) - batch.log_probs.flatten()).exp()
-        off = values - batch.values.flatten()
-        return max(float((ratio - 1).abs().max()), float(off.abs().max()))
+        errors = values - batch.values.flatten()
+        return max(float((ratio - 1).abs().max()), float(errors.abs().max()))
 
-    assert off(batch.lstm_state, batch.dones) < 1e-4
-    assert off(torch.zeros_like(batch.lstm_state), batch.dones) > 1e-3
-    assert off(batch.lstm_state, torch.zeros_like(batch.dones)) > 1e-3
+    assert difference(batch.lstm_state, batch.dones) < 1e-4
+    assert difference(torch.zeros_like(batch.lstm_state), batch.dones) > 1e-3
+    assert difference(batch.lstm_state, torch.zeros_like(batch.dones)) > 1e-3
 
 
-def test_forgetting() -> None:
+def test_reset_state() -> None:
     lstm_state = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert reset_state(lstm_state, torch.tensor([0.0, 1.0])).tolist() == [[1.0, 2.0], [0.0, 0.0]]
     assert reset_state(torch.zeros(2, 0), torch.tensor([0.0, 1.0])).shape == (2, 0)
@@ -257,7 +257,7 @@ def test_it_learns_catch(tmp_path: Path) -> None:
     assert evaluate(tmp_path / "run", episodes=64).mean > 5
 
 
-def test_sequences_need_environments_for_every_minibatch() -> None:
+def test_every_minibatch_needs_whole_environments() -> None:
     with pytest.raises(UsageError, match="num_envs = 6 does not divide into num_minibatches = 4"):
         tiny(network="lstm", num_envs=6, num_minibatches=4)
     assert tiny(network="lstm").num_frames == 1

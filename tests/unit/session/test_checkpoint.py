@@ -1,4 +1,4 @@
-"""Checkpoints are complete or absent, and damage is never taken for an agent."""
+"""Checkpoints are complete or absent, and damaged ones are never loaded."""
 
 import errno
 import hashlib
@@ -14,13 +14,14 @@ from conftest import SMALL_STATE, TESTS, content, tiny
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory, files
-from ppo37.session.checkpoint import Damaged
+from ppo37.session.checkpoint_format import FORMAT, Damaged
+from ppo37.session.metrics import read_metrics
 from ppo37.session.view import NoView
 
 
 @pytest.fixture
 def run(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run, to be mistreated."""
+    """A copy of a finished run, which tests may damage."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
@@ -49,62 +50,62 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
         checkpoint.load(folder)
 
 
-def test_the_newest_valid_checkpoint_is_taken_and_damage_is_told(run: Path) -> None:
+def test_the_newest_valid_checkpoint_is_loaded_with_a_warning(run: Path) -> None:
     newest = checkpoint.numbered(run / "checkpoints")[0]
     path = newest / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    heard: list[str] = []
-    assert load_agent(run, warn=heard.append).state["update"] == 4
-    assert len(heard) == 1
-    assert newest.name in heard[0]
+    notes: list[str] = []
+    assert load_agent(run, warn=notes.append).state["update"] == 4
+    assert len(notes) == 1
+    assert newest.name in notes[0]
     assert resume(run).agent_steps == 384
     assert load_agent(run).state["update"] == 6
 
 
-def test_a_run_with_nothing_valid_is_refused_not_restarted(run: Path) -> None:
+def test_a_run_without_a_valid_checkpoint_is_not_restarted(run: Path) -> None:
     for folder in checkpoint.numbered(run / "checkpoints"):
         (folder / "state.json").write_text("{}")
     with pytest.raises(Damaged, match="no valid checkpoint"):
         resume(run)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(run: Path) -> None:
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(run: Path) -> None:
     for folder in checkpoint.numbered(run / "checkpoints"):
         shutil.rmtree(folder)
-    heard: list[str] = []
+    notes: list[str] = []
 
-    class Hear(NoView):
+    class Notes(NoView):
         def note(self, text: str) -> None:
-            heard.append(text)
+            notes.append(text)
 
-    assert resume(run, view=Hear()).agent_steps == 384
-    assert heard[0] == "no checkpoint was saved yet: training starts from the beginning"
-    assert "are now in" in heard[1]  # they may have been lost
+    assert resume(run, view=Notes()).agent_steps == 384
+    assert notes[0] == "no checkpoint was saved yet: training starts from the beginning"
+    assert "are now in" in notes[1]  # they may have been lost
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
 
 
 def _sign(folder: Path, number: int) -> None:
-    """Make the manifest of a checkpoint one of another format."""
+    """Give the manifest of a checkpoint another format number, with a valid SHA-256."""
     listing = json.loads((folder / "manifest.json").read_text()) | {"format": number}
     del listing["sha256"]
     own = hashlib.sha256(files.to_json(listing)).hexdigest()
     (folder / "manifest.json").write_bytes(files.to_json({**listing, "sha256": own}))
 
 
-def test_what_may_be_whole_is_neither_passed_over_nor_deleted(run: Path) -> None:
-    """Another version may have written it, or a mount may be missing for a while."""
+def test_a_checkpoint_that_may_be_valid_is_not_skipped_or_deleted(run: Path) -> None:
+    """Another version may have written it, or a disk may be missing for a while."""
     newest = checkpoint.numbered(run / "checkpoints")[0]
     before = {path: path.read_bytes() for path in newest.iterdir()}
-    _sign(newest, checkpoint.FORMAT)
+    _sign(newest, FORMAT)
     assert (newest / "manifest.json").read_bytes() == before[newest / "manifest.json"]
     _sign(newest, 99)
     with pytest.raises(UsageError, match="format 99; this version of ppo37 reads") as caught:
         resume(run)
     assert not isinstance(caught.value, Damaged)
-    _sign(newest, checkpoint.FORMAT)
+    _sign(newest, FORMAT)
     model = newest / "model.safetensors"
     model.unlink()
-    model.symlink_to(model)  # what cannot be opened, even by root
+    model.symlink_to(model)  # not even root can open this
     with pytest.raises(UsageError, match="cannot be read: Too many levels") as caught:
         resume(run)
     assert not isinstance(caught.value, Damaged)
@@ -114,7 +115,7 @@ def test_what_may_be_whole_is_neither_passed_over_nor_deleted(run: Path) -> None
     assert len(checkpoint.numbered(run / "checkpoints")) == 3
 
 
-def test_a_log_that_does_not_reach_the_checkpoint_is_not_cut(run: Path) -> None:
+def test_a_log_without_the_update_of_the_checkpoint_is_not_cut(run: Path) -> None:
     log = run / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join([lines[0], "damaged", *lines[2:]]))
@@ -141,12 +142,10 @@ def test_a_checkpoint_of_something_else_is_refused(
         resume(run)
 
 
-def test_other_versions_are_told(run: Path) -> None:
-    from ppo37.session.view import NoView
-
+def test_other_versions_give_a_warning(run: Path) -> None:
     notes: list[str] = []
 
-    class Ear(NoView):
+    class Notes(NoView):
         def note(self, text: str) -> None:
             notes.append(text)
 
@@ -160,7 +159,7 @@ def test_other_versions_are_told(run: Path) -> None:
             {**saved.state, "versions": versions},
             saved.actions,
         )
-    resume(run, view=Ear())
+    resume(run, view=Notes())
     assert len(notes) == 1
     assert "torch changed from 1.0 to" in notes[0]
 
@@ -189,17 +188,17 @@ def test_a_published_agent_plays_and_does_not_resume(run: Path, tmp_path: Path) 
         checkpoint.export(saved, tmp_path / "agent")
 
 
-def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(
+def test_a_full_disk_ends_the_run_and_damages_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    genuine = files.write_synced
+    original = files.write_synced
 
     def full(path: Path, content: bytes) -> None:
         if (run / "checkpoints" / "00000002").exists() and path.name == "optimizer.safetensors":
             path.write_bytes(content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        genuine(path, content)
+        original(path, content)
 
     monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(RunError, match="No space left"):
@@ -209,7 +208,7 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(
     assert resume(run).agent_steps == 384
 
 
-def test_free_space_is_asked_for_before_a_run_starts(
+def test_free_space_is_checked_before_a_run_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -219,18 +218,18 @@ def test_free_space_is_asked_for_before_a_run_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_in_use_is_left_alone(run: Path) -> None:
+def test_a_run_in_use_is_not_changed(run: Path) -> None:
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
     with directory.lock(run, pytest.fail), pytest.raises(UsageError, match="in use"):
         resume(run)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
-def test_a_torn_last_line_of_the_log_is_cut_off(run: Path) -> None:
+def test_an_incomplete_last_line_of_the_log_is_cut_off(run: Path) -> None:
     log = run / "metrics.jsonl"
     whole = log.read_text()
     log.write_text(whole + '{"update": 7, "agent')
-    assert len(directory.read_metrics(run)) == 6
+    assert len(read_metrics(run)) == 6
     resume(run)
     assert log.read_text() == whole
 
@@ -248,7 +247,7 @@ def test_a_run_of_version_0_1_is_resumed_and_played(tmp_path: Path) -> None:
     assert summary.agent_steps == 192
     newest = checkpoint.load_newest(run / "checkpoints")[0]
     assert newest.state["config"]["zero_mean_init"] is False
-    assert checkpoint.verify(newest.path)[1] == checkpoint.FORMAT
+    assert json.loads((newest.path / "manifest.json").read_text())["format"] == FORMAT
     assert len(evaluate(run, episodes=1).scores) == 1
 
 

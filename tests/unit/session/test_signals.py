@@ -1,4 +1,4 @@
-"""Signals: a run saves, or stops and goes on; nothing else in it changes."""
+"""Signals: a run saves or stops, and its results do not change."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     process = _long_training(run)
     wait_until(begun(run))
     process.send_signal(number)
-    process.send_signal(number)  # a second one harms nothing
+    process.send_signal(number)  # a second one is ignored
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
@@ -45,7 +45,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     assert not json.loads((run / "summary.json").read_text())["finished"]
 
 
-def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+def test_sigusr1_saves_and_training_continues(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
     wait_until(begun(run))
@@ -65,7 +65,7 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
 @LINUX
 @pytest.mark.slow
 def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
-    """SIGUSR1 all the time, and the run stopped and resumed again and again."""
+    """A run with many SIGUSR1, stopped and resumed twice, equals an uninterrupted run."""
     config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=24 * 64)
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
@@ -82,7 +82,7 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     ]
     codes = []
     for lines in (6, 14, 1000):
-        codes.append(_pestered(command, log, lines))
+        codes.append(_run_with_signals(command, log, lines))
         command = ["resume", str(run)]
     assert codes == [143, 143, 0]
     ends = [checkpoint.load_newest(each / "checkpoints")[0] for each in (run, tmp_path / "whole")]
@@ -90,10 +90,12 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
 
 
-def _pestered(words: list[str], log: Path, lines: int) -> int:
-    """The exit code of a run under a rain of SIGUSR1, with two SIGTERMs after so many updates."""
-    process = subprocess.Popen([sys.executable, "-m", "ppo37", *words], stderr=subprocess.DEVNULL)
-    wait_until(lambda: _listens_to(signal.SIGUSR1, process.pid))
+def _run_with_signals(arguments: list[str], log: Path, lines: int) -> int:
+    """Send many SIGUSR1, and two SIGTERM after `lines` updates. Returns the exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ppo37", *arguments], stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: _handles(signal.SIGUSR1, process.pid))
     stops = 0
     while process.poll() is None:
         process.send_signal(signal.SIGUSR1)
@@ -109,7 +111,7 @@ def _pestered(words: list[str], log: Path, lines: int) -> int:
     ("command", "game"),
     [
         ("eval --episodes 1000000", "finished_run"),
-        pytest.param("record --out film.mp4", "breakout_run", marks=pytest.mark.slow),
+        pytest.param("record --out video.mp4", "breakout_run", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(
@@ -132,14 +134,14 @@ def test_playing_stops_at_once_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def _stop_while_playing(words: list[str], number: signal.Signals, code: int) -> None:
+def _stop_while_playing(arguments: list[str], number: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ppo37", *words],
+        [sys.executable, "-m", "ppo37", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: _listens_to(signal.SIGUSR1, process.pid))
+    wait_until(lambda: _handles(signal.SIGUSR1, process.pid))
     process.send_signal(signal.SIGUSR1)  # nothing to save: nothing happens
     process.send_signal(number)
     process.send_signal(number)
@@ -149,15 +151,15 @@ def _stop_while_playing(words: list[str], number: signal.Signals, code: int) -> 
     assert "Traceback" not in errors
 
 
-def _listens_to(number: signal.Signals, pid: int) -> bool:
-    """Whether a process has a handler of its own for a signal."""
+def _handles(number: signal.Signals, pid: int) -> bool:
+    """Return whether a process has a handler for a signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     assert caught
     return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
-def test_training_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
-    """As when `tee` dies of the Ctrl-C that stops training."""
+def test_training_continues_when_nobody_reads_stderr(tmp_path: Path) -> None:
+    """For example because Ctrl-C ended `tee` too."""
     process = _long_training(tmp_path / "run")
     assert process.stderr is not None
     for _ in range(4):

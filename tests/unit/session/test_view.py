@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel in a terminal, plain lines elsewhere."""
+"""The view of a run: a live panel in a terminal, plain lines elsewhere."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from ppo37.session.estimate import estimate_s
 from ppo37.session.metrics import LAST_100
 from ppo37.session.view import ConsoleView
 
-WORDS = [
+COMMAND = [
     sys.executable,
     "-m",
     "ppo37",
@@ -31,46 +31,46 @@ WORDS = [
     "cpu",
     *options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
 ]
-SHARES = r"\d+% env, \d+% act, \d+% copy, \d+% update"
+SHARES = r"\d+% environments, \d+% policy, \d+% copying, \d+% learning"
 
 
-def _in_a_terminal(words: list[str]) -> str:
-    """What a command writes to a terminal of 100 columns."""
+def _in_a_terminal(command: list[str]) -> str:
+    """Return the output of a command in a terminal of 100 columns."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
-    said = b""
+    output = b""
     while True:
         try:
             more = os.read(ours, 65536)
-        except OSError:  # Linux says so at the end; macOS returns nothing
+        except OSError:  # the end on Linux; macOS returns nothing
             break
         if not more:
             break
-        said += more
+        output += more
     os.close(ours)
-    assert process.wait() == 0, said.decode()
-    return said.decode()
+    assert process.wait() == 0, output.decode()
+    return output.decode()
 
 
 def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
-    said = _in_a_terminal([*WORDS, "--out", str(tmp_path / "run")])
-    assert "expected time: known after the first updates" in said
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
+    output = _in_a_terminal([*COMMAND, "--out", str(tmp_path / "run")])
+    assert "expected time: known after the first updates" in output
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
     last = plain[plain.rindex("steps  ") :]
     assert "640 of 640 (100%)" in last
     assert "2,560" in last  # frames
-    assert re.search(r"return +-?\d+\.\d \(last \d+ games\)", last)
-    assert re.search(r"SPS +\d+", last)
-    assert re.search(r"left +0 s", last)
-    assert re.search(rf"time +{SHARES}", last)
-    assert "\x1b[" in said  # it was drawn over
+    assert re.search(r"return +-?\d+\.\d \(mean of the last \d+ games\)", last)
+    assert re.search(r"speed +\d+ agent steps/s \(SPS\)", last)
+    assert re.search(r"time left +0 s", last)
+    assert re.search(rf"time spent +{SHARES}", last)
+    assert "\x1b[" in output  # the panel was drawn again
 
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*WORDS, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True
+        [*COMMAND, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
     assert "\x1b" not in done.stderr
@@ -79,7 +79,7 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["classic", "fast", "debug"])
-def test_what_is_changed_of_a_preset_is_told(preset: str) -> None:
+def test_changes_of_a_preset(preset: str) -> None:
     whole = from_preset(preset, "pong", "cpu", seed=4, protocol="machado", precision="fp32")
     assert changes(whole) == {}
     assert changes(from_preset(preset, "pong", "cpu", num_envs=4)) == {"num_envs": 4}
@@ -87,7 +87,7 @@ def test_what_is_changed_of_a_preset_is_told(preset: str) -> None:
 
 
 def test_the_time_left_comes_from_recent_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not from the first, which measure nothing yet, and not from what was before another load."""
+    """Not from the first updates, and not from those before the load changed."""
     clock = [0.0]
     monkeypatch.setattr("ppo37.session.view.time.monotonic", lambda: clock[0])
     shown: list[str] = []
@@ -111,15 +111,15 @@ def test_the_time_left_comes_from_recent_updates(monkeypatch: pytest.MonkeyPatch
         assert found
         return found[1]
 
-    said = [left(update, 10.0) for update in range(1, 101)]
-    assert said[:3] == ["measuring"] * 3
-    assert said[3] == "2 h 46 min", "996 updates of 10 s"
-    assert said[-1] == "2 h 30 min"
-    said = [left(update, 40.0) for update in range(101, 122)]
-    assert said[-1] == "9 h 46 min", "879 updates of 40 s"
+    output = [left(update, 10.0) for update in range(1, 101)]
+    assert output[:3] == ["measuring"] * 3
+    assert output[3] == "2 h 46 min", "996 updates of 10 s"
+    assert output[-1] == "2 h 30 min"
+    output = [left(update, 40.0) for update in range(101, 122)]
+    assert output[-1] == "9 h 46 min", "879 updates of 40 s"
 
 
-def test_what_was_measured_once_foretells_a_run() -> None:
+def test_the_expected_time_comes_from_measured_speeds() -> None:
     known = {"precision": "bf16", "kernels": "native", "threads": 2}
     config = from_preset("classic", "pong", "cpu", **known)
     stored = {"AMD with AVX512-BF16": 940.0}

@@ -1,0 +1,189 @@
+"""The files of a checkpoint: their names and content, and the checks when they are read.
+
+`manifest.json` has the size and SHA-256 of the other files, and its own SHA-256. Nothing in the
+files can be executed. Reading allocates memory in proportion to their sizes, which have limits.
+"""
+
+import hashlib
+import json
+import stat
+import struct
+from pathlib import Path
+from typing import Any, NoReturn
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ..envs.contract import MOST_DIMENSIONS
+from ..errors import LARGEST_NUMBER, RunError, UsageError
+from .files import to_json
+
+Tensors = dict[str, Tensor]
+
+FORMAT = 3
+"""Format 2, which ppo37 0.1 wrote, can be read too; some of its names differ."""
+NAMES_OF_FORMAT_2 = {
+    "seen_obs.": "obs_statistics.",
+    "seen_returns.": "return_statistics.",
+    "policy.possible": "policy.action_mask",
+    "memory": "lstm_state",
+}
+"""Beginnings of tensor names in format 2, and the same in format 3."""
+MODEL, OPTIMIZER, ACTIONS = (f"{name}.safetensors" for name in ("model", "optimizer", "actions"))
+STATE, MANIFEST = "state.json", "manifest.json"
+FILES = {MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST}
+LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
+STATE_FORM: dict[str, Any] = {
+    "update": int,
+    "agent_steps": int,
+    "games": int,
+    "seedings": int,
+    "wall_s": float,
+    "recent": [(int, float, int)],
+    "action_names": [str],
+    "obs_shape": [int],
+    "environments": [dict],
+    "config": dict,
+    "machine": dict,
+    "versions": dict,
+}
+"""The content of `state.json`, see `fits`."""
+
+
+class Damaged(UsageError):
+    """A checkpoint that differs from its manifest, or is not a checkpoint."""
+
+
+def encode(
+    model: Tensors, optimizer: Tensors | None, state: dict[str, Any], actions: Tensors | None
+) -> dict[str, bytes]:
+    """Return the files of a checkpoint by name; RunError if they cannot be saved."""
+    try:
+        contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
+    except (TypeError, ValueError) as error:  # JSON has no nan and no numbers of NumPy
+        raise RunError(f"the state of the run cannot be saved: {error}") from error
+    for name, tensors in ((OPTIMIZER, optimizer), (ACTIONS, actions)):
+        if tensors is not None:
+            contents[name] = safetensors.torch.save(tensors)
+    contents[MANIFEST] = _manifest({name: _entry(c) for name, c in contents.items()}, FORMAT)
+    return contents
+
+
+def decode(directory: Path) -> tuple[Tensors, Tensors | None, dict[str, Any], Tensors | None]:
+    """Read and verify a checkpoint. Returns what `encode` was given.
+
+    Damaged if it differs from its manifest; UsageError for another format, or for files that cannot
+    be read now but may be complete.
+    """
+    contents, number = _verified(directory)
+    state = parse_json(contents[STATE], directory / STATE)
+    valid = fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
+    if not valid or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
+        raise Damaged(f"{directory / STATE} is not the state of a run")
+    model, optimizer, actions = (
+        _tensors(contents[name], directory / name, number) if name in contents else None
+        for name in (MODEL, OPTIMIZER, ACTIONS)
+    )
+    assert model is not None
+    return model, optimizer, state, actions
+
+
+def _verified(directory: Path) -> tuple[dict[str, bytes], int]:
+    """Read the files of a checkpoint, by name, and its format; the manifest has to agree."""
+    path = directory / MANIFEST
+    content = read(path)
+    manifest = parse_json(content, path)
+    entry_form = {"bytes": int, "sha256": str}
+    if (
+        not fits(manifest, {"format": int, "files": dict})
+        or not all(fits(entry, entry_form) for entry in manifest["files"].values())
+        # Compared as a whole, because its own SHA-256 has to cover every byte.
+        or content != _manifest(manifest["files"], manifest["format"])
+    ):
+        raise Damaged(f"{path} is damaged")
+    entries, number = manifest["files"], manifest["format"]
+    if number not in (2, FORMAT):
+        raise UsageError(
+            f"{directory} has checkpoint format {number}; this version of ppo37 reads formats 2 "
+            f"and {FORMAT}"
+        )
+    if not {MODEL, STATE} <= set(entries) <= FILES - {MANIFEST}:
+        raise Damaged(f"{path} does not list a checkpoint's files")
+    contents = {name: read(directory / name) for name in entries}
+    for name, expected in entries.items():
+        if _entry(contents[name]) != expected:
+            raise Damaged(f"{directory / name} is damaged: it differs from the manifest")
+    return contents, number
+
+
+def read(path: Path) -> bytes:
+    """Read a file of a run; Damaged if it is missing or too large, UsageError if not readable."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Damaged(f"{path} is not a file")
+        if status.st_size > LARGEST_BYTES[path.suffix]:
+            raise Damaged(f"{path} is larger than any such file can be")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """Return the value of a JSON file; Damaged if it is not JSON.  path: for the message."""
+    try:
+        return json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is damaged: not JSON") from error
+
+
+def _tensors(content: bytes, path: Path, number: int) -> Tensors:
+    """Return the tensors of a file of format `number`, by their names in `FORMAT`."""
+    # The errors that the reader raises for unknown types and for sizes that overflow.
+    built_in = (ValueError, TypeError, LookupError, OverflowError, RuntimeError, struct.error)
+    try:
+        tensors = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, *built_in) as error:
+        raise Damaged(f"{path} cannot be read: {error}") from error
+    return tensors if number == FORMAT else {_new_name(name): t for name, t in tensors.items()}
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Return whether a value from JSON has a form as in `STATE_FORM`.
+
+    A dict has at least the keys of its form, a list any length, and a tuple one value per form.
+    """
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(
+            name in value and fits(value[name], part) for name, part in form.items()
+        )
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+    if isinstance(form, tuple):
+        return isinstance(value, list) and len(value) == len(form) and all(map(fits, value, form))
+    if form is float:
+        return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # false for nan
+    return type(value) is form and (form is not int or 0 <= value <= LARGEST_NUMBER)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _new_name(name: str) -> str:
+    for old, new in NAMES_OF_FORMAT_2.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _manifest(entries: dict[str, Any], number: int) -> bytes:
+    listing = {"format": number, "files": entries}
+    return to_json({**listing, "sha256": hashlib.sha256(to_json(listing)).hexdigest()})
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
