@@ -131,11 +131,11 @@ def _switched(config: Config, detail: Detail) -> Config:
         switched = from_dict({**dataclasses.asdict(config), **switch})
     except UsageError as error:
         raise UsageError(f"{name} by {' '.join(flags(switch))}: {error}") from error
-    if _normalized(switched) == _normalized(config):
+    if _effective(switched) == _effective(config):
         raise UsageError(f"{name}: {' '.join(flags(switch))} changes nothing in this configuration")
     return switched
 
 
-def _normalized(config: Config) -> Config:
-    """Return a configuration that is equal for all with the same effect."""
+def _effective(config: Config) -> Config:
+    """Return a configuration that is equal for all configurations with the same effect."""
     return dataclasses.replace(config, frame_stack=config.num_frames)

@@ -37,9 +37,9 @@ MEASURES = {
 
 
 class Result(NamedTuple):
-    """The measures of a finished run, see MEASURES; the names are keys of the document.
+    """The measures of a finished run (see MEASURES), None without a game; names as in the document.
 
-    None if no game ended; `curve` has P values, `games_judged` counts the games of the score.
+    `curve` has P values; `games_judged` is the number of games behind the score.
     """
 
     score: float | None
@@ -71,8 +71,8 @@ def learning_curve(
     """Return the mean score of the games that ended in each of P equal slices of the steps, [P].
 
     games: the step at which each ended (1 to `total_steps`), and its score.  A slice without games
-    has the value of the one before; the first slices have that of the first game.  None without
-    any game.
+    has the value of the one before or, at the start, of the first one with games. None without any
+    game.
     """
     ended: list[list[float]] = [[] for _ in range(slices)]
     for steps, score in games:

@@ -118,9 +118,9 @@ class ProgressReporter:
         self._updates_at_start = self._updates()
 
     def report(self, active: list[Run]) -> None:
-        """Log the progress if the last line is old enough."""
+        """Log the progress if runs are active and the last line is old enough."""
         now = time.monotonic()
-        if now - self._last_s < REPORT_EVERY_S:
+        if not active or now - self._last_s < REPORT_EVERY_S:
             return
         self._last_s = now
         done, total = self._updates(), sum(run.config.num_updates for run in self._study.runs)
