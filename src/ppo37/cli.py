@@ -590,7 +590,8 @@ def _verify_resume(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from .tools.ablate import PICTURE, ablate, table
+    from .tools.ablate import ablate
+    from .tools.ablation_results import PICTURE, table
 
     details = None if options.details is None else options.details.split(",")
     path, result = ablate(_config(options), details, options.seeds, options.out, options.jobs, _log)

@@ -1,4 +1,4 @@
-"""The picture of an ablation: what is lost without each detail, and the curves behind it."""
+"""The figure of an ablation study: the effect of each detail, and the learning curves."""
 
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 from ..config import describe, from_dict
 from ..envs.games import title
 from ..session.metrics import FRAMES_PER_STEP
-from .plots import (
+from .figures import (
     BAND,
-    COLOURS,
-    DASHES,
+    COLORS,
     DOTS,
     FAINT_INK,
     INK,
     MEANS,
     STYLE,
+    format_number,
     import_matplotlib,
-    number,
+    line_style,
 )
 
 if TYPE_CHECKING:
@@ -27,25 +27,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INTERVAL, ZERO = "interval", "zero"
-"""Ids of what only this drawing has; the others are those of plots.py."""
+"""Ids of the parts that only this figure has; the others are in plots.py."""
 WIDTH_INCHES, ROW_INCHES, FRAME_INCHES, LEAST_INCHES = 13.0, 0.5, 2.2, 5.0
-COLOURS_OF_ARMS = COLOURS[:-1]
-"""Without the black, which is for all details."""
+ARM_COLORS = COLORS[:-1]
+"""Without black, which is for the arm with all details."""
 LABEL_LETTERS = 24
 DOTS_BELOW = 0.24
-"""Seeds stand this part of a row below their interval, or they would hide each other."""
+"""Dots of seeds are drawn this part of a row below their interval, so that both are visible."""
 NEAR = 0.047
-"""Names at the ends of curves are moved apart to this part of the axis' height."""
+"""Least distance of the names at the ends of curves, as a part of the axis' height."""
 
 
 def figure(document: dict[str, Any]) -> "Figure":
-    """Differences of the score on the left, the largest loss on top; learning curves on the right.
+    """Draw score differences on the left, the largest loss on top, learning curves on the right.
 
     document: the result of `ablate`, in which every arm has a score.
     """
     matplotlib, new_figure = import_matplotlib()
     base, *arms = document["arms"]
-    styles = {arm["name"]: _style(turn) for turn, arm in enumerate(arms)}
+    styles = {
+        arm["name"]: dict(zip(("color", "linestyle"), line_style(i, ARM_COLORS), strict=True))
+        for i, arm in enumerate(arms)
+    }
     arms = sorted(arms, key=lambda arm: arm["score_difference"]["mean"] or 0.0)
     height = max(LEAST_INCHES, FRAME_INCHES + ROW_INCHES * len(arms))
     with matplotlib.rc_context(STYLE):
@@ -57,8 +60,8 @@ def figure(document: dict[str, Any]) -> "Figure":
     return drawing
 
 
-def name_difference(gap: dict[str, Any]) -> str:
-    """`-1.82 (-3.10 to -0.54)`; the average alone where there is no interval."""
+def format_difference(gap: dict[str, Any]) -> str:
+    """Format a difference as `-1.82 (-3.10 to -0.54)`; the mean only if there is no interval."""
     if gap["mean"] is None:
         return "no pair of runs"
     if gap["interval"] is None:
@@ -67,8 +70,8 @@ def name_difference(gap: dict[str, Any]) -> str:
     return f"{_signed(gap['mean'])} ({_signed(low)} to {_signed(high)})"
 
 
-def name_seeds(seeds: list[int]) -> str:
-    """`seed 1`, `seeds 1 to 3`."""
+def format_seeds(seeds: list[int]) -> str:
+    """Format seeds as `seed 1` or `seeds 1 to 3`."""
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
@@ -76,66 +79,16 @@ def _signed(value: float) -> str:
     return f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
 
 
-def _with_minus(text: str) -> str:
-    """With the sign that axes have."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _style(turn: int) -> dict[str, Any]:
-    """Colour and dashes of an arm."""
-    rounds, colour = divmod(turn, len(COLOURS_OF_ARMS))
-    return {"color": COLOURS_OF_ARMS[colour], "linestyle": DASHES[rounds % len(DASHES)]}
-
-
 def _draw_differences(
     panel: "Axes", arms: list[dict[str, Any]], styles: dict[str, dict[str, Any]]
 ) -> None:
-    """A row for each arm: its interval, its average, and a dot for each seed."""
+    """Draw a row for each arm: its interval, its mean, and a dot for each seed."""
     panel.axvline(0, color=INK, linewidth=1.2, zorder=1.5, gid=ZERO)
     for row, arm in enumerate(arms):
-        gap, colour = arm["score_difference"], styles[arm["name"]]["color"]
-        if gap["interval"] is not None:
-            panel.plot(
-                gap["interval"],
-                [row, row],
-                color=colour,
-                linewidth=3.4,
-                solid_capstyle="butt",
-                gid=INTERVAL,
-            )
-        seeds = list(gap["by_seed"].values()) if gap["interval"] else []
-        panel.plot(
-            seeds,
-            [row + DOTS_BELOW] * len(seeds),
-            linestyle="none",
-            marker="o",
-            markersize=4.5,
-            color="white",
-            markeredgecolor=colour,
-            markeredgewidth=1.3,
-            gid=DOTS,
-        )
-        if gap["mean"] is not None:
-            panel.plot(
-                [gap["mean"]],
-                [row],
-                linestyle="none",
-                marker="D",
-                markersize=8,
-                color=colour,
-                markeredgecolor="white",
-                gid=MEANS,
-            )
-        panel.text(
-            1.02,
-            row,
-            _with_minus(name_difference(gap)),
-            va="center",
-            fontsize=10,
-            transform=panel.get_yaxis_transform(),
-            color=FAINT_INK,
-        )
-    panel.set_yticks(range(len(arms)), [_wrapped(arm) for arm in arms])
+        _draw_row(panel, row, arm["score_difference"], styles[arm["name"]]["color"])
+    # The rows are labeled by detail; only "with" is repeated.
+    labels = [textwrap.fill(arm["label"].removeprefix("without "), LABEL_LETTERS) for arm in arms]
+    panel.set_yticks(range(len(arms)), labels)
     for label, arm in zip(panel.get_yticklabels(), arms, strict=True):
         label.set_color(styles[arm["name"]]["color"])
     panel.tick_params(axis="y", length=0)
@@ -145,15 +98,31 @@ def _draw_differences(
     panel.set_xlabel("score of the arm, minus score with all details")
     panel.set_title("What each detail is worth")
     intervals = any(arm["score_difference"]["interval"] for arm in arms)
-    panel.text(
-        1.02,
-        1.01,
-        "mean (95% interval)" if intervals else "one seed",
-        transform=panel.transAxes,
-        va="bottom",
-        fontsize=10,
-        color=FAINT_INK,
-    )
+    head = "mean (95% interval)" if intervals else "one seed"
+    style: dict[str, Any] = {"va": "bottom", "fontsize": 10, "color": FAINT_INK}
+    panel.text(1.02, 1.01, head, transform=panel.transAxes, **style)
+
+
+def _draw_row(panel: "Axes", row: int, gap: dict[str, Any], color: str) -> None:
+    """Draw the difference of one arm."""
+    if gap["interval"] is not None:
+        bar: dict[str, Any] = {"linewidth": 3.4, "solid_capstyle": "butt", "gid": INTERVAL}
+        panel.plot(gap["interval"], [row, row], color=color, **bar)
+    seeds = list(gap["by_seed"].values()) if gap["interval"] else []
+    dots: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 4.5,
+        "color": "white",
+        "markeredgewidth": 1.3,
+    }
+    heights = [row + DOTS_BELOW] * len(seeds)
+    panel.plot(seeds, heights, linestyle="none", markeredgecolor=color, gid=DOTS, **dots)
+    if gap["mean"] is not None:
+        diamond: dict[str, Any] = {"marker": "D", "markersize": 8, "markeredgecolor": "white"}
+        panel.plot([gap["mean"]], [row], linestyle="none", color=color, gid=MEANS, **diamond)
+    text = format_difference(gap).replace("-", "\N{MINUS SIGN}")  # as on the axes
+    style: dict[str, Any] = {"va": "center", "fontsize": 10, "color": FAINT_INK}
+    panel.text(1.02, row, text, transform=panel.get_yaxis_transform(), **style)
 
 
 def _draw_curves(
@@ -163,28 +132,18 @@ def _draw_curves(
     arms: list[dict[str, Any]],
     styles: dict[str, dict[str, Any]],
 ) -> None:
-    """The mean over seeds of each arm; the base on top, with a band from lowest to highest."""
+    """Draw each arm's mean over seeds; the base on top, with a band from lowest to highest."""
     frames = np.asarray(document["curve_steps"]) * FRAMES_PER_STEP / 1e6
-    # A slice's value stands in its middle.
-    frames = frames - frames[0] / 2
+    frames = frames - frames[0] / 2  # the value of a slice is drawn at its middle
     ends = []
     for arm in arms:
-        mean = _curves(arm).mean(axis=0)
-        panel.plot(
-            frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"], **styles[arm["name"]]
-        )
-        ends.append((float(mean[-1]), arm["detail"], styles[arm["name"]]["color"]))
+        mean, style = _curves(arm).mean(axis=0), styles[arm["name"]]
+        panel.plot(frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"], **style)
+        ends.append((float(mean[-1]), arm["detail"], style["color"]))
     curves = _curves(base)
     if len(curves) > 1:
-        panel.fill_between(
-            frames,
-            curves.min(axis=0),
-            curves.max(axis=0),
-            color=INK,
-            alpha=0.14,
-            linewidth=0,
-            gid=BAND,
-        )
+        low, high = curves.min(axis=0), curves.max(axis=0)
+        panel.fill_between(frames, low, high, color=INK, alpha=0.14, linewidth=0, gid=BAND)
     mean = curves.mean(axis=0)
     panel.plot(frames, mean, color=INK, linewidth=3.4, gid=MEANS, label=base["label"], zorder=4)
     _name_ends(panel, [*ends, (float(mean[-1]), base["label"], INK)], float(frames[-1]))
@@ -195,37 +154,36 @@ def _draw_curves(
 
 
 def _name_ends(panel: "Axes", ends: list[tuple[float, str, str]], last: float) -> None:
-    """Name curves at their ends (height, name, colour), moved apart where they would overlap."""
+    """Name curves at their ends (height, name, color), moved apart where they would overlap."""
     ends = sorted(ends)
     bottom, top = panel.get_ylim()
     heights = spread([height for height, _, _ in ends], NEAR * (top - bottom), bottom, top)
-    for (height, name, colour), shown in zip(ends, heights, strict=True):
+    line: dict[str, Any] = {
+        "arrowstyle": "-",
+        "linewidth": 0.7,
+        "alpha": 0.6,
+        "shrinkA": 1,
+        "shrinkB": 2,
+    }
+    for (height, name, color), shown in zip(ends, heights, strict=True):
         panel.annotate(
             name,
             (last, height),
             xytext=(1.06, shown),
             textcoords=panel.get_yaxis_transform(),
             va="center",
-            color=colour,
+            color=color,
             fontsize=10,
-            fontweight="bold" if colour == INK else "normal",
+            fontweight="bold" if color == INK else "normal",
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.7,
-                "alpha": 0.6,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 2,
-            },
+            arrowprops={**line, "color": color, "relpos": (0, 0.5)},
         )
 
 
 def spread(heights: list[float], distance: float, bottom: float, top: float) -> list[float]:
-    """Rising heights, moved as little as need be to be `distance` apart within the bounds.
+    """Move rising heights as little as necessary to be `distance` apart within the bounds.
 
-    Neighbours that are too near become a block around their mean, and so do blocks.
+    Neighbors that are too near become a block around their mean, and so do blocks.
     """
     blocks: list[list[float]] = []
     for height in heights:
@@ -242,34 +200,31 @@ def spread(heights: list[float], distance: float, bottom: float, top: float) -> 
 def _overlap(
     below: list[float], above: list[float], distance: float, bottom: float, top: float
 ) -> bool:
+    """Return whether two blocks are too near."""
     highest = _lowest(below, distance, bottom, top) + (len(below) - 1) * distance
     return _lowest(above, distance, bottom, top) < highest + distance
 
 
 def _lowest(block: list[float], distance: float, bottom: float, top: float) -> float:
-    """Where the lowest of a block is to be."""
+    """Return the new height of the lowest item of a block."""
     length = (len(block) - 1) * distance
     wanted = sum(block) / len(block) - length / 2
     return max(bottom, min(wanted, top - length))
 
 
 def _curves(arm: dict[str, Any]) -> NDArray[np.float64]:
-    """The learning curves of an arm, [runs, P]."""
+    """Return the learning curves of an arm, [runs, P]."""
     return np.array([run["curve"] for run in arm["runs"] if run["curve"] is not None], float)
 
 
-def _wrapped(arm: dict[str, Any]) -> str:
-    """What an arm goes without, in short lines; what it has in addition says so."""
-    return textwrap.fill(arm["label"].removeprefix("without "), LABEL_LETTERS)
-
-
 def _explanation(document: dict[str, Any]) -> str:
+    """Return the text above the panels."""
     config, seeds = document["config"], document["seeds"]
     base = describe(from_dict(config), without=("total_timesteps",))
     text = (
         f"{title(config['game'])}, {base}, "
-        f"{number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
-        f"{name_seeds(seeds)}\n"
+        f"{format_number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
+        f"{format_seeds(seeds)}\n"
     )
     curves = "Learning curves of one seed"
     if len(seeds) == 1:

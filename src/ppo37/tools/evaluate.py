@@ -1,4 +1,4 @@
-"""Playing whole games with a trained agent, and the scores it gets."""
+"""Evaluation: whole games played by a trained agent, and their scores."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -25,15 +25,16 @@ from ..session.state import load_model
 from .stats import interval_of_mean
 
 MAX_ENVS, MOST_EPISODES = 32, 1_000_000
-Translation = Callable[[NDArray[Any]], NDArray[Any]]
 MOST_STEPS = 100_000
-"""Three times the longest game of Atari: if none has ended by then, none will."""
+"""Three times the longest game of Atari: the environment is wrong if no game ends by then."""
 BLOCK_STEPS = 256
 """Uniforms are drawn for this many steps at a time."""
+Translation = Callable[[NDArray[Any]], NDArray[Any]]
+"""A function from the agent's actions to those of the environment."""
 
 
 class TrainedAgent(NamedTuple):
-    """An agent, and what it was trained as."""
+    """An agent, the settings that it was trained with, and its checkpoint."""
 
     agent: Agent
     config: Config
@@ -42,9 +43,9 @@ class TrainedAgent(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Whole-game raw scores and how they were obtained.
+    """Raw scores of whole games, and how they were obtained.
 
-    interval: a 95% one of the mean; None for a single game.
+    interval: the 95% interval of the mean; None for a single game.
     """
 
     game: str
@@ -59,7 +60,7 @@ class Evaluation(NamedTuple):
     checkpoint: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the count of games."""
+        """Return plain values, with the number of games."""
         return {
             **self._asdict(),
             "episodes": len(self.scores),
@@ -70,16 +71,17 @@ class Evaluation(NamedTuple):
 def load_agent(
     run: str | Path, device: Device = "auto", warn: Callable[[str], None] | None = None
 ) -> TrainedAgent:
-    """The agent of RUN: a run directory, a checkpoint in it, or a published agent.
+    """Load the agent of a run directory, a checkpoint in it, or a published agent.
 
-    UsageError if there is none or it does not fit; `warn` hears of damaged checkpoints skipped.
+    warn: called with a message for each damaged checkpoint that is skipped.  UsageError if there
+    is no agent, or if its weights do not fit its settings.
     """
     saved, warnings = find_checkpoint(Path(run))
     for warning in warnings:
         (warn or (lambda _: None))(warning)
     config = from_dict(saved.state["config"])
     obs_shape, action_names = (tuple(saved.state[name]) for name in ("obs_shape", "action_names"))
-    with torch.device("meta"):  # no memory before the sizes are known to be those of the file
+    with torch.device("meta"):  # no memory until the sizes are checked against the file
         agent = make_agent(config, obs_shape, action_names)
     load_model(agent, saved)
     return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
@@ -99,9 +101,9 @@ def evaluate(
 
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
-    on `seed` alone and differ from those of any training run.  make_envs: as for `train`.
-    Stopped, a KeyboardInterrupt, if a signal asks for it: the mean of the games that were first
-    to end would be that of short games.
+    only on `seed` and differ from those of any training run.  make_envs: as for `train`.
+    Stopped, a KeyboardInterrupt, after a signal, without a result: the games that end first are
+    the short ones, so their mean would be biased.
     """
     if type(episodes) is not int or not 1 <= episodes <= MOST_EPISODES:
         raise UsageError(f"episodes must be a number from 1 to {MOST_EPISODES:,}, not {episodes!r}")
@@ -120,10 +122,10 @@ def evaluate(
         translate = translation(trained, envs.action_names, protocol)
         if list(envs.obs_shape) != trained.state["obs_shape"]:
             raise UsageError(
-                f"the agent sees observations of {trained.state['obs_shape']} and these "
-                f"environments give {list(envs.obs_shape)}"
+                f"the agent needs observations of shape {trained.state['obs_shape']}, these "
+                f"environments return {list(envs.obs_shape)}"
             )
-        games = _play(make_network(trained.agent), envs, translate, wanted, seed, progress)
+        games = _play_games(make_network(trained.agent), envs, translate, wanted, seed, progress)
     finally:
         envs.close()
     scores = [game.score for game in games]
@@ -141,7 +143,7 @@ def evaluate(
     )
 
 
-def _play(
+def _play_games(
     network: DeviceNetwork,
     envs: VecEnv,
     translate: Translation,
@@ -149,10 +151,10 @@ def _play(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Episode]:
-    """The first `wanted[env]` games of each environment, in the order of (game, env)."""
+    """Return the first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
     with Signals() as signals, network.frozen_weights():
-        for steps, (step, _) in enumerate(playing(network, envs, translate, seed), 1):
+        for steps, (step, _) in enumerate(play(network, envs, translate, seed), 1):
             signals.check()
             if steps == MOST_STEPS and not any(games):
                 raise RunError(
@@ -170,12 +172,12 @@ def _play(
     return [g[k] for k in range(max(wanted)) for g in firsts if k < len(g)]
 
 
-def playing(
+def play(
     network: DeviceNetwork, envs: VecEnv, translate: Translation, seed: int
 ) -> Iterator[tuple[Step, torch.Tensor]]:
-    """Play on for ever, actions sampled as in training: each step, and the values [N] before it.
+    """Play without end, actions sampled as in training; yield each step and the values [N] before.
 
-    Without its weights held the network is slow.
+    Slow unless called inside `network.frozen_weights()`.
     """
     act = make_act(network)
     obs, lstm_state = envs.reset(), network.agent.initial_state(envs.num_envs)
@@ -191,7 +193,7 @@ def playing(
 def evaluation_noise(
     seed: int, num_envs: int, shape: tuple[int, ...] = ()
 ) -> Iterator[NDArray[np.float32]]:
-    """Uniforms [num_envs, *shape] for the actions of step 0, 1, 2, ... without end."""
+    """Yield uniforms [num_envs, *shape] for the actions of step 0, 1, 2, ... without end."""
     for block in itertools.count():
         yield from randomness.noise(
             seed, block, BLOCK_STEPS, num_envs, stream=randomness.EVALUATION, shape=shape
@@ -199,27 +201,29 @@ def evaluation_noise(
 
 
 def games_seed(seed: int) -> int:
-    """Seeds of evaluation games come from a stream of their own; UsageError if out of range."""
+    """Return the seed of the games, from a random stream of its own; UsageError if out of range."""
     if not 0 <= seed <= randomness.MAX_SEED:
         raise UsageError(f"seed must be from 0 to {randomness.MAX_SEED}, not {seed}")
     return int(randomness.generator(seed, randomness.EVALUATION_GAMES).integers(2**31))
 
 
 def translation(trained: TrainedAgent, action_names: tuple[str, ...], protocol: str) -> Translation:
-    """From the agent's actions to those of the environment, which are the same for most agents.
+    """Return the function from the agent's actions to the environment's; most often they are equal.
 
-    An agent that learned with the few actions that its game knows can play where all are offered.
-    UsageError where the environment lacks an action of the agent's.
+    An agent trained with the few actions that its game uses can play where all are offered.
+    UsageError if the environment lacks an action of the agent.
     """
     known = trained.state["action_names"]
     missing = [name for name in known if name not in action_names]
     if missing:
         raise UsageError(
-            f"the agent was trained with the action {missing[0]}, which is not offered here "
-            f"(protocol {protocol}); use --protocol {trained.config.protocol}"
+            f"the agent was trained with the action {missing[0]}, which protocol {protocol} does "
+            f"not offer; use --protocol {trained.config.protocol}"
         )
     if trained.config.action_space != "discrete":
         if tuple(known) != action_names:
-            raise UsageError(f"the agent's actions are {known}, and here {list(action_names)}")
+            raise UsageError(
+                f"the agent's actions are {known}, the environment's {list(action_names)}"
+            )
         return lambda actions: actions
     return np.array([action_names.index(name) for name in known]).__getitem__

@@ -1,10 +1,7 @@
 """Learning curves: the scores of whole games against frames and against wall time."""
 
 import dataclasses
-import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,8 +12,18 @@ from ..config import NOT_IN_PRESETS, Config, changes
 from ..envs.games import title
 from ..errors import UsageError
 from ..session import directory
-from ..session.files import beside, own_folder, real_path
-from ..session.metrics import read_metrics
+from ..session.files import own_folder, real_path
+from .figures import (
+    BAND,
+    DOTS,
+    FAINT_INK,
+    MEANS,
+    STYLE,
+    format_number,
+    import_matplotlib,
+    line_style,
+    save_png,
+)
 from .stats import reference, running_mean
 
 if TYPE_CHECKING:
@@ -25,60 +32,35 @@ if TYPE_CHECKING:
 
 WINDOW_GAMES = 100
 GRID_POINTS = 400
-DOTS, MEANS, BAND, DASHED = "games", "means", "band", "published"
-"""The ids that the parts of a drawing carry, for whoever looks into the figure."""
+DASHED = "published"
+"""The id of a line at a published score; the others are in figures.py."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind people can tell apart, without its yellow."""
 LEGEND_LETTERS, HANDLE_LETTERS = 140, 10
-"""What a row of the legend has room for, and what an entry takes beside its label."""
-TELLING = ("device", "observation", "action_space", "network")
-"""Settings that say more than what follows from them."""
-NOT_COMPARED = ("seed", "precision", "kernels", "threads")
-"""Settings in which the runs of a group may differ: the last three are the machine's choice."""
-DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)))
-"""For more curves than colours."""
-INK, FAINT_INK = "#222222", "#707070"
-STYLE: dict[str, Any] = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#B0B0B0",
-    "axes.grid": True,
-    "grid.color": "#E8E8E8",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": FAINT_INK,
-    "ytick.color": FAINT_INK,
-    "legend.frameon": False,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.12,
-}
-ROW_INCHES, WIDTH_INCHES, DPI = 4.0, 11.0, 150
+"""Letters that fit into a row of the legend, and the width of an entry beside its label."""
+FIRST_IN_LABELS = ("device", "observation", "action_space", "network")
+"""Settings that other settings depend on."""
+MAY_DIFFER = ("seed", "precision", "kernels", "threads")
+"""Settings that may differ within a group; the last three are chosen for the machine."""
+ROW_INCHES, WIDTH_INCHES = 4.0, 11.0
 HEADER_INCHES = 1.0
 
-PUBLISHED = (
-    ("random", "random"),
-    ("human", "human"),
-    ("ppo_paper", "PPO paper"),
-    ("cleanrl_ppo_atari", "CleanRL"),
-)
-"""Columns of data/scores.csv that are drawn, and what they are called."""
+PUBLISHED = {
+    "random": "random",
+    "human": "human",
+    "ppo_paper": "PPO paper",
+    "cleanrl_ppo_atari": "CleanRL",
+}
+"""Columns of data/scores.csv that are drawn, and their names in the figure."""
 MARGIN = 0.15
-"""A published score is drawn within this part of the data's height above or below the data."""
+"""A published score is drawn if it is at most this part of the data's height outside the data."""
 NEAR = 0.055
-"""Labels closer than this part of the axis' height would overlap and are drawn as one."""
+"""Labels closer than this part of the axis' height would overlap and are merged."""
 
 
 class History(NamedTuple):
-    """The whole games G of one run in the order in which they ended, all [G].
+    """The whole games of one run in the order in which they ended, each array [G].
 
-    `frames` and `minutes` of a game are those of the end of its update.
+    `frames` and `minutes` are those at the end of the update in which the game ended.
     """
 
     config: Config
@@ -90,17 +72,17 @@ class History(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One curve to draw: a run, or the seeds of one setting averaged (`averaged`)."""
+    """One curve: a run, or the mean over a group of runs (`averaged`)."""
 
     histories: list[History]
     averaged: bool
     label: str
-    colour: str
+    color: str
     dashes: Any
 
 
 class Axis(NamedTuple):
-    """What the games are drawn against: a column of History, its unit and its label."""
+    """A horizontal axis: a field of History, its unit and its label."""
 
     column: str
     unit: float
@@ -119,9 +101,10 @@ def plot(
 ) -> Path:
     """Draw the learning curves of one run or several as a PNG, and return its path.
 
-    out: by default `plots/return.png` in the run, or `comparison.png` here for several runs.
-    group: see `figure`.  warn: hears of runs without a finished game, which are left out.
-    UsageError if no run has one, for an output that cannot be written, and without matplotlib.
+    out: by default `plots/return.png` in the run, or, for several runs, `comparison.png` in the
+    working directory.  group: see `figure`.  warn: called with a message for each run without a
+    finished game, which is left out.
+    UsageError if no run has one, if the output cannot be written, and without matplotlib.
     """
     runs = [runs] if isinstance(runs, (str, Path)) else list(runs)
     paths = list(dict.fromkeys(directory.run_of(Path(run)) for run in runs))
@@ -130,61 +113,45 @@ def plot(
     path = real_path(out) if out is not None else default_output(paths)
     if path.suffix.lower() != ".png":
         raise UsageError(f"cannot plot to {path}: the name must end in .png")
-    histories = _with_games(paths, warn or (lambda _: None))
-    drawing = figure(histories, group=group)
-    save_png(drawing, path, make_folder=out is None)
+    histories = _read_histories(paths, warn or (lambda _: None))
+    save_png(figure(histories, group=group), path, make_folder=out is None)
     return path
 
 
-def save_png(drawing: "Figure", path: Path, make_folder: bool = False) -> None:
-    """Write a picture as one step, in a new folder if asked; UsageError if that cannot be."""
-    temporary = beside(path)
-    try:
-        if make_folder:
-            path.parent.mkdir(exist_ok=True)
-        drawing.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def default_output(runs: list[Path]) -> Path:
-    """Where a plot goes if nobody says."""
+    """Return the path of a plot of these runs if none is given."""
     if len(runs) > 1:
         return real_path("comparison.png")
     return own_folder(runs[0], "plots") / "return.png"
 
 
-def _with_games(runs: list[Path], warn: Callable[[str], None]) -> list[History]:
-    """The histories of those runs that have one; UsageError if none has."""
-    found, lacking = [], list[UsageError]()
+def _read_histories(runs: list[Path], warn: Callable[[str], None]) -> list[History]:
+    """Read the runs that have a finished game; UsageError if none has."""
+    histories, errors = [], list[UsageError]()
     for run in runs:
         try:
-            found.append(read_history(run))
+            histories.append(read_history(run))
         except NoGames as error:
-            lacking.append(error)
-    if not found:
-        raise lacking[0]
-    for lack in lacking:
-        warn(str(lack))
-    return found
+            errors.append(error)
+    if not histories:
+        raise errors[0]
+    for no_games in errors:
+        warn(str(no_games))
+    return histories
 
 
 class NoGames(UsageError):
-    """A run in which no game has ended yet."""
+    """The error for a run in which no game has ended yet."""
 
 
 def read_history(run: Path) -> History:
-    """The finished games of a run directory, which may still be training.
+    """Read the finished games of a run directory, which may still be training.
 
-    UsageError if none has ended yet.
+    NoGames, a UsageError, if none has ended yet.
     """
     games = [
         (float(record["frames"]), record["wall_s"] / 60, float(game["return"]))
-        for record in read_metrics(run)
+        for record in directory.read_metrics(run)
         for game in record["episodes"]
     ]
     if not games:
@@ -195,12 +162,11 @@ def read_history(run: Path) -> History:
 
 
 def figure(histories: list[History], *, group: bool = False) -> "Figure":
-    """One row of two panels per game: raw scores against frames and against wall time.
+    """Draw a row of two panels per game: raw scores against frames and against wall time.
 
-    Without `group` every run is a line, the mean of its last 100 games, over a dot per game.
-    With it, runs that differ in nothing but their seed and how the machine computes are one line,
-    the mean over seeds of that running mean, in a band from the lowest seed to the highest, over
-    the stretch that all of them cover.
+    Without `group`, every run is a line (the mean of its last 100 games) and a dot per game. With
+    it, runs that differ only in MAY_DIFFER are one line: the mean over seeds of that running mean,
+    in a band from the lowest seed to the highest, over the range that all of them cover.
     """
     if not histories:
         raise UsageError("nothing to plot: name at least one run")
@@ -219,45 +185,41 @@ def figure(histories: list[History], *, group: bool = False) -> "Figure":
 
 
 def arrange(histories: list[History], group: bool) -> list[Line]:
-    """Runs as lines to draw, each with a label that tells it from the others of its game.
+    """Return the lines to draw, each with a label that no other line of its game has.
 
-    Equal labels have equal colours, also in the rows of different games.
+    Equal labels have equal colors, also in the rows of different games.
     """
+    defaults = {name: getattr(Config, name) for name in MAY_DIFFER}
     groups: dict[Any, list[History]] = {}
-    for number, history in enumerate(histories):
-        key = _without(history.config, NOT_COMPARED) if group else number
+    for index, history in enumerate(histories):
+        key = dataclasses.replace(history.config, **defaults) if group else index
         groups.setdefault(key, []).append(history)
     members = list(groups.values())
     labels = _labels(members, group)
-    styles = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    lines = []
-    for label, some in zip(labels, members, strict=True):
-        turn, colour = divmod(styles[label], len(COLOURS))
-        lines.append(Line(some, group, label, COLOURS[colour], DASHES[turn % len(DASHES)]))
-    return lines
-
-
-def _without(config: Config, names: Sequence[str]) -> Config:
-    """A configuration with the default of these settings, so that they tell none apart."""
-    return dataclasses.replace(config, **{name: getattr(Config, name) for name in names})
+    styles = {label: line_style(i) for i, label in enumerate(dict.fromkeys(labels))}
+    return [
+        Line(runs, group, label, *styles[label])
+        for label, runs in zip(labels, members, strict=True)
+    ]
 
 
 def over_seeds(
     histories: list[History], column: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A grid [P] over the stretch of `column` that all runs cover, and each run's running mean
+    """Return a grid [P] over the range of `column` that all runs cover, and the running means
     there [runs, P], linear between games."""
     curves = [_last_of_each(getattr(history, column), history.means) for history in histories]
     start = max(float(x[0]) for x, _ in curves)
     end = min(float(x[-1]) for x, _ in curves)
     if start > end:
         names = ", ".join(history.name for history in histories)
-        raise UsageError(f"{names} have no stretch of {column} in common; plot them ungrouped")
+        raise UsageError(f"{names} have no {column} in common; plot them without --group")
     grid = np.linspace(start, end, GRID_POINTS)
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
 
 
-def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: bool) -> None:
+def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], single: bool) -> None:
+    """Draw the two panels of a game; `single`: this is the only line of the figure."""
     left, right = panels
     for panel, axis in ((left, AXES[0]), (right, AXES[1])):
         for line in lines:
@@ -266,80 +228,54 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], alone: boo
         panel.set_xlim(left=0)
     left.set_ylabel("raw score of a whole game")
     right.tick_params(axis="y", length=0)
-    named = f"{title(game)}, {lines[0].label}" if alone else title(game)
-    left.set_title(named)
+    left.set_title(f"{title(game)}, {lines[0].label}" if single else title(game))
     protocols = {h.config.protocol for line in lines for h in line.histories}
     _draw_published(left, right, game, "machado" if "machado" in protocols else "classic")
 
 
 def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
-    style = {"color": line.colour, "linestyle": line.dashes, "linewidth": 2.2, "gid": MEANS}
+    style = {"color": line.color, "linestyle": line.dashes, "linewidth": 2.2, "gid": MEANS}
     if line.averaged:
         grid, means = over_seeds(line.histories, axis.column)
-        x = grid / axis.unit
-        panel.fill_between(
-            x,
-            means.min(axis=0),
-            means.max(axis=0),
-            color=line.colour,
-            alpha=0.18,
-            linewidth=0,
-            gid=BAND,
-        )
+        x, low, high = grid / axis.unit, means.min(axis=0), means.max(axis=0)
+        panel.fill_between(x, low, high, color=line.color, alpha=0.18, linewidth=0, gid=BAND)
         panel.plot(x, means.mean(axis=0), label=line.label, **style)
         return
     history = line.histories[0]
     x = getattr(history, axis.column) / axis.unit
-    panel.plot(
-        x,
-        history.scores,
-        linestyle="none",
-        marker="o",
-        markersize=3.2,
-        alpha=dot_alpha,
-        color=line.colour,
-        markeredgewidth=0,
-        gid=DOTS,
-    )
+    dots: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 3.2,
+        "markeredgewidth": 0,
+    }
+    panel.plot(x, history.scores, color=line.color, alpha=dot_alpha, gid=DOTS, **dots)
     panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
 
 
 def _draw_published(left: "Axes", right: "Axes", game: str, protocol: str) -> None:
-    """Dashed lines at the published scores near the data, named at the right edge."""
+    """Draw dashed lines at the published scores near the data, named at the right edge."""
     low, high = left.dataLim.intervaly
     reach = MARGIN * max(high - low, 1.0)
     known = reference(game, protocol)
     scores = sorted(
         (known[column], name)
-        for column, name in PUBLISHED
+        for column, name in PUBLISHED.items()
         if column in known and low - reach <= known[column] <= high + reach
     )
+    style: dict[str, Any] = {"color": FAINT_INK, "linewidth": 1.0, "dashes": (4, 3), "zorder": 1.5}
     for score, _ in scores:
-        for panel in (left, right):
-            panel.axhline(
-                score, color=FAINT_INK, linewidth=1.0, dashes=(4, 3), zorder=1.5, gid=DASHED
-            )
+        left.axhline(score, gid=DASHED, **style)
+        right.axhline(score, gid=DASHED, **style)
     bottom, top = left.get_ylim()
-    named = [(score, f"{name} {number(score)}") for score, name in scores]
+    named = [(score, f"{name} {format_number(score)}") for score, name in scores]
+    edge: dict[str, Any] = {"transform": right.get_yaxis_transform(), "va": "center"}
     for height, text in _merged(named, NEAR * (top - bottom)):
-        right.text(
-            1.015,
-            height,
-            text,
-            transform=right.get_yaxis_transform(),
-            va="center",
-            color=FAINT_INK,
-            fontsize=9.5,
-        )
-
-
-def number(score: float) -> str:
-    """`1,234.5`, `\N{MINUS SIGN}3`: with the sign that the axis has."""
-    return f"{score:,.1f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
+        right.text(1.015, height, text, color=FAINT_INK, fontsize=9.5, **edge)
 
 
 def _merged(labels: list[tuple[float, str]], distance: float) -> list[tuple[float, str]]:
-    """Labels by rising height; those nearer to each other than `distance` become one."""
+    """Merge labels, sorted by height, that are nearer to each other than `distance`."""
     merged: list[list[tuple[float, str]]] = []
     for label in labels:
         if merged and label[0] - merged[-1][-1][0] < distance:
@@ -347,13 +283,13 @@ def _merged(labels: list[tuple[float, str]], distance: float) -> list[tuple[floa
         else:
             merged.append([label])
     return [
-        (sum(height for height, _ in some) / len(some), "\n".join(text for _, text in some[::-1]))
-        for some in merged
+        (sum(height for height, _ in near) / len(near), "\n".join(text for _, text in near[::-1]))
+        for near in merged
     ]
 
 
 def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
-    """Say above the panels what is drawn, and below them which line is which."""
+    """Add a description above the panels, and a legend below them."""
     what = f"dots: single games; lines: mean of the last {WINDOW_GAMES}"
     if group:
         what = (
@@ -377,28 +313,30 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
 
 
 def _labels(members: list[list[History]], group: bool) -> list[str]:
-    """Preset and seeds of each line; where two of a game are alike, also what they differ in.
+    """Return preset and seeds of each line; where two of a game are equal, also what differs.
 
-    A setting that is as in the preset is not told.
+    A setting with the value of the preset is not named.
     """
-    configs = [some[0].config for some in members]
-    labels = [f"{some[0].config.preset}, {_seeds(some, group)}" for some in members]
-    others = [f.name for f in dataclasses.fields(Config) if f.name not in (*TELLING, "seed")]
-    for name in (*TELLING, *reversed(others)):
+    configs = [runs[0].config for runs in members]
+    labels = [f"{runs[0].config.preset}, {_seeds(runs, group)}" for runs in members]
+    others = [
+        f.name for f in dataclasses.fields(Config) if f.name not in (*FIRST_IN_LABELS, "seed")
+    ]
+    for name in (*FIRST_IN_LABELS, *reversed(others)):
         values = [_setting(config, name) for config in configs]
         if any(values):
-            labels = _told_apart(labels, configs, values)
-    return _told_apart(labels, configs, [some[0].name for some in members])
+            labels = _distinguish(labels, configs, values)
+    return _distinguish(labels, configs, [runs[0].name for runs in members])
 
 
 def _setting(config: Config, name: str) -> str:
-    """A setting in words; none if it is the preset's."""
-    told = name in NOT_IN_PRESETS or name in changes(config)
-    return f"{name} {getattr(config, name)}" if told else ""
+    """Return name and value of a setting; an empty string if the value is the preset's."""
+    named = name in NOT_IN_PRESETS or name in changes(config)
+    return f"{name} {getattr(config, name)}" if named else ""
 
 
-def _told_apart(labels: list[str], configs: list[Config], values: list[str]) -> list[str]:
-    """The labels, with the value added where lines of one game agree in label but not in value."""
+def _distinguish(labels: list[str], configs: list[Config], values: list[str]) -> list[str]:
+    """Add the value to the labels that are equal within a game although their values differ."""
     keys = [(config.game, label) for config, label in zip(configs, labels, strict=True)]
     seen: dict[tuple[str, str], set[str]] = {}
     for key, value in zip(keys, values, strict=True):
@@ -419,22 +357,6 @@ def _seeds(histories: list[History], group: bool) -> str:
 def _last_of_each(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of points [G] with rising x, the last at each x: games of one update end together."""
+    """Return the last of the points [G] with equal x: games of one update end together."""
     last = np.append(x[1:] > x[:-1], True)
     return x[last], y[last]
-
-
-def import_matplotlib() -> tuple[Any, Callable[..., "Figure"]]:
-    """matplotlib and its Figure, on use; UsageError without it.
-
-    Figures are drawn to files, whatever screen MPLBACKEND names, and what matplotlib has to say of
-    its folders is no concern of who reads stderr.
-    """
-    os.environ["MPLBACKEND"] = "agg"
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("plotting needs matplotlib: pip install matplotlib") from error
-    return matplotlib, Figure

@@ -1,4 +1,4 @@
-"""Statistics of scores, and the published ones to compare with."""
+"""Statistics of scores, and published scores to compare with."""
 
 import csv
 import math
@@ -17,7 +17,7 @@ REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "runs", "total_time
 
 
 class Reached(NamedTuple):
-    """The mean score that so many runs of `total_timesteps` had after `agent_steps`."""
+    """The mean score after `agent_steps` of a number of runs with this `total_timesteps`."""
 
     agent_steps: int
     score: float
@@ -26,11 +26,11 @@ class Reached(NamedTuple):
 
 
 def interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float, float] | None:
-    """An interval of the mean of some values; None for one value, which says nothing of a spread.
+    """Return a confidence interval of the mean; None for a single value.
 
-    Of FEWEST_TO_RESAMPLE or more a bootstrap percentile interval; resampling is seeded, so it
-    repeats. Of fewer, for which that is known to be too narrow, Student's t-interval, which takes
-    them to be normal.
+    From FEWEST_TO_RESAMPLE values on, it is a bootstrap percentile interval with a fixed seed. For
+    fewer values that is known to be too narrow: Student's t-interval, which assumes that they are
+    normally distributed.
     """
     if len(values) < 2:
         return None
@@ -44,10 +44,10 @@ def interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float, f
 
 
 def t_interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's t-interval of the mean of two values or more, which are taken to be normal."""
+    """Return Student's t-interval of the mean of two or more normally distributed values."""
     from scipy import stats
 
-    assert len(values) > 1, "one value says nothing of the spread"
+    assert len(values) > 1, "one value has no spread"
     bound = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
     half = bound * np.std(values, ddof=1) / math.sqrt(len(values))
     mean = np.mean(values)
@@ -55,7 +55,7 @@ def t_interval_of_mean(values: list[float], level: float = 0.95) -> tuple[float,
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Mean of the last `window` values (fewer at the start), the same length."""
+    """Return the mean of the last `window` values at each (fewer at the start), the same length."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
@@ -64,7 +64,7 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
 
 @lru_cache(maxsize=1)
 def published_scores() -> dict[str, dict[str, float]]:
-    """Reference scores by game and column; see data/README.md for what each column is."""
+    """Return reference scores by game and column; data/README.md describes the columns."""
     table = {}
     for row in _rows("scores.csv"):
         game = score_key(row.pop("game"))
@@ -73,10 +73,10 @@ def published_scores() -> dict[str, dict[str, float]]:
 
 
 def reference(game: str, protocol: str = "classic") -> dict[str, float]:
-    """The published scores of one game that can be compared with; empty if there are none.
+    """Return the comparable published scores of a game by column; empty if there are none.
 
-    The agents were trained without sticky actions, which the protocol `machado` has: with it only
-    random play and the human are left.
+    The published agents were trained without the sticky actions of the protocol `machado`: for it,
+    only the scores of random play and of the human are returned.
     """
     found = published_scores().get(score_key(game), {})
     return {
@@ -87,7 +87,7 @@ def reference(game: str, protocol: str = "classic") -> dict[str, float]:
 
 
 def human_normalised(game: str, score: float) -> float | None:
-    """(score - random) / (human - random); None where no reference is known."""
+    """Return (score - random) / (human - random); None for a game without these two scores."""
     known = reference(game)
     if not {"random", "human"} <= set(known):
         return None
@@ -95,9 +95,9 @@ def human_normalised(game: str, score: float) -> float | None:
 
 
 def reached(game: str, preset: str) -> list[Reached]:
-    """What runs of this project had reached on their way; see data/README.md.
+    """Return the scores that runs of this project reached during training; see data/README.md.
 
-    preset: by its name in `config.PRESETS`.
+    preset: a key of `config.PRESETS`.
     """
     return [
         Reached(
@@ -112,7 +112,6 @@ def reached(game: str, preset: str) -> list[Reached]:
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
-    """The rows of a table that comes with the package."""
-    yield from csv.DictReader(
-        resources.files("ppo37").joinpath(f"data/{name}").read_text().splitlines()
-    )
+    """Yield the rows of a CSV file of the package."""
+    text = resources.files("ppo37").joinpath("data", name).read_text()
+    yield from csv.DictReader(text.splitlines())

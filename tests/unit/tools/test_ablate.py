@@ -1,4 +1,4 @@
-"""Ablation: arms differ in one detail, a study goes on where it stopped, numbers are right."""
+"""Ablation studies: arms differ in one detail, stopped studies resume, results are correct."""
 
 import dataclasses
 import json
@@ -18,55 +18,35 @@ from ppo37 import train
 from ppo37.cli import main
 from ppo37.config import Config
 from ppo37.errors import RunError, UsageError
-from ppo37.tools.ablate import (
-    BASE,
+from ppo37.tools.ablate import ablate
+from ppo37.tools.ablation_arms import BASE, Run, make_arms
+from ppo37.tools.ablation_plot import spread
+from ppo37.tools.ablation_results import (
     DOCUMENT,
     PICTURE,
-    Run,
-    ablate,
     difference,
-    judge,
     learning_curve,
-    make_arms,
-    shares_of_cores,
+    measure,
     table,
 )
-from ppo37.tools.ablation_plot import spread
+from ppo37.tools.ablation_runs import shares_of_cores
 
 pytest.importorskip("matplotlib")
 
-KEYS = {
-    "config",
-    "agent_steps",
-    "seeds",
-    "judgement",
-    "notes",
-    "complete",
-    "missing",
-    "curve_steps",
-    "arms",
-    "machine",
-    "versions",
-    "commit",
-}
-ARM_KEYS = {
-    "name",
-    "label",
-    "detail",
-    "switch",
-    "config",
-    "runs",
-    "score_mean",
-    "score_difference",
-    "area_mean",
-    "area_difference",
-}
+KEYS = (
+    "config agent_steps seeds judgement notes complete missing curve_steps arms machine versions "
+    "commit"
+)
+ARM_KEYS = (
+    "name label detail switch config runs score_mean score_difference area_mean area_difference"
+)
+RUN_KEYS = "run seed score area curve games games_judged wall_s"
 RUNS = ["all__s3", "without_D04__s3", "all__s4", "without_D04__s4"]
 SETTINGS = options(*(name for name in TINY if name != "game"))
 
 
 def make_runs(path: Path) -> None:
-    """The runs of a study of D04 with seeds 3 and 4, made as `train` makes them."""
+    """Train the runs of a study of D04 with seeds 3 and 4, and write the start of its document."""
     for seed in (3, 4):
         train(tiny(seed=seed), path / f"all__s{seed}", checkpoint_every=2)
         switched = tiny(seed=seed, anneal_lr=False)
@@ -77,7 +57,7 @@ def make_runs(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of D04 with two seeds, of which one run had stopped after update 4."""
+    """A study of D04 with two seeds, resumed after one run had stopped after update 4."""
     path = tmp_path_factory.mktemp("ablation") / "study"
     path.mkdir()
     make_runs(path)
@@ -85,10 +65,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (stopped / "summary.json").unlink()
     shutil.rmtree(stopped / "checkpoints" / "00000006")
     finished = {name: content(path / name) for name in RUNS[:3]}
-    said: list[str] = []
-    ablate(tiny(), ["4"], 2, path, say=said.append)
-    assert [line for line in said if "goes on" in line] == ["without_D04__s4 goes on"]
-    assert not [line for line in said if "begins" in line]
+    messages: list[str] = []
+    ablate(tiny(), ["4"], 2, path, log=messages.append)
+    assert [line for line in messages if "resuming" in line] == ["resuming without_D04__s4"]
+    assert not [line for line in messages if "starting" in line]
     assert {name: content(path / name) for name in RUNS[:3]} == finished, "a finished run changed"
     return path
 
@@ -98,7 +78,7 @@ def read(study: Path) -> dict[str, Any]:
     return document
 
 
-def test_arms_differ_in_their_switch_and_in_nothing_else() -> None:
+def test_arms_differ_only_in_their_switch() -> None:
     config = Config()
     base, *arms = make_arms(config, None, lambda _: None)
     assert (base.name, base.config) == (BASE, config)
@@ -111,58 +91,55 @@ def test_arms_differ_in_their_switch_and_in_nothing_else() -> None:
         assert changed.items() <= arm.detail.switch.items()
 
 
-def test_details_are_named_in_any_way_and_once() -> None:
+def test_details_have_several_spellings_and_are_taken_once() -> None:
     arms = make_arms(Config(), ["7", "D04", "d4", " 04"], lambda _: None)
     assert [arm.name for arm in arms] == [BASE, "without_D07", "without_D04"]
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "message"),
     [
         ("99", "there is no detail '99'"),
         ("", "there is no detail ''"),
         ("1", "choose from D03"),
         ("9", "--no-clip-vloss changes nothing in this configuration"),
-        ("31", "is at work with --norm-reward only"),
+        ("31", "has an effect only with --norm-reward"),
     ],
 )
-def test_details_that_cannot_be_compared_are_refused(number: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_details_that_cannot_be_compared_are_refused(number: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         make_arms(Config(clip_vloss=False), [number], lambda _: None)
 
 
-def test_what_changes_nothing_is_left_out_with_a_note_where_nobody_named_it() -> None:
-    said: list[str] = []
-    names = [arm.name for arm in make_arms(Config(clip_vloss=False), None, said.append)]
+def test_an_unnamed_detail_without_effect_is_left_out_with_a_message() -> None:
+    messages: list[str] = []
+    names = [arm.name for arm in make_arms(Config(clip_vloss=False), None, messages.append)]
     assert "without_D09" not in names
     assert "without_D08" in names
-    assert len(said) == 1
-    assert "left out: D09" in said[0]
-    # One frame in an observation is what a network that remembers has anyway.
+    assert len(messages) == 1
+    assert "left out: D09" in messages[0]
+    # A recurrent network has one frame in an observation in any case.
     with pytest.raises(UsageError, match="changes nothing"):
         make_arms(Config(network="lstm"), ["20"], lambda _: None)
 
 
-def test_an_interrupted_study_goes_on_and_finishes(study: Path) -> None:
+def test_an_interrupted_study_resumes_and_finishes(study: Path) -> None:
     document = read(study)
     assert document["complete"]
     assert document["missing"] == []
-    whole = json.loads((study / "without_D04__s4" / "summary.json").read_text())
-    assert whole["agent_steps"] == tiny().agent_steps
+    summary = json.loads((study / "without_D04__s4" / "summary.json").read_text())
+    assert summary["agent_steps"] == tiny().agent_steps
 
 
-def test_the_document_says_everything(study: Path) -> None:
+def test_the_document_is_complete(study: Path) -> None:
     document = read(study)
-    assert set(document) == KEYS
+    assert set(document) == set(KEYS.split())
     assert document["seeds"] == [3, 4]
-    assert [set(arm) for arm in document["arms"]] == [ARM_KEYS] * 2
+    assert [set(arm) for arm in document["arms"]] == [set(ARM_KEYS.split())] * 2
     base, arm = document["arms"]
-    assert [run["run"] for each in (base, arm) for run in each["runs"]] == [
-        "all__s3",
-        "all__s4",
-        "without_D04__s3",
-        "without_D04__s4",
-    ]
+    runs = [*base["runs"], *arm["runs"]]
+    assert [run["run"] for run in runs] == sorted(RUNS)
+    assert [set(run) for run in runs] == [set(RUN_KEYS.split())] * 4
     assert base["score_difference"] is None
     assert arm["switch"] == {"anneal_lr": False}
     gaps = {
@@ -177,9 +154,9 @@ def test_the_document_says_everything(study: Path) -> None:
     assert document["curve_steps"][-1] == document["agent_steps"] == 384
 
 
-def test_the_picture_names_every_arm(study: Path) -> None:
+def test_the_figure_names_every_arm(study: Path) -> None:
     from ppo37.tools import ablation_plot as ablation
-    from ppo37.tools.plots import DOTS, MEANS
+    from ppo37.tools.figures import DOTS, MEANS
 
     drawing = ablation.figure(read(study))
     left, right = drawing.axes
@@ -192,7 +169,7 @@ def test_the_picture_names_every_arm(study: Path) -> None:
     assert (study / PICTURE).stat().st_size > 20_000
 
 
-def test_more_seeds_and_details_may_be_added_but_no_other_settings(study: Path) -> None:
+def test_seeds_and_details_of_a_study_may_change_but_no_settings(study: Path) -> None:
     with pytest.raises(UsageError, match=r"another configuration \(gamma 0.99, not 0.9\)"):
         ablate(tiny(gamma=0.9), ["4"], 2, study)
     fewer = ablate(tiny(), ["4"], 1, study)[1]
@@ -203,7 +180,7 @@ def test_more_seeds_and_details_may_be_added_but_no_other_settings(study: Path) 
     assert len(again["arms"][1]["runs"]) == 2
 
 
-def test_the_table_holds_the_numbers(study: Path) -> None:
+def test_the_table_contains_the_numbers(study: Path) -> None:
     document = read(study)
     text = table(document)
     for arm in document["arms"]:
@@ -213,7 +190,7 @@ def test_the_table_holds_the_numbers(study: Path) -> None:
     assert "of twenty, one is expected to miss" in text
 
 
-def test_a_learning_curve_worked_out_by_hand() -> None:
+def test_a_learning_curve_computed_by_hand() -> None:
     # Four slices of 25 steps: none, 1 and 3, none, 8 and 10 and 12.
     games = [(26, 1.0), (50, 3.0), (76, 8.0), (99, 10.0), (100, 12.0)]
     assert learning_curve(games, 100, 4) == [2.0, 2.0, 2.0, 10.0]
@@ -222,7 +199,16 @@ def test_a_learning_curve_worked_out_by_hand() -> None:
 
 def test_scores_are_of_the_last_quarter_of_the_steps(tmp_path: Path) -> None:
     config = tiny(total_timesteps=8 * 64)
-    games = [[], [1], [], [], [], [9], [4], [5, 6]]  # by update; the last quarter begins after 6
+    games = [
+        [],
+        [1],
+        [],
+        [],
+        [],
+        [9],
+        [4],
+        [5, 6],
+    ]  # by update; the last quarter starts after update 6
     with (tmp_path / "metrics.jsonl").open("w") as log:
         for update, scores in enumerate(games, start=1):
             episodes = [{"env": 0, "return": score, "length": 1} for score in scores]
@@ -233,7 +219,7 @@ def test_scores_are_of_the_last_quarter_of_the_steps(tmp_path: Path) -> None:
                 "episodes": episodes,
             }
             log.write(json.dumps(line) + "\n")
-    result = judge(Run(make_arms(config, ["4"], lambda _: None)[0], config, tmp_path))
+    result = measure(Run(make_arms(config, ["4"], lambda _: None)[0], config, tmp_path))
     assert result.curve == [1, 1, 1, 1, 1, 9, 4, 5.5]
     assert result.area == pytest.approx(23.5 / 8)
     assert (result.score, result.games, result.games_judged) == (5.0, 5, 3)
@@ -255,7 +241,7 @@ def test_names_at_the_ends_of_curves_do_not_overlap() -> None:
     assert spread([9.9, 10.0], 1.0, 0.0, 10.0) == pytest.approx([9.0, 10.0])
 
 
-def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert shares_of_cores(1) == [[]]
     cores = len(os.sched_getaffinity(0))
@@ -276,14 +262,14 @@ MISTAKES = [
     (("--seeds", "0"), "--seeds must be at least 1"),
     (("--jobs", "0"), "--jobs must be at least 1"),
     (("--seed", "4294967295", "--seeds", "2"), "seed must be at most"),
-    (("--out", "full"), "holds no ablation.json"),
+    (("--out", "full"), "has no ablation.json"),
     (("--out", "full/file"), "cannot use"),
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), MISTAKES)
-def test_mistakes_get_one_line_and_leave_nothing(
-    words: tuple[str, ...],
+@pytest.mark.parametrize(("args", "expected"), MISTAKES)
+def test_a_mistake_gives_one_line_and_writes_nothing(
+    args: tuple[str, ...],
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -293,59 +279,47 @@ def test_mistakes_get_one_line_and_leave_nothing(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(SystemExit) as exit_:
-        main(["ablate", "catch", "--preset", "debug", "--details", "4", *words])
+        main(["ablate", "catch", "--preset", "debug", "--details", "4", *args])
     out, err = capsys.readouterr()
     assert (exit_.value.code, out, len(err.splitlines())) == (2, "", 1), err
     assert expected in err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]
 
 
-def test_a_run_that_is_not_the_studys_is_refused(study: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(study, tmp_path / "study"))
-    shutil.rmtree(place / "all__s4")
-    shutil.copytree(place / "all__s3", place / "all__s4")
+def test_a_run_with_other_settings_is_refused(study: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(study, tmp_path / "study"))
+    shutil.rmtree(copy / "all__s4")
+    shutil.copytree(copy / "all__s3", copy / "all__s4")
     with pytest.raises(UsageError, match="all__s4 is a run of other settings"):
-        ablate(tiny(), ["4"], 2, place)
+        ablate(tiny(), ["4"], 2, copy)
 
 
-def test_a_run_that_fails_does_not_end_the_others(
+def test_a_failed_run_does_not_stop_the_others(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    place = Path(shutil.copytree(study, tmp_path / "study"))
-    (place / "all__s3" / "summary.json").unlink()
-    for saved in (place / "all__s3" / "checkpoints").glob("*/model.safetensors"):
+    copy = Path(shutil.copytree(study, tmp_path / "study"))
+    (copy / "all__s3" / "summary.json").unlink()
+    for saved in (copy / "all__s3" / "checkpoints").glob("*/model.safetensors"):
         saved.write_bytes(b"damaged")
-    (place / "without_D04__s4" / "summary.json").unlink()
+    (copy / "without_D04__s4" / "summary.json").unlink()
     with pytest.raises(RunError, match=r"1 of 4 runs failed.*all__s3"):
-        ablate(tiny(), ["4"], 2, place, jobs=min(2, len(os.sched_getaffinity(0))))
-    document = read(place)
+        ablate(tiny(), ["4"], 2, copy, jobs=min(2, len(os.sched_getaffinity(0))))
+    document = read(copy)
     assert document["missing"] == ["all__s3"]
     assert document["arms"][1]["score_difference"]["by_seed"].keys() == {"4"}
 
 
 @pytest.mark.slow
 def test_a_signal_stops_a_study_with_checkpoints(tmp_path: Path) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "ppo37",
-        "ablate",
-        "catch",
-        *SETTINGS,
-        "--details",
-        "4",
-        "--preset",
-        "classic",
-        "--total-timesteps",
-        "1000000",
-        "--seeds",
-        "1",
-        "--out",
-        str(tmp_path / "study"),
-        "--json",
-    ]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    args = ["ablate", "catch", *SETTINGS, "--details", "4", "--preset", "classic", "--json"]
+    more = ["--total-timesteps", "1000000", "--seeds", "1", "--out", str(tmp_path / "study")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ppo37", *args, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     log = tmp_path / "study" / "all__s3" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n")):
@@ -355,16 +329,16 @@ def test_a_signal_stops_a_study_with_checkpoints(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (143, ""), err
     assert "Traceback" not in err
-    assert "give the same command" in err
+    assert "repeat the command" in err
     assert list((tmp_path / "study" / "all__s3" / "checkpoints").glob("0*"))
     assert not read(tmp_path / "study")["complete"]
     assert not (tmp_path / "study" / "without_D04__s3").exists()
 
 
 def test_json_is_one_object(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--details", "4", "--seeds", "2", "--preset", "classic", "--json")
+    args = ("--details", "4", "--seeds", "2", "--preset", "classic", "--json")
     with pytest.raises(SystemExit) as exit_:
-        main(["ablate", "catch", *words, *SETTINGS, "--out", str(study)])
+        main(["ablate", "catch", *args, *SETTINGS, "--out", str(study)])
     out, err = capsys.readouterr()
     assert exit_.value.code == 0, err
     document = json.loads(out)

@@ -1,4 +1,4 @@
-"""Learning curves: the lines are the numbers of the log, and the picture is a picture."""
+"""Learning curves: the lines show the numbers of the log, and the file is a PNG."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ import pytest
 
 from ppo37.config import Config
 from ppo37.errors import UsageError
-from ppo37.tools import plots
+from ppo37.tools import figures, plots
 
 pytest.importorskip("matplotlib")
 
 
 def fake_run(path: Path, games: list[list[float]], sps: float = 400.0, **settings: Any) -> Path:
-    """A run directory whose log says that these games ended in each update."""
+    """Write a run directory with a log in which these games ended in each update."""
     config = Config(**{"game": "pong", **settings})
     (path / "checkpoints").mkdir(parents=True)
     (path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
@@ -37,7 +37,7 @@ def fake_run(path: Path, games: list[list[float]], sps: float = 400.0, **setting
 
 
 def learning(rng: np.random.Generator, updates: int = 60) -> list[list[float]]:
-    """Rising scores, from none to three games per update."""
+    """Return rising scores, from none to three games per update."""
     return [
         (rng.normal(u / 2 - 20, 2, size=rng.integers(4)).round()).tolist() for u in range(updates)
     ]
@@ -53,16 +53,17 @@ def read(*runs: Path) -> list[plots.History]:
 
 
 def drawn(panel: Any, gid: str) -> list[Any]:
-    """The parts of a panel with this id."""
+    """Return the parts of a panel with this id."""
     return [part for part in (*panel.lines, *panel.collections) if part.get_gid() == gid]
 
 
 def texts(figure: Any) -> str:
+    """Return the texts of the legends and panels."""
     legends = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
     return "\n".join([*legends, *(t.get_text() for panel in figure.axes for t in panel.texts)])
 
 
-def test_a_real_run_becomes_a_png_in_it(finished_run: Path, tmp_path: Path) -> None:
+def test_a_run_is_plotted_to_a_png_in_its_directory(finished_run: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
@@ -72,12 +73,12 @@ def test_a_real_run_becomes_a_png_in_it(finished_run: Path, tmp_path: Path) -> N
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.size == (1650, 750)
-        colours = image.convert("RGB").getcolors(1 << 20)
-    blue = tuple(int(plots.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
-    assert blue in {colour for _, colour in colours}
+        colors = image.convert("RGB").getcolors(1 << 20)
+    blue = tuple(int(figures.COLORS[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert blue in {color for _, color in colors}
 
 
-def test_dots_are_the_games_and_the_line_their_running_mean(
+def test_dots_are_games_and_the_line_is_their_running_mean(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     run = fake_run(tmp_path / "run", learning(rng))
@@ -91,41 +92,41 @@ def test_dots_are_the_games_and_the_line_their_running_mean(
     minutes = {line["frames"]: line["wall_s"] / 60 for line in lines}
 
     left, right = figure.axes
-    (dots,), (line,) = drawn(left, plots.DOTS), drawn(left, plots.MEANS)
+    (dots,), (line,) = drawn(left, figures.DOTS), drawn(left, figures.MEANS)
     np.testing.assert_allclose(dots.get_xdata(), [line["frames"] / 1e6 for line, _ in games])
     np.testing.assert_allclose(dots.get_ydata(), [score for _, score in games])
     np.testing.assert_allclose(line.get_xdata(), np.array(list(means)) / 1e6)
     np.testing.assert_allclose(line.get_ydata(), list(means.values()), atol=1e-9)
-    (line,) = drawn(right, plots.MEANS)
+    (line,) = drawn(right, figures.MEANS)
     np.testing.assert_allclose(line.get_xdata(), [minutes[frames] for frames in means])
     np.testing.assert_allclose(line.get_ydata(), list(means.values()), atol=1e-9)
-    assert len(scores) > 100, "else the window was not tested"
+    assert len(scores) > 100, "fewer games do not test the window"
 
 
-def test_seeds_are_averaged_on_the_stretch_they_share(tmp_path: Path) -> None:
+def test_seeds_are_averaged_where_all_have_games(tmp_path: Path) -> None:
     rising = fake_run(tmp_path / "a", [[float(u)] for u in range(50)], seed=1)
     flat = fake_run(tmp_path / "b", [[], [10.0]] + [[10.0]] * 28, seed=2)
     figure = plots.figure(read(rising, flat), group=True)
     left = figure.axes[0]
-    (line,), (band,) = drawn(left, plots.MEANS), drawn(left, plots.BAND)
+    (line,), (band,) = drawn(left, figures.MEANS), drawn(left, figures.BAND)
     update = line.get_xdata() * 1e6 / (4 * 1024)
     assert (update[0], update[-1]) == pytest.approx((2, 30))
-    rising_mean = (update - 1) / 2  # of 0, 1, ..., update - 1
+    rising_mean = (update - 1) / 2  # mean of 0, 1, ..., update - 1
     np.testing.assert_allclose(line.get_ydata(), (rising_mean + 10) / 2, atol=1e-9)
     low, high = band.get_datalim(left.transData).intervaly
     assert (low, high) == pytest.approx((0.5, 14.5))
-    assert not drawn(left, plots.DOTS)
+    assert not drawn(left, figures.DOTS)
     assert "2 seeds" in left.get_title("left")
 
 
-def test_seeds_without_a_common_stretch_are_refused(tmp_path: Path) -> None:
+def test_seeds_without_a_common_range_are_refused(tmp_path: Path) -> None:
     early = fake_run(tmp_path / "a", [[1.0], [], []], seed=1)
     late = fake_run(tmp_path / "b", [[], [], [1.0]], seed=2)
-    with pytest.raises(UsageError, match="no stretch"):
+    with pytest.raises(UsageError, match="have no frames in common"):
         plots.figure(read(early, late), group=True)
 
 
-def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_group(tmp_path: Path) -> None:
+def test_a_group_contains_runs_that_differ_only_in_the_seed(tmp_path: Path) -> None:
     settings = [{"seed": 1}, {"seed": 2}, {"seed": 3, "learning_rate": 1e-3}]
     runs = [fake_run(tmp_path / str(i), [[1.0]], **s) for i, s in enumerate(settings)]
     lines = plots.arrange(read(*runs), group=True)
@@ -133,7 +134,7 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_are_one_group(tmp_path: P
     assert [line.label for line in lines] == ["classic, 2 seeds", "classic, 1 seed"]
 
 
-def test_each_line_has_a_label_and_a_colour_of_its_own(tmp_path: Path) -> None:
+def test_each_line_has_its_own_label_and_color(tmp_path: Path) -> None:
     settings = [{"seed": 1}, {"seed": 1, "network": "nature_half"}, {"seed": 2}, {"seed": 2}]
     runs = [fake_run(tmp_path / f"r{i}", [[1.0]], **s) for i, s in enumerate(settings)]
     lines = plots.arrange(read(*runs), group=False)
@@ -143,24 +144,24 @@ def test_each_line_has_a_label_and_a_colour_of_its_own(tmp_path: Path) -> None:
         "classic, seed 2, r2",
         "classic, seed 2, r3",
     ]
-    assert len({line.colour for line in lines}) == 4
+    assert len({line.color for line in lines}) == 4
     legend = texts(plots.figure(read(*runs)))
     assert all(line.label in legend for line in lines)
 
 
-def test_more_lines_than_colours_still_differ(tmp_path: Path) -> None:
+def test_more_lines_than_colors_still_differ(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / str(seed), [[1.0]], seed=seed) for seed in range(9)]
     lines = plots.arrange(read(*runs), group=False)
-    assert len({(line.colour, line.dashes) for line in lines}) == 9
+    assert len({(line.color, line.dashes) for line in lines}) == 9
 
 
-def test_each_game_has_a_row_and_equal_settings_one_colour(tmp_path: Path) -> None:
+def test_each_game_has_a_row_and_equal_settings_have_one_color(tmp_path: Path) -> None:
     pong = fake_run(tmp_path / "p", [[1.0], [2.0]])
     breakout = fake_run(tmp_path / "b", [[300.0], [301.0]], game="breakout")
     figure = plots.figure(read(pong, breakout))
     assert [panel.get_title("left") for panel in figure.axes[::2]] == ["Breakout", "Pong"]
     assert len(figure.axes) == 4
-    assert len({drawn(panel, plots.MEANS)[0].get_color() for panel in figure.axes}) == 1
+    assert len({drawn(panel, figures.MEANS)[0].get_color() for panel in figure.axes}) == 1
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["classic, seed 1"]
 
 
@@ -182,21 +183,21 @@ def test_published_scores_near_the_data_are_named(
     assert len(drawn(figure.axes[0], plots.DASHED)) == len(named)
 
 
-def test_a_torn_last_line_and_the_other_units_do_no_harm(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", [[1.0], [3.0]])
     with (run / "metrics.jsonl").open("a") as log:
         log.write('{"frames": 9, "wall')
     assert plots.read_history(run).means.tolist() == [1.0, 2.0]
 
 
-def test_no_finished_game_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_a_finished_game_is_refused(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", [[], []])
     with pytest.raises(UsageError, match="has ended yet"):
         plots.plot(run)
     assert not (run / "plots").exists()
 
 
-def test_several_runs_go_to_comparison_png_here(
+def test_several_runs_are_plotted_to_comparison_png(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [fake_run(tmp_path / str(seed), [[1.0]], seed=seed) for seed in (1, 2)]
@@ -206,22 +207,22 @@ def test_several_runs_go_to_comparison_png_here(
 
 
 @pytest.mark.parametrize(
-    ("out", "words"),
+    ("out", "message"),
     [
         ("curves.jpg", "must end in .png"),
         ("nowhere/curves.png", "cannot write"),
         ("file/curves.png", "cannot write"),
     ],
 )
-def test_outputs_that_cannot_be_are_refused(tmp_path: Path, out: str, words: str) -> None:
+def test_impossible_outputs_are_refused(tmp_path: Path, out: str, message: str) -> None:
     (tmp_path / "file").touch()
     run = fake_run(tmp_path / "run", [[1.0]])
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         plots.plot(run, tmp_path / out)
     assert {file.name for file in tmp_path.iterdir()} == {"file", "run"}
 
 
-def test_without_matplotlib_one_line_says_what_to_install(
+def test_a_missing_matplotlib_gives_one_line_with_the_command_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -1,4 +1,4 @@
-"""Films: every picture of them is decoded again, and a failure leaves nothing behind."""
+"""Videos: their frames are decoded and compared, and a failure leaves no files."""
 
 import shutil
 import sys
@@ -15,84 +15,85 @@ from ppo37 import evaluate, load_agent, train
 from ppo37.envs.catch import CELLS
 from ppo37.errors import RunError, UsageError
 from ppo37.tools import record as recording
+from ppo37.tools import video
 from ppo37.tools.evaluate import translation
-from ppo37.tools.record import BAR_HEIGHT, EnvState, Recording, record
+from ppo37.tools.record import BAR_HEIGHT, AgentStep, Recording, record
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 Image = pytest.importorskip("PIL.Image")
 
 
-class Filmed(NamedTuple):
-    """A film and what the agent lived through while it was made."""
+class Recorded(NamedTuple):
+    """A video and the agent steps that it shows."""
 
     made: Recording
-    env_states: list[EnvState]
+    steps: list[AgentStep]
 
 
-def film(run: Path, out: Path, **options: Any) -> Filmed:
-    """Record, and keep the env_states."""
-    env_states: list[EnvState] = []
+def record_steps(run: Path, out: Path, **options: Any) -> Recorded:
+    """Record a video, and keep its agent steps."""
+    steps: list[AgentStep] = []
     play = recording._play
 
-    def observed(*arguments: Any) -> Iterator[EnvState]:
-        for moment in play(*arguments):
-            env_states.append(moment)
-            yield moment
+    def observed(*arguments: Any) -> Iterator[AgentStep]:
+        for step in play(*arguments):
+            steps.append(step)
+            yield step
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "_play", observed)
-        return Filmed(record(run, out, **options), env_states)
+        return Recorded(record(run, out, **options), steps)
 
 
 @pytest.fixture(scope="module")
-def breakout_mp4(breakout_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Filmed:
-    return film(breakout_run, tmp_path_factory.mktemp("film") / "breakout.mp4")
+def breakout_mp4(breakout_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return record_steps(breakout_run, tmp_path_factory.mktemp("video") / "breakout.mp4")
 
 
 @pytest.fixture(scope="module")
-def breakout_gif(breakout_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Filmed:
-    return film(breakout_run, tmp_path_factory.mktemp("film") / "breakout.gif", seed=1)
+def breakout_gif(breakout_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return record_steps(breakout_run, tmp_path_factory.mktemp("video") / "breakout.gif", seed=1)
 
 
 def decode(path: Path) -> tuple[dict[str, Any], Iterator[np.ndarray]]:
-    """What ffmpeg says of a film, and its pictures."""
+    """Return the metadata of a video, and its frames."""
     reader = imageio_ffmpeg.read_frames(str(path))
     meta = next(reader)
     width, height = meta["size"]
     return meta, (np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader)
 
 
-def blocks(picture: np.ndarray, across: int, down: int) -> np.ndarray:
-    """The blocks below the bar that each show one pixel: [H, down, W, across, 3]."""
-    height, width, _ = picture[BAR_HEIGHT:].shape
-    split = picture[BAR_HEIGHT:].reshape(height // down, down, width // across, across, 3)
+def blocks(frame: np.ndarray, across: int, down: int) -> np.ndarray:
+    """Split the image below the bar into blocks that show one pixel: [H, down, W, across, 3]."""
+    height, width, _ = frame[BAR_HEIGHT:].shape
+    split = frame[BAR_HEIGHT:].reshape(height // down, down, width // across, across, 3)
     return split.astype(int)
 
 
-def test_mp4_shows_every_frame_at_60_a_second(breakout_mp4: Filmed) -> None:
-    made, env_states = breakout_mp4.made, breakout_mp4.env_states
-    meta, pictures = decode(made.path)
-    screens = [screen for moment in env_states for screen in moment.screens]
+def test_an_mp4_shows_every_frame_at_60_a_second(breakout_mp4: Recorded) -> None:
+    made, steps = breakout_mp4.made, breakout_mp4.steps
+    meta, frames = decode(made.path)
+    screens = [screen for step in steps for screen in step.screens]
     assert meta["fps"] == 60
     assert meta["codec"] == "h264"
     assert "yuv420p" in meta["pix_fmt"]
     assert meta["size"] == (480, 420 + BAR_HEIGHT)
-    assert made.frames == len(screens) + 60  # the last one stays for a second
+    assert made.frames == len(screens) + 60  # the last one is shown for a second
     assert made.seconds == made.frames / 60
-    assert made.length == len(env_states)
-    for picture, screen in zip(pictures, [*screens, *[screens[-1]] * 60], strict=True):
-        centres = blocks(picture, 3, 2)[:, 1, :, 1]
-        assert np.abs(centres - screen).mean() < 2
+    assert made.length == len(steps)
+    for frame, screen in zip(frames, [*screens, *[screens[-1]] * 60], strict=True):
+        centers = blocks(frame, 3, 2)[:, 1, :, 1]
+        assert np.abs(centers - screen).mean() < 2
 
 
-def test_mp4_begins_with_its_index(breakout_mp4: Filmed) -> None:
+def test_the_index_is_at_the_start_of_an_mp4(breakout_mp4: Recorded) -> None:
     content = breakout_mp4.made.path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
 
 
-def test_the_film_is_in_colour(breakout_mp4: Filmed) -> None:
-    _, pictures = decode(breakout_mp4.made.path)
-    bricks = next(pictures)[BAR_HEIGHT + 2 * 57 : BAR_HEIGHT + 2 * 93, 30:450].astype(int)
+def test_the_video_has_the_colors_of_the_game(breakout_mp4: Recorded) -> None:
+    _, frames = decode(breakout_mp4.made.path)
+    bricks = next(frames)[BAR_HEIGHT + 2 * 57 : BAR_HEIGHT + 2 * 93, 30:450].astype(int)
     red, green, blue = np.moveaxis(bricks, -1, 0)
     assert (red - blue > 60).mean() > 0.2, "red and yellow rows"
     assert (blue - red > 60).mean() > 0.1, "blue row"
@@ -100,7 +101,7 @@ def test_the_film_is_in_colour(breakout_mp4: Filmed) -> None:
 
 
 def test_the_game_is_the_one_that_evaluate_plays(
-    breakout_run: Path, breakout_mp4: Filmed, breakout_gif: Filmed
+    breakout_run: Path, breakout_mp4: Recorded, breakout_gif: Recorded
 ) -> None:
     for made in (breakout_mp4.made, breakout_gif.made):
         played = evaluate(breakout_run, episodes=1, seed=made.seed)
@@ -109,75 +110,74 @@ def test_the_game_is_the_one_that_evaluate_plays(
         assert made.complete
 
 
-def test_gif_shows_each_step_as_the_agent_sees_it(breakout_gif: Filmed) -> None:
-    made, env_states = breakout_gif.made, breakout_gif.env_states
-    screens = [np.maximum(*moment.screens[-2:]) for moment in env_states if len(moment.screens) > 1]
+def test_a_gif_shows_each_step_as_the_agent_sees_it(breakout_gif: Recorded) -> None:
+    made, steps = breakout_gif.made, breakout_gif.steps
+    screens = [np.maximum(*step.screens[-2:]) for step in steps if len(step.screens) > 1]
     with Image.open(made.path) as image:
         assert image.format == "GIF"
         assert image.info["loop"] == 0
         assert image.size == (480, 420 + BAR_HEIGHT)
         assert image.n_frames == made.frames
-        assert len(env_states) + 15 == made.frames
+        assert len(steps) + 15 == made.frames
         seconds = 0.0
         for number in range(image.n_frames):
             image.seek(number)
             seconds += image.info["duration"] / 1000
             if number >= len(screens):
                 continue
-            picture = blocks(np.asarray(image.convert("RGB")), 3, 2)
-            assert np.abs(picture - screens[number][:, None, :, None]).max() <= 4, number
+            shown = blocks(np.asarray(image.convert("RGB")), 3, 2)
+            assert np.abs(shown - screens[number][:, None, :, None]).max() <= 4, number
     assert seconds == pytest.approx(made.seconds, abs=0.1)
     assert made.path.stat().st_size < 1e6
 
 
-def test_the_bar_follows_the_game(breakout_mp4: Filmed) -> None:
-    env_states = breakout_mp4.env_states
-    _, pictures = decode(breakout_mp4.made.path)
-    bars = [picture[:BAR_HEIGHT] for picture in pictures]
+def test_the_bar_shows_the_state_of_the_game(breakout_mp4: Recorded) -> None:
+    steps = breakout_mp4.steps
+    _, frames = decode(breakout_mp4.made.path)
+    bars = [frame[:BAR_HEIGHT] for frame in frames]
     background = np.abs(bars[0].astype(int) - recording.BAR).max(axis=2) < 30
-    assert 0.5 < background.mean() < 0.97, "text on a plain ground"
-    first_of_second_step = len(env_states[0].screens)
+    assert 0.5 < background.mean() < 0.97, "text on a plain background"
+    first_of_second_step = len(steps[0].screens)
     assert np.abs(bars[0].astype(int) - bars[first_of_second_step]).max() > 60
     paint = recording._bar_painter("Breakout")
-    some = env_states[10]
+    example = steps[10]
     parts = {
-        "score": some._replace(scores=(98765.0,)),
-        "step": some._replace(step=54321),
-        "action": some._replace(action="UPRIGHTFIRE"),
-        "value": some._replace(value=-9.87),
+        "score": example._replace(scores=(98765.0,)),
+        "step": example._replace(step=54321),
+        "action": example._replace(action="UPRIGHTFIRE"),
+        "value": example._replace(value=-9.87),
     }
-    painted = {name: paint(moment, 480).tobytes() for name, moment in parts.items()}
-    assert len({*painted.values(), paint(some, 480).tobytes()}) == 5, "each part is shown"
+    painted = {name: paint(step, 480).tobytes() for name, step in parts.items()}
+    assert len({*painted.values(), paint(example, 480).tobytes()}) == 5, "each part is shown"
 
 
-def test_the_score_rises_while_the_game_goes_on(breakout_mp4: Filmed) -> None:
-    scores = [moment.scores[-1] for moment in breakout_mp4.env_states]
+def test_the_score_rises_during_the_game(breakout_mp4: Recorded) -> None:
+    scores = [step.scores[-1] for step in breakout_mp4.steps]
     assert scores == sorted(scores)
     assert scores[-1] == breakout_mp4.made.score
-    assert [moment.step for moment in breakout_mp4.env_states] == list(range(1, len(scores) + 1))
+    assert [step.step for step in breakout_mp4.steps] == list(range(1, len(scores) + 1))
 
 
-def test_catch_is_filmed_without_a_screen(finished_run: Path, tmp_path: Path) -> None:
-    filmed = film(finished_run, tmp_path / "catch.mp4", games=3)
-    made, env_states = filmed.made, filmed.env_states
-    ends = [moment for moment in env_states if moment.ended]
+def test_catch_is_recorded_without_a_screen(finished_run: Path, tmp_path: Path) -> None:
+    made, steps = record_steps(finished_run, tmp_path / "catch.mp4", games=3)
+    ends = [step for step in steps if step.ended]
     assert len(ends) == made.games == 3
-    assert made.length == len(env_states) == sum(moment.step for moment in ends)
-    assert made.score == pytest.approx(np.mean([moment.scores[-1] for moment in ends]))
+    assert made.length == len(steps) == sum(step.step for step in ends)
+    assert made.score == pytest.approx(np.mean([step.scores[-1] for step in ends]))
     played = evaluate(finished_run, episodes=1, seed=0)
     assert (ends[0].scores[0], ends[0].step) == (played.scores[0], played.lengths[0])
-    meta, pictures = decode(made.path)
+    meta, frames = decode(made.path)
     assert meta["size"] == (432, 432 + BAR_HEIGHT)
-    shown = list(pictures)
-    assert len(shown) == made.frames == 4 * len(env_states) + 3 * 60
+    shown = list(frames)
+    assert len(shown) == made.frames == 4 * len(steps) + 3 * 60
     last = shown[4 * ends[0].step - 1][BAR_HEIGHT:].astype(int)
     cell = 432 // CELLS
     board = last[cell // 2 :: cell, cell // 2 :: cell].mean(axis=2)
-    assert np.abs(last - last.mean(axis=2, keepdims=True)).max() < 12, "grey"
+    assert np.abs(last - last.mean(axis=2, keepdims=True)).max() < 12, "gray"
     assert set(np.flatnonzero(board.max(axis=1) > 64)) == {CELLS - 1}, "the ball has landed"
 
 
-def test_memory_does_not_grow_with_the_film(finished_run: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_video(finished_run: Path, tmp_path: Path) -> None:
     def peak(seconds: float) -> int:
         tracemalloc.start()
         try:
@@ -187,30 +187,30 @@ def test_memory_does_not_grow_with_the_film(finished_run: Path, tmp_path: Path) 
         finally:
             tracemalloc.stop()
 
-    peak(0.5)  # what is imported and cached once
-    picture = 3 * 432 * (432 + BAR_HEIGHT)
-    assert peak(8) - peak(1) < 2 * picture, "420 more pictures were shown"
+    peak(0.5)  # imports and caches
+    frame = 3 * 432 * (432 + BAR_HEIGHT)
+    assert peak(8) - peak(1) < 2 * frame, "420 more frames were written"
 
 
-def test_a_film_is_cut_where_asked_with_a_warning(finished_run: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    made = record(finished_run, tmp_path / "a.gif", games=50, max_seconds=2, warn=said.append)
+def test_a_video_is_cut_at_the_limit_with_a_warning(finished_run: Path, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    made = record(finished_run, tmp_path / "a.gif", games=50, max_seconds=2, warn=warnings.append)
     assert made.frames == 30
     assert not made.complete
     assert made.seconds == 2
-    assert len(said) == 1
-    assert "cut after 2 s" in said[0]
+    assert len(warnings) == 1
+    assert "cut after 2 s" in warnings[0]
     with Image.open(made.path) as image:
         assert image.n_frames == 30
 
 
-def test_a_gif_is_short_unless_asked(finished_run: Path, tmp_path: Path) -> None:
+def test_a_gif_has_a_limit_by_default(finished_run: Path, tmp_path: Path) -> None:
     made = record(finished_run, tmp_path / "a.gif", games=10**6)
-    assert made.seconds == recording.GIF_SECONDS == 30
+    assert made.seconds == video.GIF_SECONDS == 30
     assert made.path.stat().st_size < 4e6
 
 
-def test_the_default_place_is_in_the_run_or_here(
+def test_the_default_path_is_in_the_run_or_the_working_directory(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
@@ -224,7 +224,7 @@ def test_the_default_place_is_in_the_run_or_here(
     assert Path("catch.mp4").is_file()
 
 
-def test_an_existing_film_is_replaced(finished_run: Path, tmp_path: Path) -> None:
+def test_an_existing_video_is_replaced(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     out.write_text("old")
     record(finished_run, out)
@@ -233,7 +233,7 @@ def test_an_existing_film_is_replaced(finished_run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("out", "words"),
+    ("out", "message"),
     [
         ("a.avi", "must end in .mp4 or .gif"),
         ("a", "must end in"),
@@ -242,23 +242,23 @@ def test_an_existing_film_is_replaced(finished_run: Path, tmp_path: Path) -> Non
         ("directory.mp4", "is a directory"),
     ],
 )
-def test_outputs_that_cannot_be_are_refused(
-    finished_run: Path, tmp_path: Path, out: str, words: str
+def test_impossible_outputs_are_refused(
+    finished_run: Path, tmp_path: Path, out: str, message: str
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "directory.mp4").mkdir()
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         record(finished_run, tmp_path / out)
     assert {file.name for file in tmp_path.rglob("*")} == {"file", "directory.mp4"}
 
 
 @pytest.mark.parametrize("options", [{"games": 0}, {"max_seconds": 0.0}])
-def test_nothing_to_film_is_refused(finished_run: Path, tmp_path: Path, options: Any) -> None:
+def test_an_empty_video_is_refused(finished_run: Path, tmp_path: Path, options: Any) -> None:
     with pytest.raises(UsageError, match="must be"):
         record(finished_run, tmp_path / "a.mp4", **options)
 
 
-def test_an_agent_of_few_actions_plays_where_all_are_offered(
+def test_an_agent_with_few_actions_plays_where_all_are_offered(
     breakout_run: Path, tmp_path: Path
 ) -> None:
     made = record(breakout_run, tmp_path / "a.mp4", protocol="machado")
@@ -282,7 +282,7 @@ def test_an_action_that_is_not_offered_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["imageio_ffmpeg", "PIL.ImageFont"])
-def test_without_the_extra_one_line_says_what_to_install(
+def test_a_missing_package_gives_one_line_with_the_command_to_install(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -291,7 +291,7 @@ def test_without_the_extra_one_line_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_ffmpeg_one_line_says_where_to_name_it(
+def test_a_missing_ffmpeg_gives_one_line_with_the_variable_to_set(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> str:
@@ -303,24 +303,25 @@ def test_without_ffmpeg_one_line_says_where_to_name_it(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("reads", ["head -c 100000", "cat"], ids=["stops early", "reads all"])
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_an_encoder_that_dies_leaves_the_old_film(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+def test_a_failed_ffmpeg_gives_one_line_and_leaves_the_old_video(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, reads: str
 ) -> None:
     broken = tmp_path / "ffmpeg"
-    broken.write_text("#!/bin/sh\nhead -c 100000 > /dev/null\necho 'disk full' >&2\nexit 3\n")
+    broken.write_text(f"#!/bin/sh\n{reads} > /dev/null\necho 'disk full' >&2\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(broken))
     out = tmp_path / f"a{suffix}"
     out.write_text("old")
-    with pytest.raises(RunError, match="disk full"):
+    with pytest.raises(RunError, match=r"^ffmpeg could not write the video: disk full$"):
         record(finished_run, out)
     assert out.read_text() == "old"
     assert {file.name for file in tmp_path.iterdir()} == {"ffmpeg", out.name}
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_an_interruption_leaves_the_old_film(
+def test_an_interruption_leaves_the_old_video(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     enlarge, calls = recording._enlarge, 0

@@ -1,4 +1,4 @@
-"""Statistics: intervals against the printed tables of Student's t, and against their promise."""
+"""Statistics: intervals agree with printed tables of Student's t, and contain the mean in 95%."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from ppo37.tools.stats import t_interval_of_mean
 
 
 @pytest.mark.parametrize(
-    ("freedom", "level", "printed"),
+    ("degrees", "level", "printed"),
     [
         (1, 0.95, 12.7062),
         (2, 0.95, 4.3027),
@@ -20,23 +20,23 @@ from ppo37.tools.stats import t_interval_of_mean
         (4, 0.90, 2.1318),
     ],
 )
-def test_bounds_are_those_of_the_printed_tables(freedom: int, level: float, printed: float) -> None:
-    """Of values whose mean has the standard error 1."""
-    values = np.linspace(-1, 1, freedom + 1)
+def test_bounds_agree_with_printed_tables(degrees: int, level: float, printed: float) -> None:
+    """For values whose mean has the standard error 1, the bound is Student's t."""
+    values = np.linspace(-1, 1, degrees + 1)
     values /= values.std(ddof=1) / np.sqrt(len(values))
     assert t_interval_of_mean(values.tolist(), level) == pytest.approx(
         (-printed, printed), abs=6e-5
     )
 
 
-def test_an_interval_worked_out_by_hand() -> None:
+def test_an_interval_computed_by_hand() -> None:
     # Mean 2, standard deviation 1 (ddof 1), 3 values: 2 +- 4.3027 / sqrt(3).
     low, high = t_interval_of_mean([1.0, 2.0, 3.0])
     assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
     assert t_interval_of_mean([4.0, 4.0]) == (4.0, 4.0)
 
 
-def test_intervals_of_three_values_hold_the_mean_as_often_as_they_say() -> None:
+def test_95_percent_of_the_intervals_of_three_values_contain_the_mean() -> None:
     draws = np.random.default_rng(0).normal(7, 2, size=(2000, 3))
-    held = [low <= 7 <= high for low, high in map(t_interval_of_mean, draws.tolist())]
-    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+    contain = [low <= 7 <= high for low, high in map(t_interval_of_mean, draws.tolist())]
+    assert np.mean(contain) == pytest.approx(0.95, abs=0.015)
