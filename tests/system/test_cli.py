@@ -13,7 +13,7 @@ from conftest import ROOT, tiny
 from conftest import command as run
 
 from ppo37 import train
-from ppo37.cli import build_parser
+from ppo37.cli.options import build_parser
 from ppo37.session import checkpoint
 
 MISTAKES = [

@@ -1,6 +1,6 @@
-"""The ledger of the details is whole, and says of the code what is so.
+"""The table of details is complete and agrees with the code.
 
-That the tests it names notice when a detail is taken out is shown by tests/mutants.py.
+tests/mutants.py shows that the tests it names fail where a detail is removed.
 """
 
 import ast
@@ -26,17 +26,17 @@ from ppo37.session.checkpoint import load_newest
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Edit, Mark
 
-LEDGER = details.load()
+TABLE = details.load()
 MARKS = details.marks()
 TAGS = [*(f"D{n:02d}" for n in range(1, 38)), "A1", "A2", "A3", "A4"]
 GROUPS = {"core": 13, "atari": 9, "continuous": 9, "lstm": 5, "multidiscrete": 1, "auxiliary": 4}
-each = pytest.mark.parametrize("detail", LEDGER, ids=lambda detail: detail.tag)
+each = pytest.mark.parametrize("detail", TABLE, ids=lambda detail: detail.tag)
 
 
 def test_every_detail_has_one_entry() -> None:
-    assert [detail.tag for detail in LEDGER] == TAGS
-    assert Counter(detail.group for detail in LEDGER) == GROUPS
-    assert len({detail.name for detail in LEDGER}) == len(LEDGER)
+    assert [detail.tag for detail in TABLE] == TAGS
+    assert Counter(detail.group for detail in TABLE) == GROUPS
+    assert len({detail.name for detail in TABLE}) == len(TABLE)
 
 
 @each
@@ -90,8 +90,8 @@ def test_its_settings_are_settings_and_change_something(detail: Detail) -> None:
 LIVELY = {"learning_rate": 1e-2, "total_timesteps": 3 * 64}
 """Steps so large that ratios, values and gradients are clipped, and the KL is above its target."""
 EAGER = {"clip_obs": 0.5, "clip_reward": 1e-3}
-"""Bounds that cut in a few steps, where the switch of the ledger would change nothing."""
-SWITCHED = [detail for detail in LEDGER if detail.switch]
+"""Bounds that clip within a few steps; the switches in the table would change nothing."""
+SWITCHED = [detail for detail in TABLE if detail.switch]
 
 
 def learned(run: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
@@ -172,7 +172,7 @@ def test_its_mutant_is_another_program(detail: Detail) -> None:
 def test_an_edit_that_does_not_fit_is_refused() -> None:
     twice = Edit("algorithm/losses.py", "torch.min", "torch.max")
     never = Edit("algorithm/losses.py", "torch.maximum", "torch.max")
-    assert "a/algorithm/losses.py" in details.diff(LEDGER[0]._replace(mutant=(twice,)))
+    assert "a/algorithm/losses.py" in details.diff(TABLE[0]._replace(mutant=(twice,)))
     with pytest.raises(ValueError, match="0 times"):
         details.mutated((twice, twice))
     with pytest.raises(ValueError, match="0 times"):
@@ -196,7 +196,7 @@ def test_marks_are_found_in_the_order_of_reading(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     expected = [Mark("algorithm/y.py", 2), Mark("loop.py", 2), Mark("runtime/x.py", 1)]
     assert details.marks(tmp_path) == {"D05": expected, "D06": [Mark("loop.py", 2)]}
-    chosen = LEDGER[4]._replace(main="loop.py")
+    chosen = TABLE[4]._replace(main="loop.py")
     assert details.marks_of(chosen, {"D05": expected})[0] == Mark("loop.py", 2)
 
 
@@ -219,7 +219,8 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 def test_the_command_lists_every_detail(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys)
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == TAGS
+    assert [line.split()[0] for line in out.splitlines()[1 : 1 + len(TAGS)]] == TAGS
+    assert "switch  options that turn the detail off" in out
     row = next(line for line in out.splitlines() if line.startswith("D07"))
     place = MARKS["D07"][0]
     assert row.split()[-3:] == [f"{place.file}:{place.line}", "-", "--no-norm-adv"]
@@ -227,7 +228,7 @@ def test_the_command_lists_every_detail(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(("words", "tag"), [("16", "D16"), ("d05", "D05"), ("a3", "A3")])
 def test_the_command_explains_one(words: str, tag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    detail = next(detail for detail in LEDGER if detail.tag == tag)
+    detail = next(detail for detail in TABLE if detail.tag == tag)
     code, out, _ = said(capsys, words)
     assert code == 0
     assert out.startswith(f"{tag}  {detail.name}")
@@ -241,7 +242,7 @@ def test_the_command_explains_one(words: str, tag: str, capsys: pytest.CaptureFi
 def test_json_is_one_object_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
     everything = json.loads(said(capsys, "--json")[1])["details"]
     assert [entry["tag"] for entry in everything] == TAGS
-    for detail, entry in zip(LEDGER, everything, strict=True):
+    for detail, entry in zip(TABLE, everything, strict=True):
         plain: dict[str, Any] = json.loads(json.dumps(detail._asdict()))
         edits = [edit._asdict() for edit in detail.mutant]
         assert {**entry, **plain, "mutant": edits} == entry
@@ -275,7 +276,7 @@ def test_every_mutant_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
     code = mutants.main()
     out = capsys.readouterr().out
     assert code == 0, out
-    assert out.splitlines()[-1] == f"{len(LEDGER)} of {len(LEDGER)} killed"
+    assert out.splitlines()[-1] == f"{len(TABLE)} of {len(TABLE)} killed"
 
 
 SCALE = Edit("algorithm/schedules.py", "return initial * (1.0 - update / num_updates)", "")
@@ -296,5 +297,5 @@ def test_only_an_assertion_kills(replacement: str, end: str) -> None:
     """One mutant of each kind; what crashes or is no Python would fail under any test."""
     tests = ("tests/unit/algorithm/test_update.py::test_schedule",)
     edit = SCALE._replace(replace=replacement)
-    line = mutants.verdict_line(LEDGER[3]._replace(tests=tests), mutants.run(tests, [edit]))
+    line = mutants.verdict_line(TABLE[3]._replace(tests=tests), mutants.run(tests, [edit]))
     assert end in line.replace("LIVES", "lives"), line
