@@ -268,7 +268,7 @@ def test_the_comparison_is_with_the_better_rival_and_within_rounds() -> None:
         for round_speeds in zip(*speeds.values(), strict=True)
         for arm, sps in zip(speeds, round_speeds, strict=True)
     ]
-    summary = peers.summarise(figures, {"fp32": 800.0, "bf16": 1600.0})
+    summary = peers.summarize(figures, {"fp32": 800.0, "bf16": 1600.0})
     assert summary["compared_with"] == "SB3, a"
     ours = summary["arms"]["ppo37"]
     assert ours["sps"] == {"median": 200.0, "lowest": 100.0, "highest": 330.0}
