@@ -350,7 +350,7 @@ def markdown(result: dict[str, Any]) -> str:
     """Format the summary as a table."""
     rows = result["summary"]
     lines = [
-        f"| | layers | agent steps/s | beside {next(iter(rows))} (lowest to highest) "
+        f"| | layers | agent steps/s | ratio to {next(iter(rows))} (lowest to highest) "
         "| peak memory, MiB |",
         "|---|---|---|---|---|",
     ]
