@@ -1,4 +1,4 @@
-"""A run that fits in a time."""
+"""Runs that fit in a time."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ UPDATE_S, START_UP_S = 0.5, 2.0
     ("text", "seconds"),
     [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800), ("1m30s", 90)],
 )
-def test_times_as_people_write_them(text: str, seconds: float) -> None:
+def test_times_are_converted_to_seconds(text: str, seconds: float) -> None:
     assert budget.seconds(text) == seconds
 
 
@@ -31,14 +31,14 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
     "text",
     ["", "30", "m", "30 m", "-5m", "30min", "0s", "1d", "m30", "nan", "1e3s", "9" * 400 + "h"],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_other_texts_than_times_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--budget takes a time such as 90s, 30m or 1h30m, not"):
         budget.seconds(text)
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """What was measured, by a clock and a machine of known speed."""
+    """Replace the clock and the measurement. Returns the measured configurations."""
     seen: list[Config] = []
     now = [1000.0]
 
@@ -52,7 +52,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     return seen
 
 
-def test_the_steps_that_are_planned_end_in_time(measured: list[Config]) -> None:
+def test_the_planned_steps_end_in_time(measured: list[Config]) -> None:
     config = tiny()
     lines: list[str] = []
     plan = budget.plan(config, 600.0, 990.0, lines.append)
@@ -68,7 +68,7 @@ def test_the_steps_that_are_planned_end_in_time(measured: list[Config]) -> None:
     assert (measured[0].anneal_lr, measured[0].anneal_clip) == (False, False)
 
 
-def test_too_short_a_time_is_refused_with_one_that_would_do(measured: list[Config]) -> None:
+def test_a_time_that_is_too_short_is_refused_with_a_longer_one(measured: list[Config]) -> None:
     with pytest.raises(
         UsageError, match=r"a budget of 10 s is too short .* at least \d+s$"
     ) as error:
@@ -116,30 +116,30 @@ def test_the_expected_score_is_what_runs_have_reached(
 def test_a_run_within_a_budget_ends_with_its_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With updates that take 100 s each, so that what this machine does meanwhile is nothing."""
+    """With updates of 100 s, so that the time of this machine does not matter."""
     monkeypatch.setattr(budget, "whole_loop", lambda *_: {"loop_update_s": [100.0, 100.0]})
     run = tmp_path / "run"
     with pytest.raises(SystemExit, match="0"):
         main(["train", "catch", "--preset", "debug", "--budget", "2h", "--out", str(run), "--json"])
-    said = capsys.readouterr()
-    steps = json.loads(said.out)["agent_steps"]
+    printed = capsys.readouterr()
+    steps = json.loads(printed.out)["agent_steps"]
     assert 50 * 64 < steps <= 63 * 64, "0.88 * 7,200 s / 100 s"
-    assert f"{steps:,} agent steps fit in 7,200 s, at " in said.err
+    assert f"{steps:,} agent steps fit in 7,200 s, at " in printed.err
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["charts/learning_rate"] == pytest.approx(2.5e-4 / (steps // 64))
 
 
 @pytest.mark.slow
 def test_a_run_within_a_budget_ends_in_time(tmp_path: Path) -> None:
-    """On a machine that does nothing else."""
+    """Needs an idle machine."""
     started = time.monotonic()
-    words = ["catch", "--preset", "debug", "--budget", "60s", "--out", str(tmp_path / "run")]
-    subprocess.run([sys.executable, "-m", "ppo37", "train", *words], check=True)
+    args = ["catch", "--preset", "debug", "--budget", "60s", "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, "-m", "ppo37", "train", *args], check=True)
     assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--budget", "soon"], "--budget takes a time such as 90s, 30m or 1h30m, not 'soon'"),
         (
@@ -150,11 +150,11 @@ def test_a_run_within_a_budget_ends_in_time(tmp_path: Path) -> None:
         (["--budget", "30m", "--gamma", "2"], "gamma must be at most 1"),
     ],
 )
-def test_budgets_that_cannot_be_are_one_line(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_impossible_budgets_are_one_line(
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["train", "catch", "--preset", "debug", *words, "--out", str(tmp_path / "run")])
+        main(["train", "catch", "--preset", "debug", *args, "--out", str(tmp_path / "run")])
     assert end.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
