@@ -1,11 +1,11 @@
-"""All that is to be known of ppo37 on a GPU: checks, speed, minutes to a score, published scores.
+"""ppo37 on a GPU: checks, speed, time to a score, and published scores.
 
-    python benchmarks/gpu.py            again and again, until it says that nothing is left
+    python benchmarks/gpu.py            repeat until it prints "nothing is left"
     python benchmarks/gpu.py --trial    the same with tiny runs, on any machine
 
-Each call works for at most eight minutes (`--minutes`) and goes on where the last one stopped: a
-stage that is done has its file in benchmarks/results/ and is passed over, and long runs are stopped
-by SIGTERM and resumed. Run nothing else beside it.
+Each call takes at most eight minutes (`--minutes`) and continues the work of the last one: a
+finished stage has its file in benchmarks/results/ and is skipped, and long runs are stopped by
+SIGTERM and resumed. Run nothing else at the same time.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from ppo37.tools.bench import commit, whole_loop
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
 TRIAL = Path("runs/gpu_trial")
-session = import_module("ppo37.session.start")
+start = import_module("ppo37.session.start")
 LAST_GAMES = 20
-"""Training games whose mean counts as the score on the way."""
+"""Training games whose mean is the score during training."""
 
 
 class Times(NamedTuple):
-    """When this call has to end, and what is tried instead of the real thing."""
+    """The time at which this call has to end, and whether it is a trial with tiny runs."""
 
     deadline: float
     trial: bool
@@ -47,7 +47,7 @@ class Times(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """Runs of several seeds, and the score that they are to reach; None: just how far they get."""
+    """Runs of several seeds and the score that they should reach; None: any score."""
 
     name: str
     game: str
@@ -76,14 +76,14 @@ ENVIRONMENTS = (8, 64, 128, 256)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="that this call may take")
+    parser.add_argument("--minutes", type=float, default=8.0, help="longest duration of this call")
     parser.add_argument(
-        "--trial", action="store_true", help=f"tiny runs, also without a GPU; all of it in {TRIAL}"
+        "--trial", action="store_true", help=f"tiny runs in {TRIAL}, also without a GPU"
     )
     options = parser.parse_args()
     runs, results = (TRIAL, TRIAL) if options.trial else (RUNS, RESULTS)
     if not (options.trial or torch.cuda.is_available()):
-        sys.exit("no CUDA device is available; --trial tries this script out without one")
+        sys.exit("no CUDA device is available; --trial tests this script without one")
     times = Times(time.monotonic() + 60 * options.minutes - 15, options.trial)
     stages: dict[str, Callable[[], dict[str, Any] | None]] = {
         "check": lambda: check(times),
@@ -95,10 +95,10 @@ def main() -> None:
         path = results / f"gpu_{name}.json"
         if path.exists():
             continue
-        say(f"{name}: {times.left_s:.0f} s left")
+        log(f"{name}: {times.left_s:.0f} s left")
         found = stage() if times.left_s > 0 else None
         if found is None:
-            say(f"{name} is not done; call again")
+            log(f"{name} is not finished; start this script again")
             return
         document = {
             **found,
@@ -107,21 +107,14 @@ def main() -> None:
             "commit": commit(),
         }
         path.write_text(json.dumps(document, indent=2) + "\n")
-        say(f"wrote {path}\n{found['markdown']}")
-    say("nothing is left")
+        log(f"wrote {path}\n{found['markdown']}")
+    log("nothing is left")
 
 
 def check(times: Times) -> dict[str, Any] | None:
-    """The tests that need a GPU, and their neighbours."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/unit/backends/test_cuda_graphs.py",
-    ]
+    """Run the tests of CUDA graphs."""
+    file = "tests/unit/backends/test_cuda_graphs.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     if times.trial:
         command += ["-k", "looks_at_a_value"]
     root = Path(__file__).parents[1]
@@ -136,12 +129,12 @@ def check(times: Times) -> dict[str, Any] | None:
     verdict = done.stdout.strip().splitlines()[-1]
     return {
         "what": "Checks",
-        "markdown": f"`pytest tests/unit/backends/test_cuda_graphs.py`: {verdict}",
+        "markdown": f"`pytest {file}`: {verdict}",
     }
 
 
 def speed(runs: Path, times: Times) -> dict[str, Any] | None:
-    """Speed and breakdown of `classic` with several numbers of environments."""
+    """Measure the speed of `classic`, and its parts, by the number of environments."""
     figures_path = runs / "speed.json"
     figures = json.loads(figures_path.read_text()) if figures_path.exists() else {}
     arms = {f"{number} environments": (number, False) for number in ENVIRONMENTS}
@@ -163,29 +156,29 @@ def speed(runs: Path, times: Times) -> dict[str, Any] | None:
 
 
 def measured_loop(num_envs: int, plain: bool, trial: bool) -> dict[str, Any]:
-    """`train` with so many environments; plain: without recordings."""
+    """Measure `train` with so many environments; plain: without CUDA graphs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     game, small = ("catch", {"num_steps": 16}) if trial else ("breakout", {})
     precision = "fp32" if trial else "bf16"  # the same with graphs and without
     config = from_preset("classic", game, device, num_envs=num_envs, precision=precision, **small)
     prepare_process(device, usable_cores())
-    recording = session.make_executables
+    original = start.make_executables
 
-    def unrecorded(
-        agent: Any, optimizer: Any, config: Config, _: Any, lanes: Any, team: Any = None
+    def without_graphs(
+        agent: Any, optimizer: Any, config: Config, _: Any, sizes: Any, ranks: Any = None
     ) -> Any:
-        return eager(agent, optimizer, config, len(lanes), team)
+        return eager(agent, optimizer, config, len(sizes), ranks)
 
     try:
         if plain:
-            session.make_executables = unrecorded
+            start.make_executables = without_graphs
         return whole_loop(config, 3 if trial else 10)
     finally:
-        session.make_executables = recording
+        start.make_executables = original
 
 
 def pursue(goal: Goal, runs: Path, times: Times) -> dict[str, Any] | None:
-    """How long training takes to the score of a goal, and where it ends."""
+    """Train for a goal: the time to its score, and the score at the end."""
     found = []
     for seed in range(1, goal.seeds + 1):
         run = runs / f"{goal.name}_{seed}"
@@ -204,7 +197,9 @@ def pursue(goal: Goal, runs: Path, times: Times) -> dict[str, Any] | None:
             f"{row['start_up_s']:.1f} s | {row['score']:.2f} | {last} |"
         )
     wanted = "" if goal.score is None else f" to {goal.score:g} ({goal.published})"
-    note = f"\nScores are means of the last {LAST_GAMES} training games; wall time is of training."
+    note = (
+        f"\nScores are means of the last {LAST_GAMES} training games; wall time is training time."
+    )
     return {
         "what": f"{goal.game}, {goal.settings}{wanted}",
         "markdown": "\n".join([*lines, note]),
@@ -213,9 +208,13 @@ def pursue(goal: Goal, runs: Path, times: Times) -> dict[str, Any] | None:
 
 
 def train_on(run: Path, goal: Goal, seed: int, times: Times) -> bool:
-    """Train or go on until the end or until the time is over; whether it is finished."""
-    note = run.with_suffix(".json")
-    state = json.loads(note.read_text()) if note.exists() else {"process_s": 0.0, "starts": 0}
+    """Train or resume until the end or until the time is over. Returns whether it is finished."""
+    state_path = run.with_suffix(".json")
+    state = (
+        json.loads(state_path.read_text())
+        if state_path.exists()
+        else {"process_s": 0.0, "starts": 0}
+    )
     if is_finished(run):
         return True
     if times.left_s < 30:
@@ -223,11 +222,11 @@ def train_on(run: Path, goal: Goal, seed: int, times: Times) -> bool:
     new = ["train", goal.game, *goal.settings.split(), "--seed", str(seed), "--out", str(run)]
     if times.trial:
         new = ["train", "catch", "--preset", "debug", "--seed", str(seed), "--out", str(run)]
-    words = ["resume", str(run)] if (run / "config.json").exists() else new
+    args = ["resume", str(run)] if (run / "config.json").exists() else new
     started = time.monotonic()
     run.parent.mkdir(parents=True, exist_ok=True)
-    with run.with_suffix(".log").open("a") as log:
-        process = subprocess.Popen([sys.executable, "-m", "ppo37", *words], stderr=log)
+    with run.with_suffix(".log").open("a") as stderr:
+        process = subprocess.Popen([sys.executable, "-m", "ppo37", *args], stderr=stderr)
         try:
             process.wait(times.left_s - 15)
         except subprocess.TimeoutExpired:
@@ -235,10 +234,10 @@ def train_on(run: Path, goal: Goal, seed: int, times: Times) -> bool:
             process.wait()
     state["process_s"] += time.monotonic() - started
     state["starts"] += 1
-    note.write_text(json.dumps(state))
-    # By the signal itself, if it came before training had begun.
+    state_path.write_text(json.dumps(state))
+    # The signal itself ends a process that has not started to train.
     if process.returncode not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
-        sys.exit(f"{' '.join(words)} failed with exit code {process.returncode}: {log.name}")
+        sys.exit(f"{' '.join(args)} failed with exit code {process.returncode}: {stderr.name}")
     return is_finished(run)
 
 
@@ -248,16 +247,16 @@ def is_finished(run: Path) -> bool:
 
 
 def reached(run: Path, goal: Goal) -> dict[str, Any]:
-    """When the mean of the last games first was the score, and what it was in the end."""
+    """Return when the mean of the last games first reached the score, and the mean at the end."""
     games: list[float] = []
-    moment = "not reached"
+    first_time = "not reached"
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         games += [episode["return"] for episode in record["episodes"]]
         mean = statistics.mean(games[-LAST_GAMES:]) if len(games) >= LAST_GAMES else None
         enough = goal.score is not None and mean is not None and mean >= goal.score
-        if enough and moment == "not reached":
-            moment = f"{record['wall_s']:.0f} s, {record['agent_steps']:,} steps"
+        if enough and first_time == "not reached":
+            first_time = f"{record['wall_s']:.0f} s, {record['agent_steps']:,} steps"
     state = json.loads(run.with_suffix(".json").read_text())
     return {
         "agent_steps": record["agent_steps"],
@@ -266,11 +265,11 @@ def reached(run: Path, goal: Goal) -> dict[str, Any]:
         "starts": state["starts"],
         "score": statistics.mean(games[-LAST_GAMES:]) if games else float("nan"),
         "games": len(games),
-        "reached": moment,
+        "reached": first_time,
     }
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,13 +1,13 @@
-"""ppo37 beside Stable-Baselines3: agent steps a second of the same PPO on the same machine.
+"""ppo37 and Stable-Baselines3: agent steps a second of the same PPO on the same machine.
 
-Every measurement is a fresh process; all take turns, so that a change of the machine's speed meets
-all. Start-up and the first updates do not count, nor does the last, after which ppo37 saves the
-run (usually every two minutes). ppo37 is measured as its users run it, with logs and their files;
-SB3 runs without any. SB3 is given each of its two ways to step environments, and the faster one is
-what ppo37 is compared with.
+Every measurement is a new process, and the arms take turns, so that changes of the machine's speed
+affect all of them. The start, the first updates and the last one are not counted; after the last
+one ppo37 saves the run, which usually happens every two minutes. ppo37 is measured as it is used,
+with its logs; SB3 writes none. ppo37 is compared with the faster of SB3's two ways to step
+environments.
 
-Beside them stands the roof of the machine: the speed of this work if its arithmetic ran as fast
-as the best matrix product here and the emulator as fast as alone, one after the other.
+The table also has an upper limit: the speed with every product as fast as the best matrix product
+of this machine and the emulator as fast as alone, one after the other.
 """
 
 import dataclasses
@@ -47,12 +47,12 @@ NEEDED = {
     "norm_obs": False,
     "norm_reward": False,
 }
-"""What both libraries can do."""
+"""The settings that both libraries support."""
 PACKAGES = ("stable-baselines3", "opencv-python-headless")
 
 
 class Arm(NamedTuple):
-    """One thing that is measured."""
+    """One of the configurations that are measured."""
 
     name: str
     library: str
@@ -63,11 +63,11 @@ class Arm(NamedTuple):
 
 
 def compare(
-    config: Config, rounds: int, updates: int = UPDATES, say: Callable[[str], None] = print
+    config: Config, rounds: int, updates: int = UPDATES, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Measure ppo37 and SB3 `rounds` times each, in turn; plain values, ready for JSON.
+    """Measure ppo37 and SB3 `rounds` times each, in turn. Returns plain values, ready for JSON.
 
-    config: of both, on the CPU.  UsageError for one that SB3 cannot have, or if it is missing.
+    config: of both, on the CPU.  UsageError for settings that SB3 lacks, or if it is missing.
     """
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
@@ -85,10 +85,10 @@ def compare(
     steps = (WARM_UP_UPDATES + updates + 1) * config.batch_size
     config = dataclasses.replace(config, device="cpu", total_timesteps=steps)
     figures = [
-        {"round": number, "arm": arm.name, **_in_fresh_process(arm, config, number, say)}
+        {"round": number, "arm": arm.name, **_in_new_process(arm, config, number, log)}
         for number, arm in itertools.product(range(1, rounds + 1), arms_of(config))
     ]
-    roof = _roof(config, say)
+    limit = _upper_limit(config, log)
     return {
         "what": "training speed in agent steps a second, start-up and warm-up excluded",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -100,14 +100,14 @@ def compare(
         "machine": describe_machine(),
         "versions": {**versions(), **{package: version(package) for package in PACKAGES}},
         "commit": commit(),
-        "roof": roof,
-        "summary": summarise(figures, roof["sps"]),
+        "roof": limit,
+        "summary": summarize(figures, limit["sps"]),
         "measurements": figures,
     }
 
 
 def arms_of(config: Config) -> list[Arm]:
-    """ppo37 and SB3 in turn; SB3 also with a thread per core where that is not the default."""
+    """Return the arms; SB3 also with a thread per core where that is not the default."""
     arms = [
         Arm("ppo37", "ppo37", f"{config.precision} {config.kernels}"),
         Arm("SB3, DummyVecEnv", "sb3", "DummyVecEnv"),
@@ -125,7 +125,7 @@ def arms_of(config: Config) -> list[Arm]:
 
 
 def measure(arm: Arm, config: Config) -> dict[str, Any]:
-    """Run one arm in this process: seconds of each update that counts, and what goes with it."""
+    """Run one arm in this process. Returns its speed and the seconds of each counted update."""
     if arm.threads is not None:
         torch.set_num_threads(arm.threads)
     run = measure_ppo37 if arm.library == "ppo37" else measure_sb3
@@ -141,7 +141,7 @@ def measure(arm: Arm, config: Config) -> dict[str, Any]:
 
 
 def measure_ppo37(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]:
-    """Train with ppo37, logs and all: when it started, and when each update had ended."""
+    """Train with ppo37, with its logs. Returns the times of the start and of each update's end."""
     precision, kernels = kind.split()
     config = dataclasses.replace(config, precision=precision, kernels=kernels)
 
@@ -160,13 +160,13 @@ def measure_ppo37(kind: str, config: Config) -> tuple[list[float], dict[str, Any
             self.times_s.append(time.perf_counter())
 
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as place:
-        train(config, Path(place) / "run", view=watch)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run", view=watch)
     return watch.times_s, watch.chosen
 
 
 def measure_sb3(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]:
-    """Train with SB3, no logs: when it started, and when each update had ended."""
+    """Train with SB3, without logs. Returns the times of the start and of each update's end."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_atari_env
@@ -177,7 +177,7 @@ def measure_sb3(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]
             super().__init__()
             self.times_s: list[float] = []
 
-        def _on_rollout_start(self) -> None:  # the first one, and then after every update
+        def _on_rollout_start(self) -> None:  # at the start and after every update
             self.times_s.append(time.perf_counter())
 
         def _on_step(self) -> bool:
@@ -186,7 +186,7 @@ def measure_sb3(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]
         def _on_training_end(self) -> None:
             self.times_s.append(time.perf_counter())
 
-    # The prefix makes Gymnasium import ale_py, which registers the game, in every process.
+    # With the prefix Gymnasium imports ale_py in every process, which registers the game.
     game = "".join(word.capitalize() for word in config.game.split("_"))
     env_id = f"ale_py:{game}NoFrameskip-v4"
     kinds = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
@@ -220,11 +220,11 @@ def measure_sb3(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]
     return watch.times_s, {"precision": "fp32", "kernels": "torch"}
 
 
-def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict[str, Any]:
-    """Median, lowest and highest of each arm, and how many times the better SB3 it is.
+def summarize(figures: list[dict[str, Any]], limit_sps: dict[str, float]) -> dict[str, Any]:
+    """Return the median, lowest and highest speed of each arm, and its ratio to the faster SB3.
 
-    The ratio is taken within each round and then its median over the rounds. `roof_sps` is the
-    roof of each precision, and an arm's share of it that of its median.
+    The ratio is that within each round; of the ratios the median is taken, too.  limit_sps: the
+    upper limit of each precision.
     """
     names = list(dict.fromkeys(figure["arm"] for figure in figures))
     of = {name: [figure for figure in figures if figure["arm"] == name] for name in names}
@@ -243,7 +243,7 @@ def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict
                 sorted({describe_layers(f["precision"], f["kernels"]) for f in of[name]})
             ),
             "share_of_roof": statistics.median(
-                figure["sps"] / roof_sps[figure["precision"]] for figure in of[name]
+                figure["sps"] / limit_sps[figure["precision"]] for figure in of[name]
             ),
             "threads": of[name][0]["threads"],
         }
@@ -251,11 +251,11 @@ def summarise(figures: list[dict[str, Any]], roof_sps: dict[str, float]) -> dict
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result as a table, with what a reader must know under it."""
+    """Format a result as a table, with its conditions below."""
     summary, machine = result["summary"], result["machine"]
     lines = [
         "| | layers | threads | agent steps/s: median (lowest to highest) "
-        "| times the better SB3 | share of the roof | peak memory, MiB |",
+        "| times the faster SB3 | share of the upper limit | peak memory, MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, arm in summary["arms"].items():
@@ -267,31 +267,31 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {arm['share_of_roof']:.0%} "
             f"| {'-' if peak is None else format(peak, ',.0f')} |"
         )
-    gemm, roof = result["roof"]["gemm_gflops_per_s"], result["roof"]["sps"]
+    gemm, limit = result["roof"]["gemm_gflops_per_s"], result["roof"]["sps"]
     packages = ", ".join(f"{name} {text}" for name, text in result["versions"].items())
     return "\n".join(
         [
             *lines,
             "",
-            f"{result['rounds']} rounds, each of one fresh process per row, in turn; "
-            f"{result['updates']} updates of {result['batch_size']:,} agent steps each count, "
-            f"after {result['warm_up_updates']} that do not. Roof: {roof['bf16']:,.0f} steps/s in "
-            f"bf16 ({gemm['bf16']:,.0f} GFLOP/s), {roof['fp32']:,.0f} in fp32 "
+            f"{result['rounds']} rounds, each with a new process per row, in turn; measured are "
+            f"{result['updates']} updates of {result['batch_size']:,} agent steps, after "
+            f"{result['warm_up_updates']} to warm up. Upper limit: {limit['bf16']:,.0f} steps/s in "
+            f"bf16 ({gemm['bf16']:,.0f} GFLOP/s), {limit['fp32']:,.0f} in fp32 "
             f"({gemm['fp32']:,.0f}), with an emulator of {result['roof']['env_sps']:,.0f} steps/s; "
-            "it counts the products of a convolution as it is written, and native kernels in fp32 "
-            f"need fewer. {machine['cpu']}, "
+            "it counts all products of a convolution, and native kernels in fp32 need fewer. "
+            f"{machine['cpu']}, "
             f"{machine['cores']} cores, {machine['isa']}; {packages}; commit {result['commit']}.",
         ]
     )
 
 
-def _roof(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
-    """What `ppo37 bench` measures of this machine in a fresh process, and the roofs from it."""
-    words = ("--game", config.game, "--preset", config.preset, "--device", "cpu", "--json")
-    found = json.loads(watched.run(python("-m", "ppo37", "bench", *words)).output)
+def _upper_limit(config: Config, log: Callable[[str], None]) -> dict[str, Any]:
+    """Run `ppo37 bench` in a new process, and compute the upper limit of each precision."""
+    args = ("--game", config.game, "--preset", config.preset, "--device", "cpu", "--json")
+    found = json.loads(watched.run(python("-m", "ppo37", "bench", *args)).output)
     gemm, env_sps = found["gemm_gflops_per_s"], found["env_sps"]
     gflop = found["mflop_per_agent_step"] / 1e3
-    say(f"roof: {gemm['bf16']:,.0f} GFLOP/s in bf16, {env_sps:,.0f} steps/s of the emulator")
+    log(f"limits: {gemm['bf16']:,.0f} GFLOP/s in bf16, {env_sps:,.0f} steps/s of the emulator")
     return {
         "gemm_gflops_per_s": gemm,
         "env_sps": env_sps,
@@ -299,20 +299,20 @@ def _roof(config: Config, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _in_fresh_process(
-    arm: Arm, config: Config, seed: int, say: Callable[[str], None]
+def _in_new_process(
+    arm: Arm, config: Config, seed: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure one arm in a process of its own and watch its memory meanwhile.
+    """Measure one arm and its memory in a separate process.
 
-    The load before it is noted: an idle machine is the condition for figures worth quoting. Some
-    of it is the measurement before.
+    The load average before it is recorded, because the machine should be idle; part of it comes
+    from the last measurement.
     """
     document = dataclasses.asdict(dataclasses.replace(config, seed=seed))
     command = python(__file__, json.dumps(arm), json.dumps(document))
     load = os.getloadavg()[0]
     output, peak = watched.run(command)
     figure = json.loads(output.splitlines()[-1])
-    say(f"round {seed}, {arm.name}: {figure['sps']:,.0f} agent steps/s")
+    log(f"round {seed}, {arm.name}: {figure['sps']:,.0f} agent steps/s")
     return {**figure, "peak_memory_mib": peak, "load_before": load}
 
 

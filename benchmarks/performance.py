@@ -2,7 +2,7 @@
 
     python benchmarks/performance.py
 
-Measures nothing. Every table is made from a file, which stands under it.
+Measures nothing. Below every table is a link to the file it is made from.
 """
 
 import json
@@ -21,42 +21,41 @@ SUITES = {
     "envs": (
         "More environments",
         "`classic` with 8, 32 and 128 environments; the minibatch stays at 256 samples, so that "
-        "the work per step is the same. Frames are stored as they are seen, four a step: an "
-        "observation of 28 kB, 3.6 MB per environment in a rollout.",
+        "the work per step is the same. Each step stores its four frames: an observation of 28 kB, "
+        "3.6 MB per environment in a rollout.",
     ),
     "network": (
         "Larger and smaller networks",
-        "`nature_half` has half of each layer, and so about a third of the work; `lstm` is "
-        "`nature` on single frames with 128 cells behind it.",
+        "`nature_half` has half of each layer, and about a third of the work; `lstm` is `nature` "
+        "on single frames, followed by an LSTM of 128 cells.",
     ),
     "ranks": (
         "Several ranks",
-        "The same run by one process and by two that talk by gloo, on the same cores, and one on a "
-        "single core. Ideal for two ranks is twice the speed of one rank on one core.",
+        "The same run by one process on two cores, by two processes (with gloo) on these cores, "
+        "and by one on a single core. The ideal for two ranks is twice the speed of one rank on "
+        "one core.",
     ),
     "variants": (
         "Other actions and observations",
-        "Policies, actions and observations beside the plain agent.",
+        "Other policies, actions and observations than those of the plain agent.",
     ),
 }
-SHARED = """## Beside other work
+SHARED = """## With other processes
 
-`fast` on Breakout, alone and beside busy processes; of two trainings at once the sum of both. The
-ratio is to the speed alone of the rows named "before" (commit eef3be5, whose kernels used OpenMP)
-in the same round, else of this code. `python benchmarks/speed.py shared`. Where a training made no
-update in the time, its figure is an upper bound. The OpenMP of macOS and of Intel has not been
-measured.
+`fast` on Breakout, alone and with busy processes; for two runs at once the sum of both. Ratios are
+to the speed alone, in the same round, of the rows named "before" (commit eef3be5, whose kernels
+used OpenMP), or else of this code. `python benchmarks/speed.py shared`. Where a run made no update
+in the time, its figure is an upper bound. OpenMP of macOS and of Intel has not been measured.
 """
 
 GPU = """## On a GPU
 
-`python benchmarks/gpu.py` checks, measures and writes its files, in calls of less than eight
-minutes; what has such a file is shown here, and nothing else has been measured on a GPU. On the
-machine below the emulator takes most of the time: the GPU waits for the 16 cores. For a gradient of
-`classic` PyTorch's bf16 takes half the time of its fp32 (331,000 and 157,000 samples/s), for one of
-`fast` too (543,000 and 254,000; `ppo37 doctor --measure`). [Two seeds of
-Pong](../benchmarks/results/runs/gpu_pong/README.md) show that the values of `fast` for a GPU are
-not good yet.
+`python benchmarks/gpu.py` measures in several stages and writes a file for each; nothing else has
+been measured on a GPU. On the machine below the emulator takes most of the time: the GPU waits for
+the 16 cores. A gradient of `classic` takes half the time in PyTorch's bf16 than in its fp32
+(331,000 and 157,000 samples/s), and so does one of `fast` (543,000 and 254,000; `ppo37 doctor
+--measure`). [Two seeds of Pong](../benchmarks/results/runs/gpu_pong/README.md) show that the values
+of `fast` for a GPU are not good yet.
 """
 
 
@@ -65,14 +64,14 @@ def main() -> None:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         "# Performance\n",
         "Made by `python benchmarks/performance.py` from the files in "
         "[benchmarks/results](../benchmarks/results); change those, not this page. Speed is in "
         "agent steps a second (SPS); a step is four frames. The machines are shared and their "
-        "speed drifts by a tenth within minutes, so what is compared was measured in turn, in one "
-        "run, and ratios are medians over rounds.\n",
+        "speed changes by a tenth within minutes, so figures to be compared were measured in turn, "
+        "in one run, and ratios are medians over rounds.\n",
         *benches(),
         *peers(),
         *(part for name in SUITES for part in suite(name)),
@@ -83,7 +82,7 @@ def page() -> str:
 
 
 def benches() -> list[str]:
-    """Where the time of an update goes, of the presets that were measured."""
+    """Return the section on the parts of the time of an update."""
     found = [(path, load(path)) for path in sorted(RESULTS.glob("bench_*.json"))]
     if not found:
         return []
@@ -92,8 +91,8 @@ def benches() -> list[str]:
         "processor": [result["machine"]["cpu"] for _, result in found],
         "layers": [describe_layers(r["precision"], r["kernels"]) for _, r in found],
         "whole loop, SPS": [f"{result['loop_sps']:,.0f}" for _, result in found],
-        "roof, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
-        "share of the roof": [f"{result['share_of_roof']:.0%}" for _, result in found],
+        "upper limit, SPS": [f"{result['roof_sps']:,.0f}" for _, result in found],
+        "share of the upper limit": [f"{result['share_of_roof']:.0%}" for _, result in found],
         **{
             f"time: {name}": [f"{result['time_shares'].get(name, 0):.0%}" for _, result in found]
             for name in found[0][1]["time_shares"]
@@ -111,11 +110,11 @@ def benches() -> list[str]:
     table += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return [
         "## Where the time goes\n",
-        "`ppo37 bench` on Breakout. The roof is the speed at which every product of the network "
-        "would run like the best matrix product of this machine and the emulator like alone, one "
-        "after the other: they share the cores. It counts the products of a convolution as it is "
-        "written; native kernels in fp32 need fewer. `env` and `act` are what a lane waits for "
-        "the emulator and for the policy; `copy` is the rest of a rollout.\n",
+        "`ppo37 bench` on Breakout. The upper limit is the speed with every product of the network "
+        "as fast as the best matrix product of this machine and the emulator as fast as alone, one "
+        "after the other, because they share the cores. It counts all products of a convolution; "
+        "native kernels in fp32 need fewer. `env` and `act` are the time that a rollout thread "
+        "waits for the emulator and for the policy; `copy` is the rest of a rollout.\n",
         *table,
         "",
         *(line for path, result in found for line in source(path, result)),
@@ -123,7 +122,7 @@ def benches() -> list[str]:
 
 
 def peers() -> list[str]:
-    """Stable-Baselines3 beside us."""
+    """Return the section on Stable-Baselines3."""
     parts = []
     for path in sorted(RESULTS.glob("sb3_*.json")):
         result = load(path)
@@ -132,14 +131,14 @@ def peers() -> list[str]:
         return []
     return [
         "## Peers\n",
-        "Breakout with the hyperparameters of `classic`, alternating with Stable-Baselines3 "
-        "(`ppo37 bench --peers 4`). ppo37 writes its logs meanwhile, SB3 writes none.\n",
+        "Breakout with the hyperparameters of `classic`, in turn with Stable-Baselines3 "
+        "(`ppo37 bench --peers 4`). ppo37 writes its logs, SB3 writes none.\n",
         *parts,
     ]
 
 
 def suite(name: str) -> list[str]:
-    """A suite of `speed.py`."""
+    """Return the section on a suite of `speed.py`."""
     title, text = SUITES[name]
     paths = sorted(RESULTS.glob(f"{name}_*.json"))
     parts = [f"## {title}\n", f"{text} `python benchmarks/speed.py {name}`.\n"] if paths else []
@@ -150,7 +149,7 @@ def suite(name: str) -> list[str]:
 
 
 def shared() -> list[str]:
-    """Beside other work, and two trainings at once."""
+    """Return the section on runs with other processes."""
     paths = sorted(RESULTS.glob("shared_*.json"))
     parts = [SHARED] if paths else []
     for path in paths:
@@ -160,7 +159,7 @@ def shared() -> list[str]:
 
 
 def gpu() -> list[str]:
-    """What was measured on a GPU."""
+    """Return the section on GPUs."""
     paths = sorted(RESULTS.glob("gpu_*.json"))
     parts = [GPU]
     for path in paths:
@@ -170,7 +169,7 @@ def gpu() -> list[str]:
 
 
 def source(path: Path, result: dict[str, Any]) -> list[str]:
-    """A line that says where figures come from."""
+    """Return the line with the source of figures."""
     machine, versions = result["machine"], result["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "ale-py"))
     device = machine["gpu"] if machine["gpu"] != "none" else "no GPU"
@@ -182,7 +181,7 @@ def source(path: Path, result: dict[str, Any]) -> list[str]:
 
 
 def short(commit: str | None) -> str:
-    """A commit for people; whether files differed from it is kept."""
+    """Shorten a commit to seven digits, with `-dirty` if it has it."""
     number, _, dirty = (commit or "none").partition("-")
     return number[:7] + ("-" + dirty if dirty else "")
 

@@ -1,10 +1,10 @@
-"""What finished and unfinished runs had reached on their way: makes src/ppo37/data/reached.csv.
+"""Scores of runs during training: makes src/ppo37/data/reached.csv.
 
     python benchmarks/reached.py RUN [RUN ...]
 
-Takes runs whose settings are those of their preset, but for the seed and the number of steps. One
-line per game, preset, schedule and step count: the mean over runs of the mean raw score of the
-last 100 training games.
+The runs may be unfinished; their settings must be those of their preset, except for the seed and
+the number of steps. One line for each game, preset, schedule and step count: the mean over runs of
+the mean raw score of the last 100 training games.
 """
 
 import argparse
@@ -33,9 +33,9 @@ def main() -> None:
         config = from_dict(json.loads((run / "config.json").read_text())["config"])
         changed = set(changes(config)) - OF_NO_PRESET
         if changed or config.protocol != "classic":
-            sys.exit(f"{run} is not as its preset: {sorted(changed) or config.protocol}")
+            sys.exit(f"{run} differs from its preset: {sorted(changed) or config.protocol}")
         preset = preset_key(config.preset, config.device)
-        for steps, score in passed(run, config.agent_steps).items():
+        for steps, score in scores_of(run, config.agent_steps).items():
             scores[config.game, preset, config.agent_steps, steps].append(score)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -45,9 +45,11 @@ def main() -> None:
     print(out.getvalue(), end="")
 
 
-def passed(run: Path, total: int) -> dict[int, float]:
-    """The mean of the last 100 games at the first update after each so many steps, and at the
-    end of a finished run; before that only where 20 games had ended."""
+def scores_of(run: Path, total: int) -> dict[int, float]:
+    """Return the mean of the last 100 games after every EVERY steps, and after `total`.
+
+    No score before the end of the 20th game, except the last.
+    """
     found: dict[int, float] = {}
     games = 0
     for line in (run / "metrics.jsonl").read_text().splitlines():

@@ -1,10 +1,10 @@
-"""What keeping a run safe costs: the figures of docs/reliability.md that are no tests.
+"""The cost of reliability: the figures of docs/reliability.md that no test measures.
 
-    python benchmarks/reliability.py restore    time to bring 8 games back, against their length
-    python benchmarks/reliability.py reseeding  how long seeded resets hold up training
+    python benchmarks/reliability.py restore    time to restore 8 games, by their length
+    python benchmarks/reliability.py reseeding  the share of training that seeded resets take
     python benchmarks/reliability.py soak       an hour of training: memory, files, threads
 
-Each prints a Markdown table. An idle machine is the condition for times worth quoting.
+Each prints a Markdown table. Publish times of an idle machine only.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from ppo37 import train
@@ -36,7 +37,7 @@ from ppo37.session.view import NoView
 ENVS = 8
 NEVER = 1 << 40
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 27_000)
-"""Agent steps since a seeded reset; the last is those of the longest game there can be."""
+"""Agent steps since a seeded reset; the last is the length of the longest possible game."""
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--game", default="breakout")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--protocol", default="classic")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the soak")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the soak")
     options = parser.parse_args()
     for cells in MEASURES[options.measure](options):
         print(f"| {' | '.join(cells)} |", flush=True)
@@ -55,7 +56,7 @@ Rows = Iterator[tuple[str, ...]]
 
 
 def restore(options: argparse.Namespace) -> Rows:
-    """Seconds until 8 environments are back, all of them as far from their seeded reset."""
+    """Measure the seconds to restore 8 environments, all with the same number of steps."""
     yield f"steps since the seeded reset, {options.game}", "seconds to restore 8 environments"
     yield "---", "---"
     for steps in LENGTHS:
@@ -70,9 +71,9 @@ def restore(options: argparse.Namespace) -> Rows:
             envs.close()
         fresh = _parts(options)
         buffers = allocate(1, ENVS, fresh[0].obs_shape, torch.device("cpu"))
-        nobody: list[Any] = [None] * len(fresh)  # the games only come back
+        policies: list[Any] = [None] * len(fresh)  # the games are restored, not continued
         started = time.perf_counter()
-        with closing(RolloutThreads(fresh, nobody, buffers, env_states=env_states)):
+        with closing(RolloutThreads(fresh, policies, buffers, env_states=env_states)):
             seconds = time.perf_counter() - started
         for envs in fresh:
             envs.close()
@@ -81,18 +82,18 @@ def restore(options: argparse.Namespace) -> Rows:
 
 def _parts(options: argparse.Namespace) -> list:  # type: ignore[type-arg]
     threads = usable_cores()
-    lanes = split_envs(ENVS, True, threads)
-    per_lane = emulator_threads(len(lanes), threads)
-    factory = env_factory(options.game, options.protocol, per_lane, NEVER)
-    return [factory(part.stop - part.start, 1, first_env=part.start) for part in lanes]
+    slices = split_envs(ENVS, True, threads)
+    per_slice = emulator_threads(len(slices), threads)
+    factory = env_factory(options.game, options.protocol, per_slice, NEVER)
+    return [factory(part.stop - part.start, 1, first_env=part.start) for part in slices]
 
 
 def reseeding(options: argparse.Namespace) -> Rows:
-    """The share of a training run in which seeded resets held it up.
+    """Measure the share of training time that seeded resets take.
 
-    In every rollout that is the time of the lane which spent more on them; the other may have
-    had something else to do. A comparison of whole runs cannot show a hundredth on a machine
-    that varies by a tenth.
+    For each rollout it is the largest time of a rollout thread, because the others may do
+    something else meanwhile. A comparison of whole runs cannot show a hundredth on a machine whose
+    speed varies by a tenth.
     """
     config = from_preset(options.preset, options.game, "cpu", protocol=options.protocol)
     updates = 2 * config.reseed_interval // config.num_steps + 1
@@ -103,17 +104,17 @@ def reseeding(options: argparse.Namespace) -> Rows:
     def begin(envs: Atari, which: Any) -> Any:
         started = time.perf_counter()
         obs = genuine(envs, which)
-        if not which.all():  # all of them is the beginning of the run
+        if not which.all():  # at the start of the run all are reset
             spent.append((envs._first_env, time.perf_counter() - started))
         return obs
 
     class Watch(NoView):
-        held_up_s = 0.0
+        total_s = 0.0
         resets_s: list[float] = []  # noqa: RUF012
 
         def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
-            lanes = {lane: sum(s for n, s in spent if n == lane) for lane, _ in spent}
-            self.held_up_s += max(lanes.values(), default=0.0)
+            threads = {first: sum(s for n, s in spent if n == first) for first, _ in spent}
+            self.total_s += max(threads.values(), default=0.0)
             self.resets_s += [s for _, s in spent]
             spent.clear()
 
@@ -126,34 +127,18 @@ def reseeding(options: argparse.Namespace) -> Rows:
     yield "agent steps a second", f"{summary.agent_steps / summary.wall_s:,.0f}"
     resets = f"{len(watch.resets_s)}, {statistics.median(watch.resets_s):.3f} s each"
     yield f"seeded resets, every {config.reseed_interval:,} steps", resets
-    yield "training held up by them", f"{watch.held_up_s / summary.wall_s:.1%}"
+    yield "share of the training time", f"{watch.total_s / summary.wall_s:.1%}"
 
 
 def soak(options: argparse.Namespace) -> Rows:
-    """Resident memory, open files and threads of a training process, looked at all the time."""
+    """Measure the resident memory, open files and threads of a training process."""
     yield "minute", "resident MiB", "open files", "threads"
     yield "---", "---", "---", "---"
+    command = [sys.executable, "-m", "ppo37", "train", options.game, "--preset", options.preset]
+    command += ["--protocol", options.protocol, "--total-timesteps", "1000000000"]
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "ppo37",
-                "train",
-                options.game,
-                "--preset",
-                options.preset,
-                "--protocol",
-                options.protocol,
-                "--total-timesteps",
-                "1000000000",
-                "--checkpoint-every",
-                "20",
-                "--out",
-                str(Path(folder, "run")),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
+        command += ["--checkpoint-every", "20", "--out", str(Path(folder, "run"))]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             yield from _watched(process, options.minutes)
         finally:
@@ -164,25 +149,24 @@ def soak(options: argparse.Namespace) -> Rows:
 
 
 def _watched(process: "subprocess.Popen[bytes]", minutes: float) -> Rows:
-    """A row for every tenth of the time: medians over it. No more of them after its end."""
+    """Yield the medians of each tenth of the time, until the process ends."""
     window_s = 60 * minutes / 10
     for number in range(1, 11):
-        looks = []
+        samples = []
         ends = time.monotonic() + window_s
         while time.monotonic() < ends:
             time.sleep(2)
             if process.poll() is not None:
                 return
-            looks.append(_held(process.pid))
-        middle = [statistics.median(column) for column in zip(*looks, strict=True)]
+            samples.append(_resources(process.pid))
+        middle = [statistics.median(column) for column in zip(*samples, strict=True)]
         yield f"{number * window_s / 60:.0f}", *(f"{value:.0f}" for value in middle)
 
 
-def _held(pid: int) -> tuple[float, int, int]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = dict(line.split(":\t", 1) for line in lines)
-    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"])
+def _resources(pid: int) -> tuple[float, int, int]:
+    """Return resident MiB, open files and threads of a process."""
+    process = psutil.Process(pid)
+    return process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()
 
 
 MEASURES = {"restore": restore, "reseeding": reseeding, "soak": soak}

@@ -1,13 +1,13 @@
 """Train one short run of every preset and variant, and print a hash of each.
 
     python benchmarks/same_numbers.py src > after.txt
-    python benchmarks/same_numbers.py ../before/src > before.txt      # a checkout of before
+    python benchmarks/same_numbers.py ../before/src > before.txt      # an older checkout
     diff before.txt after.txt
 
 Two versions of the code compute the same numbers if the lines are equal. A line has the SHA-256 of
-the weights and of Adam's state, and that of `metrics.jsonl` without its clocks. The tensors are
-sorted by their contents, because a change may rename them. Both versions have to run on the same
-machine; about five minutes each on two cores.
+the weights and Adam's state, and that of `metrics.jsonl` without its clocks. The tensors are sorted
+by their contents, because a version may rename them. Run both versions on the same machine; each
+takes about five minutes on two cores.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ CLOCKS = ("wall_s", "charts/SPS")
 
 
 def hash_of_run(path: Path) -> str:
-    """Hash what a run ended with, and what it logged."""
+    """Return the hashes of the last checkpoint of a run, and of its log."""
     checkpoint = max((path / "checkpoints").iterdir())
     tensors = hashlib.sha256()
     for name in ("model.safetensors", "optimizer.safetensors"):

@@ -1,19 +1,18 @@
-"""How fast `ppo37 train` is, and how much memory it takes, as one thing about it changes.
+"""Speed and memory of `ppo37 train` in different configurations.
 
     python benchmarks/speed.py SUITE        variants | envs | network | ranks
-    python benchmarks/speed.py shared       beside other work; see below
+    python benchmarks/speed.py shared       with other processes; see below
 
-A suite is a few arms: other actions and observations, more environments, larger networks, several
-ranks. Each round measures every arm in turn, each in fresh processes by the command that its users
-would give, so that a change of the machine's speed meets all. An arm's ratio is the median of its
-ratios to the first arm of the same round. The first updates do not count, nor does the last, after
-which the run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run
-nothing else beside it: the load average before each measurement is recorded with it.
+A suite has a few arms: other actions and observations, more environments, larger networks, several
+ranks. Each round measures every arm in turn, in new processes and by the usual command, so that
+changes of the machine's speed affect all arms. The ratio of an arm is the median of its ratios to
+the first arm of the same round. The first updates are not counted, nor is the last, after which the
+run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run nothing
+else at the same time; the load average before each measurement is recorded.
 
-`shared` trains `fast` (without `target_kl`) alone, beside busy processes that it starts itself, and
-two runs at once, for some seconds each. `--before CHECKOUT` measures other code in the same rounds,
-all of its arms in the first `--before-rounds`; ratios are then to its speed alone, else to that of
-this code.
+`shared` trains `fast` (without `target_kl`) alone, with busy processes that it starts, and in two
+runs at once, for some seconds each. `--before CHECKOUT` measures other code in the same rounds, all
+of its arms in the first `--before-rounds`; ratios are then to the speed of that code alone.
 """
 
 import argparse
@@ -44,10 +43,9 @@ WARM_UP_UPDATES = 1
 
 
 class Arm(NamedTuple):
-    """Settings of `ppo37 train`, the processes that share the work, and the cores they may use.
+    """Settings of `ppo37 train`, the number of processes, and the cores they may use.
 
-    A minibatch has 256 samples whatever the number of environments, so that work per step is the
-    same.
+    A minibatch has 256 samples for any number of environments, so that the work per step is equal.
     """
 
     name: str
@@ -88,7 +86,7 @@ SUITES = {
 
 
 class Load(NamedTuple):
-    """Trainings that run at once, and busy processes beside them."""
+    """A number of runs at once, and of busy processes."""
 
     runs: int = 1
     busy: int = 0
@@ -111,9 +109,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suite", choices=[*SUITES, "shared"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=3, help="that count, of each measurement")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of shared")
+    parser.add_argument(
+        "--updates", type=int, default=3, help="counted updates of each measurement"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="length of each measurement of shared"
+    )
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="for shared: other code")
     parser.add_argument(
         "--before-rounds",
@@ -149,7 +151,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, preset: str, figures: dict[str, Any]) -> None:
-    """Write the figures of a suite, and what a reader has to know of them, to their file."""
+    """Write the figures of a suite and their conditions to a file."""
     machine = describe_machine()
     result = {
         "suite": options.suite,
@@ -167,7 +169,7 @@ def write(options: argparse.Namespace, preset: str, figures: dict[str, Any]) -> 
 
 def shared(options: argparse.Namespace) -> None:
     """Measure every load in turn, print a table and write the figures."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that started processes are ended
     here = Path(__file__).parents[1] / "src"
     before = options.before and (options.before / "src").resolve()
     figures = []
@@ -186,44 +188,26 @@ def shared(options: argparse.Namespace) -> None:
 
 
 def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
-    """Agent steps a second of each training, from when all have made their first update.
+    """Return the agent steps a second of each run, after all have made their first update.
 
-    Where a training makes no whole update meanwhile, what it would have with one: a bound.
+    A run that makes no update in the time gets the speed of one update: an upper bound.
     """
     environment = {**os.environ, "PYTHONPATH": str(source)}
-    with tempfile.TemporaryDirectory() as place, ExitStack() as started:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
 
         def start(command: list[str]) -> None:
+            none = subprocess.DEVNULL
             process = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=place,
+                command, env=environment, stdout=none, stderr=none, cwd=folder
             )
             started.callback(process.wait)
             started.callback(process.kill)
 
-        runs = [Path(place) / str(number) for number in range(load.runs)]
+        runs = [Path(folder) / str(number) for number in range(load.runs)]
+        # With target_kl the number of epochs would depend on chance.
+        command = f"-m ppo37 train {GAME} --preset fast --device cpu --target-kl none --out".split()
         for run in runs:
-            # Without target_kl, which lets one code make fewer epochs than another by chance.
-            start(
-                [
-                    sys.executable,
-                    "-m",
-                    "ppo37",
-                    "train",
-                    GAME,
-                    "--preset",
-                    "fast",
-                    "--device",
-                    "cpu",
-                    "--target-kl",
-                    "none",
-                    "--out",
-                    str(run),
-                ]
-            )
+            start([sys.executable, *command, str(run)])
         deadline = time.monotonic() + START_LIMIT_S
         while not all(map(records_of, runs)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -238,12 +222,12 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
 
 
 def records_of(run: Path) -> list[dict[str, Any]]:
-    """The updates that a run which may just have been started has logged."""
+    """Return the logged updates of a run, which may have none yet."""
     return read_metrics(run) if (run / METRICS).exists() else []
 
 
 def speed(records: list[dict[str, Any]], seconds: float) -> float:
-    """Agent steps a second between the first and the last of some updates."""
+    """Return the agent steps a second between the first and the last of some updates."""
     batch = from_preset("fast", GAME, "cpu").batch_size
     if len(records) < 2:
         return batch / seconds
@@ -251,8 +235,10 @@ def speed(records: list[dict[str, Any]], seconds: float) -> float:
 
 
 def shared_summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each code and load: the median speed, the median of its ratios to the reference alone in
-    the same round, and a 95% interval of that median."""
+    """Return the median speed of each code and load, and its ratio to the reference alone.
+
+    The ratio is the median of those in each round, with a 95% interval of the median.
+    """
     reference = "before" if any(f["code"] == "before" for f in figures) else "now"
     base = {
         f["round"]: sum(f["sps"]) for f in figures if (f["code"], f["load"]) == (reference, ALONE)
@@ -273,9 +259,9 @@ def shared_summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def median_interval(ordered: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Order statistics between which the median lies with at least this probability.
+    """Return two order statistics with the median between them at this probability or more.
 
-    The widest ones where there are too few values for it (fewer than 6).
+    With fewer than 6 values they are the lowest and the highest, at a lower probability.
     """
     count = len(ordered)
     cut = 0
@@ -285,7 +271,7 @@ def median_interval(ordered: list[float], level: float = 0.95) -> tuple[float, f
 
 
 def shared_markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """The summary of `shared` as a table."""
+    """Format the summary of `shared` as a table."""
     lines = [
         "| | agent steps/s | ratio (95% interval of the median) | rounds |",
         "|---|---|---|---|",
@@ -299,43 +285,27 @@ def shared_markdown(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def processor(machine: dict[str, Any]) -> str:
-    """A short name of a machine's processor, without its maker's, for the names of files."""
-    words = machine["cpu"].lower().replace("(r)", "").split()
-    short = next((word for word in words if word not in ("amd", "intel")), "unknown")
-    # Processors of one name may differ by a generation.
+    """Return a short name of a machine's processor, without its maker, for file names."""
+    parts = machine["cpu"].lower().replace("(r)", "").split()
+    short = next((part for part in parts if part not in ("amd", "intel")), "unknown")
+    # Processors of one name may be of different generations.
     return short if machine["isa"] == "AVX512" else f"{short}_{machine['isa'].lower()}"
 
 
 def measure(arm: Arm, updates: int) -> dict[str, Any]:
-    """Agent steps a second and peak memory of one arm, in processes of its own."""
+    """Measure agent steps a second and peak memory of one arm, in separate processes."""
     minibatches = arm.envs // 2
     config = from_preset("classic", GAME, "cpu", num_envs=arm.envs, num_minibatches=minibatches)
     batch = config.batch_size
     steps = (WARM_UP_UPDATES + updates + 1) * batch
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as place:
-        run = Path(place) / "run"
-        command = [
-            *launcher(arm),
-            "-m",
-            "ppo37",
-            "train",
-            GAME,
-            "--preset",
-            "classic",
-            "--device",
-            "cpu",
-            "--total-timesteps",
-            str(steps),
-            "--out",
-            str(run),
-            "--num-envs",
-            str(arm.envs),
-            "--num-minibatches",
-            str(minibatches),
-            *arm.settings.split(),
-        ]
-        _, peak = watched.run(command)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = (
+            f"-m ppo37 train {GAME} --preset classic --device cpu --total-timesteps {steps} "
+            f"--num-envs {arm.envs} --num-minibatches {minibatches} {arm.settings}"
+        )
+        _, peak = watched.run([*launcher(arm), *command.split(), "--out", str(run)])
         records = read_metrics(run)
         config = read_config(run)
     ended_s = [record["wall_s"] for record in records[WARM_UP_UPDATES - 1 : -1]]
@@ -348,23 +318,17 @@ def measure(arm: Arm, updates: int) -> dict[str, Any]:
 
 
 def launcher(arm: Arm) -> list[str]:
-    """What starts `python` for an arm."""
+    """Return the command that starts `python` for an arm."""
     cores = sorted(cores_of_process())[: arm.cores]
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if arm.cores else []
     if arm.ranks == 1:
         return [*pinned, sys.executable]
-    return [
-        *pinned,
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={arm.ranks}",
-    ]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arm.ranks}"]
+    return [*pinned, sys.executable, *torchrun]
 
 
 def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each arm the median speed, its ratios to the first arm of the round, and most memory."""
+    """Return each arm's median speed, its ratios to the first arm, and its peak memory."""
     names = list(dict.fromkeys(figure["arm"] for figure in figures))
     base = {f["round"]: f["sps"] for f in figures if f["arm"] == names[0]}
     rows = {}
@@ -384,10 +348,10 @@ def summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The summary as a table."""
+    """Format the summary as a table."""
     rows = result["summary"]
     lines = [
-        f"| | layers | agent steps/s | beside {next(iter(rows))} (lowest to highest) "
+        f"| | layers | agent steps/s | ratio to {next(iter(rows))} (lowest to highest) "
         "| peak memory, MiB |",
         "|---|---|---|---|---|",
     ]

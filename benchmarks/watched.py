@@ -1,10 +1,11 @@
-"""Processes whose memory is watched while they run."""
+"""Commands whose memory is measured while they run."""
 
 import os
 import subprocess
 import tempfile
-from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from ppo37.errors import RunError
 from ppo37.tools.processes import launch
@@ -13,7 +14,7 @@ SAMPLE_EVERY_S = 1.0
 
 
 class Watched(NamedTuple):
-    """What a command wrote to stdout, and the most memory that it and its children had."""
+    """The stdout of a command, and the largest memory of it and its children."""
 
     output: str
     peak_memory_mib: float | None
@@ -35,22 +36,27 @@ def run(command: list[str]) -> Watched:
 
 
 def process_tree_mib(root: int) -> float | None:
-    """Resident memory of a process and all that it started; None where Linux does not tell.
+    """Return the memory of a process and its descendants; None if it has ended.
 
-    A page that several processes share counts once, divided among them.
+    On Linux a page that several processes share counts once, divided among them.
     """
     try:
-        parents = {int(p.name): _parent(p) for p in Path("/proc").iterdir() if p.name.isdigit()}
-        tree = {root}
-        while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
-            tree |= more
-        return sum(map(_proportional_kib, tree)) / 2**10
-    except OSError:
+        process = psutil.Process(root)
+        return sum(map(_memory_bytes, [process, *process.children(recursive=True)])) / 2**20
+    except psutil.NoSuchProcess:
         return None
 
 
+def _memory_bytes(process: psutil.Process) -> int:
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:  # it has ended meanwhile
+        return 0
+    return getattr(memory, "pss", memory.rss)
+
+
 def _peak_mib(worker: "subprocess.Popen[bytes]") -> float | None:
-    """Wait for a process; the largest of the samples of its tree's memory."""
+    """Wait for a process. Returns the largest sample of the memory of its tree."""
     peak: float | None = None
     while worker.poll() is None:
         now = process_tree_mib(worker.pid)
@@ -61,19 +67,3 @@ def _peak_mib(worker: "subprocess.Popen[bytes]") -> float | None:
         except subprocess.TimeoutExpired:
             continue
     return peak
-
-
-def _parent(process: Path) -> int:
-    """The parent of a process in /proc; 0 for one that has ended meanwhile."""
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _proportional_kib(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -1,12 +1,12 @@
-"""Take every detail out, one at a time, and see its tests fail: `make mutants`.
+"""Remove every detail, one at a time, and check that its tests fail: `make mutants`.
 
-The ledger (src/ppo37/data/details.toml) says which edits take a detail out and which tests have to
-notice. Each mutant is a copy of the package of its own, and counts as killed only if a test's
-assertion fails in it: not if it does not compile, cannot be imported, or makes a test crash. The
-same tests have to pass in an unchanged copy.
+The table of details (src/ppo37/data/details.toml) has the edits that remove a detail and the tests
+that must fail. Each mutant is a separate copy of the package. It is killed only if an assertion of
+a test fails: not if it does not compile, cannot be imported, or makes a test crash. The same tests
+have to pass in an unchanged copy.
 
-    python -m mutants            all of them
-    python -m mutants D05 A1     some
+    python -m mutants            all details
+    python -m mutants D05 A1     some details
 """
 
 import importlib
@@ -33,11 +33,11 @@ AT_A_TIME = 2
 LIMIT_S = 300.0
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
 FAILURES = (AssertionError, pytest.fail.Exception)
-"""How a test says that something is wrong; any other exception is a crash."""
+"""The exceptions of a failing test; any other exception is a crash."""
 
 
 class Verdict(NamedTuple):
-    """What the tests said of a copy. `trouble` is empty if they could be run as they should."""
+    """The results of the tests of a copy. `trouble` is empty if the tests could be run."""
 
     seconds: float
     passed: Sequence[str] = ()
@@ -47,43 +47,48 @@ class Verdict(NamedTuple):
     trouble: str = ""
 
 
-class Witness:
-    """A plugin of pytest that notes how each test ended."""
+class Recorder:
+    """A plugin of pytest that records the result of each test."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, list[str]] = {"passed": [], "failed": [], "crashed": [], "skipped": []}
+        self.results: dict[str, list[str]] = {
+            "passed": [],
+            "failed": [],
+            "crashed": [],
+            "skipped": [],
+        }
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Any:
         report = yield
         if report.failed:
             asserted = report.when == "call" and call.excinfo.errisinstance(FAILURES)
-            self.ends["failed" if asserted else "crashed"].append(item.nodeid)
+            self.results["failed" if asserted else "crashed"].append(item.nodeid)
         elif report.skipped or report.when == "call":
-            self.ends[report.outcome].append(item.nodeid)
+            self.results[report.outcome].append(item.nodeid)
         return report
 
 
-def witness(copy: Path, modules: Sequence[str], tests: Sequence[str], answer: Path) -> None:
-    """Inside a process of its own: run tests against a copy and write down how they ended."""
+def run_here(copy: Path, modules: Sequence[str], tests: Sequence[str], answer: Path) -> None:
+    """Run tests with a copy of the package in this process, and write the results to `answer`."""
     try:
-        places = [Path(str(importlib.import_module(name).__file__)) for name in modules]
+        paths = [Path(str(importlib.import_module(name).__file__)) for name in modules]
     except Exception as error:
         answer.write_text(json.dumps({"trouble": f"cannot be imported: {error!r}"}))
         return
-    strangers = [str(place) for place in places if not place.is_relative_to(copy)]
-    if strangers:
-        answer.write_text(json.dumps({"trouble": f"imported from {strangers}"}))
+    outside = [str(path) for path in paths if not path.is_relative_to(copy)]
+    if outside:
+        answer.write_text(json.dumps({"trouble": f"imported from {outside}"}))
         return
-    noted = Witness()
-    code = pytest.main([*tests, "-q", "-m", "", "-p", "no:cacheprovider"], plugins=[noted])
+    recorder = Recorder()
+    code = pytest.main([*tests, "-q", "-m", "", "-p", "no:cacheprovider"], plugins=[recorder])
     trouble = "" if code in (0, 1) else f"pytest ended with {code!r}"
-    answer.write_text(json.dumps({**noted.ends, "trouble": trouble}))
+    answer.write_text(json.dumps({**recorder.results, "trouble": trouble}))
 
 
 def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
-    """The verdict of tests on a copy of the package with some edits."""
-    assert tests, "pytest would run all there are"
+    """Run tests with a copy of the package that has some edits."""
+    assert tests, "pytest would run all tests"
     changed = details.mutated(tuple(edits), PACKAGE)
     modules = ["ppo37", *(f"ppo37.{file[:-3].replace('/', '.')}" for file in changed)]
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +98,7 @@ def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
             (copy / file).write_text(after)
         script = (
             "import mutants; from pathlib import Path; "
-            f"mutants.witness(Path({str(copy)!r}), {modules}, {list(tests)}, Path({str(answer)!r}))"
+            f"mutants.run_here(Path({str(copy)!r}), {modules}, {[*tests]}, Path({str(answer)!r}))"
         )
         paths = os.pathsep.join((folder, str(ROOT / "tests")))
         started = time.monotonic()
@@ -106,17 +111,17 @@ def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
                 timeout=LIMIT_S,
             )
-            said = done.stdout + done.stderr
+            output = done.stdout + done.stderr
         except subprocess.TimeoutExpired:
-            said = f"not done after {LIMIT_S:.0f} s"
+            output = f"not finished after {LIMIT_S:.0f} s"
         seconds = time.monotonic() - started
         if not answer.exists():
-            return Verdict(seconds, trouble=f"no answer: {said[-300:]}")
+            return Verdict(seconds, trouble=f"no results: {output[-300:]}")
         return Verdict(seconds, **json.loads(answer.read_text()))
 
 
 def verdict_line(detail: details.Detail, verdict: Verdict) -> str:
-    """`D05 killed in 3.1 s by tests/...`, or why it lives."""
+    """Return `D05 killed in 3.1 s by tests/...`, or the reason why it lives."""
     if killed(verdict):
         return f"{detail.tag:3} killed in {verdict.seconds:.1f} s by {verdict.failed[0]}"
     crashes = f"only crashes in {verdict.crashed[0]}" if verdict.crashed else ""
@@ -125,27 +130,27 @@ def verdict_line(detail: details.Detail, verdict: Verdict) -> str:
 
 
 def killed(verdict: Verdict) -> bool:
-    """Whether an assertion failed."""
+    """Return whether an assertion failed."""
     return not verdict.trouble and bool(verdict.failed)
 
 
-def main(words: Sequence[str] = ()) -> int:
-    """Run the mutants of the details that are named, or all; 0 if every one is killed."""
-    chosen = [details.find(word) for word in words] or details.load()
+def main(names: Sequence[str] = ()) -> int:
+    """Run the mutants of some details, or of all. Returns 0 if every one is killed."""
+    chosen = [details.find(name) for name in names] or details.load()
     tests = sorted({test for detail in chosen for test in detail.tests})
-    sound = run(tests)
-    if sound.trouble or sound.failed or sound.crashed or sound.skipped:
-        print(f"unchanged, the tests do not all pass: {sound}")
+    unchanged = run(tests)
+    if unchanged.trouble or unchanged.failed or unchanged.crashed or unchanged.skipped:
+        print(f"not all tests pass without a mutant: {unchanged}")
         return 1
-    print(f"unchanged: {len(sound.passed)} tests pass in {sound.seconds:.1f} s")
-    deaths = 0
+    print(f"without a mutant: {len(unchanged.passed)} tests pass in {unchanged.seconds:.1f} s")
+    count = 0
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         verdicts = pool.map(lambda detail: run(detail.tests, detail.mutant), chosen)
         for detail, verdict in zip(chosen, verdicts, strict=True):
             print(verdict_line(detail, verdict), flush=True)
-            deaths += killed(verdict)
-    print(f"{deaths} of {len(chosen)} killed")
-    return 0 if deaths == len(chosen) else 1
+            count += killed(verdict)
+    print(f"{count} of {len(chosen)} killed")
+    return 0 if count == len(chosen) else 1
 
 
 if __name__ == "__main__":

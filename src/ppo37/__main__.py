@@ -1,6 +1,4 @@
-"""`python -m ppo37` and the command `ppo37`: whatever happens, also while modules are loaded, ends
-in one line and an exit code.
-"""
+"""`python -m ppo37` and the command `ppo37`: every error, also of an import, is one line."""
 
 import sys
 from typing import NoReturn
@@ -11,12 +9,12 @@ from .errors import not_loaded
 def main() -> NoReturn:
     """Run the command line (`cli.main`)."""
     if sys.platform == "win32":
-        _end("it does not run on Windows itself; use WSL2 or a Linux container", 2)
+        _end("Windows is not supported; use WSL2 or a Linux container", 2)
     try:
         from .cli import main as run
     except KeyboardInterrupt:
         _end("interrupted", 130)
-    except (ImportError, OSError) as error:  # the second where a library of a module is damaged
+    except (ImportError, OSError) as error:  # OSError where the library of a module is damaged
         _end(not_loaded(error), 2)
     run()
 

@@ -1,19 +1,19 @@
-"""The errors that people see. The command line prints one line for each and no traceback."""
+"""The errors that users see. The command line prints one line for each and no traceback."""
 
 LARGEST_NUMBER = 1 << 53
-"""Whole numbers up to here are exact in JSON, wherever it is read; larger ones are refused."""
+"""The largest whole number that is exact in JSON for every reader; larger ones are refused."""
 
 
 class UsageError(ValueError):
-    """Wrong usage or input; the message says what is wrong and what would be right. Exit 2."""
+    """Wrong usage or input; the message says what is wrong and what to do. Exit code 2."""
 
 
 class RunError(RuntimeError):
-    """A failure in the middle of work; what was saved before stays valid. Exit 1."""
+    """A failure during a run; what was saved before stays valid. Exit code 1."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for the end of work that leaves nothing behind. Exit 128 + its number."""
+    """The stop of work that saves nothing, by a signal. Exit code 128 + its number."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -21,7 +21,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def not_loaded(error: ImportError | OSError) -> str:
-    """Say in one line which module cannot be loaded, and what to do."""
+    """Return a line that names the module that cannot be loaded, and what to do."""
     if isinstance(error, ModuleNotFoundError):
         return (
             f"the module {error.name} is missing; `pip install -e .` in the checkout of ppo37 "

@@ -1,14 +1,12 @@
-"""What the system says of this machine; it imports nothing, so that it can be asked at any time."""
+"""Facts about this machine, without PyTorch."""
 
-import os
 from pathlib import Path
+
+import psutil
 
 
 def cpu_info() -> dict[str, str]:
-    """Read what Linux says of the first CPU core: `model name`, `vendor_id`, `flags` and more.
-
-    Empty on other systems.
-    """
+    """Read `model name`, `vendor_id`, `flags` and more of the first core; empty if not on Linux."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
@@ -18,5 +16,5 @@ def cpu_info() -> dict[str, str]:
 
 
 def memory_bytes() -> int:
-    """Ask for the size of this machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the size of this machine's memory."""
+    return psutil.virtual_memory().total

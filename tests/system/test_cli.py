@@ -13,7 +13,7 @@ from conftest import ROOT, tiny
 from conftest import command as run
 
 from ppo37 import train
-from ppo37.cli import build_parser
+from ppo37.cli.options import build_parser
 from ppo37.session import checkpoint
 
 MISTAKES = [
@@ -34,6 +34,7 @@ MISTAKES = [
     (("train", "pong", "--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
     (("train", "pong", "--protocol", "mine"), "invalid choice"),
     (("train", "pong", "--precision", "fp8"), "invalid choice"),
+    (("train", "pong", "--device", "mps"), "mps is not supported; on a Mac use --device cpu"),
     (("eval", "nowhere"), "nowhere does not exist"),
     (("resume", "nowhere"), "nowhere does not exist"),
     (("record", "nowhere"), "nowhere does not exist"),
@@ -41,28 +42,28 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
+@pytest.mark.parametrize(("args", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
 def test_mistakes_get_one_line_and_exit_2(
-    words: tuple[str, ...],
+    args: tuple[str, ...],
     expected: str,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *words)
+    code, out, err = run(capsys, *args)
     assert code == 2
     assert out == ""
     assert expected in err
     assert len(err.splitlines()) == 1, err
-    assert list(tmp_path.iterdir()) == [], "a refused command left something behind"
+    assert list(tmp_path.iterdir()) == [], "a refused command left files"
 
 
 def test_mistakes_about_run_directories(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path.name for path in finished_run.rglob("*"))
-    for words, expected in (
+    for args, expected in (
         (("train", "catch", "--out", str(finished_run)), "holds a run already"),
         (("train", "catch", "--out", str(ROOT / "src")), "not empty"),
         (("train", "catch", "--out", "/proc/no"), "cannot write /proc/no"),
@@ -74,24 +75,24 @@ def test_mistakes_about_run_directories(
         (("eval", str(finished_run / "metrics.jsonl")), "not a run directory"),
         (("train", "catch", "--out", "x" * 300), "name too long"),
     ):
-        code, _, err = run(capsys, *words)
+        code, _, err = run(capsys, *args)
         assert (code, len(err.splitlines())) == (2, 1), err
         assert expected in err
     assert sorted(path.name for path in finished_run.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", ["eval", "record", "resume"])
-def test_a_game_of_ones_own_needs_its_environments(
+def test_a_custom_game_needs_its_environments(
     command: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    document = json.loads((place / "config.json").read_text())
+    path = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    document = json.loads((path / "config.json").read_text())
     document["config"]["game"] = "dodge"
-    (place / "config.json").write_text(json.dumps(document))
-    saved = checkpoint.load(place / "checkpoints" / "00000006")
+    (path / "config.json").write_text(json.dumps(document))
+    saved = checkpoint.load(path / "checkpoints" / "00000006")
     state = {**saved.state, "config": document["config"]}
     checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
-    code, _, err = run(capsys, command, str(place))
+    code, _, err = run(capsys, command, str(path))
     assert (code, len(err.splitlines())) == (2, 1), err
     assert "'dodge' is not an Atari game; custom environments are trained from Python" in err
 
@@ -136,8 +137,12 @@ def test_train_and_resume_print_one_json_object(
     assert code == 0, err
     assert json.loads(out)["agent_steps"] == 256
     assert "256 agent steps = 1,024 frames" in err
-    code, out, _ = run(capsys, "resume", str(tmp_path / "run"), "--json")
+    code, out, err = run(capsys, "resume", str(tmp_path / "run"), "--json")
+    assert code == 0
     assert json.loads(out)["finished"]
+    lines = err.splitlines()
+    assert "is finished: nothing is left to do" in lines[0]
+    assert [line.split()[1] for line in lines[1:]] == ["finished", "next:"]
 
 
 def test_every_setting_is_an_option() -> None:
@@ -159,13 +164,24 @@ def test_every_setting_is_an_option() -> None:
         build_parser().parse_args(["train", "pong", *_example(field.name, field.default)])
 
 
+def test_the_old_name_of_an_option_works_and_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    parse = build_parser().parse_args
+    for prefix, expected in (("--", True), ("--no-", False)):
+        for name in ("zero-mean-init", "contrast-init"):
+            assert parse(["train", "pong", prefix + name]).zero_mean_init is expected
+    code, out, _ = run(capsys, "train", "--help")
+    assert code == 0
+    assert "--zero-mean-init" in out
+    assert "contrast" not in out
+
+
 def _example(name: str, value: object) -> list[str]:
     flag = "--" + name.replace("_", "-")
     return [flag] if isinstance(value, bool) else [flag, str(value)]
 
 
 def _readme_commands() -> list[str]:
-    """The commands of the README and of all documents that have some."""
+    """Return the commands in the README and other documents."""
     pages = [ROOT / "README.md", *ROOT.glob("agents/*/README.md"), ROOT / "docs" / "reliability.md"]
     blocks = [
         block
@@ -195,19 +211,19 @@ def test_readme_has_commands() -> None:
 
 @pytest.mark.parametrize("line", _readme_commands())
 def test_readme_commands_parse(line: str) -> None:
-    words = shlex.split(line)
-    if words[0] == "torchrun":
-        words = words[words.index("ppo37") :]
-    if words[0] == "ppo37":
-        options = build_parser().parse_args([w.replace("RUN", "runs/x") for w in words[1:]])
+    args = shlex.split(line)
+    if args[0] == "torchrun":
+        args = args[args.index("ppo37") :]
+    if args[0] == "ppo37":
+        options = build_parser().parse_args([arg.replace("RUN", "runs/x") for arg in args[1:]])
         assert options.command
-    elif words[0] == "make":
-        target = words[1] if len(words) > 1 else "train"
+    elif args[0] == "make":
+        target = args[1] if len(args) > 1 else "train"
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif words[0].startswith("python"):
-        assert (ROOT / words[1]).is_file() or words[1] == "-m"
+    elif args[0].startswith("python"):
+        assert (ROOT / args[1]).is_file() or args[1] == "-m"
     else:
-        assert words[0] in ("git", "cd", "pip", "tensorboard"), line
+        assert args[0] in ("git", "cd", "pip", "tensorboard"), line
 
 
 def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +233,7 @@ def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
-    """`make train` on a small game, with the environment that runs the tests."""
+    """Run `make train` on a small game, in the environment of the tests."""
     command = [
         "make",
         "-o",

@@ -497,7 +497,7 @@ def test_ranks_plan_within_a_budget_together(tmp_path: Path) -> None:
         if restarts:
             assert "fit in 30 s" not in errors[0]
         else:
-            found = re.search(r"([\d,]+) fit in 30 s", errors[0])
+            found = re.search(r"([\d,]+) agent steps fit in 30 s", errors[0])
             assert found, errors[0]
             steps = int(found[1].replace(",", ""))
         assert newest(run).state["update"] * 64 == steps

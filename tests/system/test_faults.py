@@ -697,7 +697,10 @@ UNCLEAR = [
     (("train", "pong", "--mode", "1"), "(see `ppo37 train --help`)"),
     (("train", "pong", "--track"), "(see `ppo37 train --help`)"),
     (("train", "pong", "--lerning-rate", "1"), "did you mean --learning-rate?"),
-    (("resume", "run", "--learning-rate", "1"), "that is decided when a run begins"),
+    (
+        ("resume", "run", "--learning-rate", "1"),
+        "a setting is fixed when `ppo37 train` starts a run",
+    ),
     (("resume", "run", "--wrong"), "(see `ppo37 resume --help`)"),
     (("evall",), "invalid choice"),
 ]
@@ -882,7 +885,7 @@ def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
     with processes.running("games") as child:
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait()
-        child.words.write(b"ppo37: steps 1,024 of 4,096\n")
+        child.stderr.write(b"ppo37: steps 1,024 of 4,096\n")
         assert child.stderr_tail() == "a run was ended by SIGKILL"
 
 
@@ -929,7 +932,7 @@ def test_no_score_is_minus_zero(
     _, out, _ = command(
         capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol", "machado"
     )
-    assert "human-normalised 0.00" in out
+    assert "human-normalized 0.00" in out
     assert "ppo_paper" not in out
     assert "without the sticky actions of machado" in out
 
@@ -1030,7 +1033,7 @@ def test_windows_is_told_what_works_instead(
         entry.main()
     assert exit_.value.code == 2
     assert capsys.readouterr().err == (
-        "ppo37: it does not run on Windows itself; use WSL2 or a Linux container\n"
+        "ppo37: Windows is not supported; use WSL2 or a Linux container\n"
     )
 
 

@@ -76,7 +76,14 @@ def test_optional_and_heavy_libraries_are_imported_on_use() -> None:
     lazy = {"matplotlib", "PIL", "imageio_ffmpeg", "tensorboard", "stable_baselines3"}
     for path in MODULES:
         assert not lazy & _top_level_imports(path), path
-    for name in ("cli.py", "__init__.py", "config.py", "tools/details.py"):
+    for name in (
+        "cli/__init__.py",
+        "cli/options.py",
+        "cli/commands.py",
+        "__init__.py",
+        "config.py",
+        "tools/details.py",
+    ):
         assert "torch" not in _top_level_imports(SOURCE / name), name
 
 

@@ -153,9 +153,13 @@ def _resumed(
         session = Session(
             config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
         )
-        whole_s, left = estimate_s(config), 1 - state.update / config.num_updates
-        expected_s = None if whole_s is None else left * whole_s
-        view.announce(config, path, f"resuming after update {state.update}", expected_s)
+        left = 1 - state.update / config.num_updates
+        if left:
+            whole_s = estimate_s(config)
+            expected_s = None if whole_s is None else left * whole_s
+            view.announce(config, path, f"resuming after update {state.update}", expected_s)
+        else:
+            view.note(f"{path} is finished: nothing is left to do")
         own = ranks.env_slice(config.num_envs).envs
         lstm_state = None
         if saved.checkpoint and saved.env_states:

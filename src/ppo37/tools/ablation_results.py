@@ -13,9 +13,8 @@ from ..backends.device import describe_machine, versions
 from ..config import describe, from_dict
 from ..envs.games import title
 from ..errors import RunError
-from ..session import directory
 from ..session.files import to_json, write_atomically
-from ..session.metrics import FRAMES_PER_STEP
+from ..session.metrics import FRAMES_PER_STEP, read_metrics
 from . import ablation_plot
 from .ablation_arms import Arm, Run, Study
 from .bench import commit
@@ -52,7 +51,7 @@ class Result(NamedTuple):
 
 def measure(run: Run) -> Result:
     """Compute the measures of a finished run from its log."""
-    records = directory.read_metrics(run.path)
+    records = read_metrics(run.path)
     games = [
         (record["frames"] // FRAMES_PER_STEP, float(game["return"]))
         for record in records

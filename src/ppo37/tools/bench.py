@@ -1,7 +1,7 @@
-"""How fast PPO runs on this machine, where its time goes, and how far that is from the roof.
+"""The speed of PPO on this machine, where its time goes, and its distance to an upper limit.
 
-Legend: N environments, B samples of one rollout. SPS are agent steps a second; an agent step is
-four frames of the game. A FLOP is one multiplication or one addition.
+Legend: N environments, B samples of one rollout. SPS are agent steps a second; an agent step
+is four frames of the game. A FLOP is one multiplication or one addition.
 """
 
 import dataclasses
@@ -50,34 +50,34 @@ from ..session.metrics import FRAMES_PER_STEP
 from ..session.view import NoView, duration, shares
 
 CHECKOUT = Path(__file__).parents[3]
-"""The root of the repository, where this is not installed."""
+"""The root of the repository, where ppo37 runs from its checkout."""
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
-"""Parts of the time for each measurement; what is left goes to the self-test and to start-up."""
+"""Parts of the time for each measurement; the rest is for the self-test and the start."""
 WARM_UP_SHARE = 0.2
-"""Part of each measurement that does not count."""
+"""Part of each measurement that is not counted."""
 WARM_UP_UPDATES, FEWEST_UPDATES = 1, 3
 GEMM_SIDES = {"cpu": (256, 1024, 2048), "cuda": (4096, 8192)}
-"""Sides of the square matrices that are multiplied; the best of them counts."""
+"""Sides of the square matrices that are multiplied; the fastest product counts."""
 
 
 class Flops(NamedTuple):
-    """Work of the network on one sample: acting on it, and learning from it once."""
+    """FLOP of the network for one sample: for acting, and for one gradient."""
 
     forward: int
     forward_backward: int
 
 
 def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
-    """Measure this machine in this process for about `seconds`; plain values, ready for JSON.
+    """Measure this machine for about `seconds`. Returns plain values, ready for JSON.
 
-    The whole loop is `train` itself, in a temporary run directory; of its time, `env` is what its
-    lanes wait for the environments. The roof is where every product of the network runs as fast as
-    the best matrix product and the environments as fast as alone, one after the other: they
-    share the cores. It counts the products of a convolution as it is written, of which native
-    kernels in fp32 need fewer. Other work on the machine makes every figure too low.
+    The whole loop is `train` itself, in a temporary run directory; `env` is the time that its
+    threads wait for environments. The upper limit (`roof_sps`) is the speed with every product of
+    the network as fast as the best matrix product, and the environments as fast as alone, one after
+    the other, because they share the cores. It counts all products of a convolution; native kernels
+    in fp32 need fewer. Other programs make every figure too low.
 
-    config: `total_timesteps` is what the time of a whole run is foretold for.  UsageError for a
-    game or device that there is not.
+    config: the time of a whole run is estimated for its `total_timesteps`.  UsageError for an
+    unknown game or a device that this machine does not have.
     """
     if not 0 < seconds < math.inf:
         raise UsageError(f"seconds must be more than 0 and finite, not {seconds}")
@@ -106,7 +106,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     flops_per_step = flops.forward + config.update_epochs * flops.forward_backward
-    roof_sps = 1 / (flops_per_step / gemm[choice.precision] + 1 / env_sps)
+    limit_sps = 1 / (flops_per_step / gemm[choice.precision] + 1 / env_sps)
     return {
         "game": config.game,
         "preset": config.preset,
@@ -122,8 +122,8 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         "forward_mflop": flops.forward / 1e6,
         "forward_backward_mflop": flops.forward_backward / 1e6,
         "mflop_per_agent_step": flops_per_step / 1e6,
-        "roof_sps": roof_sps,
-        "share_of_roof": loop["loop_sps"] / roof_sps,
+        "roof_sps": limit_sps,
+        "share_of_roof": loop["loop_sps"] / limit_sps,
         "peak_memory_mib": peak_mib,
         "threads": threads,
         "machine": describe_machine(),
@@ -135,7 +135,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """A result of `bench` for people."""
+    """Format a result of `bench` as a table."""
     config, machine, gemm = result["config"], result["machine"], result["gemm_gflops_per_s"]
     parts = ", ".join(f"{share:.0%} {name}" for name, share in result["time_shares"].items())
     whole_s = config["total_timesteps"] / result["loop_sps"]
@@ -154,7 +154,7 @@ def table(result: dict[str, Any]) -> str:
         "network": f"{result['forward_mflop']:.2f} MFLOP forward, "
         f"{result['forward_backward_mflop']:.2f} with backward, "
         f"{result['mflop_per_agent_step']:.1f} per agent step",
-        "roof": f"{result['roof_sps']:,.0f} SPS, {result['share_of_roof']:.0%} of it reached",
+        "upper limit": f"{result['roof_sps']:,.0f} SPS, {result['share_of_roof']:.0%} reached",
         "peak memory": f"{result['peak_memory_mib']:,.0f} MiB",
         "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}, "
         f"GPU {machine['gpu']}, {machine['system']}, {result['threads']} threads",
@@ -171,27 +171,27 @@ def table(result: dict[str, Any]) -> str:
 
 
 def flops_per_sample(agent: Agent, obs_shape: tuple[int, ...]) -> Flops:
-    """Work of the convolutions and dense layers, which stand in the order of the data flow.
+    """Count the FLOP of the convolutions and dense layers.
 
-    Going backward costs the forward work twice, once for the weights and once for the input;
-    nobody needs the gradient of the observation, so the first layers do without the second.
+    The backward pass costs twice the forward pass: once for the weights and once for the input.
+    The first layers need no gradient of their input, the observation.
     """
     *_, height, width = obs_shape
     products = {}
-    for layer in layers_of(agent):
-        places = 1
+    for layer in layers_of(agent):  # in the order of the data flow
+        positions = 1
         if isinstance(layer, nn.Conv2d):
             height = (height - layer.kernel_size[0]) // layer.stride[0] + 1
             width = (width - layer.kernel_size[1]) // layer.stride[1] + 1
-            places = height * width
-        products[layer] = layer.weight.numel() * places
+            positions = height * width
+        products[layer] = layer.weight.numel() * positions
     forward = 2 * sum(products.values())
     unneeded = 2 * sum(products[layer] for layer in agent.trunk.first_layers)
     return Flops(forward, 3 * forward - unneeded)
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process ever had resident."""
+    """Return the largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -207,12 +207,12 @@ def peers() -> tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], s
 
 
 def commit() -> str | None:
-    """The commit that this code is at, `-dirty` if it differs; None outside its checkout."""
+    """Return the commit of this code, with `-dirty` if it differs; None outside a checkout."""
     if not (CHECKOUT / ".git").exists():
         return None
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(CHECKOUT), *words]
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(CHECKOUT), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
@@ -223,13 +223,10 @@ def commit() -> str | None:
 
 
 def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
-    """Agent steps a second with random actions; starting new games is part of it."""
-    rows = itertools.cycle(
-        random_actions(agent, 1024 * envs.num_envs)
-        .cpu()
-        .numpy()
-        .reshape(1024, envs.num_envs, *agent.policy.action_shape)
-    )
+    """Return agent steps a second with random actions, the starts of new games included."""
+    shape = (1024, envs.num_envs, *agent.policy.action_shape)
+    actions = random_actions(agent, 1024 * envs.num_envs).cpu().numpy()
+    rows = itertools.cycle(actions.reshape(shape))
     envs.reset()
 
     def step() -> int:
@@ -240,7 +237,7 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
 
 
 def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
-    """Agent steps a second of acting alone, and samples a second of learning alone."""
+    """Return agent steps a second of acting alone, and samples a second of learning alone."""
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
@@ -278,7 +275,7 @@ def _learning(run: Executables, buffers: Rollout, config: Config, budget_s: floa
 
 
 class _Stopwatch(NoView):
-    """Follows a run and notes when each update had ended and what its parts had taken."""
+    """A view that records the end of each update and the time of its parts so far."""
 
     def __init__(self) -> None:
         self.ended_s: list[float] = []
@@ -290,16 +287,16 @@ class _Stopwatch(NoView):
 
 
 def whole_loop(config: Config, updates: int) -> dict[str, Any]:
-    """Speed of `train`, logs included, over `updates` after the warm-up, and its parts.
+    """Measure the speed of `train`, with its logs, in `updates` after the warm-up, and its parts.
 
-    The last update does not count: the run is saved after it, as otherwise every two minutes.
-    Where ranks share the work, rank 0 has the clock; the others get nothing.
+    One more update is not counted, because a checkpoint is saved after it, which usually happens
+    every two minutes. With several ranks only rank 0 returns figures.
     """
     steps = (WARM_UP_UPDATES + updates + 1) * config.batch_size
     config = dataclasses.replace(config, total_timesteps=steps)
     watch = _Stopwatch()
-    with tempfile.TemporaryDirectory() as place:
-        summary = train(config, Path(place) / "run", view=watch)
+    with tempfile.TemporaryDirectory() as folder:
+        summary = train(config, Path(folder) / "run", view=watch)
     if summary.signal_number is not None:
         raise Stopped(summary.signal_number)
     if own_rank() > 0:
@@ -318,11 +315,11 @@ def whole_loop(config: Config, updates: int) -> dict[str, Any]:
 
 
 def _gemm_flops(kind: torch.dtype, device: str, budget_s: float) -> float:
-    """The most FLOP/s that multiplying square matrices of one type reached."""
+    """Return the highest FLOP/s of products of square matrices of one type."""
     best = 0.0
     sides = GEMM_SIDES[device]
     for side in sides:
-        if best and 2 * side**3 / best > budget_s:  # bf16 where the processor has none
+        if best and 2 * side**3 / best > budget_s:  # too slow, as bf16 is on a processor without it
             break
         left, right, out = (torch.randn(side, side, device=device).to(kind) for _ in range(3))
         times: list[float] = []
@@ -336,14 +333,14 @@ def _gemm_flops(kind: torch.dtype, device: str, budget_s: float) -> float:
 
 
 def _per_second(work: Callable[[], int], budget_s: float, device: str) -> float:
-    """Units of work done a second, on average; `work` does some and returns how many."""
+    """Return the mean units of work a second; `work` does some and returns how many."""
     _spend(work, WARM_UP_SHARE * budget_s, device)
     done, spent_s = _spend(work, (1 - WARM_UP_SHARE) * budget_s, device)
     return done / spent_s
 
 
 def _spend(work: Callable[[], int], budget_s: float, device: str) -> tuple[int, float]:
-    """Work for a time, at least once: units done and seconds taken."""
+    """Work for a time, at least once. Returns the units of work and the seconds."""
     done, spent_s, start = 0, 0.0, time.perf_counter()
     while spent_s < budget_s or not done:
         done += work()
@@ -353,6 +350,6 @@ def _spend(work: Callable[[], int], budget_s: float, device: str) -> tuple[int, 
 
 
 def _wait(device: str) -> None:
-    """A GPU works on after a call has returned."""
+    """Wait for a GPU, which still works after a call has returned."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""As many steps as fit in a time: a run that ends in it, with its schedules at their ends."""
+"""The number of steps that fit in a time: a run that ends in time, with complete schedules."""
 
 import dataclasses
 import math
@@ -18,44 +18,40 @@ from .stats import reached, reference
 
 MEASURED_UPDATES = 3
 TRIED_UPDATES = WARM_UP_UPDATES + MEASURED_UPDATES + 1
-"""All that `whole_loop` makes to time those."""
+"""All updates that `whole_loop` makes to measure those."""
 SAFETY = 0.88
-"""Part of the time that is planned for: speed changes by some percent while games grow longer,
-checkpoints are written and the machine does other things."""
+"""Part of the time that is planned for. The rest is a reserve: games grow longer, checkpoints are
+written, and other programs run."""
 FEWEST_UPDATES = 10
 MOST_STEPS = 10**12
-"""More than fit in any time."""
+"""More steps than fit in any time."""
 FAR = 1.5
-"""A run that is longer by this factor than any that was measured may get anywhere."""
+"""No score is expected of a run that is longer by this factor than every measured run."""
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class Plan(NamedTuple):
-    """A configuration that fits in a time, the speed that was measured, and words for both."""
+    """A configuration that fits in a time, and the measured speed in agent steps a second."""
 
     config: Config
     sps: float
-    words: list[str]
 
 
-def plan(
-    config: Config, budget_s: float, started: float, say: Callable[[str], None] | None = None
-) -> Plan:
-    """`config`, with so many `total_timesteps` that its run ends in time.
+def plan(config: Config, budget_s: float, started: float, log: Callable[[str], None]) -> Plan:
+    """Return `config` with so many `total_timesteps` that its run ends in time.
 
-    Trains for a few updates in a temporary directory to see how fast that is; all ranks do, and
-    rank 0 plans for them.  started: the moment by `time.monotonic` since which the time counts.
+    Measures the speed in a few updates in a temporary directory, on all ranks; rank 0 plans.
+    started: the `time.monotonic()` at which the time begins.  log: receives the plan, in one line.
     UsageError if the time is too short for a run.
     """
-    if say is not None:
-        say(f"measuring {TRIED_UPDATES} updates")
+    log(f"measuring {TRIED_UPDATES} updates")
     measuring = time.monotonic()
-    # Rates at their ends would let the epochs stop at another place.
+    # With annealing, the few updates would end at rate 0, where more epochs stop early.
     constant = dataclasses.replace(config, anneal_lr=False, anneal_clip=False)
     measured = whole_loop(constant, MEASURED_UPDATES)
 
     def planned() -> tuple[int, float]:
-        """Updates that fit, and the seconds of each."""
+        """Return the number of updates that fit, and the seconds of each."""
         update_s = statistics.mean(measured["loop_update_s"])
         now = time.monotonic()
         start_up_s = max(0.0, now - measuring - TRIED_UPDATES * update_s)
@@ -64,8 +60,8 @@ def plan(
         if updates < FEWEST_UPDATES:
             least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + now - started
             raise UsageError(
-                f"a budget of {budget_s:g} s is too short: {FEWEST_UPDATES} updates of "
-                f"{update_s:.2g} s each and what surrounds them need {math.ceil(1.1 * least_s)} s"
+                f"a budget of {budget_s:g} s is too short for {FEWEST_UPDATES} updates of "
+                f"{update_s:.2g} s and the start; use at least {math.ceil(1.1 * least_s)}s"
             )
         return updates, update_s
 
@@ -73,39 +69,37 @@ def plan(
         updates, update_s = ranks.broadcast_from_main(planned)
     fitting = dataclasses.replace(config, total_timesteps=updates * config.batch_size)
     sps = config.batch_size / update_s
-    words = [
-        f"{sps:,.0f} agent steps a second: {fitting.agent_steps:,} fit in {budget_s:,.0f} s "
-        f"with a reserve of {1 - SAFETY:.0%}",
-        typical(fitting),
-    ]
-    return Plan(fitting, sps, words)
+    log(
+        f"{fitting.agent_steps:,} agent steps fit in {budget_s:,.0f} s, at {sps:,.0f} a second and "
+        f"with {1 - SAFETY:.0%} in reserve; {expected_score(fitting)}"
+    )
+    return Plan(fitting, sps)
 
 
-def typical(config: Config) -> str:
-    """What score a run of so many steps is likely to reach, as far as runs have shown it."""
+def expected_score(config: Config) -> str:
+    """Describe the score that measured runs of about as many steps had, and the published one."""
     name, steps = title(config.game), config.agent_steps
-    as_known = config.protocol == "classic" and set(changes(config)) <= {"total_timesteps"}
-    known = reached(config.game, preset_key(config.preset, config.device)) if as_known else []
+    as_measured = config.protocol == "classic" and set(changes(config)) <= {"total_timesteps"}
+    known = reached(config.game, preset_key(config.preset, config.device)) if as_measured else []
     scores = reference(config.game, config.protocol)
     published = scores.get("cleanrl_ppo_atari", scores.get("ppo_paper"))
-    beyond = "" if published is None else f"; published for 10,000,000: {published:,.1f}"
+    end = "" if published is None else f"; published for 10,000,000 steps: {published:,.1f}"
     if not known:
-        return f"no run of {name} with these settings has been measured{beyond}"
+        return f"no run of {name} with these settings has been measured{end}"
     nearest = min(known, key=lambda point: (abs(point.agent_steps - steps), point.total_timesteps))
     if steps > FAR * nearest.agent_steps:
-        beyond = f"; longer runs have not been measured{beyond}"
+        end = f"; longer runs have not been measured{end}"
     runs = f"{nearest.runs} run{'s' if nearest.runs > 1 else ''}"
     return (
-        f"typical in {name} after {nearest.agent_steps:,} agent steps of a run of "
-        f"{nearest.total_timesteps:,}: a score of {nearest.score:,.1f} (last 100 training games, "
-        f"{runs}){beyond}"
+        f"score to expect in {name}: {nearest.score:,.1f} (mean of the last 100 training games "
+        f"after {nearest.agent_steps:,} of {nearest.total_timesteps:,} steps, {runs}){end}"
     )
 
 
 def seconds(text: str) -> float:
-    """A time as 90s, 30m, 2h or 1h30m, in seconds; UsageError for anything else."""
+    """Convert a time such as 90s, 30m, 2h or 1h30m to seconds; UsageError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     found = sum(float(number) * UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or not 0 < found < float("inf"):
-        raise UsageError(f"a budget is a time such as 90s, 30m or 1h30m, not {text!r}")
+        raise UsageError(f"--budget takes a time such as 90s, 30m or 1h30m, not {text!r}")
     return found

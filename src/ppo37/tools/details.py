@@ -1,7 +1,7 @@
-"""The ledger of the details: what each is, why, where it is from, and where it happens here.
+"""The table of details: a statement of each, its reason, its source and its place in the code.
 
-What does not change is written in data/details.toml. Where a detail happens is found at run time:
-the very line carries its tag as a comment at its end, `# D05` or, of an auxiliary one, `# A1`.
+The table is data/details.toml. The place is found at run time: the line in which a detail happens
+has its tag as a comment at the end, `# D05` or, for an auxiliary detail, `# A1`.
 """
 
 import ast
@@ -20,11 +20,16 @@ SOURCE = Path(__file__).parents[1]
 READING_ORDER = ("algorithm/", "networks/", "loop.py", "session/", "config.py", "envs/")
 MARK = re.compile(r"\S.*# ((?:[DA]\d+)(?:, [DA]\d+)*)$")
 AUXILIARY = "auxiliary"
-"""The group of those that are off by default: their switch brings them in."""
+"""The group of the details that are off by default: their switch turns them on."""
 WIDTH = 100
 LONGEST_EXCERPT = 30
+LEGEND = """
+where   file in src/ppo37 and line
+needs   options with which the detail is active, if it is not by default
+switch  options that turn the detail off (A1 to A4: on)
+`ppo37 details 5` explains a detail."""
 AROUND = 8
-"""Lines of code shown before and after a mark in a function that is longer than an excerpt."""
+"""Lines shown before and after a mark in a function that is longer than an excerpt."""
 
 
 class Edit(NamedTuple):
@@ -36,7 +41,7 @@ class Edit(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """One entry of the ledger; data/details.toml says what its fields mean."""
+    """One entry of the table; data/details.toml explains the fields."""
 
     number: int | str
     name: str
@@ -54,7 +59,7 @@ class Detail(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """What marks its lines: D05, A1."""
+        """The comment that marks its lines: D05, A1."""
         return f"D{self.number:02d}" if isinstance(self.number, int) else self.number
 
 
@@ -66,35 +71,35 @@ class Mark(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """Consecutive lines of a file, the first of which has number `first`."""
+    """Consecutive lines of a file; the first has the number `first`."""
 
     first: int
     lines: list[str]
 
 
 def load() -> list[Detail]:
-    """All details, in order: 1 to 37, then the auxiliary ones."""
+    """Return all details in order: 1 to 37, then A1 to A4."""
     text = resources.files("ppo37").joinpath("data/details.toml").read_text("utf-8")
     return [_detail(table) for table in tomllib.loads(text)["detail"]]
 
 
-def find(word: str) -> Detail:
-    """The detail that a person means by 5, 05, D05 or d5, or by A3; UsageError if none."""
-    number = re.fullmatch(r"D?0*(\d+)", word.upper())
-    tag = f"D{int(number[1]):02d}" if number else word.upper()
+def find(name: str) -> Detail:
+    """Return the detail named 5, 05, D05 or d5, or A3; UsageError if there is none."""
+    number = re.fullmatch(r"D?0*(\d+)", name.upper())
+    tag = f"D{int(number[1]):02d}" if number else name.upper()
     found = [detail for detail in load() if detail.tag == tag]
     if not found:
         raise UsageError(
-            f"there is no detail {word!r}: they are 1 to 37 and A1 to A4 (see `ppo37 details`)"
+            f"there is no detail {name!r}: they are 1 to 37 and A1 to A4 (see `ppo37 details`)"
         )
     return found[0]
 
 
 def marks(source: Path = SOURCE) -> dict[str, list[Mark]]:
-    """The marked lines of each tag, in the order in which one reads the code."""
+    """Return the marked lines of each tag, in the order of reading."""
     files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.py"))
     found: dict[str, list[Mark]] = {}
-    for file in sorted(files, key=_place_in_reading):
+    for file in sorted(files, key=_reading_order):
         for number, line in enumerate((source / file).read_text("utf-8").splitlines(), start=1):
             match = MARK.search(line)
             for tag in match[1].split(", ") if match else ():
@@ -103,13 +108,13 @@ def marks(source: Path = SOURCE) -> dict[str, list[Mark]]:
 
 
 def marks_of(detail: Detail, found: dict[str, list[Mark]]) -> list[Mark]:
-    """The lines of one detail, the one to look at first in front; empty if it is not here."""
+    """Return the lines of one detail, the main one first; empty if it has none."""
     own = found.get(detail.tag, [])
     return sorted(own, key=lambda mark: mark.file != detail.main)
 
 
 def excerpt(mark: Mark, source: Path = SOURCE) -> Excerpt:
-    """The innermost function or class around a mark; of a long one the lines near the mark."""
+    """Return the innermost function or class around a mark, or its lines near the mark."""
     text = (source / mark.file).read_text("utf-8")
     lines = text.splitlines()
     first, last = 1, len(lines)
@@ -126,22 +131,22 @@ def excerpt(mark: Mark, source: Path = SOURCE) -> Excerpt:
 
 
 def mutated(edits: tuple[Edit, ...], source: Path = SOURCE) -> dict[str, tuple[str, str]]:
-    """Each file that the edits change: its text before and after them.
+    """Return for each changed file its text before and after the edits.
 
-    ValueError if the text of an edit does not occur exactly once.
+    ValueError if the text to find does not occur exactly once.
     """
     texts: dict[str, tuple[str, str]] = {}
     for file, old, new in edits:
         original = (source / file).read_text("utf-8")
         before, after = texts.get(file, (original, original))
         if after.count(old) != 1:
-            raise ValueError(f"{file} holds {old!r} {after.count(old)} times, not once")
+            raise ValueError(f"{file} has {old!r} {after.count(old)} times, not once")
         texts[file] = before, after.replace(old, new)
     return texts
 
 
 def diff(detail: Detail, source: Path = SOURCE) -> str:
-    """The mutant of a detail as a unified diff; empty if it has none."""
+    """Return the mutant of a detail as a unified diff; empty if it has none."""
     return "".join(
         line
         for file, (before, after) in mutated(detail.mutant, source).items()
@@ -156,7 +161,7 @@ def diff(detail: Detail, source: Path = SOURCE) -> str:
 
 
 def document(detail: Detail, found: dict[str, list[Mark]]) -> dict[str, Any]:
-    """Everything about a detail as plain values."""
+    """Return everything about a detail as plain values."""
     own = marks_of(detail, found)
     code = excerpt(own[0])._asdict() if own else None
     return {
@@ -170,37 +175,39 @@ def document(detail: Detail, found: dict[str, list[Mark]]) -> dict[str, Any]:
 
 
 def table(details: list[Detail], found: dict[str, list[Mark]]) -> str:
-    """One line for each detail: tag, name, where it happens, and its settings."""
-    rows = [("", "detail", "where", "needs", "switch")]
+    """Format all details, one per line, with a legend below."""
+    rows = [("tag", "detail", "where", "needs", "switch")]
     for detail in details:
         own = marks_of(detail, found)
-        where = f"{own[0].file}:{own[0].line}" if own else "not here yet"
+        where = f"{own[0].file}:{own[0].line}" if own else "-"
         settings = (" ".join(flags(detail.needs)) or "-", " ".join(flags(detail.switch)) or "-")
         rows.append((detail.tag, detail.name, where, *settings))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, LEGEND])
 
 
 def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
-    """A detail in full: what, why, from where, its tests, its mutant and its code."""
+    """Format a detail in full: statement, reason, source, tests, mutant and code."""
     own = marks_of(detail, found)
+    turned = "on" if detail.group == AUXILIARY else "off"
     facts = {
         "equation": detail.equation,
         "why": textwrap.fill(detail.why, WIDTH - 2),
         "source": f"{detail.source}\n{detail.permalink}",
         "needs": " ".join(flags(detail.needs)),
-        "taken out by": " ".join(flags(detail.switch)),
+        f"turned {turned} by": " ".join(flags(detail.switch)),
         "tests": "\n".join(detail.tests),
-        "where": "\n".join(f"{mark.file}:{mark.line}" for mark in own) or "not here yet",
+        "where": "\n".join(f"{mark.file}:{mark.line}" for mark in own),
     }
     title = f"{detail.tag}  {detail.name} ({detail.group})"
     parts = [title, textwrap.fill(detail.statement, WIDTH)]
     parts += [f"{name}:\n{_indented(text)}" for name, text in facts.items() if text]
     if detail.mutant:
-        parts.append(f"what the tests are shown to notice:\n{_indented(diff(detail).rstrip())}")
+        parts.append(f"a change that its tests detect:\n{_indented(diff(detail).rstrip())}")
     if own:
         first, lines = excerpt(own[0])
         numbered = [f"{n:4} {line}".rstrip() for n, line in enumerate(lines, start=first)]
@@ -210,14 +217,14 @@ def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
 
 def _detail(table: dict[str, Any]) -> Detail:
     known, needed = set(Detail._fields), set(Detail._fields) - set(Detail._field_defaults)
-    assert needed <= table.keys() <= known, f"the entry of {table.get('number')} is not whole"
+    assert needed <= table.keys() <= known, f"the entry of {table.get('number')} is incomplete"
     edits = tuple(Edit(**edit) for edit in table.get("mutant", ()))
     return Detail(**{**table, "tests": tuple(table.get("tests", ())), "mutant": edits})
 
 
-def _place_in_reading(file: str) -> tuple[int, str]:
-    places = (n for n, begin in enumerate(READING_ORDER) if file.startswith(begin))
-    return next(places, len(READING_ORDER)), file
+def _reading_order(file: str) -> tuple[int, str]:
+    found = (n for n, start in enumerate(READING_ORDER) if file.startswith(start))
+    return next(found, len(READING_ORDER)), file
 
 
 def _indented(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Is everything here that ppo37 needs, and does it work? Each check tries the thing itself.
+"""Checks of everything that ppo37 needs; each one uses the thing that it checks.
 
-Nothing is imported before its check, so that a broken installation can still be examined.
+Modules are imported in their checks, so that a broken installation can be checked, too.
 """
 
 import importlib
@@ -23,13 +23,13 @@ GAME, GAME_ENVS, GAME_STEPS = "breakout", 2, 50
 MINIBATCH = 64
 """Samples of the self-test."""
 SAME_SPEED = 1.05
-"""Forms whose times differ by less than this factor count as equally fast."""
+"""Times that differ by less than this factor count as equal."""
 LEAST_DISK_BYTES = 1 << 30
-"""Three checkpoints are 60 MB; logs, films and a second run want room too."""
+"""Three checkpoints are 60 MB; logs, videos and a second run need space, too."""
 LEAST_MEMORY_BYTES = 1 << 30
-"""The classic preset takes about 0.6 GiB."""
+"""The preset classic needs about 0.6 GiB."""
 
-INSTALL_TORCH = "install PyTorch by the selector on pytorch.org, or `pip install torch`"
+INSTALL_TORCH = "install PyTorch as pytorch.org recommends, or `pip install torch`"
 INSTALL_ALE = "pip install 'ale-py>=0.12.1'"
 INSTALL_VIDEO = "`ppo37 record` needs it: pip install imageio-ffmpeg pillow"
 INSTALL_PLOT = "`ppo37 plot` needs it: pip install matplotlib"
@@ -37,7 +37,7 @@ INSTALL_TENSORBOARD = "pip install tensorboard"
 
 
 class Check(NamedTuple):
-    """One thing looked at. `ok` with a remedy is a note: something optional is missing."""
+    """The result of a check. `ok` with a remedy is a note: something optional is missing."""
 
     name: str
     ok: bool
@@ -46,7 +46,7 @@ class Check(NamedTuple):
 
 
 def doctor() -> list[Check]:
-    """Look at everything; a few seconds. Never raises: what breaks is a check that is not ok."""
+    """Run all checks, in a few seconds. Never raises: an error is a check that is not ok."""
     checks: tuple[tuple[str, Callable[[], Check], str], ...] = (
         ("python", _python, "install Python 3.11 or newer"),
         ("torch", _torch, INSTALL_TORCH),
@@ -57,7 +57,7 @@ def doctor() -> list[Check]:
         ("video", _video, INSTALL_VIDEO),
         ("plot", _plot, INSTALL_PLOT),
         ("tensorboard", _tensorboard, INSTALL_TENSORBOARD),
-        ("disk", _disk, "change to a directory that you may write to, or use --out"),
+        ("disk", _disk, "change to a writable directory, or use --out"),
         ("memory", _memory, "close other programs"),
         ("cores", _cores, INSTALL_TORCH),
     )
@@ -65,7 +65,7 @@ def doctor() -> list[Check]:
 
 
 def table(checks: list[Check]) -> str:
-    """The checks for people, one a line, each remedy under its check."""
+    """Format the checks, one per line, each remedy below its check."""
     lines = []
     for check in checks:
         mark = "FAIL" if not check.ok else "note" if check.remedy else "ok"
@@ -76,7 +76,7 @@ def table(checks: list[Check]) -> str:
 
 
 def _attempt(name: str, check: Callable[[], Check], remedy: str) -> Check:
-    """A check, or the error that it ran into and what helps."""
+    """Run a check; if it raises, return the error with the remedy."""
     try:
         return check()
     except Exception as error:
@@ -114,7 +114,7 @@ def _cuda() -> Check:
     return Check(
         "cuda",
         True,
-        f"a driver is here, but PyTorch (built with {build}) sees no GPU",
+        f"there is a GPU driver, but PyTorch (built with {build}) finds no GPU",
         INSTALL_TORCH,
     )
 
@@ -149,7 +149,7 @@ def _emulator() -> Check:
     return Check(
         "emulator",
         ok,
-        detail if ok else "the screen stayed black",
+        detail if ok else "the screen is black",
         "" if ok else f"reinstall the emulator: {INSTALL_ALE}",
     )
 
@@ -169,14 +169,14 @@ def _layers() -> Check:
 
 
 def measure() -> list[dict[str, Any]]:
-    """Measure how fast each form of the network's layers learns here, on an idle machine.
+    """Measure the speed of a gradient step with each backend: precision and kernels.
 
-    For the networks and minibatches of `classic` and `fast`: samples a second of each form, the
-    fastest first, and which one the table of processors chooses.
+    For the networks and minibatches of `classic` and `fast`: samples a second of each backend, the
+    fastest first, and the backend that the table of processors chooses.
     """
     from ..backends.device import prepare_process, resolve_device, usable_cores
     from ..backends.precision import Backend, choose_precision
-    from ..backends.precision import measure as measure_forms
+    from ..backends.precision import measure as measure_backends
     from ..config import from_preset
     from ..envs.atari.protocols import OBS_SHAPE
     from ..networks.agent import Agent
@@ -188,7 +188,7 @@ def measure() -> list[dict[str, Any]]:
         config = from_preset(preset, GAME, device)
         agent = Agent(OBS_SHAPE, CategoricalPolicy(4), config.network, seed=0).to(device)
         choice = choose_precision(config, agent, OBS_SHAPE, config.minibatch_size)
-        seconds = measure_forms(agent, OBS_SHAPE, config.minibatch_size)
+        seconds = measure_backends(agent, OBS_SHAPE, config.minibatch_size)
         chosen = Backend(choice.precision, choice.kernels)
         found.append(
             {
@@ -197,8 +197,8 @@ def measure() -> list[dict[str, Any]]:
                 "chosen": " ".join(chosen),
                 "chosen_is_fastest": seconds[chosen] <= SAME_SPEED * min(seconds.values()),
                 "samples_per_s": {
-                    " ".join(form): config.minibatch_size / spent
-                    for form, spent in sorted(seconds.items(), key=lambda item: item[1])
+                    " ".join(backend): config.minibatch_size / spent
+                    for backend, spent in sorted(seconds.items(), key=lambda item: item[1])
                 },
             }
         )
@@ -206,10 +206,10 @@ def measure() -> list[dict[str, Any]]:
 
 
 def speeds_table(found: list[dict[str, Any]]) -> str:
-    """Write what `measure` found for people."""
+    """Format the result of `measure`."""
     lines = []
     for row in found:
-        speeds = ", ".join(f"{form} {speed:,.0f}" for form, speed in row["samples_per_s"].items())
+        speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in row["samples_per_s"].items())
         verdict = "the fastest here" if row["chosen_is_fastest"] else "NOT the fastest here"
         lines.append(
             f"{row['preset']}, minibatches of {row['minibatch']}: {speeds} samples/s; "
@@ -246,32 +246,19 @@ def _disk() -> Check:
     return Check(
         "disk",
         ok,
-        f"this directory can be written to, {free / 2**30:.1f} GiB free",
+        f"this directory is writable, {free / 2**30:.1f} GiB free",
         "" if ok else "free 1 GiB, or use --out on another disk",
     )
 
 
 def _memory() -> Check:
-    from ..machine import memory_bytes
+    import psutil
 
-    total = memory_bytes()
-    free = _available_memory()
-    enough = free is None or free >= LEAST_MEMORY_BYTES
-    detail = f"{total / 2**30:.1f} GiB" + (
-        "" if free is None else f", {free / 2**30:.1f} available"
-    )
+    memory = psutil.virtual_memory()
+    enough = memory.available >= LEAST_MEMORY_BYTES
     remedy = "" if enough else "close other programs, or train with fewer --num-envs"
+    detail = f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} available"
     return Check("memory", True, detail, remedy)
-
-
-def _available_memory() -> int | None:
-    """Bytes that a new program could use; None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) << 10 if found else None
 
 
 def _cores() -> Check:
@@ -281,7 +268,7 @@ def _cores() -> Check:
 
 
 def _missing(*modules: str) -> str | None:
-    """The first of some modules that cannot be imported."""
+    """Return the first of some modules that cannot be imported; None if all can."""
     for name in modules:
         try:
             importlib.import_module(name)
@@ -291,5 +278,5 @@ def _missing(*modules: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[Any, ...]:
-    """`2.13.0+cpu` -> (2, 13, 0)."""
+    """Convert a version to numbers: `2.13.0+cpu` to (2, 13, 0)."""
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))

@@ -13,6 +13,7 @@ from ..envs.games import title
 from ..errors import UsageError
 from ..session import directory
 from ..session.files import own_folder, real_path
+from ..session.metrics import read_metrics
 from .figures import (
     BAND,
     DOTS,
@@ -151,7 +152,7 @@ def read_history(run: Path) -> History:
     """
     games = [
         (float(record["frames"]), record["wall_s"] / 60, float(game["return"]))
-        for record in directory.read_metrics(run)
+        for record in read_metrics(run)
         for game in record["episodes"]
     ]
     if not games:

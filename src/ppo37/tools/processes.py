@@ -1,4 +1,4 @@
-"""Commands of ppo37 in processes of their own, started as a person would start them."""
+"""Commands of ppo37 in separate processes."""
 
 import os
 import signal
@@ -16,56 +16,54 @@ from ..errors import RunError
 from ..session.signals import Signals
 
 POLL_S = 0.01
-
-
 LIFELINE = "PPO37_LIFELINE"
-"""The variable that names the pipe of `stop_with_parent`."""
+"""The environment variable with the pipe of `stop_with_parent`."""
 
 
 class Child(NamedTuple):
-    """A command at work, the file that its stderr goes to, and this end of its lifeline."""
+    """A running command, the file with its stderr, and this end of its lifeline (see `launch`)."""
 
     process: "subprocess.Popen[bytes]"
-    words: IO[bytes]
+    stderr: IO[bytes]
     lifeline: int
 
     def close(self) -> None:
-        """Wait for its end, and forget what it said."""
+        """Wait for the end of the process and delete its stderr."""
         self.process.wait()
-        self.words.close()
+        self.stderr.close()
         os.close(self.lifeline)
 
     def stderr_tail(self) -> str:
-        """The last line that it said, or how it ended if it said nothing or could not."""
-        self.words.seek(0)
-        lines = self.words.read().decode(errors="replace").strip().splitlines()
+        """Return the last line of stderr, or how the process ended: by a signal, or silently."""
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         code = self.process.returncode
         if code is not None and code < 0:
             return f"a run was ended by {signal.Signals(-code).name}"
-        return lines[-1] if lines else f"a run ended with {code}"
+        return lines[-1] if lines else f"a run ended with exit code {code}"
 
     def fail(self) -> NoReturn:
-        """RunError with the last words of a run that failed."""
+        """Raise RunError with the last line of stderr."""
         raise RunError(self.stderr_tail())
 
 
-def python(*words: str) -> list[str]:
-    """Begin a command with Python, for `launch`, which gives it this process's paths to modules.
+def python(*args: str) -> list[str]:
+    """Return a command that runs Python, for `launch`, which passes on the module search path.
 
-    Without -P the working directory would be one of them, and whatever lies there be imported.
+    Without -P the working directory would be part of that path, with any file in it.
     """
-    return [sys.executable, "-P", *words]
+    return [sys.executable, "-P", *args]
 
 
 def launch(command: list[str], **streams: Any) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start a command that is asked to stop if this process is killed; and its lifeline.
+    """Start a command that gets SIGTERM when this process is killed. Returns it and its lifeline.
 
-    That is a pipe, of which this process has one end, to be closed when the command has ended, and
-    `stop_with_parent` reads the other.
+    The lifeline is this process's end of a pipe, to be closed when the command has ended; the other
+    end is read by `stop_with_parent`.
     """
     line, end = os.pipe()
     paths = os.pathsep.join(path for path in sys.path if path)
-    # By its number and identity: a child of the command has the variable, but not the pipe.
+    # By number and inode: a child of the command inherits the variable, but not the pipe.
     pipe = f"{line}:{os.fstat(line).st_ino}"
     variables = {**os.environ, "PYTHONPATH": paths, LIFELINE: pipe}
     try:
@@ -78,28 +76,26 @@ def launch(command: list[str], **streams: Any) -> tuple["subprocess.Popen[bytes]
     return process, end
 
 
-def start(*words: str, cores: Collection[int] = ()) -> Child:
-    """Start a command, on some cores only if they are named; the caller sees to its end."""
-    said = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+def start(*args: str, cores: Collection[int] = ()) -> Child:
+    """Start `ppo37` with these arguments, on the given cores or on all. The caller closes it."""
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
+    command = python("-m", "ppo37", *args)
     with _pinned(cores):
-        process, lifeline = launch(
-            python("-m", "ppo37", *words), stdout=subprocess.DEVNULL, stderr=said
-        )
-    return Child(process, said, lifeline)
+        process, lifeline = launch(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    return Child(process, stderr, lifeline)
 
 
 def stop_with_parent() -> None:
-    """Send SIGTERM to this process when the one that started it by `launch` has ended.
+    """Send SIGTERM to this process when the process that launched it has ended.
 
-    The system closes the other end of a pipe then, however that process ended.
+    However that one ends, the system closes its end of the pipe.
     """
-    number, _, identity = os.environ.pop(LIFELINE, "").partition(":")
+    number, _, inode = os.environ.pop(LIFELINE, "").partition(":")
     with suppress(ValueError, OSError):
         found = os.fstat(int(number))
-        if stat.S_ISFIFO(found.st_mode) and str(found.st_ino) == identity:
-            threading.Thread(
-                target=_stop_after, args=(int(number),), name="parent", daemon=True
-            ).start()
+        if stat.S_ISFIFO(found.st_mode) and str(found.st_ino) == inode:
+            args = (int(number),)
+            threading.Thread(target=_stop_after, args=args, name="parent", daemon=True).start()
 
 
 def _stop_after(line: int) -> None:
@@ -110,9 +106,9 @@ def _stop_after(line: int) -> None:
 
 
 @contextmanager
-def running(*words: str) -> Iterator[Child]:
-    """A command in a process that does not outlive the block."""
-    child = start(*words)
+def running(*args: str) -> Iterator[Child]:
+    """Start `ppo37` with these arguments, and kill it at the end of the block."""
+    child = start(*args)
     try:
         yield child
     finally:
@@ -121,14 +117,14 @@ def running(*words: str) -> Iterator[Child]:
 
 
 def finish(child: Child, signals: Signals) -> None:
-    """Wait for the end; RunError if it is not a good one."""
+    """Wait for the end of a command; RunError if it fails."""
     wait(child, signals, lambda: False)
     if child.process.returncode != 0:
         child.fail()
 
 
 def wait(child: Child, signals: Signals, until: Callable[[], bool]) -> None:
-    """Until something is so, or the command has ended."""
+    """Wait until `until()` is true or the command has ended."""
     while not until() and child.process.poll() is None:
         signals.check()
         time.sleep(POLL_S)
@@ -136,7 +132,7 @@ def wait(child: Child, signals: Signals, until: Callable[[], bool]) -> None:
 
 @contextmanager
 def _pinned(cores: Collection[int]) -> Iterator[None]:
-    """This thread on some cores only, as what it starts will be; all of them if none is named."""
+    """Pin this thread, and the processes it starts, to some cores; to all if none is named."""
     if not cores:
         yield
         return

@@ -19,8 +19,7 @@ from ..config import Device
 from ..envs import Step, VecEnv
 from ..envs.games import CATCH, require_known, title
 from ..errors import UsageError
-from ..session.checkpoint import require_makers
-from ..session.directory import is_run
+from ..session.directory import is_run, require_makers
 from ..session.files import own_folder, real_path
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals

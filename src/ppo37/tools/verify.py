@@ -1,6 +1,6 @@
-"""The promise of `resume`, for anyone to check: a run that was killed ends as one that was not.
+"""A check of `resume`: a run that was killed and resumed ends like one that was not.
 
-Every run is a process of its own, started as a person would, and one of them gets SIGKILL.
+Every run is a separate process, started as a user would start it; one of them gets SIGKILL.
 """
 
 import dataclasses
@@ -19,13 +19,16 @@ from ..session.signals import Signals
 from .processes import Child, finish, running, wait
 
 LATEST = 1.8
-"""A run of 2 n updates is killed before it has made this many times n."""
+"""A run of 2 n updates is killed before update LATEST * n."""
 ATTEMPTS = 5
-"""Runs that may end before they are killed: so short ones can be faster than this process."""
+"""Runs that may end before they are killed: very short ones can be faster than this process."""
 
 
 class Verdict(NamedTuple):
-    """Two runs of `updates` updates; one was killed in one of them, and went on from before it."""
+    """Two runs of `updates` updates: `unbroken` and `resumed` are the fingerprints of their ends.
+
+    The second run was killed in update `killed_in` and resumed after update `resumed_from`.
+    """
 
     updates: int
     killed_in: int
@@ -36,19 +39,19 @@ class Verdict(NamedTuple):
 
     @property
     def identical(self) -> bool:
-        """Whether both go on alike, and told the same of themselves."""
+        """Whether both runs have the same end and the same log."""
         return self.unbroken == self.resumed and self.same_log
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the judgement."""
+        """Return plain values, with `identical`."""
         return {**self._asdict(), "identical": self.identical}
 
 
-def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> Verdict:
-    """Run 2 x `updates` updates of `config`, and again with SIGKILL at a random moment after half.
+def verify_resume(config: Config, updates: int, log: Callable[[str], None]) -> Verdict:
+    """Train for 2 x `updates` updates, and again with SIGKILL at a random moment after half.
 
-    config: its `total_timesteps` is of no account, and its `reseed_interval` is shortened, so that
-    so short a run meets everything that a long one does.  RunError if a run fails.
+    config: `total_timesteps` is ignored, and `reseed_interval` is shortened, so that everything
+    that happens in a long run happens in this short one.  RunError if a run fails.
     """
     config = dataclasses.replace(
         config,
@@ -58,15 +61,15 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
     every = ("--checkpoint-every", str(updates))
     with tempfile.TemporaryDirectory(prefix="ppo37-verify-") as folder, Signals() as signals:
         whole, killed = Path(folder, "unbroken"), Path(folder, "killed")
-        say(f"a run of {2 * updates} updates")
+        log(f"training for {2 * updates} updates")
         with running("train", *arguments_of(config), "--out", str(whole)) as run:
             finish(run, signals)
         config = directory.read_config(whole)
-        say(f"the same, to be killed after its checkpoint of update {updates}")
+        log(f"training again, to be killed after the checkpoint of update {updates}")
         _train_and_kill(config, killed, updates, every, signals)
         done = len(read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
-        say(f"killed in update {done + 1}; going on from update {resumed_from}")
+        log(f"killed in update {done + 1}; resuming after update {resumed_from}")
         with running("resume", str(killed), *every) as run:
             finish(run, signals)
         return Verdict(
@@ -75,17 +78,17 @@ def verify_resume(config: Config, updates: int, say: Callable[[str], None]) -> V
             resumed_from,
             _fingerprint(whole),
             _fingerprint(killed),
-            _log(whole) == _log(killed),
+            _log_of(whole) == _log_of(killed),
         )
 
 
 def _train_and_kill(
     config: Config, path: Path, updates: int, every: Sequence[str], signals: Signals
 ) -> None:
-    """Leave a killed run in the new directory `path`."""
-    words = ("train", *arguments_of(config), "--out", str(path), *every)
+    """Train in the new directory `path`, and kill the run."""
+    args = ("train", *arguments_of(config), "--out", str(path), *every)
     for _ in range(ATTEMPTS):
-        with running(*words) as run:
+        with running(*args) as run:
             if _kill(run, path, updates, signals):
                 return
         shutil.rmtree(path)
@@ -93,15 +96,15 @@ def _train_and_kill(
 
 
 def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:
-    """SIGKILL at a random moment between the checkpoint of `updates` and twice as many updates.
+    """Send SIGKILL between update `updates`, once its checkpoint is there, and twice as many.
 
-    A moment is an update that has been logged, not a time, so that it is met on a machine of any
-    speed. Returns whether the run was still at work.
+    The moment is a logged update, not a time, so that it works on a machine of any speed. Returns
+    whether the run was still active.
     """
     wait(run, signals, (path / directory.CHECKPOINTS / f"{updates:08d}").exists)
-    moment = random.randrange(updates, max(updates + 1, int(LATEST * updates)))
+    last = random.randrange(updates, max(updates + 1, int(LATEST * updates)))
     log = path / directory.METRICS
-    wait(run, signals, lambda: log.read_bytes().count(b"\n") >= moment)
+    wait(run, signals, lambda: log.read_bytes().count(b"\n") >= last)
     run.process.kill()
     code = run.process.wait()
     if code > 0:
@@ -109,7 +112,7 @@ def _kill(run: Child, path: Path, updates: int, signals: Signals) -> bool:
     return code != 0
 
 
-def _log(run: Path) -> list[dict[str, Any]]:
+def _log_of(run: Path) -> list[dict[str, Any]]:
     return [without_clock(record) for record in read_metrics(run)]
 
 

@@ -1,6 +1,6 @@
-"""The ledger of the details is whole, and says of the code what is so.
+"""The table of details is complete and agrees with the code.
 
-That the tests it names notice when a detail is taken out is shown by tests/mutants.py.
+tests/mutants.py shows that the tests it names fail where a detail is removed.
 """
 
 import ast
@@ -26,21 +26,21 @@ from ppo37.session.checkpoint import load_newest
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Edit, Mark
 
-LEDGER = details.load()
+TABLE = details.load()
 MARKS = details.marks()
 TAGS = [*(f"D{n:02d}" for n in range(1, 38)), "A1", "A2", "A3", "A4"]
 GROUPS = {"core": 13, "atari": 9, "continuous": 9, "lstm": 5, "multidiscrete": 1, "auxiliary": 4}
-each = pytest.mark.parametrize("detail", LEDGER, ids=lambda detail: detail.tag)
+each = pytest.mark.parametrize("detail", TABLE, ids=lambda detail: detail.tag)
 
 
 def test_every_detail_has_one_entry() -> None:
-    assert [detail.tag for detail in LEDGER] == TAGS
-    assert Counter(detail.group for detail in LEDGER) == GROUPS
-    assert len({detail.name for detail in LEDGER}) == len(LEDGER)
+    assert [detail.tag for detail in TABLE] == TAGS
+    assert Counter(detail.group for detail in TABLE) == GROUPS
+    assert len({detail.name for detail in TABLE}) == len(TABLE)
 
 
 @each
-def test_every_entry_is_told_in_full(detail: Detail) -> None:
+def test_every_entry_is_complete(detail: Detail) -> None:
     for text in (detail.statement, detail.why):
         assert text[0].isupper()
         assert text.endswith(".")
@@ -62,19 +62,19 @@ def test_every_detail_is_marked_where_it_happens(detail: Detail) -> None:
     own = details.marks_of(detail, MARKS)
     assert own
     assert detail.main is None or own[0].file == detail.main
-    if "D14" <= detail.tag <= "D20":  # what the environment does, where it trains and in its oracle
+    if "D14" <= detail.tag <= "D20":  # the training environment and its oracle
         assert {mark.file for mark in own} >= {"envs/atari/env.py", "envs/atari/reference.py"}
 
 
 def test_every_mark_has_an_entry() -> None:
     assert MARKS.keys() <= set(TAGS)
-    # Whatever looks like a mark is read as one; the reader itself only talks of them.
+    # Everything that looks like a mark is one, except in tools/details.py, which explains them.
     like = re.compile(r"^\s*[^\s#].*# .*\b([DA]\d\d?)\b")
     for path in {*details.SOURCE.rglob("*.py")} - {details.SOURCE / "tools/details.py"}:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             if match := like.search(line):
-                place = Mark(path.relative_to(details.SOURCE).as_posix(), number)
-                assert place in MARKS.get(match[1], []), f"{place}: {line.strip()}"
+                mark = Mark(path.relative_to(details.SOURCE).as_posix(), number)
+                assert mark in MARKS.get(match[1], []), f"{mark}: {line.strip()}"
 
 
 @each
@@ -88,14 +88,14 @@ def test_its_settings_are_settings_and_change_something(detail: Detail) -> None:
 
 
 LIVELY = {"learning_rate": 1e-2, "total_timesteps": 3 * 64}
-"""Steps so large that ratios, values and gradients are clipped, and the KL is above its target."""
+"""Large steps: ratios, values and gradients are clipped, and the KL exceeds its target."""
 EAGER = {"clip_obs": 0.5, "clip_reward": 1e-3}
-"""Bounds that cut in a few steps, where the switch of the ledger would change nothing."""
-SWITCHED = [detail for detail in LEDGER if detail.switch]
+"""Bounds that clip within a few steps; the switches in the table would change nothing."""
+SWITCHED = [detail for detail in TABLE if detail.switch]
 
 
 def learned(run: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights after a few updates of a game that listens to the settings."""
+    """Return the weights after a few updates of a game that uses the settings."""
     of_the_game = settings.keys() & {"frame_stack", "action_space", "observation"}
     game = "breakout" if of_the_game else "catch"
     chosen = {**dataclasses.asdict(tiny(**LIVELY)), **settings}
@@ -107,7 +107,7 @@ def learned(run: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def learned_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Detail], dict[str, Tensor]]:
-    """What is learned with all that a detail needs; once for all that need the same."""
+    """Return a function that trains with what a detail needs, once for equal needs."""
     known: dict[str, dict[str, Tensor]] = {}
 
     def learn(detail: Detail) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def learned_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Detail],
 def test_a_switch_changes_what_is_learned(
     detail: Detail, tmp_path: Path, learned_with: Callable[[Detail], dict[str, Tensor]]
 ) -> None:
-    """Beside the same run with all that the detail needs, and but for its switch."""
+    """Compared with the same run without the switch."""
     base = learned_with(detail)
     switch = {name: EAGER.get(name, value) for name, value in detail.switch.items()}
     assert not same_tensors(base, learned(tmp_path / "switched", {**detail.needs, **switch}))
@@ -135,7 +135,7 @@ def test_the_same_settings_learn_the_same(needs: dict[str, Any], tmp_path: Path)
 
 
 def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:
-    """Those that catch does not listen to; see also tests/system/test_variants.py."""
+    """Settings that catch does not use; see also tests/system/test_variants.py."""
     game = {"game": "breakout", "num_envs": 2, "num_steps": 8, "total_timesteps": 16}
     train(tiny(**game, protocol="machado", frame_stack=1), tmp_path / "run")
     state = load_newest(tmp_path / "run" / "checkpoints")[0].state
@@ -144,13 +144,13 @@ def test_the_rules_of_play_reach_the_game(tmp_path: Path) -> None:
 
 
 def functions(file: str) -> dict[str, list[ast.expr]]:
-    """The tests of a file, with their decorators."""
+    """Return the tests of a file, with their decorators."""
     tree = ast.parse((ROOT / file).read_text())
     return {n.name: n.decorator_list for n in tree.body if isinstance(n, ast.FunctionDef)}
 
 
 @each
-def test_its_tests_exist_and_are_in_the_normal_lane(detail: Detail) -> None:
+def test_its_tests_exist_and_are_not_slow(detail: Detail) -> None:
     assert detail.tests
     for test in detail.tests:
         file, _, name = test.partition("::")
@@ -163,7 +163,7 @@ def test_its_tests_exist_and_are_in_the_normal_lane(detail: Detail) -> None:
 
 @each
 def test_its_mutant_is_another_program(detail: Detail) -> None:
-    """Each edit fits exactly one place, and what comes of it parses and is not the same."""
+    """Each edit applies exactly once; the result parses and differs."""
     assert detail.mutant
     for file, (before, after) in details.mutated(detail.mutant).items():
         assert ast.dump(ast.parse(before)) != ast.dump(ast.parse(after)), file
@@ -172,7 +172,7 @@ def test_its_mutant_is_another_program(detail: Detail) -> None:
 def test_an_edit_that_does_not_fit_is_refused() -> None:
     twice = Edit("algorithm/losses.py", "torch.min", "torch.max")
     never = Edit("algorithm/losses.py", "torch.maximum", "torch.max")
-    assert "a/algorithm/losses.py" in details.diff(LEDGER[0]._replace(mutant=(twice,)))
+    assert "a/algorithm/losses.py" in details.diff(TABLE[0]._replace(mutant=(twice,)))
     with pytest.raises(ValueError, match="0 times"):
         details.mutated((twice, twice))
     with pytest.raises(ValueError, match="0 times"):
@@ -181,7 +181,7 @@ def test_an_edit_that_does_not_fit_is_refused() -> None:
         details.mutated((Edit("algorithm/losses.py", "torch", "numpy"),))
 
 
-# What one sees of it
+# The command `ppo37 details`
 
 
 def test_marks_are_found_in_the_order_of_reading(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_marks_are_found_in_the_order_of_reading(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     expected = [Mark("algorithm/y.py", 2), Mark("loop.py", 2), Mark("runtime/x.py", 1)]
     assert details.marks(tmp_path) == {"D05": expected, "D06": [Mark("loop.py", 2)]}
-    chosen = LEDGER[4]._replace(main="loop.py")
+    chosen = TABLE[4]._replace(main="loop.py")
     assert details.marks_of(chosen, {"D05": expected})[0] == Mark("loop.py", 2)
 
 
@@ -210,57 +210,59 @@ def test_the_excerpt_is_the_innermost_function_or_the_lines_around(tmp_path: Pat
     assert first < 50 < first + len(lines) <= first + details.LONGEST_EXCERPT
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as exit_:
-        main(["details", *words])
+        main(["details", *args])
     return int(exit_.value.code or 0), *capsys.readouterr()
 
 
 def test_the_command_lists_every_detail(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = said(capsys)
+    code, out, _ = run(capsys)
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:]] == TAGS
+    assert [line.split()[0] for line in out.splitlines()[1 : 1 + len(TAGS)]] == TAGS
+    assert "switch  options that turn the detail off" in out
     row = next(line for line in out.splitlines() if line.startswith("D07"))
-    place = MARKS["D07"][0]
-    assert row.split()[-3:] == [f"{place.file}:{place.line}", "-", "--no-norm-adv"]
+    mark = MARKS["D07"][0]
+    assert row.split()[-3:] == [f"{mark.file}:{mark.line}", "-", "--no-norm-adv"]
 
 
-@pytest.mark.parametrize(("words", "tag"), [("16", "D16"), ("d05", "D05"), ("a3", "A3")])
-def test_the_command_explains_one(words: str, tag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    detail = next(detail for detail in LEDGER if detail.tag == tag)
-    code, out, _ = said(capsys, words)
+@pytest.mark.parametrize(("name", "tag"), [("16", "D16"), ("d05", "D05"), ("a3", "A3")])
+def test_the_command_explains_one(name: str, tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    detail = next(detail for detail in TABLE if detail.tag == tag)
+    code, out, _ = run(capsys, name)
     assert code == 0
     assert out.startswith(f"{tag}  {detail.name}")
-    place = MARKS[tag][0]
-    marked = (details.SOURCE / place.file).read_text().splitlines()[place.line - 1]
-    assert f"{place.line:4} {marked}" in out.splitlines()
+    mark = MARKS[tag][0]
+    marked = (details.SOURCE / mark.file).read_text().splitlines()[mark.line - 1]
+    assert f"{mark.line:4} {marked}" in out.splitlines()
     assert {detail.permalink, *detail.tests} <= set(out.split())
     assert f"  +++ b/{detail.mutant[0].file}" in out.splitlines()
 
 
 def test_json_is_one_object_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    everything = json.loads(said(capsys, "--json")[1])["details"]
+    everything = json.loads(run(capsys, "--json")[1])["details"]
     assert [entry["tag"] for entry in everything] == TAGS
-    for detail, entry in zip(LEDGER, everything, strict=True):
+    for detail, entry in zip(TABLE, everything, strict=True):
         plain: dict[str, Any] = json.loads(json.dumps(detail._asdict()))
         edits = [edit._asdict() for edit in detail.mutant]
         assert {**entry, **plain, "mutant": edits} == entry
         assert entry["present"] == (detail.tag in MARKS)
-    assert json.loads(said(capsys, "5", "--json")[1]) == everything[4]
+    assert json.loads(run(capsys, "5", "--json")[1]) == everything[4]
 
 
-@pytest.mark.parametrize("word", ["0", "38", "A5", "D", "learning", "5.0"])
+@pytest.mark.parametrize("name", ["0", "38", "A5", "D", "learning", "5.0"])
 def test_an_unknown_detail_is_one_line_and_exit_2(
-    word: str, capsys: pytest.CaptureFixture[str]
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = said(capsys, word)
+    code, out, err = run(capsys, name)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "they are 1 to 37 and A1 to A4" in err
 
 
-def test_the_command_needs_no_torch() -> None:
+@pytest.mark.parametrize("args", [["details", "5"], ["--help"]])
+def test_the_command_needs_no_torch(args: list[str]) -> None:
     script = (
-        "import sys; from ppo37.cli import main\ntry: main(['details', '5'])\nexcept "
+        f"import sys; from ppo37.cli import main\ntry: main({args})\nexcept "
         "SystemExit: print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -275,7 +277,7 @@ def test_every_mutant_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
     code = mutants.main()
     out = capsys.readouterr().out
     assert code == 0, out
-    assert out.splitlines()[-1] == f"{len(LEDGER)} of {len(LEDGER)} killed"
+    assert out.splitlines()[-1] == f"{len(TABLE)} of {len(TABLE)} killed"
 
 
 SCALE = Edit("algorithm/schedules.py", "return initial * (1.0 - update / num_updates)", "")
@@ -293,8 +295,8 @@ SCALE = Edit("algorithm/schedules.py", "return initial * (1.0 - update / num_upd
     ids=["killed", "equivalent", "crash", "no Python"],
 )
 def test_only_an_assertion_kills(replacement: str, end: str) -> None:
-    """One mutant of each kind; what crashes or is no Python would fail under any test."""
+    """A mutant that crashes or is not valid Python would fail under any test."""
     tests = ("tests/unit/algorithm/test_update.py::test_schedule",)
     edit = SCALE._replace(replace=replacement)
-    line = mutants.verdict_line(LEDGER[3]._replace(tests=tests), mutants.run(tests, [edit]))
+    line = mutants.verdict_line(TABLE[3]._replace(tests=tests), mutants.run(tests, [edit]))
     assert end in line.replace("LIVES", "lives"), line

@@ -1,4 +1,4 @@
-"""The proof that a run goes on bit for bit: it proves, and it cleans up."""
+"""The check of `resume`: its verdict, and what it removes at the end."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import options, wait_until
 
-WORDS = [
+COMMAND = [
     sys.executable,
     "-m",
     "ppo37",
@@ -21,9 +21,9 @@ WORDS = [
 ]
 
 
-def test_a_killed_run_is_found_to_be_the_same() -> None:
+def test_a_killed_and_resumed_run_is_identical() -> None:
     done = subprocess.run(
-        [*WORDS, "--updates", "4", "--json"], capture_output=True, text=True, check=False
+        [*COMMAND, "--updates", "4", "--json"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
@@ -33,12 +33,12 @@ def test_a_killed_run_is_found_to_be_the_same() -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_proof_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_check_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = subprocess.Popen([*WORDS, "--updates", "100000"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*COMMAND, "--updates", "100000"], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: bool(list(tmp_path.glob("ppo37-verify-*/*/metrics.jsonl"))))
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert "Traceback" not in said
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
     assert not list(tmp_path.glob("ppo37-verify-*"))

@@ -1,0 +1,322 @@
+"""The commands: one function for each, which returns the exit code.
+
+Modules are imported on use, so that `ppo37 --help` is fast and needs no PyTorch.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from argparse import Namespace
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config, from_preset
+from ..errors import UsageError
+from ..session.files import shown
+
+if TYPE_CHECKING:
+    from ..session.checkpoint import Checkpoint
+
+SIGNAL_EXIT = 128
+"""The exit code of a stopped run is this plus the number of the signal."""
+
+
+def train(options: Namespace) -> int:
+    """Train an agent on a game."""
+    started = time.monotonic()
+    from ..loop import train
+    from ..session.view import ConsoleView
+
+    _require_positive("checkpoint-every", options.checkpoint_every)
+    config = config_of(options) if options.budget is None else _within_budget(options, started)
+    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
+    return _report(summary, options.json)
+
+
+def _within_budget(options: Namespace, started: float) -> Config:
+    """Return the configuration that fits in --budget, which counts from the time `started`.
+
+    A job that torchrun has restarted keeps its first plan.
+    """
+    from ..backends.ranks import join
+    from ..session import directory
+    from ..session.start import choose_directory
+    from ..tools import budget
+
+    budget_s = budget.seconds(options.budget)
+    if "total_timesteps" in options:
+        raise UsageError("--budget and --total-timesteps exclude each other; use one of them")
+    options.total_timesteps = budget.MOST_STEPS  # instead of the preset's
+    config = config_of(options)
+    with closing(join(config.device)) as ranks:
+        path = Path(ranks.broadcast_from_main(lambda: choose_directory(config, options.out)))
+        if options.out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
+            return directory.read_config(path)
+        is_main = ranks.is_main
+    return budget.plan(config, budget_s, started, log if is_main else lambda _: None).config
+
+
+def resume(options: Namespace) -> int:
+    """Resume a stopped run."""
+    from ..loop import resume
+    from ..session.view import ConsoleView
+
+    _require_positive("checkpoint-every", options.checkpoint_every)
+    view, new_games = ConsoleView(), options.new_games
+    summary = resume(options.run, options.checkpoint_every, view, new_games=new_games)
+    return _report(summary, options.json)
+
+
+def _report(summary: Any, as_json: bool) -> int:
+    """Report how training ended. Returns the exit code.
+
+    Only rank 0 reports, and its exit code is that of the job.
+    """
+    from ..backends.ranks import own_rank
+
+    if own_rank() != 0:
+        return 0
+    mean = "no game has ended"
+    if summary.last_100_mean is not None:
+        mean = f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
+    ended, command = ("finished", "eval") if summary.finished else ("stopped", "resume")
+    log(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
+    log(f"next: ppo37 {command} {shlex.quote(shown(summary.run))}")
+    if as_json:
+        document = json.loads((summary.run / "summary.json").read_text())
+        print(json.dumps({"run": str(summary.run), **document}))
+    return 0 if summary.finished else SIGNAL_EXIT + summary.signal_number
+
+
+def evaluate(options: Namespace) -> int:
+    """Play whole games with an agent, and report its scores."""
+    from ..tools.evaluate import evaluate
+    from ..tools.stats import human_normalised, reference
+
+    result = evaluate(
+        options.run,
+        options.episodes,
+        options.protocol,
+        options.seed,
+        options.device,
+        _show_progress,
+        log,
+    )
+    normalized = human_normalised(result.game, result.mean)
+    published = reference(result.game, result.protocol)
+    lines = [
+        f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
+        f"{result.seed}, after {result.agent_steps:,} agent steps",
+        f"score {result.mean:.2f} (one game is too few for an interval; --episodes 30)",
+    ]
+    if result.interval is not None:
+        low, high = result.interval
+        lines[-1] = (
+            f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} to "
+            f"{high:.2f}; lowest {min(result.scores):g}, best {max(result.scores):g})"
+        )
+    if normalized is not None:
+        rounded = round(normalized, 2) + 0.0  # + 0.0 turns -0.0 into 0.0
+        lines.append(f"human-normalized {rounded:.2f} (0: random play, 1: a human)")
+    means = {name: value for name, value in published.items() if not name.endswith("_std")}
+    lines += [f"  published {name:28} {value:10.2f}" for name, value in means.items()]
+    if result.protocol != "classic" and published:
+        lines.append(
+            f"  (published agents trained without the sticky actions of {result.protocol})"
+        )
+    document = {**result.to_json(), "human_normalised": normalized, "published": published}
+    _print_result(options, document, "\n".join(lines))
+    return 0
+
+
+def record(options: Namespace) -> int:
+    """Make a video of an agent that plays one game."""
+    from ..tools.record import record
+
+    limit = {} if options.max_seconds is None else {"max_seconds": options.max_seconds}
+    made = record(
+        options.run,
+        options.out,
+        seed=options.seed,
+        protocol=options.protocol,
+        device=options.device,
+        warn=log,
+        **limit,
+    )
+    log(f"score {made.score:g} after {made.length:,} agent steps")
+    print(shown(made.path))
+    return 0
+
+
+def plot(options: Namespace) -> int:
+    """Draw learning curves: return against frames and wall time."""
+    from ..tools.plots import plot
+
+    runs = [Path(run) for run in options.runs]
+    print(shown(plot(runs, options.out, group=options.group, warn=log)))
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """Publish the agent of a run as a small directory."""
+    from ..session.checkpoint import export
+
+    print(shown(export(_checkpoint(options.run), Path(options.out))))
+    return 0
+
+
+def fingerprint(options: Namespace) -> int:
+    """Print a hash of everything that determines how a run continues."""
+    from ..session.checkpoint import fingerprint
+
+    saved = _checkpoint(options.run)
+    found = fingerprint(saved)
+    _print_result(options, {"checkpoint": str(saved.path), "fingerprint": found}, found)
+    return 0
+
+
+def verify_resume(options: Namespace) -> int:
+    """Kill a run, resume it and compare it with one that was not killed."""
+    from ..tools.verify import verify_resume
+
+    _require_positive("updates", options.updates)
+    verdict = verify_resume(config_of(options), options.updates, log)
+    same, logs = (
+        "identical" if equal else "NOT identical" for equal in (verdict.identical, verdict.same_log)
+    )
+    text = (
+        f"never killed          {verdict.unbroken}\nkilled and resumed    {verdict.resumed}\n"
+        f"{same} after {verdict.updates} updates; the logs are {logs}, without the clocks"
+    )
+    _print_result(options, verdict.to_json(), text)
+    return 0 if verdict.identical else 1
+
+
+def ablate(options: Namespace) -> int:
+    """Train with and without each detail of PPO, and compare."""
+    from ..tools.ablate import ablate
+    from ..tools.ablation_results import PICTURE, table
+
+    config = config_of(options)
+    details = None if options.details is None else options.details.split(",")
+    path, result = ablate(config, details, options.seeds, options.out, options.jobs, log)
+    text = f"{table(result)}\n{shown(path / PICTURE)}"
+    _print_result(options, {"path": str(path), **result}, text)
+    return 0
+
+
+def bench(options: Namespace) -> int:
+    """Measure how fast this machine is, and where the time goes."""
+    from ..tools.bench import bench, peers, table
+
+    if options.peers is None:
+        result = bench(config_of(options), options.seconds)
+        text = table(result)
+    else:
+        compare, markdown = peers()
+        result = compare(config_of(options), options.peers, log=log)
+        text = markdown(result)
+    _print_result(options, result, text)
+    return 0
+
+
+def details(options: Namespace) -> int:
+    """List the details of PPO, or explain one beside its code."""
+    from ..tools import details
+
+    marks = details.marks()
+    if options.number is None:
+        found = details.load()
+        documents = [details.document(detail, marks) for detail in found]
+        _print_result(options, {"details": documents}, details.table(found, marks))
+    else:
+        detail = details.find(options.number)
+        text = details.explanation(detail, marks)
+        _print_result(options, details.document(detail, marks), text)
+    return 0
+
+
+def games(options: Namespace) -> int:
+    """List the games with their published scores."""
+    from ..envs.games import CATCH, atari_games
+    from ..tools.stats import reference
+
+    known = {game: reference(game) for game in (CATCH, *atari_games())}
+    heads = ("random", "human", "PPO paper", "CleanRL/baselines PPO")
+    lines = [f"{'game':24}" + "".join(f"  {head:>12}" for head in heads)]
+    for game, scores in known.items():
+        best = scores.get("cleanrl_ppo_atari", scores.get("baselines_ppo2"))
+        columns = (scores.get("random"), scores.get("human"), scores.get("ppo_paper"), best)
+        cells = ["-" if value is None else f"{value:,.1f}" for value in columns]
+        wide = zip(cells, heads, strict=True)
+        lines.append(
+            f"{game:24}" + "".join(f"  {cell:>{max(12, len(head))}}" for cell, head in wide)
+        )
+    document = {"games": [{"name": game, **scores} for game, scores in known.items()]}
+    _print_result(options, document, "\n".join(lines))
+    return 0
+
+
+def doctor(options: Namespace) -> int:
+    """Check that everything needed is installed and works."""
+    from ..tools.doctor import doctor, measure, speeds_table, table
+
+    if options.measure:
+        speeds = measure()
+        _print_result(options, {"speeds": speeds}, speeds_table(speeds))
+        return 0
+    checks = doctor()
+    healthy = all(check.ok for check in checks)
+    document = {"ok": healthy, "checks": [check._asdict() for check in checks]}
+    _print_result(options, document, table(checks))
+    return 0 if healthy else 1
+
+
+def config_of(options: Namespace) -> Config:
+    """Return the configuration that GAME, --preset and the settings ask for."""
+    from ..backends.device import resolve_device
+    from ..envs.games import resolve_game, shows_ram
+
+    game = resolve_game(options.game)
+    if shows_ram(options.game):
+        if getattr(options, "observation", "ram") != "ram":
+            raise UsageError(f"{options.game} means --observation ram; leave one of them out")
+        options.observation = "ram"
+    names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
+    changes = {name: value for name, value in vars(options).items() if name in names}
+    device = resolve_device(changes.pop("device", "auto"))
+    return from_preset(options.preset, game, device, **changes)
+
+
+def _checkpoint(run: str) -> "Checkpoint":
+    """Return the checkpoint that RUN names, and print its warnings."""
+    from ..session.directory import find_checkpoint
+
+    saved, warnings = find_checkpoint(Path(run))
+    for warning in warnings:
+        log(warning)
+    return saved
+
+
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"--{name} must be at least 1, not {value}")
+
+
+def _show_progress(done: int, wanted: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {wanted} games", end="\n" if done == wanted else "", file=sys.stderr)
+
+
+def log(text: str) -> None:
+    """Print a line on stderr."""
+    with suppress(OSError):  # nobody reads stderr any more
+        print(f"ppo37: {text}", file=sys.stderr)
+
+
+def _print_result(options: Namespace, document: dict[str, Any], text: str) -> None:
+    """Print `document` with --json, otherwise `text`."""
+    print(json.dumps(document) if options.json else text)

@@ -1,0 +1,257 @@
+"""The parser of the command line: the commands and their options."""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type
+from ..errors import UsageError
+from . import commands
+
+_EXAMPLES = """examples:
+  ppo37 train pong                       learn Pong with the preset for this machine
+  ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
+  ppo37 resume RUN                       continue a stopped run, with the same result to the bit
+  ppo37 verify-resume pong               check that on this machine
+  ppo37 eval RUN                         30 whole games with the trained agent
+  ppo37 record RUN                       a video of one game
+  ppo37 plot RUN [RUN ...]               learning curves
+  ppo37 ablate pong --details 4,7        measure what annealing and normalized advantages add
+  ppo37 details 5                        a detail of PPO, explained beside its code
+
+RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
+published agent such as agents/pong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors as UsageError, and failures to print that are not hidden."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse would hide that this failed
+
+    def option_names(self) -> list[str]:
+        """Return the options that the help shows."""
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        return [name for action in shown for name in action.option_strings]
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; `command` in the result is the function to call with it.
+
+    UsageError for wrong arguments; SystemExit after the help or the version was printed.
+    """
+    parser = build_parser()
+    options, unknown = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
+    if unknown:
+        hint = _hint(unknown[0], getattr(options, "parser", parser))
+        raise UsageError(f"unknown argument {unknown[0]!r}{hint}")
+    if "command" not in options:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    return options
+
+
+def build_parser() -> _Parser:
+    """Return the parser of all commands; their help is the docstring of their function."""
+    parser = _Parser(
+        prog="ppo37",
+        description="Proximal Policy Optimization from scratch, for Atari.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ppo37 {__version__}")
+    group = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: Callable[[argparse.Namespace], int]) -> _Parser:
+        doc = (function.__doc__ or "").partition(".")[0]
+        text = doc[:1].lower() + doc[1:]
+        command = group.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=function, parser=command)
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        return command
+
+    train = add("train", commands.train)
+    _add_game(train)
+    train.add_argument("--out", metavar="DIR", help="run directory to create")
+    train.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="train for as many steps as fit in 90s, 30m or 1h30m, instead of --total-timesteps",
+    )
+    _add_run_options(train)
+    _add_settings(train)
+
+    resume = add("resume", commands.resume)
+    resume.add_argument("run", metavar="RUN")
+    resume.add_argument(
+        "--new-games", action="store_true", help="start new games instead of restoring the old ones"
+    )
+    _add_run_options(resume)
+
+    evaluate = add("eval", commands.evaluate)
+    evaluate.add_argument("run", metavar="RUN")
+    evaluate.add_argument("--episodes", type=int, default=30, metavar="N", help="default 30")
+    _add_playing_options(evaluate)
+    _add_json(evaluate)
+
+    record = add("record", commands.record)
+    record.add_argument("run", metavar="RUN")
+    record.add_argument("--out", metavar="FILE", help="FILE.mp4 or FILE.gif")
+    record.add_argument("--max-seconds", type=float, metavar="S", help="longest length of a video")
+    _add_playing_options(record)
+
+    plot = add("plot", commands.plot)
+    plot.add_argument("runs", metavar="RUN", nargs="+")
+    plot.add_argument("--out", metavar="FILE.png")
+    plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
+
+    export = add("export", commands.export)
+    export.add_argument("run", metavar="RUN")
+    export.add_argument("--out", metavar="DIR", required=True)
+
+    fingerprint = add("fingerprint", commands.fingerprint)
+    fingerprint.add_argument("run", metavar="RUN")
+    _add_json(fingerprint)
+
+    verify = add("verify-resume", commands.verify_resume)
+    _add_game(verify)
+    text = "updates before and after the checkpoint; default 8"
+    verify.add_argument("--updates", type=int, default=8, metavar="N", help=text)
+    _add_json(verify)
+    _add_settings(verify, without=("total_timesteps", "reseed_interval"))
+
+    ablate = add("ablate", commands.ablate)
+    _add_game(ablate)
+    text = "numbers of details, as 4,7 (default: all of the 37 that have a switch and are on)"
+    ablate.add_argument("--details", metavar="N,N", help=text)
+    text = "seeds for each, the first is --seed; default 3"
+    ablate.add_argument("--seeds", type=int, default=3, metavar="N", help=text)
+    text = "runs at the same time, which share the cores; default 1"
+    ablate.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    ablate.add_argument("--out", metavar="DIR", help="directory of the study, new or to resume")
+    _add_json(ablate)
+    _add_settings(ablate)
+
+    bench = add("bench", commands.bench)
+    bench.add_argument("--game", default="breakout", metavar="GAME")
+    bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
+    bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
+    bench.add_argument(
+        "--peers",
+        type=int,
+        metavar="ROUNDS",
+        help="compare with Stable-Baselines3 instead, in so many rounds of about two minutes each "
+        "(needs ppo37[bench])",
+    )
+    _add_json(bench)
+    _add_settings(bench, without=("reseed_interval",))
+
+    details = add("details", commands.details)
+    details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
+    _add_json(details)
+    _add_json(add("games", commands.games))
+    doctor = add("doctor", commands.doctor)
+    doctor.add_argument(
+        "--measure",
+        action="store_true",
+        help="instead measure each precision with each kind of kernels, and report whether auto "
+        "chooses the fastest (on an idle machine)",
+    )
+    _add_json(doctor)
+    return parser
+
+
+def _hint(argument: str, parser: _Parser) -> str:
+    """Return what an unknown argument may mean, or where to look."""
+    name = argument.split("=")[0]
+    # Compared without the dashes, which all of them have.
+    names = {option.lstrip("-"): option for option in parser.option_names()}
+    near = difflib.get_close_matches(name.lstrip("-"), names, n=1)
+    if near and argument.startswith("-"):
+        return f"; did you mean {names[near[0]]}?"
+    settings = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    if name in settings and parser.prog.endswith(("resume", "eval", "record")):
+        return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
+    return f" (see `{parser.prog} --help`)"
+
+
+def _with_dashes(argument: str) -> str:
+    """Replace the underscores in the name of an option: `--total_timesteps=5`."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _add_game(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
+    text = "preset to start from (auto: fast)"
+    parser.add_argument("--preset", default="auto", choices=PRESET_NAMES, help=text)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    text = "updates between checkpoints (default: two minutes)"
+    parser.add_argument("--checkpoint-every", type=int, metavar="UPDATES", help=text)
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def _add_playing_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
+    parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
+    parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
+
+
+def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Add an option for each setting of `Config`; the preset decides those that are not given."""
+    group = parser.add_argument_group(
+        "settings", "in brackets the value in the preset classic; other presets change some of them"
+    )
+    for field in dataclasses.fields(Config):
+        if field.name in ("game", "preset", *without):
+            continue
+        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        _add_setting(group, field, field.name, text)
+        for old in [old for old, new in RENAMED.items() if new == field.name]:
+            _add_setting(group, field, old, argparse.SUPPRESS)
+
+
+def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: str) -> None:
+    """Add the option `--name` for a setting."""
+    kind, optional = field_type(field)
+    more: dict[str, Any]
+    if kind is bool:
+        more = {"action": argparse.BooleanOptionalAction}
+    else:
+        convert = _device if field.name == "device" else _or_none(kind) if optional else kind
+        more = {"type": convert, "choices": choices(field.name) or None}
+        more["metavar"] = None if kind is str else kind.__name__.upper()
+    flag, hidden = "--" + name.replace("_", "-"), argparse.SUPPRESS
+    group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
+
+
+def _device(text: str) -> str:
+    if text == "mps":
+        raise argparse.ArgumentTypeError("mps is not supported; on a Mac use --device cpu")
+    return text
+
+
+def _or_none(kind: type) -> Any:
+    """Return a converter that turns `none` into None, and other texts into `kind`."""
+
+    def convert(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    convert.__name__ = kind.__name__
+    return convert
