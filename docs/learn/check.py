@@ -17,7 +17,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-BLOCK = re.compile(r'^```python(?: title="([^"\n]+)")?\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?', re.S | re.M)
+BLOCK = re.compile(
+    r'^```python(?: title="([^"\n]+)")?\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?', re.S | re.M
+)
 PICTURE = re.compile(r"!\[.*?\]\((.+?)\)")
 
 

@@ -313,7 +313,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
 
 def run() -> None:
     """Draw two committed runs of Pong: the same settings, two seeds."""
-    seeds = {105: BLUE, 102: RED}
+    seeds = {105: BLUE, 101: RED}
     logs = {seed: _log(RUNS / f"bias_0__s{seed}.jsonl.gz") for seed in seeds}
     names = (
         "return of each game",
