@@ -32,7 +32,7 @@ def quote_error(file: str, code: str) -> str | None:
 
 
 def example_error(code: str, expected: str) -> str | None:
-    """Run an example. Returns how its output differs from `expected` (if that is given), or None."""
+    """Run an example. Returns how its output differs from `expected` (if given), or None."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "example", "exec"), {"__name__": "example"})
@@ -58,7 +58,7 @@ def _without_indent(code: str) -> str:
 def main() -> None:
     os.chdir(ROOT)
     wrong = [f"{page.name}: {e}" for page in sorted(HERE.glob("*.md")) for e in errors(page)]
-    sys.exit("\n".join(wrong))
+    sys.exit("\n".join(wrong) or None)
 
 
 if __name__ == "__main__":
