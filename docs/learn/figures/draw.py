@@ -23,6 +23,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from ppo37.algorithm.losses import policy_loss, value_loss
+from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
 from ppo37.build import make_agent
 from ppo37.config import Config, from_preset
@@ -144,8 +145,9 @@ def _played(game: str, steps: int) -> tuple[list[np.ndarray], np.ndarray]:
     envs = ReferenceAtari(game, 1, seed=1, variant="engine")
     random = np.random.default_rng(0)
     envs.reset()
+    action = 0
     for t in range(steps):
-        action = random.integers(len(envs.action_names)) if t % 8 == 0 else action  # noqa: F821
+        action = random.integers(len(envs.action_names)) if t % 8 == 0 else action
         step = envs.step(np.array([action]))
     return envs.screens[0], step.obs[0]
 
@@ -267,8 +269,6 @@ def dataflow() -> None:
 
 def _rollout(config: Config) -> Any:
     """Allocate the buffers of a rollout as a run does."""
-    from ppo37.algorithm.rollout import allocate
-
     return allocate(config.num_steps, config.num_envs, (4, 84, 84), torch.device("cpu"))
 
 
