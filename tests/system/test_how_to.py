@@ -23,7 +23,7 @@ def _commands(page: Path) -> list[list[str]]:
     lines = [line for block in _blocks(page, "sh") for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines if "ppo37 " in line]
     starts = [line[line.index("ppo37") + 1 :] for line in words if "ppo37" in line]
-    return [line for line in starts if line[0] not in (".", "--version")]
+    return [line for line in starts if not {".", "--version", "--help"} & set(line)]
 
 
 @each_page
