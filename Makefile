@@ -5,6 +5,7 @@
 # make test-slow   the tests that take longer, `make mutants` among them
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
 #                  DETAILS="D05 A1" for some
+# make dist        build the wheel and the source archive, and try both
 PYTHON ?= python3
 GAME ?= pong
 ARGS ?=
@@ -16,7 +17,7 @@ BIN := .venv/bin
 QUICK := tests/unit/algorithm tests/unit/networks/test_agent.py tests/unit/tools/test_stats.py \
   tests/system/test_house.py
 
-.PHONY: train check test test-slow mutants lint bench clean
+.PHONY: train check test test-slow mutants lint bench dist clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -47,6 +48,22 @@ lint: .venv/.installed-test
 bench: .venv/.installed
 	$(BIN)/ppo37 bench
 
+# The wheel holds the package and nothing else, and trains in a new environment and an empty
+# directory. The source archive passes the quick tests.
+dist: .venv/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	set -eu; trial=$$(mktemp -d); trap 'rm -rf "$$trial"' EXIT; \
+	  $(PYTHON) -m venv "$$trial/venv"; \
+	  "$$trial/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt dist/*.whl; \
+	  diff -r --exclude=__pycache__ src/ppo37 "$$trial"/venv/lib/python*/site-packages/ppo37; \
+	  mkdir "$$trial/sdist"; tar -xzf dist/*.tar.gz -C "$$trial/sdist" --strip-components=1; \
+	  python=$(abspath $(BIN))/python; cd "$$trial"; \
+	  venv/bin/ppo37 --version; venv/bin/ppo37 train catch --preset debug; \
+	  cd sdist; PYTHONPATH=src "$$python" -m pytest -q $(QUICK)
+
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppo37 needs Python 3.11 or newer; name one by PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -55,6 +72,10 @@ bench: .venv/.installed
 
 .venv/.installed-test: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/.installed-dist: .venv/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dist]'
 	touch $@
 
 clean:

@@ -1,0 +1,36 @@
+# ppo37 on a CPU, with videos and plots. Not built by the project's tests.
+#
+#   docker build -t ppo37 .
+#   docker run --rm -it -v "$PWD/runs:/work/runs" --user "$(id -u):$(id -g)" ppo37 train pong
+#
+# For a GPU take the PyTorch of PyPI, which has CUDA, and let the container see the GPU:
+#   docker build --build-arg TORCH_INDEX=URL -t ppo37 .
+#   docker run --gpus all ...
+FROM python:3.12-slim
+
+# The compiler is for the native kernels, which are compiled at the first start.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY constraints.txt ./
+ARG TORCH_INDEX=URL
+RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" torch
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" '.[all]'
+
+# Any user may run the image: /work and the home directory belong to ppo37 and are open to all.
+RUN useradd --create-home --home-dir /home/ppo37 ppo37 \
+    && mkdir -p /work/runs \
+    && chown -R ppo37:ppo37 /work \
+    && chmod -R a+rwX /work /home/ppo37
+ENV HOME=/home/ppo37
+USER ppo37
+WORKDIR /work
+
+# Ctrl-C and `docker stop` leave a checkpoint: ppo37 is the first process and reads the signals.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["ppo37"]
+CMD ["--help"]
