@@ -6,6 +6,8 @@
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
 #                  DETAILS="D05 A1" for some
 # make dist        build the wheel and the source archive, and try both
+# make docs        build the documentation site in site/; needs npm for the equations
+# make test-web    build it, and open every page in headless Chromium
 PYTHON ?= python3
 GAME ?= pong
 ARGS ?=
@@ -13,11 +15,12 @@ DETAILS ?=
 RUN ?= runs/$(subst /,-,$(GAME))-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 BIN := .venv/bin
+KATEX := build/katex/katex-0.19.1.tgz
 # Tests without an emulator, a run or a process of their own.
 QUICK := tests/unit/algorithm tests/unit/networks/test_agent.py tests/unit/tools/test_stats.py \
-  tests/system/test_house.py
+  tests/system/test_house.py tests/web/test_pages.py
 
-.PHONY: train check test test-slow mutants lint bench dist clean
+.PHONY: train check test test-slow mutants lint bench docs test-web dist clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -64,6 +67,17 @@ dist: .venv/.installed-dist
 	  venv/bin/ppo37 --version; venv/bin/ppo37 train catch --preset debug; \
 	  cd sdist; PYTHONPATH=src "$$python" -m pytest -q $(QUICK)
 
+docs: .venv/.installed-docs $(KATEX)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+test-web: docs .venv/.installed-test
+	$(BIN)/python -m pytest -m web tests/web
+
+$(KATEX):
+	mkdir -p $(@D)
+	npm pack --silent --pack-destination $(@D) $(subst -,@,$(basename $(@F)))
+	tar -xzf $@ -C $(@D)
+
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppo37 needs Python 3.11 or newer; name one by PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -78,5 +92,9 @@ dist: .venv/.installed-dist
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dist]'
 	touch $@
 
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

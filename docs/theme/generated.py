@@ -1,0 +1,197 @@
+"""Pages that are made from the package: one for each detail of PPO, and the settings."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from tex import tex
+
+from ppo37 import config
+from ppo37.tools import details
+from ppo37.tools.details import Detail, Mark
+
+ROOT = Path(__file__).parents[2]
+DETAILS = "reference/details/*"
+FOLDER = "reference/details"
+UP = "../../.."
+"""The root of the repository, seen from the page of a detail."""
+GROUPS = {
+    "core": "Core",
+    "atari": "Atari",
+    "continuous": "Continuous control",
+    "lstm": "LSTM",
+    "multidiscrete": "Several choices at once",
+    "auxiliary": "Auxiliary",
+}
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of every generated page by its path in the site."""
+    found = details.marks()
+    entries = details.load()
+    return {
+        f"{FOLDER}/index.md": _index(entries, found),
+        **{f"{FOLDER}/{entry.tag}.md": _detail(entry, found) for entry in entries},
+        "reference/settings.md": _settings(),
+    }
+
+
+def details_nav() -> list[Any]:
+    """Return the navigation of the details, by group."""
+    nav: list[Any] = [f"{FOLDER}/index.md"]
+    for group, entries in _by_group(details.load()).items():
+        nav.append({GROUPS[group]: [{_title(e): f"{FOLDER}/{e.tag}.md"} for e in entries]})
+    return nav
+
+
+def _by_group(entries: list[Detail]) -> dict[str, list[Detail]]:
+    return {name: [e for e in entries if e.group == name] for name in GROUPS}
+
+
+def _title(entry: Detail) -> str:
+    return f"{entry.tag} {entry.name}"
+
+
+def _index(entries: list[Detail], found: dict[str, list[Mark]]) -> str:
+    parts = [
+        "# The details of PPO",
+        "The 37 details are numbered as in [The 37 Implementation Details of PPO]"
+        "(https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/) (Huang et al. "
+        "2022); A1 to A4 are auxiliary and off by default. Each page has the statement, the reason, "
+        "the source, the code, a mutant (an edit that removes the detail) and the tests that fail "
+        "with this mutant. In a terminal, `ppo37 details D05` prints the same.",
+    ]
+    for group, members in _by_group(entries).items():
+        verb = "switched on by" if group == details.AUXILIARY else "switched off by"
+        rows = [f"| | detail | file | needs | {verb} |", "|---|---|---|---|---|"]
+        for entry in members:
+            file = details.marks_of(entry, found)[0].file
+            settings = f"{_flags(entry.needs)} | {_flags(entry.switch)}"
+            rows.append(f"| {entry.tag} | [{entry.name}]({entry.tag}.md) | `{file}` | {settings} |")
+        parts += [f"## {GROUPS[group]}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _detail(entry: Detail, found: dict[str, list[Mark]]) -> str:
+    own = details.marks_of(entry, found)
+    parts = [f"# {_title(entry)}", _text(entry.statement)]
+    if entry.equation:
+        parts.append(f"$$\n{tex(entry.equation)}\n$$")
+    parts.append(f"**Why.** {_text(entry.why)}")
+    parts.append(f"**Source.** [{_text(entry.source)}]({entry.permalink})")
+    parts.append("\n".join(_facts(entry)))
+    parts += ["## In the code", ", ".join(map(_place, own)) + ":", _excerpt(own)]
+    parts += [
+        "## Mutant",
+        "This edit removes the detail. With it, at least one of the tests below must fail "
+        "(`make mutants`).",
+        f"```diff\n{details.diff(entry).rstrip()}\n```",
+        "## Tests",
+        "\n".join(f"- {_test(test)}" for test in entry.tests),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(entry: Detail) -> list[str]:
+    auxiliary = entry.group == details.AUXILIARY
+    facts = {
+        "Needs": _flags(entry.needs),
+        "Switched on by" if auxiliary else "Switched off by": _flags(entry.switch),
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+    return lines or ["No setting switches it off."]
+
+
+def _place(mark: Mark) -> str:
+    return f"[`{mark.file}`, line {mark.line}]({UP}/src/ppo37/{mark.file}#L{mark.line})"
+
+
+def _excerpt(own: list[Mark]) -> str:
+    first, lines = details.excerpt(own[0])
+    code = "\n".join(lines)
+    marked = " ".join(
+        str(mark.line - first + 1)
+        for mark in own
+        if mark.file == own[0].file and first <= mark.line < first + len(lines)
+    )
+    return f'``` {{.python linenums="{first}" hl_lines="{marked}"}}\n{code}\n```'
+
+
+def _test(test: str) -> str:
+    file, _, name = test.partition("::")
+    function = name.partition("[")[0]
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.startswith(f"def {function}("))
+    return f"[`{name}`]({UP}/{file}#L{line}) in `{file}`"
+
+
+def _flags(settings: dict[str, Any]) -> str:
+    return " ".join(f"`{flag}`" for flag in config.flags(settings))
+
+
+def _text(text: str) -> str:
+    """Escape what Markdown would read as markup."""
+    return re.sub(r"([\\*_\[\]<>$])", r"\\\1", text)
+
+
+def _settings() -> str:
+    rows = ["| setting | default | values | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(config.Config):
+        rows.append(
+            f"| `{field.name}` | {_value(field.default)} | {_values(field)} "
+            f"| {_text(field.metadata['help'])} |"
+        )
+    return "\n\n".join(
+        [
+            "# Settings",
+            "Every setting is a field of [`Config`](api/ppo37.md#ppo37.Config) in Python and an "
+            "option of `ppo37 train` in a terminal: `clip_coef` is `--clip-coef`. A field that is "
+            "true or false is switched by `--norm-adv` and `--no-norm-adv`.",
+            "\n".join(rows),
+            "## Presets",
+            "A preset changes some defaults. `fast` has one set of values for a CPU and one for a "
+            "GPU; `auto` is `fast`. An empty cell is the default.",
+            _presets(),
+        ]
+    )
+
+
+def _values(field: "dataclasses.Field[Any]") -> str:
+    if names := config.choices(field.name):
+        return ", ".join(f"`{name}`" for name in names)
+    kind, optional = config.field_type(field)
+    rules = field.metadata
+    bounds = [
+        f"{word} {rules[name]:,}"
+        for name, word in (("above", "above"), ("least", "from"), ("most", "to"))
+        if rules[name] is not None
+    ]
+    plain = {bool: "true or false", str: "text", int: "whole number", float: "number"}[kind]
+    return " ".join([plain, *bounds]) + (", or none" if optional else "")
+
+
+def _presets() -> str:
+    columns = {
+        "`classic`": "classic",
+        "`fast`, CPU": "fast_cpu",
+        "`fast`, GPU": "fast_cuda",
+        "`debug`": "debug",
+    }
+    sets = [config.PRESETS[key] for key in columns.values()]
+    names = [f.name for f in dataclasses.fields(config.Config) if any(f.name in s for s in sets)]
+    rows = [f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in names:
+        cells = [_value(values[name]) if name in values else "" for values in sets]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else f"`{value}`"
