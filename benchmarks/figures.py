@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ppo37.tools.plots import STYLE, import_matplotlib
+from ppo37.tools.figures import STYLE, import_matplotlib
 
 ROOT = Path(__file__).parents[1]
 IMAGES, RESULTS = ROOT / "docs" / "images", Path(__file__).parent / "results"

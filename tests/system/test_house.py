@@ -163,7 +163,7 @@ NO_VERBS = re.compile(
     r"When|Where|Whether|Which|Who|With|Without|[a-z].*|`.*)$"
 )
 """Words that cannot begin the docstring of a function, which is an order: "Return the ..."."""
-NO_NOUNS = re.compile(r"(By|For|In|Of|Those|To|Until|What|When|Where|Which|Who|[a-z].*)$")
+NO_NOUNS = re.compile(r"(By|For|In|Of|Those|To|Until|What|When|Where|Which|Who)$")
 """Words that cannot begin the docstring of a class, which names a thing."""
 
 

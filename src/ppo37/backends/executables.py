@@ -24,7 +24,7 @@ from .ranks import Ranks, shared_train_step, with_global_advantages
 
 
 class Executables(NamedTuple):
-    """act, advantages and train_step for one device."""
+    """The functions act, advantages and train_step for one device."""
 
     acts: list[Act]
     """One for each rollout thread; the threads call them at the same time."""

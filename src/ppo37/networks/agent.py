@@ -3,7 +3,7 @@
 A trunk reads single observations (`nature.py`, `mlp.py`), an LSTM may follow it (`lstm.py`), and
 two heads compute the policy and the value. bf16 is used in the layers of the trunk only; all else
 is fp32. To add a network, write its trunk in a file of its own, add a line to `NETWORKS` and a
-case to `make_trunk`.
+case to `make_trunk`, and its name to `network` and `COMPATIBLE_NETWORKS` in config.py.
 
 Legend: M sequences of L steps, B = M * L samples, F features, R numbers of LSTM state, A actions.
 """
@@ -69,7 +69,7 @@ class Agent(nn.Module):
         norm_obs: bool = False,
         norm_reward: bool = False,
     ) -> None:
-        """zero_mean: initialize the first convolution by `zero_mean_init`."""
+        """Initialize all layers. zero_mean: the first convolution by `zero_mean_init`."""
         super().__init__()
         spec = NETWORKS[network]
         self.trunk = make_trunk(obs_shape, spec)

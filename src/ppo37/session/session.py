@@ -52,7 +52,7 @@ class Summary(NamedTuple):
 
 
 class Session:
-    """What the loop needs of a run; made by `start.new_session` and `start.resumed_session`."""
+    """Everything that the loop needs of a run; `start.new_session` and `resumed_session` make it."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Session:
         view: View,
         signals: Signals,
     ) -> None:
-        """parts: the environments of this rank, one part for each rollout thread."""
+        """Bind a run to a device. parts: the environments of each rollout thread of this rank."""
         self.config, self.path, self.state = config, path, state
         self.optimizer = state.optimizer
         self.advantages, self.train_step = run.advantages, run.train_step

@@ -33,7 +33,7 @@ class Signals:
     """
 
     def __init__(self, when_stopping: str = "") -> None:
-        """when_stopping: a text that is printed at the first signal, with `takes` for `{takes}`;
+        """Handle signals. when_stopping: a text that is printed at the first signal, with `takes` for `{takes}`;
         nothing is printed if it is empty."""
         self.stop: int | None = None
         self.takes = self.kept = ""

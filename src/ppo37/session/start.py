@@ -42,7 +42,7 @@ STOPPING = "stopping after this update{takes}; a checkpoint will be left"
 
 
 class _Saved(NamedTuple):
-    """What a session starts from.
+    """The saved part of a run that a session starts from.
 
     checkpoint: None at the beginning of a run.  env_states: of all environments; none where new
     games start.
