@@ -58,9 +58,9 @@ def _index(entries: list[Detail], found: dict[str, list[Mark]]) -> str:
         "# The details of PPO",
         "The 37 details are numbered as in [The 37 Implementation Details of PPO]"
         "(https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/) (Huang et al. "
-        "2022); A1 to A4 are auxiliary and off by default. Each page has the statement, the reason, "
-        "the source, the code, a mutant (an edit that removes the detail) and the tests that fail "
-        "with this mutant. In a terminal, `ppo37 details D05` prints the same.",
+        "2022); A1 to A4 are auxiliary and off by default. Each page has the statement, the "
+        "reason, the source, the code, a mutant (an edit that removes the detail) and the tests "
+        "that fail with this mutant. In a terminal, `ppo37 details D05` prints the same.",
     ]
     for group, members in _by_group(entries).items():
         verb = "switched on by" if group == details.AUXILIARY else "switched off by"

@@ -52,7 +52,7 @@ class Summary(NamedTuple):
 
 
 class Session:
-    """Everything that the loop needs of a run; `start.new_session` and `resumed_session` make it."""
+    """Everything that the loop needs of a run; made by `new_session` or `resumed_session`."""
 
     def __init__(
         self,

@@ -33,8 +33,7 @@ class Signals:
     """
 
     def __init__(self, when_stopping: str = "") -> None:
-        """Handle signals. when_stopping: a text that is printed at the first signal, with `takes` for `{takes}`;
-        nothing is printed if it is empty."""
+        """Handle signals. when_stopping: printed at the first one, with `takes` for `{takes}`."""
         self.stop: int | None = None
         self.takes = self.kept = ""
         """Texts: the time until `stop` is checked again, and the checkpoint that is there now."""
