@@ -201,7 +201,7 @@ def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
 
 
 def test_the_bytes_seen_are_those_of_the_console() -> None:
-    """All 128 of them, and the paddle of Pong is where the stick took it."""
+    """All 128 of them, and the paddle of Pong is where the joystick moved it."""
     envs = Atari("pong", 1, 3, "machado", observation="ram", num_frames=1)
     seen = [envs.reset()[0, 0]]
     game = envs._engine._games[0]
