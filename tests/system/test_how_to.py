@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ppo37.cli import build_parser
+from ppo37.cli.options import build_parser
 
 PAGES = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
