@@ -1,11 +1,10 @@
 # ppo37 on a CPU, with videos and plots. Not built by the project's tests.
 #
-#   docker build -t ppo37 .
+#   docker build --build-arg PIP_EXTRA_INDEX_URL=URL -t ppo37 .
 #   docker run --rm -it -v "$PWD/runs:/work/runs" --user "$(id -u):$(id -g)" ppo37 train pong
 #
-# For a GPU take the PyTorch of PyPI, which has CUDA, and let the container see the GPU:
-#   docker build --build-arg TORCH_INDEX=URL -t ppo37 .
-#   docker run --gpus all ...
+# URL is PyTorch's index for CPUs. Without it pip takes the much larger build with CUDA, which is the
+# one for `docker run --gpus all`.
 FROM python:3.12-slim
 
 # The compiler is for the native kernels, which are compiled at the first start.
@@ -15,11 +14,11 @@ RUN apt-get update \
 
 WORKDIR /src
 COPY constraints.txt ./
-ARG TORCH_INDEX=URL
-RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" torch
+ARG PIP_EXTRA_INDEX_URL
+RUN pip install --no-cache-dir -c constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" '.[all]'
+RUN pip install --no-cache-dir -c constraints.txt '.[all]'
 
 # Any user may run the image: /work and the home directory belong to ppo37 and are open to all.
 RUN useradd --create-home --home-dir /home/ppo37 ppo37 \
