@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from ppo37 import from_preset, resume, train
 from ppo37.backends import precision as self_test
 from ppo37.backends.native.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
-from ppo37.backends.network import DeviceNetwork, Native, SpaceToDepth, make_network
+from ppo37.backends.native.network import Native
+from ppo37.backends.network import DeviceNetwork, SpaceToDepth, make_network
 from ppo37.backends.precision import (
     PROCESSORS,
     TOLERANCES,
