@@ -1,7 +1,7 @@
-"""C compiled on this machine for the shape in hand: what PyTorch and the emulator are slow at.
+"""Compile C for this processor and load it: for what PyTorch and the emulator are slow at.
 
-Whatever is computed so can also be computed without; who has no compiler, or a processor that
-lacks an instruction, is told so. What was compiled is kept in the user's cache and made once.
+Everything computed by C can also be computed without it, so a UsageError here is a reason to use
+the other way. Libraries are compiled once and kept in the user's cache.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from pathlib import Path
 from .errors import UsageError
 from .machine import cpu_info
 
-# Fused products and sums would round in another way than what is compared with.
+# No fused products and sums: the results would round differently from those they are compared with.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
 COMPILE_S = 120.0
 PRIVATE = 0o700
@@ -30,34 +30,33 @@ PRIVATE = 0o700
 
 @functools.cache
 def library(*sources: Path, needs: str = "", **numbers: int) -> ctypes.CDLL:
-    """C files of one folder, compiled into a library with these numbers defined; UsageError, in a
-    few words, if they cannot be.
+    """Compile C files of one folder with these numbers defined, and load the library.
 
-    needs: a flag that the processor must have, by the name that Linux gives it. The compiler says
-    so too, but takes a third of a second for it, every time.
+    needs: a flag that the processor must have, by Linux's name; the compiler would report it too,
+    but in a third of a second each time.  UsageError with the reason if there is no library.
     """
     if needs not in ("", *cpu_info().get("flags", needs).split()):
         name = needs.replace("_", "").replace("avx512", "avx512-").upper()
         what = "for bf16 they need" if "BF16" in name else "they need"
         raise UsageError(f"native kernels could not be compiled: {what} a processor with {name}")
-    shape = tuple(f"-D{name}={number}" for name, number in numbers.items())
+    defined = tuple(f"-D{name}={number}" for name, number in numbers.items())
     try:
-        return ctypes.CDLL(str(_compiled(sources, shape)))
+        return ctypes.CDLL(str(_compiled(sources, defined)))
     except (OSError, RuntimeError) as error:
         raise UsageError(f"native kernels could not be made: {error}") from error
 
 
-def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
-    """The library, from the cache or made now."""
+def _compiled(sources: tuple[Path, ...], defined: tuple[str, ...]) -> Path:
+    """Return the path of the library, which is compiled if the cache does not have it."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise UsageError("native kernels need a C compiler, and none was found")
-    command = [compiler, *FLAGS, *shape]
+    command = [compiler, *FLAGS, *defined]
     read = [*sources, *sorted(sources[0].parent.glob("*.h"))]
     info = cpu_info()
     processor = info.get("model name", platform.processor()), info.get("flags", "")
-    known = [*(path.read_text() for path in read), *command, platform.platform(), *processor]
-    name = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
+    inputs = [*(path.read_text() for path in read), *command, platform.platform(), *processor]
+    name = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:24]
     folder = _folder()
     kept = folder / f"{sources[0].stem}-{name}.so"
     if _whole(kept):
@@ -65,11 +64,12 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         folder = _private_folder()
         kept = folder / kept.name
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        made = Path(place) / kept.name
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / kept.name
         _compile([*command, *map(str, sources), "-o", str(made), "-lm"])
-        # On the disk before it has its name, and at once for whoever else makes it too.
-        digest = Path(place) / "digest"
+        # Written to disk before it gets its name, and renamed in one step, because another process
+        # may make the same library.
+        digest = Path(temporary) / "digest"
         digest.write_text(_digest(made))
         for path, final in ((made, kept), (digest, _digest_of(kept))):
             path.chmod(PRIVATE)
@@ -82,8 +82,8 @@ def _compiled(sources: tuple[Path, ...], shape: tuple[str, ...]) -> Path:
 
 
 def _folder() -> Path:
-    """Find the folder for libraries: the user's cache, or a private one for this process where
-    others could change what lies there."""
+    """Return the folder for libraries: in the user's cache, or a temporary one for this process
+    if other users could write to the cache."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
         if not cache.is_absolute():  # as its specification asks
@@ -92,7 +92,7 @@ def _folder() -> Path:
         folder.mkdir(PRIVATE, parents=True, exist_ok=True)
         if _only_ours(folder):
             return folder
-    except (OSError, RuntimeError):  # no home, say
+    except (OSError, RuntimeError):  # for example, no home directory
         pass
     return _private_folder()
 
@@ -105,7 +105,7 @@ def _private_folder() -> Path:
 
 
 def _only_ours(path: Path) -> bool:
-    """Look whether something is no link, and only we and the administrator can change it."""
+    """Return whether a path is not a link and only this user and root can write to it."""
     found = path.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH
     ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & others
@@ -113,7 +113,7 @@ def _only_ours(path: Path) -> bool:
 
 
 def _whole(library: Path) -> bool:
-    """See whether a library is ours and as it was made: to load one that was cut short is fatal."""
+    """Return whether a library is ours and complete: loading an incomplete one ends the process."""
     digest = _digest_of(library)
     try:
         ours = _only_ours(library) and _only_ours(digest)
@@ -123,7 +123,7 @@ def _whole(library: Path) -> bool:
 
 
 def _digest_of(library: Path) -> Path:
-    """Name the file that says what a library has to be."""
+    """Return the path of the file with a library's SHA-256."""
     return library.with_suffix(".sha256")
 
 
@@ -132,15 +132,15 @@ def _digest(path: Path) -> str:
 
 
 _hung: list[str] = []
-"""Compilers that did not answer; they are not asked again."""
+"""Compilers that timed out; they are not run again."""
 
 
 def _compile(command: list[str]) -> None:
-    """Run a compiler, which leaves no process behind; UsageError if it fails or does not answer."""
+    """Run a compiler and end all its processes; UsageError if it fails or times out."""
     compiler = command[0]
     if compiler in _hung:
         raise UsageError(f"native kernels could not be made: {compiler} did not answer")
-    # In a session of its own, so that what it starts can be ended with it.
+    # In a session of its own, so that its child processes can be ended too.
     with subprocess.Popen(
         command,
         text=True,
@@ -150,7 +150,7 @@ def _compile(command: list[str]) -> None:
         start_new_session=True,
     ) as process:
         try:
-            _, said = process.communicate(timeout=COMPILE_S)
+            _, stderr = process.communicate(timeout=COMPILE_S)
         except subprocess.TimeoutExpired as error:
             _hung.append(compiler)
             raise UsageError(
@@ -159,13 +159,13 @@ def _compile(command: list[str]) -> None:
         finally:
             _end_session(process)
     if process.returncode:
-        found = re.search("error: (?:#error )?(.*)", said)
+        found = re.search("error: (?:#error )?(.*)", stderr)
         why = found[1].strip('"') if found else f"{compiler} failed"
         raise UsageError(f"native kernels could not be compiled: {why}")
 
 
 def _end_session(process: "subprocess.Popen[str]") -> None:
-    """Kill what is left of a process and of all that it started."""
+    """Kill a process and those that it started, as far as they still run."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

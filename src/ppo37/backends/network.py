@@ -1,7 +1,7 @@
-"""The network in the form that is fastest on a device; its results are those of `Agent`.
+"""The network as a device computes it fastest; its results are those of `Agent`.
 
 On a CPU the trunk is computed by native kernels (`native/`) or by PyTorch. For PyTorch the input is
-rearranged: a convolution with stride s reads pixels that lie apart in memory, which costs more than
+rearranged: a convolution with stride s reads pixels that are apart in memory, which costs more than
 its arithmetic. Grouping the image in blocks of s x s pixels, each block one pixel with s * s times
 the channels (space to depth), makes it a dense convolution with stride 1 and the same weights in
 another order. Images are in the channels-last format. Measurements are in docs/LOG.md.
@@ -19,14 +19,13 @@ from ..algorithm.distributions import Distribution
 from ..errors import UsageError
 from ..networks.agent import Agent
 from ..networks.nature import NatureCNN
-from .native.kernels import Trunk, Weights, features, kernels_for, layers, weights_of
 
 ARRANGED_AT_ONCE = 256
 """Samples that are rearranged together, so that intermediate copies stay small."""
 
 
 class DeviceNetwork:
-    """An agent, computed as it is written.
+    """An agent, computed by PyTorch as it is written.
 
     Call it like the agent, but with the output of `arrange` instead of observations.
     """
@@ -60,12 +59,12 @@ class DeviceNetwork:
             self._frozen = None
 
     def _packed_weights(self) -> Any:
-        """Return the weights as calls need them; None if that is as they are."""
+        """Return the weights as calls need them; None if they are used unchanged."""
         return None
 
 
 class _Weights(NamedTuple):
-    """Weights and biases of the trunk's layers, cast and in the order of the blocks."""
+    """Weights and biases of the trunk's layers, cast, in the order of the blocks."""
 
     conv1: tuple[Tensor, Tensor]
     conv2: tuple[Tensor, Tensor]
@@ -77,7 +76,7 @@ class SpaceToDepth(DeviceNetwork):
     """An agent whose two strided convolutions are computed as dense ones, for a CPU."""
 
     def arrange(self, obs: Tensor) -> Tensor:
-        """[B, C, H, W] -> blocks of 4 x 4 pixels [B, H / 4, W / 4, C * 16], uint8.
+        """Rearrange [B, C, H, W] to blocks of 4 x 4 pixels [B, H / 4, W / 4, C * 16], uint8.
 
         Borders that the convolution does not read are cut off. Channels are in the order of
         `F.pixel_unshuffle`, but four pixels in a row are moved as one 32-bit number. Two
@@ -134,54 +133,26 @@ class SpaceToDepth(DeviceNetwork):
         )
 
 
-class Native(DeviceNetwork):
-    """An agent whose trunk is computed by native kernels, for a CPU.
-
-    The precision is the one that the agent has now. threads: how many share the work of one call;
-    inside `frozen_weights`, where several threads call, each call uses one.  UsageError if there
-    are no kernels for the agent or the processor.
-    """
-
-    def __init__(self, agent: Agent, threads: int) -> None:
-        super().__init__(agent)
-        self._threads = threads
-        if agent.device.type != "cpu" or not isinstance(agent.trunk, NatureCNN):
-            raise UsageError("native kernels are for convolutions on a CPU")
-        self._trunk = agent.trunk
-        self._kernels = kernels_for(agent.trunk, agent.bf16)
-        self._parameters = [part for layer in layers(agent.trunk) for part in layer.parameters()]
-
-    def __call__(
-        self, arranged: Tensor, lstm_state: Tensor, dones: Tensor
-    ) -> tuple[Distribution, Tensor, Tensor]:
-        bf16 = self._kernels.dtype == torch.bfloat16
-        assert self.agent.bf16 == bf16, "the kernels were made for another precision"
-        threads = self._threads if self._frozen is None else 1
-        weights = self._frozen or self._packed_weights()
-        if torch.is_grad_enabled():
-            seen = Trunk.apply(self._kernels, weights, arranged, threads, *self._parameters)
-        else:
-            seen = features(self._kernels, weights, arranged, threads)
-        return self.agent.heads(seen, lstm_state, dones)
-
-    def _packed_weights(self) -> Weights:
-        return weights_of(self._kernels, self._trunk, self._threads)
-
-
 def make_network(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
-    """Make the fastest form of an agent on its device, with PyTorch's or `native` kernels.
+    """Make the fastest network for an agent's device, with PyTorch's or `native` kernels.
 
     threads: used by native kernels; PyTorch's are set for the whole process.  UsageError if the
     native kernels are not available.
     """
     if kernels == "native":
+        try:
+            from .native.network import Native
+        except ModuleNotFoundError as error:  # the folder may be deleted
+            raise UsageError(
+                "this copy of ppo37 has no native kernels (backends/native)"
+            ) from error
         return Native(agent, threads)
     convolves = isinstance(agent.trunk, NatureCNN)
     return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else DeviceNetwork(agent)
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, 4 * C, H / 2, W / 2], both channels-last; pixel by pixel, C innermost."""
+    """Rearrange [B, C, H, W] to [B, 4 * C, H / 2, W / 2], both channels-last; C is innermost."""
     samples, channels, height, width = x.shape
     rows, columns = (_used_side(side, 4, 2) // 2 for side in (height, width))
     pixels = x.permute(0, 2, 3, 1)[:, : 2 * rows, : 2 * columns]

@@ -5,8 +5,11 @@ and what is rounded to bf16 is the same number here and there. All that the proc
 with is tested: AVX-512 with and without bf16, and AVX2, which a processor with AVX-512 has too.
 """
 
+import ctypes
 import dataclasses
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,10 +24,20 @@ from conftest import alone, log_without_clock, relative_error, tiny
 from torch import Tensor
 from torch.nn import functional as F
 
+import ppo37
 from ppo37 import from_preset, resume, train
 from ppo37.backends import precision
-from ppo37.backends.native.kernels import Trunk, _kernels, features, kernels_for, layers, weights_of
-from ppo37.backends.network import DeviceNetwork, Native, SpaceToDepth, make_network
+from ppo37.backends.native.kernels import (
+    STEPS,
+    Trunk,
+    _kernels,
+    features,
+    kernels_for,
+    layers,
+    weights_of,
+)
+from ppo37.backends.native.network import Native
+from ppo37.backends.network import DeviceNetwork, SpaceToDepth, make_network
 from ppo37.backends.precision import (
     PROCESSORS,
     Backend,
@@ -47,6 +60,7 @@ from ppo37.networks.policies import CategoricalPolicy
 from ppo37.session import checkpoint
 from ppo37.session.directory import read_config
 
+NATIVE = Path(ppo37.__file__).parent / "backends" / "native"
 SMALL = (1, 36, 36)
 WIDE = (48, 80, 128)  # channels: more than are computed at once
 
@@ -275,6 +289,89 @@ def test_a_sample_does_not_depend_on_those_beside_it(bf16: bool) -> None:
     together = ours(agent.trunk, obs, bf16)[0]
     single = torch.cat([ours(agent.trunk, one, bf16)[0] for one in obs.split(1)])
     assert torch.equal(together, single)
+
+
+@native_only
+def test_any_memory_format_gives_the_same_bits(bf16: bool) -> None:
+    trunk = NatureCNN((3, 71, 49), (32, 16, 64), 16)
+    obs = torch.randint(0, 256, (6, 3, 71, 49), dtype=torch.uint8)
+
+    def computed(obs: Tensor) -> list[Tensor]:
+        trunk.zero_grad()
+        x, parameters = ours(trunk, obs, bf16)
+        x.square().sum().backward()
+        return [x.detach(), *(parameter.grad for parameter in parameters)]
+
+    expected = computed(obs)
+    trunk.to(memory_format=torch.channels_last)
+    trunk.dense.weight.data = trunk.dense.weight.data.t().contiguous().t()
+    for layer in (trunk.conv1, trunk.conv2, trunk.conv3, trunk.dense):
+        assert not layer.weight.is_contiguous()
+    channels_last = obs.to(memory_format=torch.channels_last)
+    assert not channels_last.is_contiguous()
+    for other in (obs, channels_last):
+        assert all(map(torch.equal, computed(other), expected))
+
+
+@native_only
+@pytest.mark.parametrize(
+    "obs", [torch.zeros(2, *SMALL), torch.zeros(2, 4, 9, 36, dtype=torch.uint8)]
+)
+def test_observations_of_another_type_or_shape_are_refused(obs: Tensor) -> None:
+    trunk = NatureCNN(SMALL, (16, 16, 16), 16)
+    with pytest.raises(ValueError, match=r"compiled for uint8 observations of shape \(1, 36, 36\)"):
+        ours(trunk, obs, bf16=False)
+
+
+def test_c_and_python_declare_the_same_arguments() -> None:
+    """Fields of 8 bytes, pointers and `long`, in the same order."""
+    sources = [(NATIVE / name).read_text() for name in ("trunk.h", "dense.c")]
+    source = re.sub(r"/\*.*?\*/", "", "\n".join(sources), flags=re.DOTALL)
+    structures = re.findall(r"typedef struct {([^}]*)} (\w+Arguments);", source)
+    found = {name: body for body, name in structures}
+    assert found.keys() == {structure.__name__ for structure in STEPS.values()}
+    for structure in STEPS.values():
+        fields = []
+        for declaration in found[structure.__name__].split(";")[:-1]:
+            kind, names = re.fullmatch(r"\s*(?:const )?(\w+) (.*)", declaration, re.DOTALL).groups()
+            fields += [(name.strip(), kind) for name in names.split(",")]
+        names = [name.lstrip("*") for name, _ in fields]
+        assert names == [name for name, _ in structure._fields_]
+        for (name, kind), (_, declared) in zip(fields, structure._fields_, strict=True):
+            assert name.startswith("*") == (declared is ctypes.c_void_p)
+            assert name.startswith("*") or kind == "long"
+
+
+def test_every_exported_c_function_has_our_prefix() -> None:
+    """All others are static, so that no other library can replace them."""
+    for path in sorted(NATIVE.glob("*.[ch]")):
+        for line in path.read_text().splitlines():
+            defined = re.match(r"(?!typedef|static|INLINE|#)[a-z][\w ]*?[ *](\w+)\(", line)
+            assert defined is None or defined[1].startswith("ppo37_"), f"{path.name}: {line}"
+
+
+def test_the_folder_can_be_deleted(tmp_path: Path) -> None:
+    """Then PyTorch computes, and the reason is printed; what is asked for is refused in a line."""
+    without = shutil.ignore_patterns("__pycache__", "native")
+    copy = shutil.copytree(Path(ppo37.__file__).parent, tmp_path / "src" / "ppo37", ignore=without)
+    assert not (copy / "backends" / "native").exists()
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent)}
+
+    def run(kernels: str) -> "subprocess.CompletedProcess[str]":
+        words = ["train", "catch", "--preset", "debug", "--total-timesteps", "512", "--kernels"]
+        command = [sys.executable, "-m", "ppo37", *words, kernels, "--out", str(tmp_path / kernels)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    done = run("auto")
+    assert done.returncode == 0, done.stderr
+    assert read_config(tmp_path / "auto").kernels == "torch"
+    if not LACK:
+        assert "this copy of ppo37 has no native kernels" in " ".join(done.stderr.split())
+    done = run("native")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("has no native kernels (backends/native)")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "native").exists()
 
 
 @native_only

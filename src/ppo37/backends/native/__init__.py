@@ -1,1 +1,1 @@
-"""Native kernels: the network's layers in C, compiled for this processor."""
+"""Native kernels: NatureCNN's layers in C, compiled for this processor. See README.md."""

@@ -1,13 +1,12 @@
-"""The trunk of `NatureCNN` by C of our own.
+"""The trunk of NatureCNN, computed by C code that is compiled for one shape and this processor.
 
-Its convolutions are computed by `convolutions.c` in bf16 and by `winograd.c` in fp32, its dense
-layer by `dense.c`. Threads of a pool (`workers.c`) share the work; how many there are changes no
-bit of a result.
+`winograd.c` computes the convolutions in fp32 and `convolutions.c` in bf16, `dense.c` computes the
+dense layer. A pool of threads (`workers.c`) shares the work; a result does not depend on how many
+there are. The C code reads plain memory: what is passed to it has the right type and is contiguous.
 """
 
-import ctypes
 import functools
-from collections.abc import Callable
+from ctypes import CDLL, POINTER, Structure, c_int, c_long, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,46 +16,83 @@ from torch import Tensor
 from ...compiled import library
 from ...errors import UsageError
 from ...networks.nature import NatureCNN
+from .tiling import Shape, convolution_sizes, winograd_sizes
 
-BF16, FP32, DENSE, WORKERS = (
-    Path(__file__).with_name(name)
-    for name in ("convolutions.c", "winograd.c", "dense.c", "workers.c")
-)
-LANES = {"AVX512": 16, "AVX2": 8}
-"""Floats in a vector, by what PyTorch calls the processor."""
-
-SUMS = {16: 28, 8: 12}
-"""Vectors of sums that fit into registers, with room for what is multiplied, by LANES."""
-
-MOST_ACROSS = 4
-BLOCKS, LONG_BLOCKS = (14, 36, 32), (98, 36, 64)
-"""Of `winograd.c`: so many tiles that what is made of them stays in the cache."""
+SIMD_WIDTHS = {"AVX512": 16, "AVX2": 8}
+"""Floats in a vector, by PyTorch's name of the processor's instructions."""
 
 FEWEST_FEATURES = 6
 """Outputs that `dense.c` computes at once."""
 
 
-class Kernels(NamedTuple):
-    """What was compiled for one shape of observations and channels and one precision."""
+class Arguments(Structure):
+    """The arguments of a C function: addresses of tensors, and numbers. Keeps the tensors."""
 
-    forward: Callable[..., None]
-    backward: Callable[..., None]
-    pack_weights: Callable[..., None]
-    dense: Callable[..., None]
-    dense_gradients: Callable[..., None]
-    workspace_bytes: int
-    """Of each thread."""
-    dense_workspace_bytes: Callable[[int, int, int], int]
-    sums_size: Callable[[int], int]
-    packed_size: int
+    def __init__(self, *values: Tensor | int) -> None:
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        assert all(tensor.is_contiguous() for tensor in tensors), "C reads contiguous memory"
+        super().__init__(*(tensor.data_ptr() for tensor in tensors), *values[len(tensors) :])
+        self.tensors = tensors
+
+
+def _fields(pointers: str, numbers: str = "") -> list[tuple[str, Any]]:
+    pairs = [(name, c_void_p) for name in pointers.split()]
+    return [*pairs, *((name, c_long) for name in numbers.split())]
+
+
+class PackArguments(Arguments):  # these three are in trunk.h
+    _fields_ = _fields("w1 w2 w3 packed")
+
+
+class ForwardArguments(Arguments):
+    _fields_ = _fields("obs packed b1 b2 b3 workspaces x1 x2 x3", "samples")
+
+
+class BackwardArguments(Arguments):
+    _fields_ = _fields("obs packed x1 x2 x3 g workspaces sums dw1 db1 dw2 db2 dw3 db3", "samples")
+
+
+class DenseArguments(Arguments):  # these two are in dense.c
+    _fields_ = _fields("x w bias y", "rows k outputs")
+
+
+class DenseGradientArguments(Arguments):
+    _fields_ = _fields("x w g g_transposed workspaces dx dw", "rows padded k outputs")
+
+
+SIZES = {
+    "ppo37_workspace_bytes": (),
+    "ppo37_packed_size": (),
+    "ppo37_sums_size": (c_long,),
+    "ppo37_dense_workspace_bytes": (c_long, c_long, c_int),
+}
+"""The C functions that return a size, and their arguments."""
+
+STEPS = {
+    "ppo37_pack_weights": PackArguments,
+    "ppo37_forward": ForwardArguments,
+    "ppo37_backward": BackwardArguments,
+    "ppo37_dense": DenseArguments,
+    "ppo37_dense_gradients": DenseGradientArguments,
+}
+"""The C functions that compute; each takes a pointer to its arguments, and a number of threads."""
+
+
+class Kernels(NamedTuple):
+    """The compiled code for one shape of observations and channels and one precision."""
+
+    c: CDLL
+    obs_shape: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    """Outputs of the three convolutions."""
     dtype: torch.dtype
-    """Of weights and of what lies between the layers."""
-    shapes: tuple[tuple[int, int, int], ...]
-    """What the three convolutions give: [height, width, channels]."""
+    """Of the weights and of the numbers between the layers."""
+    workspace_bytes: int
+    """Memory of each thread."""
 
 
 def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
-    """Kernels for a trunk; UsageError, in a few words, if this machine cannot have them."""
+    """Return the kernels for a trunk; UsageError with the reason if this machine has none."""
     channels = tuple(layer.out_channels for layer in trunk.convolutions)
     count = trunk.dense.out_features
     if count < FEWEST_FEATURES or count % 2:
@@ -69,164 +105,105 @@ def kernels_for(trunk: NatureCNN, bf16: bool) -> Kernels:
 
 @functools.cache
 def _kernels(obs_shape: tuple[int, ...], channels: tuple[int, ...], bf16: bool) -> Kernels:
-    shapes, rows, columns = [], *obs_shape[1:]
+    shapes, height, width = list[Shape](), *obs_shape[1:]
     for side, stride, outputs in zip((8, 4, 3), (4, 2, 1), channels, strict=True):
-        rows, columns = ((size - side) // stride + 1 for size in (rows, columns))
-        shapes.append((rows, columns, outputs))
+        height, width = ((size - side) // stride + 1 for size in (height, width))
+        shapes.append((height, width, outputs))
     names = ("PLANES", "HEIGHT", "WIDTH", "C1", "C2", "C3")
     defined = dict(zip(names, (*obs_shape, *channels), strict=True))
-    defined |= (_direct if bf16 else _winograd)(obs_shape[0], shapes)
-    needs = "avx512_bf16" if bf16 else ""
-    made = library(BF16 if bf16 else FP32, DENSE, WORKERS, needs=needs, BF16=int(bf16), **defined)
-    sizes = (made.workspace_bytes, made.packed_size, made.sums_size, made.dense_workspace_bytes)
-    for size in sizes:
-        size.restype = ctypes.c_long
-    made.sums_size.argtypes = (ctypes.c_long,)
-    made.dense_workspace_bytes.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_int)
-    return Kernels(
-        made.forward,
-        made.backward,
-        made.pack_weights,
-        made.dense,
-        made.dense_gradients,
-        made.workspace_bytes(),
-        made.dense_workspace_bytes,
-        made.sums_size,
-        made.packed_size(),
-        torch.bfloat16 if bf16 else torch.float32,
-        tuple(shapes),
-    )
+    if bf16:
+        needs, convolutions, simd_width = "avx512_bf16", "convolutions.c", 16
+        defined |= convolution_sizes(obs_shape[0], shapes)
+    else:
+        needs, convolutions = "", "winograd.c"
+        simd_width = SIMD_WIDTHS.get(torch.backends.cpu.get_cpu_capability(), 0)
+        if not simd_width:
+            raise UsageError("native kernels need a processor with AVX2 or AVX-512")
+        defined |= winograd_sizes(obs_shape[0], shapes, simd_width)
+    files = (Path(__file__).with_name(name) for name in (convolutions, "dense.c", "workers.c"))
+    c = library(*files, needs=needs, BF16=int(bf16), SIMD_WIDTH=simd_width, **defined)
+    _declare(c)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return Kernels(c, obs_shape, tuple(shapes), dtype, c.ppo37_workspace_bytes())
 
 
-def _direct(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
-    """What `convolutions.c` wants defined; UsageError for channels that it does not compute."""
-    (*_, first), (*_, second), (*_, third) = shapes
-    if max(2 * first, second, third) > 64 or not {first, second, third} <= {16, 32, 64}:
-        raise UsageError(f"there are no native kernels in bf16 for {first, second, third} channels")
-    defined = {"LANES": 16}
-    lengths = (32 * planes, 4 * first, 3 * second)  # of a kernel's row, in blocks
-    for i, ((rows, columns, outputs), length) in enumerate(zip(shapes, lengths, strict=True), 1):
-        most = SUMS[16] * 16 // outputs
-        defined[f"ROWS{i}"] = _even_parts(rows * columns, most)
-        defined[f"TAPS{i}"] = max(n for n in range(1, most + 1) if length % n == 0)
-    return defined
-
-
-def _even_parts(pixels: int, most: int) -> int:
-    """The size of parts, at most `most` and at least half of it, that wastes least of the last."""
-    sizes = range(most, most // 2, -1)
-    return min(sizes, key=lambda size: -pixels % size)
-
-
-def _winograd(planes: int, shapes: list[tuple[int, int, int]]) -> dict[str, int]:
-    """What `winograd.c` wants defined; UsageError for channels that it does not compute."""
-    lanes = LANES.get(torch.backends.cpu.get_cpu_capability())
-    if lanes is None:
-        raise UsageError("native kernels need a processor with AVX2 or AVX-512")
-    outputs = tuple(shape[2] for shape in shapes)
-    if any(count % lanes for count in outputs):
-        raise UsageError(f"native kernels compute {lanes} channels at once, not {outputs}")
-    defined = {"LANES": lanes}
-    inputs = (16 * planes, 4 * outputs[0], outputs[1])  # channels of the blocks
-    for i, (read, made) in enumerate(zip(inputs, outputs, strict=True)):
-        sizes = {"BLOCK": BLOCKS[i], "LONG_BLOCK": LONG_BLOCKS[i]}
-        sizes["ROWS"], sizes["ACROSS"] = _sums(BLOCKS[i], made // lanes, SUMS[lanes])
-        sizes["BACK_ROWS"], sizes["BACK_ACROSS"] = _sums(BLOCKS[i], read // lanes, SUMS[lanes])
-        sizes["TAPS"], sizes["TAPS_ACROSS"] = _sums(read, made // lanes, SUMS[lanes], whole=True)
-        defined |= {f"{name}{i + 1}": size for name, size in sizes.items()}
-    return defined
-
-
-def _sums(rows: int, vectors: int, most: int, whole: bool = False) -> tuple[int, int]:
-    """How many of the rows and vectors of a product are summed up at once in registers.
-
-    The cheapest: for r rows by a vectors, r + a are read and r * a multiplied at a time, and with
-    fewer than ten the processor waits for each sum. whole: r divides the rows.
-    """
-
-    def cost(size: tuple[int, int]) -> float:
-        r, a = size
-        return -(-rows // r) * (vectors // a) * (max(r * a, 10) + 0.25 * (r + a))
-
-    return min(
-        (
-            (r, a)
-            for a in range(1, MOST_ACROSS + 1)
-            if vectors % a == 0
-            for r in range(1, min(rows, most // a) + 1)
-            if not (whole and rows % r)
-        ),
-        key=cost,
-    )
+def _declare(c: CDLL) -> None:
+    """Declare the arguments and results of the C functions."""
+    for name, numbers in SIZES.items():
+        function = getattr(c, name)
+        function.argtypes, function.restype = numbers, c_long
+    for name, structure in STEPS.items():
+        function = getattr(c, name)
+        function.argtypes, function.restype = (POINTER(structure), c_int), None
 
 
 class Weights(NamedTuple):
-    """The weights of a trunk in the order and precision that kernels read them in."""
+    """The weights of a trunk in the order and precision that the kernels read."""
 
-    packed: Tensor  # those of the convolutions
+    packed: Tensor  # of the convolutions
     dense: Tensor  # [features, k]
     biases: tuple[Tensor, ...]  # fp32, of all four layers
 
 
 def weights_of(kernels: Kernels, trunk: NatureCNN, threads: int) -> Weights:
-    """What kernels read, without gradients."""
-    weights = [layer.weight.detach() for layer in trunk.convolutions]
-    packed = torch.empty(kernels.packed_size, dtype=kernels.dtype)
-    kernels.pack_weights(*map(_pointer, weights), threads, _pointer(packed))
-    dense = trunk.dense.weight.detach().to(kernels.dtype)
-    biases = [layer.bias for layer in layers(trunk)]
-    return Weights(packed, dense, tuple(bias.detach() for bias in biases if bias is not None))
+    """Return the weights as the kernels read them, without gradients."""
+    weights = [_plain(layer.weight) for layer in trunk.convolutions]
+    packed = torch.empty(kernels.c.ppo37_packed_size(), dtype=kernels.dtype)
+    kernels.c.ppo37_pack_weights(PackArguments(*weights, packed), threads)
+    dense = _plain(trunk.dense.weight).to(kernels.dtype)
+    return Weights(packed, dense, tuple(_plain(layer.bias) for layer in layers(trunk)))
+
+
+def _plain(parameter: Tensor | None) -> Tensor:
+    """Return the values in fp32, contiguous, whatever the memory format (channels-last, say)."""
+    assert parameter is not None
+    return parameter.detach().float().contiguous()
 
 
 def layers(trunk: NatureCNN) -> tuple[torch.nn.Conv2d | torch.nn.Linear, ...]:
-    """Those that kernels compute."""
+    """Return the layers that the kernels compute."""
     return *trunk.convolutions, trunk.dense
 
 
 def features(kernels: Kernels, weights: Weights, obs: Tensor, threads: int) -> Tensor:
-    """relu(dense(relu(conv3(relu(conv2(relu(conv1(obs / 255)))))))): uint8 [B, C, H, W] -> [B, F].
+    """Return relu(dense(relu(conv3(relu(conv2(relu(conv1(obs / 255)))))))), [B, F].
 
-    A sample's features do not depend on those beside it: the policy of a rollout, which sees few at
-    a time, is the one that learns.
+    obs: uint8 [B, *obs_shape].  A sample's features do not depend on the other samples, so the
+    policy of a rollout, which gets few at a time, is the policy that learns.
     """
-    return _outputs(kernels, weights, obs, threads)[-1]
+    return _outputs(kernels, weights, _checked(kernels, obs), threads)[-1]
+
+
+def _checked(kernels: Kernels, obs: Tensor) -> Tensor:
+    """Return observations in contiguous memory; ValueError if they are not what was compiled."""
+    if obs.dtype != torch.uint8 or obs.shape[1:] != kernels.obs_shape:
+        raise ValueError(
+            f"native kernels were compiled for uint8 observations of shape {kernels.obs_shape}, "
+            f"not {obs.dtype} of {tuple(obs.shape[1:])}"
+        )
+    return obs.contiguous()
 
 
 def _outputs(kernels: Kernels, weights: Weights, obs: Tensor, threads: int) -> list[Tensor]:
-    """What each layer gives; the third one [B, k], channel by channel."""
-    assert obs.is_contiguous(), "planes, rows and columns in this order"
-    samples = ctypes.c_long(len(obs))
+    """Return the outputs of each layer; the third's are [B, k], in the order of `flatten`."""
+    samples, (count, k) = len(obs), weights.dense.shape
     *biases, bias = weights.biases
-    outputs = [torch.empty(len(obs), *shape, dtype=kernels.dtype) for shape in kernels.shapes]
+    outputs = [torch.empty(samples, *shape, dtype=kernels.dtype) for shape in kernels.shapes]
     workspaces = _workspaces(kernels, threads)
-    kernels.forward(
-        _pointer(obs),
-        samples,
-        threads,
-        _pointer(weights.packed),
-        *map(_pointer, (*biases, workspaces, *outputs)),
-    )
-    count, k = weights.dense.shape
-    outputs[-1] = outputs[-1].view(len(obs), k)
-    outputs.append(torch.empty(len(obs), count, dtype=kernels.dtype))
-    kernels.dense(
-        _pointer(outputs[-2]),
-        samples,
-        ctypes.c_long(k),
-        ctypes.c_long(count),
-        _pointer(weights.dense),
-        _pointer(bias),
-        threads,
-        _pointer(outputs[-1]),
-    )
+    arguments = ForwardArguments(obs, weights.packed, *biases, workspaces, *outputs, samples)
+    kernels.c.ppo37_forward(arguments, threads)
+    outputs[-1] = outputs[-1].view(samples, k)
+    outputs.append(torch.empty(samples, count, dtype=kernels.dtype))
+    dense = DenseArguments(outputs[-2], weights.dense, bias, outputs[-1], samples, k, count)
+    kernels.c.ppo37_dense(dense, threads)
     return outputs
 
 
 class Trunk(torch.autograd.Function):
-    """`features`, with gradients.
+    """`features` with gradients, which are fp32.
 
     apply(kernels, weights, obs, threads, *parameters); parameters: weights and biases of the four
-    layers, of which `weights` was made. Their gradients come in fp32.
+    layers, from which `weights` was made.
     """
 
     @staticmethod
@@ -238,6 +215,7 @@ class Trunk(torch.autograd.Function):
         threads: int,
         *parameters: Tensor,
     ) -> Tensor:
+        obs = _checked(kernels, obs)
         outputs = _outputs(kernels, weights, obs, threads)
         ctx.kernels, ctx.threads = kernels, threads
         ctx.save_for_backward(weights.packed, weights.dense, obs, *outputs, *parameters)
@@ -248,39 +226,24 @@ class Trunk(torch.autograd.Function):
         kernels: Kernels = ctx.kernels
         threads: int = ctx.threads
         packed, dense, obs, *saved = ctx.saved_tensors
-        outputs, x, y, parameters = saved[:3], saved[2], saved[3], saved[4:]
-        found = [torch.empty_like(parameter) for parameter in parameters[:-1]]
+        outputs, y, parameters = saved[:3], saved[3], saved[4:]
+        found = [torch.empty(parameter.shape) for parameter in parameters[:-1]]
         samples, (count, k) = len(obs), dense.shape
-
-        passed = torch.where(y == 0, 0, gradients[0]).contiguous()  # by ReLU
+        x, passed = outputs[2], torch.where(y == 0, 0, gradients[0]).contiguous()  # by ReLU
         padded = samples + samples % 2
         transposed = torch.zeros(count, padded, dtype=passed.dtype)
         transposed[:, :samples] = passed.t()
-        size = kernels.dense_workspace_bytes(padded, count, threads)
+        size = kernels.c.ppo37_dense_workspace_bytes(padded, count, threads)
         workspace, gradient = torch.empty(size, dtype=torch.uint8), torch.empty_like(x)
-        kernels.dense_gradients(
-            _pointer(x),
-            *map(ctypes.c_long, (samples, padded, k, count)),
-            *map(_pointer, (dense, passed, transposed)),
-            threads,
-            *map(_pointer, (workspace, gradient, found[-1])),
-        )
-        sums = torch.empty(kernels.sums_size(samples))
+        tensors = (x, dense, passed, transposed, workspace, gradient, found[-1])
+        arguments = DenseGradientArguments(*tensors, samples, padded, k, count)
+        kernels.c.ppo37_dense_gradients(arguments, threads)
+        sums = torch.empty(kernels.c.ppo37_sums_size(samples))
         workspaces = _workspaces(kernels, threads)
-        kernels.backward(
-            _pointer(obs),
-            ctypes.c_long(samples),
-            threads,
-            _pointer(packed),
-            *map(_pointer, (*outputs, gradient, workspaces, sums, *found[:-1])),
-        )
+        tensors = (obs, packed, *outputs, gradient, workspaces, sums, *found[:-1])
+        kernels.c.ppo37_backward(BackwardArguments(*tensors, samples), threads)
         return None, None, None, None, *found, passed.sum(0, dtype=torch.float32)
 
 
 def _workspaces(kernels: Kernels, threads: int) -> Tensor:
     return torch.empty(threads * kernels.workspace_bytes, dtype=torch.uint8)
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    """Where a tensor lies; whoever asks keeps the tensor until it is no longer read."""
-    return ctypes.c_void_p(tensor.data_ptr())

@@ -1,84 +1,89 @@
-/* What `convolutions.c` and `winograd.c` do for the three convolutions, as seen from outside.
+/* The interface of the three convolutions, the same for `convolutions.c` and `winograd.c`.
  *
- * Who includes this has defined `value`, what a number between layers is kept as, `Workspace`, a
- * block of memory of each thread, AT_ONCE, the samples of a part forward, and PARAMETERS, how many
- * sums a group of samples has; and defines the parts of the four tasks below, and `packed_size`, how
- * many numbers `pack_weights` writes.
+ * The file that includes this defines before: N1 N2 N3, the numbers of each layer's weights as its
+ * kernels keep them, and `Workspace`, the memory of one thread. It defines after: the four
+ * functions `*_part` that are declared here.
  *
- * A sample's result does not depend on those beside it. Sums over samples are made in their order
- * within each of some groups, and then over groups; there are as many as `groups_of` says, whatever
- * the number of threads, so no result depends on that.
+ * A sample's result does not depend on the other samples of a batch. Gradients are summed over the
+ * samples of a group in their order, and then over the groups. The number of groups depends on the
+ * number of samples only, so no result depends on the number of threads.
+ *
+ * The structures of arguments are also declared in kernels.py.
  */
 #include "workers.h"
 
-/* What is no product of samples, weights to pack and sums to gather, is divided into so many. */
+/* Parts of packing the weights, and of adding up the groups' sums. */
 enum { PARTS = 16 };
 
-/* Groups of samples whose gradients are summed up apart. */
+/* Where each layer's weights begin in `packed`; those of the way back follow. */
+enum {
+    PACKED2 = N1, PACKED3 = PACKED2 + N2, BACK2 = PACKED3 + N3, BACK3 = BACK2 + N2,
+    PACKED_SIZE = BACK3 + N3,
+};
+
+/* Where each layer's sums begin in those of a group: gradients of weights, then of biases. */
+enum { SUMS2 = N1 + C1, SUMS3 = SUMS2 + N2 + C2, PARAMETERS = SUMS3 + N3 + C3 };
+
+/* Groups of samples whose gradients are summed up separately. */
 static inline long groups_of(long samples) {
     return samples < 16 ? 1 : samples < 16 * 16 ? samples / 16 : 16;
 }
 
-long workspace_bytes(void) { return sizeof(Workspace); }
+/* Bytes of the workspace of one thread. */
+long ppo37_workspace_bytes(void) { return sizeof(Workspace); }
 
-/* Numbers that `backward` wants for the sums of its groups. */
-long sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
+/* Numbers that `ppo37_pack_weights` writes. */
+long ppo37_packed_size(void) { return PACKED_SIZE; }
+
+/* Floats of `BackwardArguments.sums`. */
+long ppo37_sums_size(long samples) { return groups_of(samples) * PARAMETERS; }
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
 typedef struct {
     const float *w1, *w2, *w3;
-    value *packed;
-} Packing;
+    elem *packed;  /* [PACKED_SIZE] */
+} PackArguments;
 
-static task pack_part;
+static part_function pack_part;
 
-/* packed: `packed_size` numbers. */
-void pack_weights(const float *w1, const float *w2, const float *w3, int threads, value *packed) {
-    Packing arguments = {w1, w2, w3, packed};
-    run_parts(pack_part, &arguments, PARTS, threads);
+void ppo37_pack_weights(const PackArguments *arguments, int threads) {
+    ppo37_run_parts(pack_part, arguments, PARTS, threads);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
 
 typedef struct {
-    const uint8_t *obs;
-    long samples;
-    const value *packed;
+    const uint8_t *obs;  /* [samples][plane][row][column] */
+    const elem *packed;
     const float *b1, *b2, *b3;
-    Workspace *workspaces;
-    value *x1, *x2, *x3;
-} Forward;
+    Workspace *workspaces;  /* [threads] */
+    elem *x1, *x2;  /* outputs of the layers: [sample][row][column][channel] */
+    elem *x3;       /* [sample][channel][row][column] */
+    long samples;
+} ForwardArguments;
 
-static task forward_part;  /* AT_ONCE samples */
+static part_function forward_part;  /* AT_ONCE samples */
 
-/* obs [samples][OBS] -> x1, x2 (channels-last) and x3 [sample][channel][pixel]. */
-void forward(const uint8_t *obs, long samples, int threads, const value *packed, const float *b1,
-             const float *b2, const float *b3, Workspace *workspaces, value *x1, value *x2,
-             value *x3) {
-    Forward arguments = {obs, samples, packed, b1, b2, b3, workspaces, x1, x2, x3};
-    run_parts(forward_part, &arguments, (samples + AT_ONCE - 1) / AT_ONCE, threads);
+void ppo37_forward(const ForwardArguments *arguments, int threads) {
+    ppo37_run_parts(forward_part, arguments, CEIL_DIV(arguments->samples, AT_ONCE), threads);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
 
 typedef struct {
     const uint8_t *obs;
-    long samples, groups;
-    const value *packed, *x1, *x2, *x3, *g;
+    const elem *packed, *x1, *x2, *x3, *g;  /* g: the gradient of x3 */
     Workspace *workspaces;
-    float *sums, *dw1, *db1, *dw2, *db2, *dw3, *db3;
-} Backward;
+    float *sums;  /* [groups][PARAMETERS] */
+    float *dw1, *db1, *dw2, *db2, *dw3, *db3;
+    long samples;
+} BackwardArguments;
 
-static task backward_part;  /* the sums of one group, [PARAMETERS] */
-static task gather_part;    /* some of the sums over groups, where the parameters have them */
+static part_function backward_part;  /* the sums of one group */
+static part_function gather_part;    /* gradients of some parameters, from the sums of all groups */
 
-/* Gradients of all parameters, given g, that of x3. sums: `sums_size` numbers. */
-void backward(const uint8_t *obs, long samples, int threads, const value *packed, const value *x1,
-              const value *x2, const value *x3, const value *g, Workspace *workspaces, float *sums,
-              float *dw1, float *db1, float *dw2, float *db2, float *dw3, float *db3) {
-    Backward arguments = {obs, samples, groups_of(samples), packed, x1, x2, x3, g, workspaces,
-                          sums, dw1, db1, dw2, db2, dw3, db3};
-    run_parts(backward_part, &arguments, arguments.groups, threads);
-    run_parts(gather_part, &arguments, PARTS, threads);
+void ppo37_backward(const BackwardArguments *arguments, int threads) {
+    ppo37_run_parts(backward_part, arguments, groups_of(arguments->samples), threads);
+    ppo37_run_parts(gather_part, arguments, PARTS, threads);
 }

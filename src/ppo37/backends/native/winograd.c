@@ -1,108 +1,102 @@
 /* The three convolutions of NatureCNN, forward and backward, in float, with fewer products than
- * they have.
+ * the definition has.
  *
- * That is Winograd's minimal filtering. 4 x 4 inputs of a tile and the r x r weights are brought
- * into another basis by sums and differences, multiplied there place by place, which is 16
- * products, and brought back to m x m outputs, m = 5 - r; a convolution takes r^2 m^2 = 36. In exact
- * arithmetic it is the convolution, and gradients go through the transposed maps. (A. Lavin,
- * S. Gray, Fast Algorithms for Convolutional Neural Networks, 2015; the points are 0, 1, -1 and
- * infinity.) For many tiles and channels, each of the 16 places has a product of matrices,
- * [tile][channel] by [channel][output].
+ * That is Winograd's minimal filtering. Sums and differences bring the 4 x 4 inputs of a tile and
+ * the r x r weights into another basis, where they are multiplied position by position, 16
+ * products; sums and differences of these give m x m outputs, m = 5 - r. The convolution itself
+ * takes r^2 m^2 = 36 products. In exact arithmetic both are the same, and gradients go through the
+ * transposed maps. (A. Lavin, S. Gray, Fast Algorithms for Convolutional Neural Networks, 2015;
+ * the points are 0, 1, -1 and infinity.) For many tiles and channels, each of the 16 positions has
+ * a product of matrices, [tile][channel] by [channel][output].
  *
- * That wants a stride of 1. So the image is cut into blocks of 4 x 4 pixels, each one pixel of 16
+ * This needs a stride of 1. So the image is cut into blocks of 4 x 4 pixels, each one pixel of 16
  * times the planes, which makes the first convolution (8 x 8, stride 4) one of 2 x 2; the second
  * (4 x 4, stride 2) is one of 2 x 2 over blocks of 2 x 2 pixels; the third is one of 3 x 3.
  *
- * Compiled for vectors of LANES floats and one shape: PLANES HEIGHT WIDTH (observations) and C1 C2
- * C3 (channels, multiples of LANES). For each layer, BLOCK* tiles go through at a time, LONG_BLOCK*
- * for gradients of weights. In registers are the sums of ROWS* tiles by ACROSS* vectors of
- * channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and for gradients of weights of TAPS*
- * inputs by TAPS_ACROSS* vectors.
+ * Compiled for one shape (images.h); C1 C2 C3 are multiples of SIMD_WIDTH. For each layer, BLOCK*
+ * tiles are computed at a time, LONG_BLOCK* for gradients of weights. In registers are the sums of
+ * ROWS* tiles by ACROSS* vectors of channels, of BACK_ROWS* by BACK_ACROSS* on the way back, and
+ * for gradients of weights of TAPS* inputs by TAPS_ACROSS* vectors.
  */
 #include "vectors.h"
-
-typedef uint8_t number;
-INLINE void store_pixels(uint8_t *to, __m128i pixels) { _mm_storeu_si128((__m128i *)to, pixels); }
 #include "images.h"
 
 /* ---- vectors -------------------------------------------------------------------------------- */
 
-#if LANES == 16
+#if SIMD_WIDTH == 16
 INLINE vector load_bytes(const uint8_t *p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+    return from_bytes(_mm_loadu_si128((const __m128i *)p));
 }
 
-INLINE vector size(vector v) { return _mm512_abs_ps(v); }
-INLINE vector lesser(vector a, vector b) { return _mm512_min_ps(a, b); }
+INLINE vector vabs(vector v) { return _mm512_abs_ps(v); }
 
-/* v where x is not `limit` or less, so also where x is not a number; else 0 */
-INLINE vector gated(vector x, vector limit, vector v) {
+/* v where x > limit or x is NaN, else 0 */
+INLINE vector mask_gt(vector x, vector limit, vector v) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLE_UQ), v);
 }
 #else
 INLINE vector load_bytes(const uint8_t *p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+    return from_bytes(_mm_loadl_epi64((const __m128i *)p));
 }
 
-INLINE vector size(vector v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
-INLINE vector lesser(vector a, vector b) { return _mm256_min_ps(a, b); }
+INLINE vector vabs(vector v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 
-INLINE vector gated(vector x, vector limit, vector v) {
+INLINE vector mask_gt(vector x, vector limit, vector v) {
     return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLE_UQ), v);
 }
 #endif
 
-/* What stands `step` apart. */
-INLINE vector collected(const float *p, long step) {
-    float values[LANES];
-    EACH(i, LANES) values[i] = p[i * step];
+/* SIMD_WIDTH floats that are `step` apart. */
+INLINE vector load_strided(const float *p, long step) {
+    float values[SIMD_WIDTH];
+    EACH(i, SIMD_WIDTH) values[i] = p[i * step];
     return load(values);
 }
 
-/* Where inputs are black and biases 0, a convolution is 0, and so is ReLU's gradient; products
- * that cancel leave some rounding. What is no more than that beside them counts as 0. */
+/* Where inputs are black and biases 0, a convolution is 0, and so is ReLU's gradient. The products
+ * here cancel except for rounding: a sum that is not larger than ROUNDING times its terms counts as
+ * 0. */
 #define ROUNDING 1e-6f
 
-/* What ReLU lets pass of v, the gradient of its outputs x. */
-INLINE vector through_relu(vector x, vector v) { return gated(x, all(0.0f), v); }
+/* Gradient v of ReLU's outputs x -> that of its inputs. */
+INLINE vector relu_backward(vector x, vector v) { return mask_gt(x, splat(0.0f), v); }
 
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
 enum {
     K2 = 4 * C1,
-    U1 = 16 * C0 * C1, U2 = 16 * K2 * C2, U3 = 16 * C2 * C3,  /* numbers of transformed weights */
-    PARAMETERS = U1 + C1 + U2 + C2 + U3 + C3,
-    AT_ONCE = 4,  /* samples */
-    MOST_ROWS = 28, MOST_ACROSS = 4,  /* of vectors in registers */
-    SIDE = 4, PLACES = 16,  /* of a tile's inputs */
+    N1 = 16 * C0 * C1, N2 = 16 * K2 * C2, N3 = 16 * C2 * C3,  /* numbers of transformed weights */
+    SIDE = 4, POSITIONS = 16,  /* of a tile's inputs */
 };
 
-#define TILES(m, rows, columns) (((rows) + m - 1) / m * (((columns) + m - 1) / m))
+#define TILES(m, rows, columns) (CEIL_DIV(rows, m) * CEIL_DIV(columns, m))
 
 /* A convolution of r x r over pixels of `channels` numbers, each in `parts` runs of memory. */
 typedef struct {
-    int bytes;                          /* whether that is what a number is, or a float */
+    int bytes;                          /* 1: numbers are bytes, 0: floats */
     int r, m;                           /* of weights, of a tile's outputs */
     int channels, parts, part_pitch, pixel, row;  /* pitches: numbers from one to the next */
-    int height, width;                  /* pixels, without those that are not read */
+    int height, width;                  /* pixels that are read */
     int height_out, width_out, outputs, tiles;
     long size_in, size_out;             /* numbers of a sample */
 } Layer;
 
-#define LAYER1 ((Layer){1, 2, 3, C0, 1, 0, C0, W0 * C0, H0, W0, H1, W1, C1, TILES(3, H1, W1), X0, X1})
+#define LAYER1 ((Layer){1, 2, 3, C0, 1, 0, C0, W0 * C0, H0, W0, H1, W1, C1, \
+                        TILES(3, H1, W1), X0, X1})
 #define LAYER2 ((Layer){0, 2, 3, K2, 2, W1 * C1, 2 * C1, 2 * W1 * C1, H2 + 1, W2 + 1, H2, W2, C2, \
                         TILES(3, H2, W2), X1, X2})
-#define LAYER3 ((Layer){0, 3, 2, C2, 1, 0, C2, W2 * C2, H2, W2, H3, W3, C3, TILES(2, H3, W3), X2, X3})
+#define LAYER3 ((Layer){0, 3, 2, C2, 1, 0, C2, W2 * C2, H2, W2, H3, W3, C3, \
+                        TILES(2, H3, W3), X2, X3})
 
 enum {
-    GAP = 16,  /* between places, whose numbers would share cache sets */
+    GAP = 16,  /* between positions, whose numbers would share cache sets */
     MOST_IN = 16 * (MAX(MAX(LONG_BLOCK1 * C0, LONG_BLOCK2 * K2), LONG_BLOCK3 * C2) + GAP),
     MOST_OUT = 16 * (MAX(MAX(LONG_BLOCK1 * C1, LONG_BLOCK2 * C2), LONG_BLOCK3 * C3) + GAP),
 };
 
-/* What `multiply` and `multiply_transposed` rely on. */
+/* Conditions of `multiply` and `multiply_transposed`. */
 #define FITS(rows, across, n) \
-    ((rows) <= MOST_ROWS && (across) <= MOST_ACROSS && (n) % ((across) * LANES) == 0)
+    ((rows) <= MOST_ROWS && (across) <= MOST_ACROSS && (n) % ((across) * SIMD_WIDTH) == 0)
 #define CHECK(l, read, made) \
     _Static_assert(ROWS##l <= BLOCK##l && BLOCK##l <= LONG_BLOCK##l, "rows of a block"); \
     _Static_assert(FITS(ROWS##l, ACROSS##l, made), "sums forward"); \
@@ -112,7 +106,7 @@ CHECK(1, C0, C1);
 CHECK(2, K2, C2);
 CHECK(3, C2, C3);
 
-/* A block of memory of each thread. */
+/* The memory of one thread. */
 typedef struct {
     uint8_t x0[AT_ONCE * X0];
     float g1[AT_ONCE * X1], g2[AT_ONCE * X2], g3[AT_ONCE * X3];
@@ -120,15 +114,12 @@ typedef struct {
     float products[MAX(MOST_IN, MOST_OUT)];
 } Workspace;
 
-typedef float value;
 #include "trunk.h"
-
-long packed_size(void) { return U1 + 2 * (U2 + U3); }
 
 /* ---- transforms ----------------------------------------------------------------------------- */
 
-/* One row or column, whose members stand `step` apart. Each second one is the transpose of the
- * one before. */
+/* Transforms of one row or column, whose members are `step` apart. Each `*_back` is the transpose
+ * of the one before. */
 
 INLINE void input_basis(const vector *x, int step, vector *v) {
     v[0] = x[0] - x[2 * step], v[step] = x[step] + x[2 * step];
@@ -168,59 +159,58 @@ INLINE void weight_back(int r, const vector *u, int step, vector *w, int out) {
     else w[out] = difference, w[2 * out] = sum + u[3 * step];
 }
 
-/* A tile, of those of some samples: whose it is, and where its inputs and outputs begin. */
+/* A tile of some samples: the sample's number, and the tile's first row and column. */
 typedef struct {
     int sample, top, left;
 } Tile;
 
 INLINE Tile tile_of(const Layer l, int q) {
-    int tiles_across = (l.width_out + l.m - 1) / l.m, number = q % l.tiles;
-    return (Tile){q / l.tiles, number / tiles_across * l.m, number % tiles_across * l.m};
+    int tiles_across = CEIL_DIV(l.width_out, l.m), index = q % l.tiles;
+    return (Tile){q / l.tiles, index / tiles_across * l.m, index % tiles_across * l.m};
 }
 
-/* Where the inputs of a tile lie; beyond the border the last ones again, on which no output that
- * there is depends. */
+/* Indices of the inputs of a tile. Outside of the image they are those of its border; only outputs
+ * that do not exist depend on them. */
 INLINE void find_inputs(const Layer l, const Tile tile, long *at) {
-    EACH(i, PLACES) {
+    EACH(i, POSITIONS) {
         int row = tile.top + i / SIDE, column = tile.left + i % SIDE;
-        row = row < l.height ? row : l.height - 1;
-        column = column < l.width ? column : l.width - 1;
+        row = MIN(row, l.height - 1), column = MIN(column, l.width - 1);
         at[i] = tile.sample * l.size_in + row * l.row + column * l.pixel;
     }
 }
 
-/* Where the outputs of a tile lie, or -1. */
+/* Indices of the outputs of a tile, -1 for those that do not exist. */
 INLINE void find_outputs(const Layer l, const Tile tile, long *at) {
     EACH(i, l.m * l.m) {
         long row = tile.top + i / l.m, column = tile.left + i % l.m;
-        int there = row < l.height_out && column < l.width_out;
-        at[i] = there ? tile.sample * l.size_out + (row * l.width_out + column) * l.outputs : -1;
+        int exists = row < l.height_out && column < l.width_out;
+        at[i] = exists ? tile.sample * l.size_out + (row * l.width_out + column) * l.outputs : -1;
     }
 }
 
-/* `count` tiles of x from `first` on -> in [place][tile][channel], places GAP further apart */
+/* `count` tiles of x, from `first` -> in [position][tile][channel], with GAP between positions */
 INLINE void transform_inputs(const Layer l, const void *x, int first, int count, float *in) {
     long pitch = (long)count * l.channels + GAP;
     for (int q = 0; q < count; q++) {
-        long at[PLACES];
+        long at[POSITIONS];
         find_inputs(l, tile_of(l, first + q), at);
         for (int part = 0; part < l.parts; part++)
-            for (int j = 0; j < l.channels / l.parts; j += LANES, in += LANES) {
-                vector pixels[PLACES], rows[PLACES], v[PLACES];
-                EACH(i, PLACES) {
+            for (int j = 0; j < l.channels / l.parts; j += SIMD_WIDTH, in += SIMD_WIDTH) {
+                vector pixels[POSITIONS], rows[POSITIONS], v[POSITIONS];
+                EACH(i, POSITIONS) {
                     long from = at[i] + part * l.part_pitch + j;
                     pixels[i] = l.bytes ? load_bytes((const uint8_t *)x + from)
                                         : load((const float *)x + from);
                 }
                 EACH(i, SIDE) input_basis(pixels + i, SIDE, rows + i);
                 EACH(i, SIDE) input_basis(rows + i * SIDE, 1, v + i * SIDE);
-                EACH(i, PLACES) store(in + i * pitch, v[i]);
+                EACH(i, POSITIONS) store(in + i * pitch, v[i]);
             }
     }
 }
 
-/* What outputs y let pass of their gradient g, or without y all of it -> out
- * [place][tile][output], places GAP further apart; adds its sum over pixels to db, if there is. */
+/* Gradient g of outputs y, through ReLU if y is not 0 -> out [position][tile][output], with GAP
+ * between positions; adds its sum over pixels to db, if that is not 0. */
 INLINE void transform_gradients(const Layer l, const float *g, const float *y, int first,
                                 int count, float *out, float *db) {
     const int m = l.m;
@@ -228,18 +218,18 @@ INLINE void transform_gradients(const Layer l, const float *g, const float *y, i
     for (int q = first; q < first + count; q++) {
         long at[9];
         find_outputs(l, tile_of(l, q), at);
-        for (int o = 0; o < l.outputs; o += LANES, out += LANES) {
-            vector pixels[9], rows[3 * SIDE], v[PLACES], sum = all(0.0f);
+        for (int o = 0; o < l.outputs; o += SIMD_WIDTH, out += SIMD_WIDTH) {
+            vector pixels[9], rows[3 * SIDE], v[POSITIONS], sum = splat(0.0f);
             EACH(i, m * m) {
-                pixels[i] = all(0.0f);
+                pixels[i] = splat(0.0f);
                 if (at[i] < 0) continue;
                 vector gradient = load(g + at[i] + o);
-                pixels[i] = y ? through_relu(load(y + at[i] + o), gradient) : gradient;
+                pixels[i] = y ? relu_backward(load(y + at[i] + o), gradient) : gradient;
                 sum += pixels[i];
             }
             EACH(i, m) output_back(l.r, pixels + i, m, rows + i, m);
             EACH(i, SIDE) output_back(l.r, rows + m * i, 1, v + i * SIDE, 1);
-            EACH(i, PLACES) store(out + i * pitch, v[i]);
+            EACH(i, POSITIONS) store(out + i * pitch, v[i]);
             if (db) store(db + o, load(db + o) + sum);
         }
     }
@@ -247,17 +237,17 @@ INLINE void transform_gradients(const Layer l, const float *g, const float *y, i
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
-/* The transformed weights of LANES of a layer's outputs or channels, which stand `step` apart. */
+/* Transform the weights of SIMD_WIDTH of a layer's outputs or channels, which are `step` apart. */
 INLINE void transform_weights(const Layer l, const float *weights, long step, int block,
                               float scale, vector *u) {
     const int r = l.r;
     vector w[9], rows[3 * SIDE];
-    EACH(j, r * r) w[j] = collected(weights + (j / r * r * block + j % r) * block, step) / scale;
+    EACH(j, r * r) w[j] = load_strided(weights + (j / r * r * block + j % r) * block, step) / scale;
     EACH(j, r) weight_basis(r, w + j, r, rows + j, r);
     EACH(j, SIDE) weight_basis(r, rows + j * r, 1, u + j * SIDE, 1);
 }
 
-/* Where the weights [r * block][r * block] of an output and the block's channel k begin, in
+/* The first of the weights of an output and the block's channel k, in
  * [outputs][channels][r * block][r * block]. */
 INLINE const float *kernel_of(const Layer l, const float *weights, int block, int o, int k) {
     int width = l.r * block, channels = l.channels / (block * block);
@@ -265,54 +255,53 @@ INLINE const float *kernel_of(const Layer l, const float *weights, int block, in
     return weights + ((long)(o * channels + c) * width + i / block) * width + i % block;
 }
 
-/* Weights, divided by `scale` -> packed [place][k][output] */
+/* Weights, divided by `scale` -> packed [position][k][output] */
 INLINE void pack(const Layer l, const float *weights, int block, float scale, long part,
                  float *packed) {
     const long step = (long)l.channels * l.r * l.r, plane = (long)l.channels * l.outputs;
     const long last = first_of(part + 1, PARTS, l.channels);
     for (long k = first_of(part, PARTS, l.channels); k < last; k++)
-        for (int o = 0; o < l.outputs; o += LANES) {
-            vector u[PLACES];
+        for (int o = 0; o < l.outputs; o += SIMD_WIDTH) {
+            vector u[POSITIONS];
             transform_weights(l, kernel_of(l, weights, block, o, k), step, block, scale, u);
-            EACH(i, PLACES) store(packed + i * plane + (long)k * l.outputs + o, u[i]);
+            EACH(i, POSITIONS) store(packed + i * plane + (long)k * l.outputs + o, u[i]);
         }
 }
 
-/* Weights -> packed [place][output][k], for the way back */
+/* Weights -> packed [position][output][k], for the way back */
 INLINE void pack_back(const Layer l, const float *weights, int block, long part, float *packed) {
     const long step = (long)l.r * block * l.r * block, plane = (long)l.channels * l.outputs;
     const long last = first_of(part + 1, PARTS, l.outputs);
     for (long o = first_of(part, PARTS, l.outputs); o < last; o++)
-        for (int k = 0; k < l.channels; k += LANES) {
-            vector u[PLACES];
+        for (int k = 0; k < l.channels; k += SIMD_WIDTH) {
+            vector u[POSITIONS];
             transform_weights(l, kernel_of(l, weights, block, o, k), step, block, 1.0f, u);
-            EACH(i, PLACES) store(packed + i * plane + (long)o * l.channels + k, u[i]);
+            EACH(i, POSITIONS) store(packed + i * plane + (long)o * l.channels + k, u[i]);
         }
 }
 
 static void pack_part(const void *arguments, long part, int thread) {
-    const Packing *a = arguments;
-    float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
+    const PackArguments *a = arguments;
     pack(LAYER1, a->w1, 4, 255.0f, part, a->packed);  /* D22 */
-    pack(LAYER2, a->w2, 2, 1.0f, part, a->packed + U1);
-    pack(LAYER3, a->w3, 1, 1.0f, part, a->packed + U1 + U2);
-    pack_back(LAYER2, a->w2, 2, part, back2);
-    pack_back(LAYER3, a->w3, 1, part, back3);
+    pack(LAYER2, a->w2, 2, 1.0f, part, a->packed + PACKED2);
+    pack(LAYER3, a->w3, 1, 1.0f, part, a->packed + PACKED3);
+    pack_back(LAYER2, a->w2, 2, part, a->packed + BACK2);
+    pack_back(LAYER3, a->w3, 1, part, a->packed + BACK3);
 }
 
-/* A part of the sums over groups of a layer's gradients, where the parameters have them. */
+/* Add up the groups' sums of a part of a layer's gradients, into the order of its parameters. */
 INLINE void gather(const Layer l, const float *sums, long groups, int block, float scale,
                    long part, float *dw, float *db) {
     const int r = l.r;
     const long step = (long)l.channels * r * r, plane = (long)l.channels * l.outputs;
     const long last = first_of(part + 1, PARTS, l.channels + 1);
-    for (long k = first_of(part, PARTS, l.channels + 1); k < last; k++)  /* biases stand behind */
-        for (int o = 0; o < l.outputs; o += LANES) {
-            const int places = k < l.channels ? PLACES : 1;
-            long from = o + (k < l.channels ? k * l.outputs : PLACES * plane);
-            vector u[PLACES] = {{0.0f}}, rows[3 * SIDE], w[9];
+    for (long k = first_of(part, PARTS, l.channels + 1); k < last; k++)  /* biases are last */
+        for (int o = 0; o < l.outputs; o += SIMD_WIDTH) {
+            const int positions = k < l.channels ? POSITIONS : 1;
+            long from = o + (k < l.channels ? k * l.outputs : POSITIONS * plane);
+            vector u[POSITIONS] = {{0.0f}}, rows[3 * SIDE], w[9];
             for (long g = 0; g < groups; g++)
-                for (int i = 0; i < places; i++)
+                for (int i = 0; i < positions; i++)
                     u[i] += load(sums + g * PARAMETERS + from + i * plane);
             if (k == l.channels) {
                 store(db + o, u[0]);
@@ -321,54 +310,54 @@ INLINE void gather(const Layer l, const float *sums, long groups, int block, flo
             EACH(i, SIDE) weight_back(r, u + i, SIDE, rows + i, SIDE);
             EACH(i, r) weight_back(r, rows + i * SIDE, 1, w + i * r, 1);
             float *to = (float *)kernel_of(l, dw, block, o, k);
-            EACH(i, r * r) EACH(j, LANES)
+            EACH(i, r * r) EACH(j, SIMD_WIDTH)
                 to[(i / r * r * block + i % r) * block + j * step] = w[i][j] / scale;
         }
 }
 
 /* ---- products ------------------------------------------------------------------------------- */
 
-/* out [row][n] = in [row][k] * w [k][n], `count` rows. Where that is fewer than `rows`, what lies
- * behind them, in the next place, counts as rows as well: so the next place's turn is after. */
+/* out [row][n] = in [row][k] * w [k][n], `count` rows. If `count` is less than `rows`, this also
+ * writes to the rows of the next position, which has to be computed after this one. */
 INLINE void multiply(const int rows, const int across, const float *in, int count, int k,
                      const float *w, int n, float *out) {
     for (int row = 0; row < count; row += rows) {
-        int first = row + rows <= count ? row : MAX(count - rows, 0);  /* some again */
-        for (int at = 0; at < n; at += across * LANES) {
+        int first = row + rows <= count ? row : MAX(count - rows, 0);  /* rows may overlap */
+        for (int at = 0; at < n; at += across * SIMD_WIDTH) {
             vector sums[MOST_ROWS][MOST_ACROSS];
-            EACH(i, rows) EACH(v, across) sums[i][v] = all(0.0f);
+            EACH(i, rows) EACH(v, across) sums[i][v] = splat(0.0f);
             const float *from = in + (long)first * k, *weight = w + at;
             for (int j = 0; j < k; j++, weight += n) {
                 vector weights[MOST_ACROSS];
-                EACH(v, across) weights[v] = load(weight + LANES * v);
+                EACH(v, across) weights[v] = load(weight + SIMD_WIDTH * v);
                 EACH(i, rows) {
-                    vector one = all(from[i * k + j]);
-                    EACH(v, across) sums[i][v] = plus_product(sums[i][v], one, weights[v]);
+                    vector one = splat(from[i * k + j]);
+                    EACH(v, across) sums[i][v] = plus_products(sums[i][v], one, weights[v]);
                 }
             }
             EACH(i, rows) EACH(v, across)
-                store(out + (long)(first + i) * n + at + LANES * v, sums[i][v]);
+                store(out + (long)(first + i) * n + at + SIMD_WIDTH * v, sums[i][v]);
         }
     }
 }
 
 /* sums [k][n] += x [row][k], transposed, * g [row][n], `count` rows */
 INLINE void multiply_transposed(const int taps, const int across, const float *x, int count, int k,
-                                const float *g, int n, float *sums_of_all) {
+                                const float *g, int n, float *all_sums) {
     for (int tap = 0; tap < k; tap += taps)
-        for (int at = 0; at < n; at += across * LANES) {
+        for (int at = 0; at < n; at += across * SIMD_WIDTH) {
             vector sums[MOST_ROWS][MOST_ACROSS];
-            float *place = sums_of_all + (long)tap * n + at;
-            EACH(i, taps) EACH(v, across) sums[i][v] = load(place + i * n + LANES * v);
+            float *to = all_sums + (long)tap * n + at;
+            EACH(i, taps) EACH(v, across) sums[i][v] = load(to + i * n + SIMD_WIDTH * v);
             for (int q = 0; q < count; q++) {
                 vector gradients[MOST_ACROSS];
-                EACH(v, across) gradients[v] = load(g + (long)q * n + at + LANES * v);
+                EACH(v, across) gradients[v] = load(g + (long)q * n + at + SIMD_WIDTH * v);
                 EACH(i, taps) {
-                    vector one = all(x[(long)q * k + tap + i]);
-                    EACH(v, across) sums[i][v] = plus_product(sums[i][v], one, gradients[v]);
+                    vector one = splat(x[(long)q * k + tap + i]);
+                    EACH(v, across) sums[i][v] = plus_products(sums[i][v], one, gradients[v]);
                 }
             }
-            EACH(i, taps) EACH(v, across) store(place + i * n + LANES * v, sums[i][v]);
+            EACH(i, taps) EACH(v, across) store(to + i * n + SIMD_WIDTH * v, sums[i][v]);
         }
 }
 
@@ -382,17 +371,17 @@ INLINE void transform_outputs(const Layer l, const float *products, int first, i
     for (int q = first; q < first + count; q++) {
         long at[9];
         find_outputs(l, tile_of(l, q), at);
-        for (int o = 0; o < l.outputs; o += LANES, products += LANES) {
-            vector v[PLACES], rows[3 * SIDE], pixels[9], b = load(bias + o);
-            EACH(i, PLACES) v[i] = load(products + i * pitch);
-            vector terms = size(v[0]);
-            EACH(i, PLACES - 1) terms += size(v[i + 1]);
-            vector none = lesser(terms * ROUNDING, all(3e38f));  /* infinity is not to hide */
+        for (int o = 0; o < l.outputs; o += SIMD_WIDTH, products += SIMD_WIDTH) {
+            vector v[POSITIONS], rows[3 * SIDE], pixels[9], b = load(bias + o);
+            EACH(i, POSITIONS) v[i] = load(products + i * pitch);
+            vector terms = vabs(v[0]);
+            EACH(i, POSITIONS - 1) terms += vabs(v[i + 1]);
+            vector limit = vmin(terms * ROUNDING, splat(3e38f));  /* keeps infinity */
             EACH(i, SIDE) output(l.r, v + i, SIDE, rows + i, SIDE);
             EACH(i, m) output(l.r, rows + i * SIDE, 1, pixels + i * m, 1);
             EACH(i, m * m) {
                 vector sum = pixels[i] + b;
-                if (at[i] >= 0) store(y + at[i] + o, gated(sum, none, sum));
+                if (at[i] >= 0) store(y + at[i] + o, mask_gt(sum, limit, sum));
             }
         }
     }
@@ -404,9 +393,9 @@ INLINE void layer(const Layer l, const int block, const int rows, const int acro
                   Workspace *own, float *y) {
     int tiles = samples * l.tiles;
     for (int first = 0; first < tiles; first += block) {
-        int count = tiles - first < block ? tiles - first : block;
+        int count = MIN(tiles - first, block);
         transform_inputs(l, x, first, count, own->in);
-        for (int i = 0; i < PLACES; i++)
+        for (int i = 0; i < POSITIONS; i++)
             multiply(rows, across, own->in + i * ((long)count * l.channels + GAP), count,
                      l.channels, u + (long)i * l.channels * l.outputs, l.outputs,
                      own->products + i * ((long)count * l.outputs + GAP));
@@ -415,25 +404,23 @@ INLINE void layer(const Layer l, const int block, const int rows, const int acro
 }
 
 static void forward_part(const void *arguments, long part, int thread) {
-    const Forward *a = arguments;
+    const ForwardArguments *a = arguments;
     Workspace *own = a->workspaces + thread;
     long first = part * AT_ONCE;
-    int count = a->samples - first < AT_ONCE ? (int)(a->samples - first) : AT_ONCE;
-    const float *u1 = a->packed, *u2 = u1 + U1, *u3 = u2 + U2;
-    float *y1 = a->x1 + first * X1, *y2 = a->x2 + first * X2, *out = a->x3 + first * X3;
+    int count = (int)MIN(a->samples - first, AT_ONCE);
+    const float *u1 = a->packed, *u2 = u1 + PACKED2, *u3 = u1 + PACKED3;
+    float *y1 = a->x1 + first * X1, *y2 = a->x2 + first * X2;
     for (int i = 0; i < count; i++) cut_into_blocks(a->obs + (first + i) * OBS, own->x0 + i * X0);
     layer(LAYER1, BLOCK1, ROWS1, ACROSS1, own->x0, count, u1, a->b1, own, y1);
     layer(LAYER2, BLOCK2, ROWS2, ACROSS2, y1, count, u2, a->b2, own, y2);
     layer(LAYER3, BLOCK3, ROWS3, ACROSS3, y2, count, u3, a->b3, own, own->y3);
-    for (int i = 0; i < count; i++)
-        for (int c = 0; c < C3; c++)
-            for (int p = 0; p < H3 * W3; p++) *out++ = own->y3[i * X3 + p * C3 + c];
+    for (int i = 0; i < count; i++) to_planes(own->y3 + i * X3, a->x3 + (first + i) * X3);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
 
-/* What x3 lets pass of the gradient g, both channel by channel, as pixels. */
-INLINE void enter(const float *g, const float *x3, float *pixels) {
+/* Gradient g of x3 through ReLU, both [channel][pixel] -> pixels [pixel][channel]. */
+INLINE void relu_backward_to_nhwc(const float *g, const float *x3, float *pixels) {
     for (int c = 0; c < C3; c++)
         for (int p = 0; p < H3 * W3; p++, g++, x3++) pixels[p * C3 + c] = *x3 == 0.0f ? 0.0f : *g;
 }
@@ -445,24 +432,24 @@ INLINE void layer_back(const Layer l, const int block, const int rows, const int
     int tiles = samples * l.tiles;
     memset(sums, 0, sizeof(float) * samples * l.size_in);
     for (int first = 0; first < tiles; first += block) {
-        int count = tiles - first < block ? tiles - first : block;
+        int count = MIN(tiles - first, block);
         long pitch = (long)count * l.channels + GAP;
         transform_gradients(l, g, y, first, count, own->out, 0);
-        for (int i = 0; i < PLACES; i++)
+        for (int i = 0; i < POSITIONS; i++)
             multiply(rows, across, own->out + i * ((long)count * l.outputs + GAP), count,
                      l.outputs, back + (long)i * l.channels * l.outputs, l.channels,
                      own->products + i * pitch);
         const float *products = own->products;
         for (int q = first; q < first + count; q++) {
-            long at[PLACES];
+            long at[POSITIONS];
             find_inputs(l, tile_of(l, q), at);
             for (int part = 0; part < l.parts; part++)
-                for (int j = 0; j < l.channels / l.parts; j += LANES, products += LANES) {
-                    vector v[PLACES], columns[PLACES], pixels[PLACES];
-                    EACH(i, PLACES) v[i] = load(products + i * pitch);
+                for (int j = 0; j < l.channels / l.parts; j += SIMD_WIDTH, products += SIMD_WIDTH) {
+                    vector v[POSITIONS], columns[POSITIONS], pixels[POSITIONS];
+                    EACH(i, POSITIONS) v[i] = load(products + i * pitch);
                     EACH(i, SIDE) input_back(v + i, SIDE, columns + i);
                     EACH(i, SIDE) input_back(columns + i * SIDE, 1, pixels + i * SIDE);
-                    EACH(i, PLACES) {
+                    EACH(i, POSITIONS) {
                         float *to = sums + at[i] + part * l.part_pitch + j;
                         store(to, load(to) + pixels[i]);
                     }
@@ -471,18 +458,18 @@ INLINE void layer_back(const Layer l, const int block, const int rows, const int
     }
 }
 
-/* Gradient of a layer's transformed weights [place][channel][output] and, behind them, of its
- * biases, added to du. */
+/* Add a layer's gradients to du: of transformed weights [position][channel][output], then of
+ * biases. */
 INLINE void layer_weights(const Layer l, const int block, const int taps, const int across,
                           const void *x, const float *g, const float *y, int samples,
                           Workspace *own, float *du) {
     int tiles = samples * l.tiles;
     for (int first = 0; first < tiles; first += block) {
-        int count = tiles - first < block ? tiles - first : block;
+        int count = MIN(tiles - first, block);
         transform_inputs(l, x, first, count, own->in);
         transform_gradients(l, g, y, first, count, own->out,
-                            du + (long)PLACES * l.channels * l.outputs);
-        for (int i = 0; i < PLACES; i++)
+                            du + (long)POSITIONS * l.channels * l.outputs);
+        for (int i = 0; i < POSITIONS; i++)
             multiply_transposed(taps, across, own->in + i * ((long)count * l.channels + GAP), count,
                                 l.channels, own->out + i * ((long)count * l.outputs + GAP),
                                 l.outputs, du + (long)i * l.channels * l.outputs);
@@ -490,18 +477,19 @@ INLINE void layer_weights(const Layer l, const int block, const int taps, const 
 }
 
 static void backward_part(const void *arguments, long group, int thread) {
-    const Backward *a = arguments;
-    const float *back2 = a->packed + U1 + U2 + U3, *back3 = back2 + U2;
+    const BackwardArguments *a = arguments;
+    const float *back2 = a->packed + BACK2, *back3 = a->packed + BACK3;
     Workspace *own = a->workspaces + thread;
-    float *u1 = a->sums + group * PARAMETERS, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
+    float *u1 = a->sums + group * PARAMETERS, *u2 = u1 + SUMS2, *u3 = u1 + SUMS3;
+    const long groups = groups_of(a->samples);
     memset(u1, 0, sizeof(float) * PARAMETERS);
-    long last = first_of(group + 1, a->groups, a->samples);
-    for (long s = first_of(group, a->groups, a->samples); s < last; s += AT_ONCE) {
-        int count = last - s < AT_ONCE ? (int)(last - s) : AT_ONCE;
+    long last = first_of(group + 1, groups, a->samples);
+    for (long s = first_of(group, groups, a->samples); s < last; s += AT_ONCE) {
+        int count = (int)MIN(last - s, AT_ONCE);
         const float *y1 = a->x1 + s * X1, *y2 = a->x2 + s * X2;
         for (int i = 0; i < count; i++) {
             cut_into_blocks(a->obs + (s + i) * OBS, own->x0 + i * X0);
-            enter(a->g + (s + i) * X3, a->x3 + (s + i) * X3, own->g3 + i * X3);
+            relu_backward_to_nhwc(a->g + (s + i) * X3, a->x3 + (s + i) * X3, own->g3 + i * X3);
         }
         layer_back(LAYER3, BLOCK3, BACK_ROWS3, BACK_ACROSS3, own->g3, 0, count, back3, own,
                    own->g2);
@@ -515,9 +503,10 @@ static void backward_part(const void *arguments, long group, int thread) {
 }
 
 static void gather_part(const void *arguments, long part, int thread) {
-    const Backward *a = arguments;
-    const float *u1 = a->sums, *u2 = u1 + U1 + C1, *u3 = u2 + U2 + C2;
-    gather(LAYER1, u1, a->groups, 4, 255.0f, part, a->dw1, a->db1);
-    gather(LAYER2, u2, a->groups, 2, 1.0f, part, a->dw2, a->db2);
-    gather(LAYER3, u3, a->groups, 1, 1.0f, part, a->dw3, a->db3);
+    const BackwardArguments *a = arguments;
+    const float *u1 = a->sums, *u2 = u1 + SUMS2, *u3 = u1 + SUMS3;
+    const long groups = groups_of(a->samples);
+    gather(LAYER1, u1, groups, 4, 255.0f, part, a->dw1, a->db1);
+    gather(LAYER2, u2, groups, 2, 1.0f, part, a->dw2, a->db2);
+    gather(LAYER3, u3, groups, 1, 1.0f, part, a->dw3, a->db3);
 }
