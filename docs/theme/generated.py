@@ -56,21 +56,28 @@ def _title(entry: Detail) -> str:
 def _index(entries: list[Detail], found: dict[str, list[Mark]]) -> str:
     parts = [
         "# The details of PPO",
-        "The 37 details are numbered as in [The 37 Implementation Details of PPO]"
+        "The 37 details have the numbers of [The 37 Implementation Details of PPO]"
         "(https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/) (Huang et al. "
-        "2022); A1 to A4 are auxiliary and off by default. Each page has the statement, the "
-        "reason, the source, the code, a mutant (an edit that removes the detail) and the tests "
-        "that fail with this mutant. In a terminal, `ppo37 details D05` prints the same.",
+        "2022). A1 to A4 are auxiliary and off by default. Each page has the statement, the "
+        "reason, the source, the code, a mutant (an edit that removes the detail), and the tests "
+        "that fail with this mutant. `ppo37 details D05` prints the same in a terminal.",
     ]
     for group, members in _by_group(entries).items():
         verb = "switched on by" if group == details.AUXILIARY else "switched off by"
-        rows = [f"| | detail | file | needs | {verb} |", "|---|---|---|---|---|"]
+        rows = [["", "detail", "file", "needs", verb]]
         for entry in members:
-            file = details.marks_of(entry, found)[0].file
-            settings = f"{_flags(entry.needs)} | {_flags(entry.switch)}"
-            rows.append(f"| {entry.tag} | [{entry.name}]({entry.tag}.md) | `{file}` | {settings} |")
-        parts += [f"## {GROUPS[group]}", "\n".join(rows)]
+            file = f"`{details.marks_of(entry, found)[0].file}`"
+            settings = [_flags(entry.needs), _flags(entry.switch)]
+            rows.append([entry.tag, f"[{entry.name}]({entry.tag}.md)", file, *settings])
+        parts += [f"## {GROUPS[group]}", _table(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Return a table in Markdown, its head first, without empty columns."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
 
 
 def _detail(entry: Detail, found: dict[str, list[Mark]]) -> str:
@@ -136,22 +143,20 @@ def _text(text: str) -> str:
 
 
 def _settings() -> str:
-    rows = ["| setting | default | values | meaning |", "|---|---|---|---|"]
+    rows = [["setting", "default", "values", "meaning"]]
     for field in dataclasses.fields(config.Config):
-        rows.append(
-            f"| `{field.name}` | {_value(field.default)} | {_values(field)} "
-            f"| {_text(field.metadata['help'])} |"
-        )
+        meaning = _text(field.metadata["help"])
+        rows.append([f"`{field.name}`", _value(field.default), _values(field), meaning])
     return "\n\n".join(
         [
             "# Settings",
             "Every setting is a field of [`Config`](api/ppo37.md#ppo37.Config) in Python and an "
             "option of `ppo37 train` in a terminal: `clip_coef` is `--clip-coef`. A field that is "
             "true or false is switched by `--norm-adv` and `--no-norm-adv`.",
-            "\n".join(rows),
+            _table(rows),
             "## Presets",
-            "A preset changes some defaults. `fast` has one set of values for a CPU and one for a "
-            "GPU; `auto` is `fast`. An empty cell is the default.",
+            "A preset replaces some defaults. `fast` has one set of values for a CPU and one for a "
+            "GPU, and `auto` is `fast`. An empty cell is the value of `classic`.",
             _presets(),
         ]
     )
@@ -172,19 +177,16 @@ def _values(field: "dataclasses.Field[Any]") -> str:
 
 
 def _presets() -> str:
-    columns = {
-        "`classic`": "classic",
-        "`fast`, CPU": "fast_cpu",
-        "`fast`, GPU": "fast_cuda",
-        "`debug`": "debug",
-    }
+    columns = {"`fast`, CPU": "fast_cpu", "`fast`, GPU": "fast_cuda", "`debug`": "debug"}
     sets = [config.PRESETS[key] for key in columns.values()]
-    names = [f.name for f in dataclasses.fields(config.Config) if any(f.name in s for s in sets)]
-    rows = [f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name in names:
-        cells = [_value(values[name]) if name in values else "" for values in sets]
-        rows.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows = [["setting", "`classic`", *columns]]
+    for field in dataclasses.fields(config.Config):
+        if any(field.name in values for values in sets):
+            default = config.PRESETS["classic"].get(field.name, field.default)
+            changed = (values.get(field.name, default) for values in sets)
+            cells = ["" if value == default else _value(value) for value in changed]
+            rows.append([f"`{field.name}`", _value(default), *cells])
+    return _table(rows)
 
 
 def _value(value: Any) -> str:

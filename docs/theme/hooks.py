@@ -187,7 +187,11 @@ def _code(path: Path) -> str:
     except ClassNotFound:
         lexer = TextLexer()
     numbered = HtmlFormatter(
-        cssclass="highlight", linenos="inline", lineanchors="L", anchorlinenos=True
+        cssclass="highlight",
+        linenos="inline",
+        lineanchors="L",
+        anchorlinenos=True,
+        wrapcode=True,
     )
     return highlight(text, lexer, numbered)
 
