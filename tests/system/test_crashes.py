@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_STATE, end, tiny
+from conftest import SMALL_STATE, fingerprint_and_log, tiny
 
 from ppo37 import Config, resume, train
 from ppo37.config import from_preset
@@ -134,7 +134,7 @@ def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: P
     with _disk(10**9) as disk:
         train(tiny(), tmp_path / "whole", checkpoint_every=2)
     assert disk.times > 50
-    whole = end(tmp_path / "whole")
+    whole = fingerprint_and_log(tmp_path / "whole")
     for room in range(0, disk.times, every):
         run = tmp_path / str(room)
         with _disk(room), pytest.raises((RunError, UsageError)) as caught:
@@ -142,7 +142,7 @@ def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: P
         assert "No space left" in str(caught.value), f"time {room}: {caught.value}"
         assert not list(run.rglob("*.tmp")), f"time {room}"
         _train_or_resume(tiny(), run)
-        assert end(run) == whole, f"time {room}"
+        assert fingerprint_and_log(run) == whole, f"time {room}"
         shutil.rmtree(run)
     print(f"full at each {every} of {disk.times} times: every run went on")
 
@@ -313,7 +313,7 @@ def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(
 ) -> None:
     config = from_preset(preset, game, "cpu", protocol=protocol, **KILLED)
     lasts_s = _in_time(config, tmp_path / "whole")
-    whole = end(tmp_path / "whole")
+    whole = fingerprint_and_log(tmp_path / "whole")
     env_states = random.Random(f"{game} {protocol} {preset}")
     killed = 0
     while killed < kills:
@@ -325,6 +325,6 @@ def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(
         process.join()
         if process.exitcode == -signal.SIGKILL:  # and not at its end already
             _in_time(config, run)
-            assert end(run) == whole, f"killed after {moment_s:.3f} s"
+            assert fingerprint_and_log(run) == whole, f"killed after {moment_s:.3f} s"
             killed += 1
         shutil.rmtree(run, ignore_errors=True)

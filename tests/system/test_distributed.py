@@ -24,10 +24,10 @@ from conftest import (
     FEATURES,
     HIDDEN,
     TinyNet,
-    end,
-    log_without_clock,
+    fingerprint_and_log,
+    log_without_times,
     tiny,
-    training,
+    train_arguments,
     wait_until,
 )
 from torch import Tensor
@@ -329,12 +329,12 @@ def test_two_ranks_are_one_run(network: str, tmp_path: Path) -> None:
     """As far as rounding goes; what one saves, another number of ranks goes on with."""
     config = tiny(network=network, target_kl=1.0)
     train(config, tmp_path / "one")
-    with ranks(2, *training(config, tmp_path / "two", "--json")) as processes:
+    with ranks(2, *train_arguments(config, tmp_path / "two", "--json")) as processes:
         codes, out, errors = ended(processes)
     assert codes == [0, 0], errors
     assert out[0].count("\n") == 1
     assert (out[1], errors[1]) == ("", "")
-    wanted, found = (log_without_clock(tmp_path / name) for name in ("one", "two"))
+    wanted, found = (log_without_times(tmp_path / name) for name in ("one", "two"))
     assert found[0]["episodes"] == wanted[0]["episodes"]
     assert len(found[0]["episodes"]) > 5
     assert [*found[0]] == [*wanted[0]]
@@ -361,7 +361,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
 ) -> None:
     run = tmp_path / "run"
     log = run / "metrics.jsonl"
-    with ranks(2, *training(LONG, run)) as processes:
+    with ranks(2, *train_arguments(LONG, run)) as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         assert not checkpoint.numbered(run / "checkpoints")
         processes[1].send_signal(signal.SIGUSR1)
@@ -385,7 +385,7 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
     """One that dies is noticed at once, one that hangs after the time that was set."""
     log = tmp_path / "run" / "metrics.jsonl"
     config = dataclasses.replace(LONG, num_envs=6)
-    with ranks(3, *training(config, tmp_path / "run"), PPO37_TIMEOUT_S="3") as processes:
+    with ranks(3, *train_arguments(config, tmp_path / "run"), PPO37_TIMEOUT_S="3") as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         lost, others = processes[1], [processes[0], processes[2]]
         lost.send_signal(how)
@@ -406,7 +406,7 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
 ) -> None:
     config = tiny(total_timesteps=80 * 64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with ranks(2, *training(config, whole)) as processes:
+    with ranks(2, *train_arguments(config, whole)) as processes:
         codes, _, errors = ended(processes)
     assert codes == [0, 0], errors
     launcher = subprocess.Popen(
@@ -419,7 +419,7 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
             "--max-restarts=1",
             "-m",
             "ppo37",
-            *training(config, broken, "--checkpoint-every", "5"),
+            *train_arguments(config, broken, "--checkpoint-every", "5"),
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -432,7 +432,7 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
         launcher.kill()
     assert launcher.returncode == 0, words
     assert re.search(r"going on after update [1-9]", words)
-    assert end(broken) == end(whole)
+    assert fingerprint_and_log(broken) == fingerprint_and_log(whole)
 
 
 def processes_of(parent: int) -> list[int]:
@@ -450,7 +450,11 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(
     named: bool, message: str, finished_run: Path
 ) -> None:
     """Another's directory is refused, as is a job that could not find its run again."""
-    words = training(tiny(), finished_run) if named else ["train", "catch", *arguments_of(tiny())]
+    words = (
+        train_arguments(tiny(), finished_run)
+        if named
+        else ["train", "catch", *arguments_of(tiny())]
+    )
     with ranks(2, *words, restarts=1) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
@@ -476,7 +480,7 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(
 def test_what_ranks_cannot_share_is_one_line(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with ranks(2, *training(tiny(**changes), tmp_path / "run")) as processes:
+    with ranks(2, *train_arguments(tiny(**changes), tmp_path / "run")) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
     assert errors[0].startswith(f"ppo37: {message}")

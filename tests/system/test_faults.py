@@ -24,14 +24,14 @@ import numpy as np
 import pytest
 from conftest import (
     TESTS,
-    Wrong,
-    begun,
-    command,
-    content,
-    end,
-    long_training,
-    put,
+    FaultyCatch,
+    fingerprint_and_log,
+    long_train_command,
+    read_files,
+    replace_parts,
+    run_command,
     tiny,
+    wait_for_first_update,
     wait_until,
 )
 
@@ -68,7 +68,7 @@ class Notes(NoView):
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What a command says that has to be refused in one line."""
-    code, out, err = command(capsys, *words)
+    code, out, err = run_command(capsys, *words)
     assert (code, out, err.count("\n")) == (2, "", 1), (code, out, err)
     assert err.startswith("ppo37: ")
     return err
@@ -97,20 +97,20 @@ def test_an_export_touches_nothing_that_is_there(
     (here / "link").symlink_to("file")
     (here / "nowhere").symlink_to("not there/at all")
     monkeypatch.chdir(here)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     assert "choose another --out" in refused(capsys, "export", str(finished_run), "--out", out)
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
 
 
 def test_a_run_is_never_put_into_another(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = content(finished_run)
+    before = read_files(finished_run)
     monkeypatch.chdir(finished_run)
     for out in ("n/..", ".", f"../{finished_run.name}"):
         said = refused(capsys, "train", "catch", "--preset", "debug", "--out", out)
         assert "holds a run already" in said
-    assert content(finished_run) == before
+    assert read_files(finished_run) == before
 
 
 def test_what_lies_where_a_checkpoint_belongs_is_not_replaced(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def odd(change: dict[str, Any]) -> Any:
 
     They have it after four updates of `tiny`, and two checkpoints.
     """
-    games = put(episodes=lambda step: [game._replace(**change) for game in step.episodes])
-    return partial(Wrong, games, 64)
+    games = replace_parts(episodes=lambda step: [game._replace(**change) for game in step.episodes])
+    return partial(FaultyCatch, games, 64)
 
 
 ODD = [
@@ -204,8 +204,8 @@ def test_a_checkpoint_that_cannot_be_loaded_again_is_not_kept(
 )
 def test_what_is_said_to_closed_streams_goes_nowhere(closed: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(shell(long_training(run), closed))
-    wait_until(begun(run))
+    process = subprocess.Popen(shell(long_train_command(run), closed))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     updates = [json.loads(line)["update"] for line in begun_lines(run)]
@@ -240,10 +240,10 @@ def test_nothing_is_written_through_links_of_a_strangers_run(
         mine.write_text("mine")
         (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(mine)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     words = {"plots": "plot", "videos": "record"}.get(name, "resume")
     assert "is a link" in refused(capsys, words, str(run))
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
     assert mine.is_dir() or mine.read_text() == "mine"
 
 
@@ -265,20 +265,20 @@ def test_a_run_that_has_made_more_than_it_is_asked_for(
     document = json.loads((run / "config.json").read_text())
     document["config"]["total_timesteps"] = 64
     (run / "config.json").write_text(json.dumps(document))
-    before = content(run)
+    before = read_files(run)
     assert "has made 384 agent steps" in refused(capsys, "resume", str(run))
-    assert content(run) == before
+    assert read_files(run) == before
 
 
 def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        long_training(run),
+        long_train_command(run),
         stderr=subprocess.DEVNULL,
         # The tests themselves may have been started by nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
-    wait_until(begun(run))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGHUP)
     assert process.wait() == 129
     assert load_agent(run).state["update"] == len(begun_lines(run))
@@ -288,9 +288,9 @@ def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
 def test_nohup_is_respected(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        ["nohup", *long_training(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["nohup", *long_train_command(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_until(begun(run))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGHUP)
     done = len(begun_lines(run))
     wait_until(lambda: len(begun_lines(run)) > done + 2)
@@ -301,14 +301,14 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 def test_what_an_older_checkpoint_replaces_is_kept(finished_run: Path, tmp_path: Path) -> None:
     run, view = tmp_path / "run", Notes()
     shutil.copytree(finished_run, run)
-    whole, log = end(run), begun_lines(run)
+    whole, log = fingerprint_and_log(run), begun_lines(run)
     for number in (1, 2):
         resume(run / "checkpoints" / "00000004", checkpoint_every=2, view=view)
         aside = run / f"replaced-{number}"
         assert any(f"replaced-{number}" in line for line in view.lines)
         assert checkpoint.load(aside / "checkpoints" / "00000006").state["update"] == 6
         assert len(begun_lines(aside)) == len(log)
-        assert end(run) == whole
+        assert fingerprint_and_log(run) == whole
     assert begun_lines(run / "replaced-1") == log
 
 
@@ -507,7 +507,7 @@ def test_an_evaluation_that_hangs_is_ended_by_a_second_signal(finished_run: Path
 @LINUX
 def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = long_training(run)[3:]
+    words = long_train_command(run)[3:]
     code = f"""if True:
         from ppo37.tools.processes import start
         child = start(*{words!r})
@@ -517,7 +517,7 @@ def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    wait_until(begun(run))
+    wait_for_first_update(run)
     parent.kill()
     parent.wait()
     wait_until(lambda: not alive(child))
@@ -776,7 +776,7 @@ def test_files_of_a_run_that_are_far_too_large(
         os.truncate(tmp_path / name / name, 1 << 40)  # takes no room on the disk
     assert "larger than any" in refused(capsys, "resume", str(tmp_path / "config.json"))
     log = tmp_path / "metrics.jsonl"
-    assert command(capsys, "resume", str(log))[0] == 0  # a torn end of a log is usual
+    assert run_command(capsys, "resume", str(log))[0] == 0  # a torn end of a log is usual
     assert read_metrics(log) == read_metrics(finished_run)
 
 
@@ -790,7 +790,7 @@ def test_a_log_that_was_removed_while_it_was_written_comes_back(tmp_path: Path) 
 
     train(config, tmp_path / "run", checkpoint_every=2, view=Removes())
     train(config, tmp_path / "whole", checkpoint_every=2)
-    assert end(tmp_path / "run") == end(tmp_path / "whole")
+    assert fingerprint_and_log(tmp_path / "run") == fingerprint_and_log(tmp_path / "whole")
 
 
 def test_a_run_that_lost_its_checkpoints_keeps_its_log(finished_run: Path, tmp_path: Path) -> None:
@@ -891,7 +891,7 @@ def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
 
 def test_what_comes_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "my best 'run'"
-    code, _, err = command(capsys, "train", "catch", "--preset", "debug", "--out", str(out))
+    code, _, err = run_command(capsys, "train", "catch", "--preset", "debug", "--out", str(out))
     assert code == 0
     line = next(line for line in err.splitlines() if "next: " in line)
     assert shlex.split(line.split("next: ")[1]) == ["ppo37", "eval", str(out)]
@@ -911,11 +911,11 @@ def test_intervals_of_few_games() -> None:
 
 
 def test_one_game_has_no_interval(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1")
+    code, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1")
     assert code == 0
     assert "interval" not in out
     assert "+-" not in out
-    _, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
+    _, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
     assert json.loads(out)["interval"] is None
 
 
@@ -929,7 +929,7 @@ def test_no_score_is_minus_zero(
 ) -> None:
     assert human_normalised("breakout", 1.699) == pytest.approx(-0.00003, abs=1e-5)
     monkeypatch.setattr("ppo37.tools.stats.human_normalised", lambda *_: -0.00003)
-    _, out, _ = command(
+    _, out, _ = run_command(
         capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol", "machado"
     )
     assert "human-normalized 0.00" in out
@@ -945,7 +945,7 @@ def test_a_run_without_games_does_not_hide_the_others(
     shutil.copytree(finished_run, empty)
     lines = [{**json.loads(line), "episodes": []} for line in begun_lines(empty)]
     (empty / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    code, _, err = command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))
+    code, _, err = run_command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))
     assert code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert f"no game of {empty} has ended yet" in err
@@ -978,7 +978,7 @@ def test_ram_in_a_name_means_the_memory(tmp_path: Path) -> None:
 
 
 def test_columns_of_games_do_not_run_into_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = command(capsys, "games")
+    _, out, _ = run_command(capsys, "games")
     head, *rows = out.splitlines()
     assert len(head.split("  ")) > 4
     for row in rows:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import content
+from conftest import read_files
 
 from ppo37.cli import main
 
@@ -113,7 +113,7 @@ def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
     (tmp_path / "mine" / "file").write_text("mine")
     SPOILT[how](RUN / name)
     monkeypatch.chdir(tmp_path)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     more = {
         "eval": ["--episodes", "2"],
         "export": ["--out", "out"],
@@ -129,7 +129,7 @@ def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
         assert out == ""
     else:
         json.dumps(out, allow_nan=False)
-    lost = before.keys() - content(tmp_path).keys()
+    lost = before.keys() - read_files(tmp_path).keys()
     assert not {path for path in lost if path.name != "summary.json"}, "moved, at most"
     for path, old in before.items():
         if RUN not in path.parents or exit_.value.code:

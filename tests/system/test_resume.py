@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import content, log_without_clock, options, tiny
+from conftest import log_without_times, read_files, tiny, tiny_options
 
 from ppo37 import Config, resume, train
 from ppo37.envs.atari import Atari
@@ -68,7 +68,7 @@ def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Pa
     assert middle.state["update"] < config.num_updates
     resume(middle.path, checkpoint_every=1)
     assert _fingerprint(tmp_path / "parts") == _fingerprint(tmp_path / "whole")
-    assert log_without_clock(tmp_path / "parts") == log_without_clock(tmp_path / "whole")
+    assert log_without_times(tmp_path / "parts") == log_without_times(tmp_path / "whole")
     if config.game == "breakout":
         seedings = [env["seedings"] for env in middle.state["environments"]]
         assert max(seedings) > 0  # this has been through the harder way
@@ -98,7 +98,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         str(run),
         "--checkpoint-every",
         "1",
-        *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+        *tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
     ]
     for lines in (7, 16):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -112,7 +112,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "ppo37", "resume", str(run), "--checkpoint-every", "3"]
     assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=300).returncode == 0
     assert _fingerprint(run) == _fingerprint(tmp_path / "whole")
-    assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
+    assert log_without_times(run) == log_without_times(tmp_path / "whole")
 
 
 def test_how_often_a_run_is_saved_does_not_change_it(finished_run: Path, tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
         def note(self, text: str) -> None:
             self.notes.append(text)
 
-    before = content(run)
+    before = read_files(run)
     with pytest.raises(UsageError, match="is not as it was saved"):
         resume(saved.path)
-    assert content(run) == before
+    assert read_files(run) == before
     summary = resume(saved.path, view=Ear(), new_games=True)
     assert summary.agent_steps == ATARI.total_timesteps
     assert any("starting new games" in note for note in Ear.notes)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from conftest import TinyNet, log_without_clock, same_tensors, tiny
+from conftest import TinyNet, log_without_times, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
@@ -48,7 +48,7 @@ def _model(run: Path) -> dict[str, torch.Tensor]:
 def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Path) -> None:
     train(tiny(), tmp_path / "again", checkpoint_every=5)
     train(tiny(seed=4), tmp_path / "other")
-    assert log_without_clock(tmp_path / "again") == log_without_clock(finished_run)
+    assert log_without_times(tmp_path / "again") == log_without_times(finished_run)
     assert same_tensors(_model(tmp_path / "again"), _model(finished_run))
     assert not same_tensors(_model(tmp_path / "other"), _model(finished_run))
 
@@ -56,7 +56,7 @@ def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Pat
 def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) -> None:
     config = tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96)
     train(config, tmp_path / "again")
-    assert log_without_clock(tmp_path / "again") == log_without_clock(breakout_run)
+    assert log_without_times(tmp_path / "again") == log_without_times(breakout_run)
     assert same_tensors(_model(tmp_path / "again"), _model(breakout_run))
 
 
@@ -159,10 +159,10 @@ def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
 def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny(), run)
-    before = _model(run), log_without_clock(run)
+    before = _model(run), log_without_times(run)
     resume(run)
     assert same_tensors(_model(run), before[0])
-    assert log_without_clock(run) == before[1]
+    assert log_without_times(run) == before[1]
 
 
 @pytest.mark.parametrize("network", ["nature_half", "lstm"])

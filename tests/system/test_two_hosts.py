@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import log_without_clock, tiny, training, wait_until
+from conftest import log_without_times, tiny, train_arguments, wait_until
 
 from ppo37 import train
 from ppo37.backends.ranks import process_group
@@ -96,10 +96,10 @@ def job(*words: str, per_host: int = 1) -> Iterator["list[subprocess.Popen[str]]
 def test_two_hosts_are_one_run(per_host: int, network: None, tmp_path: Path) -> None:
     config = tiny(num_envs=4, num_steps=16)
     train(config, tmp_path / "one")
-    with job(*training(config, tmp_path / "two"), per_host=per_host) as launchers:
+    with job(*train_arguments(config, tmp_path / "two"), per_host=per_host) as launchers:
         words = [launcher.communicate(timeout=300)[1] for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], words
-    wanted, found = (log_without_clock(tmp_path / name) for name in ("one", "two"))
+    wanted, found = (log_without_times(tmp_path / name) for name in ("one", "two"))
     assert len(found) == len(wanted)
     assert found[0]["episodes"] == wanted[0]["episodes"]
     assert found[0]["losses/loss"] == pytest.approx(wanted[0]["losses/loss"], abs=1e-5)
@@ -110,7 +110,7 @@ def test_a_cable_that_is_pulled_ends_the_ranks_of_both(network: None, tmp_path: 
     """In time, whatever the launchers do; one host alone goes on from the last checkpoint."""
     run = tmp_path / "run"
     config = tiny(num_envs=4, num_steps=16, total_timesteps=100_000 * 64)
-    with job(*training(config, run), "--checkpoint-every", "5") as launchers:
+    with job(*train_arguments(config, run), "--checkpoint-every", "5") as launchers:
         wait_until(lambda: (run / "checkpoints" / "00000010").exists())
         ranks = [child for launcher in launchers for child in children(launcher.pid)]
         assert len(ranks) == 2

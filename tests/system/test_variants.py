@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import log_without_clock, same_tensors, tiny
+from conftest import log_without_times, same_tensors, tiny
 from torch import nn
 
 from ppo37 import Config, evaluate, load_agent, resume, train
@@ -98,7 +98,7 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     ]
     assert ends[0].state["update"] == ends[1].state["update"] == 6
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
-    assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
+    assert log_without_times(tmp_path / "whole") == log_without_times(tmp_path / "other")
 
 
 def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> None:
