@@ -42,7 +42,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("args", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
-def test_mistakes_get_one_line_and_exit_2(
+def test_mistakes_are_one_line_and_exit_code_2(
     args: tuple[str, ...],
     expected: str,
     capsys: pytest.CaptureFixture[str],
@@ -225,7 +225,7 @@ def test_readme_commands_parse(line: str) -> None:
         assert args[0] in ("git", "cd", "pip", "tensorboard"), line
 
 
-def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_agent_can_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_command(
         capsys, "eval", str(ROOT / "agents" / "pong"), "--episodes", "1", "--json"
     )
@@ -252,14 +252,14 @@ def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "plots" / "return.png").is_file()
 
 
-def test_module_is_the_command() -> None:
+def test_the_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ppo37", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("ppo37 ")
 
 
-def test_ctrl_c_before_training_is_no_traceback(
+def test_ctrl_c_before_training_prints_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     import ppo37.envs.games
@@ -273,7 +273,7 @@ def test_ctrl_c_before_training_is_no_traceback(
     assert "Traceback" not in err
 
 
-def test_an_unexpected_failure_is_one_line_and_exit_1(
+def test_an_unexpected_failure_is_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny(total_timesteps=64), tmp_path / "run")

@@ -934,7 +934,8 @@ def test_intervals_of_few_games() -> None:
 def test_one_game_has_no_interval(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1")
     assert code == 0
-    assert "interval" not in out
+    assert "one game is too few for an interval" in out
+    assert "95%" not in out
     assert "+-" not in out
     _, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
     assert json.loads(out)["interval"] is None
