@@ -40,7 +40,7 @@ SUITES = {
         "Other policies, actions and observations than those of the plain agent.",
     ),
 }
-SHARED = """## With other processes
+SHARED = """## Beside other work
 
 `fast` on Breakout, alone and with busy processes; for two runs at once the sum of both. Ratios are
 to the speed alone, in the same round, of the rows named "before" (commit eef3be5, whose kernels

@@ -27,9 +27,10 @@ DOCS = ROOT / "docs"
 KATEX = ROOT / "build" / "katex" / "package" / "dist"
 FENCE = re.compile(r"^(```.*?^```\s*?$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
-LISTING = re.compile(r"^<!-- pages: ([\w-]+) -->$", re.MULTILINE)
+LISTING = re.compile(r"^(## .+\n\n)<!-- pages: ([\w-]+) -->$", re.MULTILINE)
 OBJECT = re.compile(r"^::: ([\w.]+)((?:\n    .*)*)", re.MULTILINE)
-PAGES, ASSETS = {".py", ".c", ".h", ".toml", ".sh", ".txt", ".md"}, {".json", ".gz", ".png", ".gif"}
+PAGES = {".py", ".c", ".h", ".toml", ".sh", ".txt", ".md", ".cff"}
+ASSETS = {".csv", ".json", ".gz", ".png", ".gif", ".svg"}
 
 log = logging.getLogger("mkdocs.hooks.site")
 
@@ -70,10 +71,11 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         return posixpath.relpath(uri, folder) + re.sub(r"^#L(\d+)", r"#L-\1", anchor)
 
     def listing(marker: re.Match[str]) -> str:
-        pages = _pages_of(marker[1])
-        return "\n".join(
-            f"- [{_title(DOCS / uri)}]({posixpath.relpath(uri, folder)})" for uri in pages
-        )
+        lines = [
+            f"- [{_title(DOCS / uri)}]({posixpath.relpath(uri, folder)})"
+            for uri in _pages_of(marker[2])
+        ]
+        return marker[1] + "\n".join(lines) if lines else ""
 
     parts = FENCE.split(LISTING.sub(listing, markdown))
     return "".join(part if part.startswith("```") else LINK.sub(target, part) for part in parts)
@@ -136,7 +138,7 @@ def _resolved(link: str, home: str) -> tuple[str, str] | None:
     target = posixpath.normpath(posixpath.join(home, path))
     if target.startswith("..") or not (ROOT / target).exists():
         return None  # a broken link, or one to a generated page: MkDocs decides
-    if target.startswith("docs/"):
+    if target.startswith("docs/") and not target.endswith(".py"):
         inside = home == "docs" or home.startswith("docs/")
         return None if inside else (target.removeprefix("docs/"), hash_sign + anchor)
     return _uri(ROOT / target), hash_sign + anchor

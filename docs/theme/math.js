@@ -5,6 +5,6 @@ document.addEventListener("DOMContentLoaded", () => {
     { left: "\\[", right: "\\]", display: true },
   ];
   document.querySelectorAll(".arithmatex").forEach((element) => {
-    renderMathInElement(element, { delimiters, throwOnError: false });
+    renderMathInElement(element, { delimiters, throwOnError: true });
   });
 });

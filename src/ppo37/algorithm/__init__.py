@@ -1,0 +1,1 @@
+"""PPO as pure functions of tensors. Read rollout, advantages, losses, update, distributions."""

@@ -159,7 +159,10 @@ def update(
 
 
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
-    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant; nan if R is constant."""
+    """Compute 1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than a constant.
+
+    nan if R is constant.
+    """
     variance = targets.var(correction=0)
     explained = 1.0 - (targets - values).var(correction=0) / variance
     return torch.where(variance > 0, explained, torch.nan)

@@ -39,7 +39,8 @@ class View:
     def note(self, text: str) -> None:
         """Show a line that must not be missed."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop showing; called once, at the end."""
 
 
 class NoView(View):
