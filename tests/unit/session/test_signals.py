@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import (
+    LIMIT_S,
     log_without_times,
     long_train_command,
     tiny,
@@ -43,7 +44,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     wait_for_first_update(run)
     process.send_signal(number)
     process.send_signal(number)  # a second one is ignored
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     done = len((run / "metrics.jsonl").read_text().splitlines())
@@ -64,7 +65,7 @@ def test_sigusr1_saves_and_training_continues(tmp_path: Path) -> None:
     wait_until(lambda: (run / "metrics.jsonl").stat().st_size > length)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=300)
+    process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143
     assert checkpoint.load(first).state["update"] < load_agent(run).state["update"]
 
@@ -73,7 +74,9 @@ def test_sigusr1_saves_and_training_continues(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     """A run with many SIGUSR1, stopped and resumed twice, equals an uninterrupted run."""
-    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=24 * 64)
+    # Long enough that the run is still active when this process notices an update.
+    steps = 100 * 64
+    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=steps)
     train(config, tmp_path / "whole")
     run, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = [
@@ -82,7 +85,7 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
         "--preset",
         "classic",
         "--total-timesteps",
-        str(24 * 64),
+        str(steps),
         "--out",
         str(run),
         *tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
@@ -152,7 +155,7 @@ def _stop_while_playing(arguments: list[str], number: signal.Signals, code: int)
     process.send_signal(signal.SIGUSR1)  # nothing to save: nothing happens
     process.send_signal(number)
     process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == code, errors
     assert out == ""
     assert "Traceback" not in errors
@@ -175,5 +178,5 @@ def test_training_continues_when_nobody_reads_stderr(tmp_path: Path) -> None:
     log = tmp_path / "run" / "metrics.jsonl"
     wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 130
+    assert process.wait(LIMIT_S) == 130
     assert load_agent(tmp_path / "run").state["update"] == log.read_text().count("\n")

@@ -7,12 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, read_files, tiny, tiny_options
+from conftest import LIMIT_S, TINY, read_files, tiny, tiny_options, wait_for_first_update
 
 from ppo37 import train
 from ppo37.cli import main
@@ -323,12 +322,9 @@ def test_a_signal_stops_a_study_with_checkpoints(tmp_path: Path) -> None:
         text=True,
     )
     log = tmp_path / "study" / "all__s3" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_bytes().count(b"\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_first_update(log.parent)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out) == (143, ""), err
     assert "Traceback" not in err
     assert "repeat the command" in err

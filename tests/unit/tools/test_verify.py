@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_options, wait_until
+from conftest import LIMIT_S, tiny_options, wait_until
 
 COMMAND = [
     sys.executable,
@@ -23,13 +23,13 @@ COMMAND = [
 
 def test_a_killed_and_resumed_run_is_identical() -> None:
     done = subprocess.run(
-        [*COMMAND, "--updates", "4", "--json"], capture_output=True, text=True, check=False
+        [*COMMAND, "--updates", "20", "--json"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     assert verdict["identical"]
     assert verdict["unbroken"] == verdict["resumed"]
-    assert verdict["resumed_from"] == 4 < verdict["killed_in"] <= verdict["updates"] == 8
+    assert verdict["resumed_from"] == 20 < verdict["killed_in"] <= verdict["updates"] == 40
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_a_stopped_check_leaves_no_files(tmp_path: Path, monkeypatch: pytest.Mon
     process = subprocess.Popen([*COMMAND, "--updates", "100000"], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: bool(list(tmp_path.glob("ppo37-verify-*/*/metrics.jsonl"))))
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, err
     assert "Traceback" not in err
     assert not list(tmp_path.glob("ppo37-verify-*"))
