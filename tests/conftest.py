@@ -20,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+import ppo37  # noqa: E402
 from ppo37 import Config, train  # noqa: E402
 from ppo37.algorithm.distributions import Categorical  # noqa: E402
 from ppo37.config import arguments_of, flags  # noqa: E402
@@ -185,6 +186,16 @@ class TinyNet(nn.Module):
     ) -> tuple[Categorical, Tensor, Tensor]:
         features, lstm_state = self.core(torch.tanh(self.hidden(obs)), lstm_state, dones)
         return Categorical(self.policy(features)), self.value(features).squeeze(-1), lstm_state
+
+
+def child_environment() -> dict[str, str]:
+    """Return variables with which a Python process imports the tests and the source under test.
+
+    That need not be the installed source.
+    """
+    source = Path(ppo37.__file__).resolve().parents[1]
+    paths = (source, TESTS, TESTS / "system")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
 def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

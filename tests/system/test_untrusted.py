@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TESTS
+from conftest import child_environment
 
 from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
@@ -236,7 +236,7 @@ def test_mutated_checkpoints_are_read_or_refused(
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=TESTS,
+        env=child_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -272,7 +272,7 @@ def test_the_guard_notices_banned_events(tmp_path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=TESTS,
+        env=child_environment(),
         capture_output=True,
         text=True,
         check=True,
