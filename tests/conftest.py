@@ -71,37 +71,47 @@ def tiny(**changes: Any) -> Config:
     return Config(**{**TINY, **changes})
 
 
-def options(*names: str) -> list[str]:
+def tiny_options(*names: str) -> list[str]:
     """Return some settings of `TINY` as options of a command."""
     return flags({name: TINY[name] for name in names})
 
 
+LIMIT_S = 300.0
+"""Ends a test that hangs; nothing is measured."""
+
+
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + LIMIT_S
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"not true after {LIMIT_S:g} s"
         time.sleep(0.05)
 
 
-def log_without_clock(run: Path) -> list[dict[str, Any]]:
-    """Read the records of a run, without the values that depend on the clock."""
+def wait_for_first_update(run: Path) -> None:
+    """Wait until a run has logged an update."""
+    log = run / "metrics.jsonl"
+    wait_until(lambda: log.exists() and b"\n" in log.read_bytes())
+
+
+def log_without_times(run: Path) -> list[dict[str, Any]]:
+    """Return the records of the log of a run, without the values that depend on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
 
 
-def end(run: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the fingerprint of the last checkpoint and the log: equal for runs that end alike."""
+def fingerprint_and_log(run: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Return the fingerprint of the last checkpoint, and the log without times."""
     saved, warnings = checkpoint.load_newest(run / "checkpoints")
     assert not warnings
-    return checkpoint.fingerprint(saved), log_without_clock(run)
+    return checkpoint.fingerprint(saved), log_without_times(run)
 
 
-def training(config: Config, run: Path, *more: str) -> list[str]:
+def train_arguments(config: Config, run: Path, *more: str) -> list[str]:
     """Return the arguments of the command that trains a configuration."""
     return ["train", *arguments_of(config), "--out", str(run), *more]
 
 
-def long_training(run: Path) -> list[str]:
+def long_train_command(run: Path) -> list[str]:
     """Return a command that trains catch for a long time."""
     return [
         sys.executable,
@@ -117,17 +127,11 @@ def long_training(run: Path) -> list[str]:
         "fp32",
         "--out",
         str(run),
-        *options("num_envs", "num_steps"),
+        *tiny_options("num_envs", "num_steps"),
     ]
 
 
-def begun(run: Path) -> Callable[[], bool]:
-    """Return a function that checks whether a run has logged an update."""
-    log = run / "metrics.jsonl"
-    return lambda: log.exists() and b"\n" in log.read_bytes()
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run a command. Returns its exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
@@ -138,7 +142,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 Change = Callable[[Step], Any]
 
 
-class Wrong(Catch):
+class FaultyCatch(Catch):
     """Catch with steps that are changed, from step number `since` on."""
 
     def __init__(self, change: Change, since: int, num_envs: int, seed: int, **more: Any) -> None:
@@ -155,7 +159,7 @@ class Wrong(Catch):
         return self._change(step) if self._steps >= self._since else step
 
 
-def put(**parts: Any) -> Change:
+def replace_parts(**parts: Any) -> Change:
     """Return a function that replaces parts of a step by functions of the step."""
     return lambda step: step._replace(**{name: make(step) for name, make in parts.items()})
 
@@ -194,16 +198,16 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def alone(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
+def forward_step(network: Any, obs: Tensor) -> tuple[Categorical, Tensor]:
     """Return the distribution and values [B] of a network for single observations [B, ...]."""
     lstm_state = getattr(network, "agent", network).initial_state(len(obs))
     distribution, values, _ = network(obs, lstm_state, lstm_state.new_zeros(len(obs), 1))
     return distribution, values
 
 
-def content(run: Path) -> dict[Path, bytes]:
-    """Return the content of each file of a run."""
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+def read_files(folder: Path) -> dict[Path, bytes]:
+    """Return the content of each file in a folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")

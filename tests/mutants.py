@@ -37,18 +37,18 @@ FAILURES = (AssertionError, pytest.fail.Exception)
 
 
 class Verdict(NamedTuple):
-    """The results of the tests of a copy. `trouble` is empty if the tests could be run."""
+    """The results of the tests of a copy. `error` is empty if the tests could be run."""
 
     seconds: float
     passed: Sequence[str] = ()
     failed: Sequence[str] = ()
     crashed: Sequence[str] = ()
     skipped: Sequence[str] = ()
-    trouble: str = ""
+    error: str = ""
 
 
 class Recorder:
-    """A plugin of pytest that records the result of each test."""
+    """A pytest plugin that records the result of each test."""
 
     def __init__(self) -> None:
         self.results: dict[str, list[str]] = {
@@ -69,21 +69,21 @@ class Recorder:
         return report
 
 
-def run_here(copy: Path, modules: Sequence[str], tests: Sequence[str], answer: Path) -> None:
-    """Run tests with a copy of the package in this process, and write the results to `answer`."""
+def run_here(copy: Path, modules: Sequence[str], tests: Sequence[str], results: Path) -> None:
+    """Run tests with a copy of the package in this process, and write a file of results."""
     try:
         paths = [Path(str(importlib.import_module(name).__file__)) for name in modules]
     except Exception as error:
-        answer.write_text(json.dumps({"trouble": f"cannot be imported: {error!r}"}))
+        results.write_text(json.dumps({"error": f"cannot be imported: {error!r}"}))
         return
     outside = [str(path) for path in paths if not path.is_relative_to(copy)]
     if outside:
-        answer.write_text(json.dumps({"trouble": f"imported from {outside}"}))
+        results.write_text(json.dumps({"error": f"imported from {outside}"}))
         return
     recorder = Recorder()
     code = pytest.main([*tests, "-q", "-m", "", "-p", "no:cacheprovider"], plugins=[recorder])
-    trouble = "" if code in (0, 1) else f"pytest ended with {code!r}"
-    answer.write_text(json.dumps({**recorder.results, "trouble": trouble}))
+    error = "" if code in (0, 1) else f"pytest ended with {code!r}"
+    results.write_text(json.dumps({**recorder.results, "error": error}))
 
 
 def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
@@ -92,13 +92,13 @@ def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
     changed = details.mutated(tuple(edits), PACKAGE)
     modules = ["ppo37", *(f"ppo37.{file[:-3].replace('/', '.')}" for file in changed)]
     with tempfile.TemporaryDirectory() as folder:
-        copy, answer = Path(folder, "ppo37").resolve(), Path(folder, "answer.json")
+        copy, results = Path(folder, "ppo37").resolve(), Path(folder, "results.json")
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         for file, (_, after) in changed.items():
             (copy / file).write_text(after)
         script = (
             "import mutants; from pathlib import Path; "
-            f"mutants.run_here(Path({str(copy)!r}), {modules}, {[*tests]}, Path({str(answer)!r}))"
+            f"mutants.run_here(Path({str(copy)!r}), {modules}, {[*tests]}, Path({str(results)!r}))"
         )
         paths = os.pathsep.join((folder, str(ROOT / "tests")))
         started = time.monotonic()
@@ -115,23 +115,23 @@ def run(tests: Sequence[str], edits: Sequence[details.Edit] = ()) -> Verdict:
         except subprocess.TimeoutExpired:
             output = f"not finished after {LIMIT_S:.0f} s"
         seconds = time.monotonic() - started
-        if not answer.exists():
-            return Verdict(seconds, trouble=f"no results: {output[-300:]}")
-        return Verdict(seconds, **json.loads(answer.read_text()))
+        if not results.exists():
+            return Verdict(seconds, error=f"no results: {output[-300:]}")
+        return Verdict(seconds, **json.loads(results.read_text()))
 
 
 def verdict_line(detail: details.Detail, verdict: Verdict) -> str:
-    """Return `D05 killed in 3.1 s by tests/...`, or the reason why it lives."""
+    """Return `D05 killed in 3.1 s by tests/...`, or why it was not killed."""
     if killed(verdict):
         return f"{detail.tag:3} killed in {verdict.seconds:.1f} s by {verdict.failed[0]}"
     crashes = f"only crashes in {verdict.crashed[0]}" if verdict.crashed else ""
-    why = verdict.trouble or crashes or f"all of {', '.join(detail.tests) or 'no tests'} pass"
+    why = verdict.error or crashes or f"all of {', '.join(detail.tests) or 'no tests'} pass"
     return f"{detail.tag:3} LIVES: {why}"
 
 
 def killed(verdict: Verdict) -> bool:
-    """Return whether an assertion failed."""
-    return not verdict.trouble and bool(verdict.failed)
+    """Return whether an assertion of a test failed."""
+    return not verdict.error and bool(verdict.failed)
 
 
 def main(names: Sequence[str] = ()) -> int:
@@ -139,7 +139,7 @@ def main(names: Sequence[str] = ()) -> int:
     chosen = [details.find(name) for name in names] or details.load()
     tests = sorted({test for detail in chosen for test in detail.tests})
     unchanged = run(tests)
-    if unchanged.trouble or unchanged.failed or unchanged.crashed or unchanged.skipped:
+    if unchanged.error or unchanged.failed or unchanged.crashed or unchanged.skipped:
         print(f"not all tests pass without a mutant: {unchanged}")
         return 1
     print(f"without a mutant: {len(unchanged.passed)} tests pass in {unchanged.seconds:.1f} s")

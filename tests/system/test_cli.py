@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, tiny
-from conftest import command as run
+from conftest import ROOT, run_command, tiny
 
 from ppo37 import train
 from ppo37.cli.options import build_parser
@@ -43,7 +42,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("args", "expected"), MISTAKES, ids=lambda part: str(part)[:50])
-def test_mistakes_get_one_line_and_exit_2(
+def test_mistakes_are_one_line_and_exit_code_2(
     args: tuple[str, ...],
     expected: str,
     capsys: pytest.CaptureFixture[str],
@@ -51,7 +50,7 @@ def test_mistakes_get_one_line_and_exit_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *args)
+    code, out, err = run_command(capsys, *args)
     assert code == 2
     assert out == ""
     assert expected in err
@@ -75,7 +74,7 @@ def test_mistakes_about_run_directories(
         (("eval", str(finished_run / "metrics.jsonl")), "not a run directory"),
         (("train", "catch", "--out", "x" * 300), "name too long"),
     ):
-        code, _, err = run(capsys, *args)
+        code, _, err = run_command(capsys, *args)
         assert (code, len(err.splitlines())) == (2, 1), err
         assert expected in err
     assert sorted(path.name for path in finished_run.rglob("*")) == before
@@ -92,13 +91,13 @@ def test_a_custom_game_needs_its_environments(
     saved = checkpoint.load(path / "checkpoints" / "00000006")
     state = {**saved.state, "config": document["config"]}
     checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
-    code, _, err = run(capsys, command, str(path))
+    code, _, err = run_command(capsys, command, str(path))
     assert (code, len(err.splitlines())) == (2, 1), err
     assert "'dodge' is not an Atari game; custom environments are trained from Python" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "--debug", "train", "pomg")
+    code, _, err = run_command(capsys, "--debug", "train", "pomg")
     assert code == 2
     assert "Traceback" in err
 
@@ -110,7 +109,7 @@ def test_names_of_games(capsys: pytest.CaptureFixture[str]) -> None:
         assert resolve_game(name) == "pong"
     assert resolve_game("ALE/SpaceInvaders-v5") == "space_invaders"
     assert resolve_game("BeamRiderNoFrameskip-v4") == "beam_rider"
-    code, out, _ = run(capsys, "games", "--json")
+    code, out, _ = run_command(capsys, "games", "--json")
     games = {game["name"]: game for game in json.loads(out)["games"]}
     assert code == 0
     assert len(games) == 105
@@ -121,7 +120,7 @@ def test_names_of_games(capsys: pytest.CaptureFixture[str]) -> None:
 def test_eval_prints_one_json_object(
     finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = run(capsys, "eval", str(finished_run), "--episodes", "5", "--json")
+    code, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "5", "--json")
     result = json.loads(out)
     assert code == 0
     assert len(result["scores"]) == result["episodes"] == 5
@@ -133,11 +132,11 @@ def test_train_and_resume_print_one_json_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--preset", "debug", "--precision", "fp32", "--out", str(tmp_path / "run"), "--json")
-    code, out, err = run(capsys, "train", "catch", *options)
+    code, out, err = run_command(capsys, "train", "catch", *options)
     assert code == 0, err
     assert json.loads(out)["agent_steps"] == 256
     assert "256 agent steps = 1,024 frames" in err
-    code, out, err = run(capsys, "resume", str(tmp_path / "run"), "--json")
+    code, out, err = run_command(capsys, "resume", str(tmp_path / "run"), "--json")
     assert code == 0
     assert json.loads(out)["finished"]
     lines = err.splitlines()
@@ -169,7 +168,7 @@ def test_the_old_name_of_an_option_works_and_is_hidden(capsys: pytest.CaptureFix
     for prefix, expected in (("--", True), ("--no-", False)):
         for name in ("zero-mean-init", "contrast-init"):
             assert parse(["train", "pong", prefix + name]).zero_mean_init is expected
-    code, out, _ = run(capsys, "train", "--help")
+    code, out, _ = run_command(capsys, "train", "--help")
     assert code == 0
     assert "--zero-mean-init" in out
     assert "contrast" not in out
@@ -226,8 +225,10 @@ def test_readme_commands_parse(line: str) -> None:
         assert args[0] in ("git", "cd", "pip", "tensorboard"), line
 
 
-def test_the_published_agent_plays_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "eval", str(ROOT / "agents" / "pong"), "--episodes", "1", "--json")
+def test_the_published_agent_can_be_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_command(
+        capsys, "eval", str(ROOT / "agents" / "pong"), "--episodes", "1", "--json"
+    )
     assert code == 0, err
     assert json.loads(out)["mean"] >= 10
 
@@ -251,14 +252,14 @@ def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "plots" / "return.png").is_file()
 
 
-def test_module_is_the_command() -> None:
+def test_the_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ppo37", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("ppo37 ")
 
 
-def test_ctrl_c_before_training_is_no_traceback(
+def test_ctrl_c_before_training_prints_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     import ppo37.envs.games
@@ -267,28 +268,28 @@ def test_ctrl_c_before_training_is_no_traceback(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ppo37.envs.games, "resolve_game", interrupted)
-    code, _, err = run(capsys, "train", "pong")
+    code, _, err = run_command(capsys, "train", "pong")
     assert code == 130
     assert "Traceback" not in err
 
 
-def test_an_unexpected_failure_is_one_line_and_exit_1(
+def test_an_unexpected_failure_is_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny(total_timesteps=64), tmp_path / "run")
     log = tmp_path / "run" / "metrics.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr("ppo37.tools.plots.plot", lambda *_, **__: 1 / 0)
-        code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+        code, _, err = run_command(capsys, "plot", str(tmp_path / "run"))
     assert code == 1
     assert err == "ppo37: ZeroDivisionError: division by zero (--debug shows where)\n"
     for damaged in (b"not json\nnor this\n", b"\xff\n\xff\n"):
         log.write_bytes(damaged)
-        code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+        code, _, err = run_command(capsys, "plot", str(tmp_path / "run"))
         assert code == 2
         assert "line 1 is damaged" in err
         assert len(err.splitlines()) == 1
     log.write_text('{"update": 1}\n')
-    code, _, err = run(capsys, "plot", str(tmp_path / "run"))
+    code, _, err = run_command(capsys, "plot", str(tmp_path / "run"))
     assert code == 2
     assert "line 1 is not the log of an update" in err

@@ -1,4 +1,4 @@
-"""Whatever a crash leaves on the disk, a run goes on from it as if nothing had happened."""
+"""Crashes at any moment: the run can be resumed, and ends like a run without a crash."""
 
 import errno
 import io
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_STATE, end, tiny
+from conftest import SMALL_STATE, fingerprint_and_log, tiny
 
 from ppo37 import Config, resume, train
 from ppo37.config import from_preset
@@ -39,7 +39,7 @@ def _save(checkpoints: Path, update: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_every_flipped_bit_and_every_truncation_is_noticed(bits: int, tmp_path: Path) -> None:
-    """Of every byte one bit, or with 8 all."""
+    """Flip some bits of every byte, and truncate every file to every length."""
     _save(tmp_path, 7)
     folder = tmp_path / "00000007"
     noticed = 0
@@ -66,7 +66,7 @@ def test_every_flipped_bit_and_every_truncation_is_noticed(bits: int, tmp_path: 
 
 
 class FullDisk:
-    """Writing fails, half done, and so does syncing, after `room` times."""
+    """A disk that is full after `room` writes and syncs; the next write stops in the middle."""
 
     def __init__(self, room: int) -> None:
         self.times = 0
@@ -130,11 +130,13 @@ def _train_or_resume(config: Config, run: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("every", [79, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_after_the_disk_was_full_at_any_time(
+    every: int, tmp_path: Path
+) -> None:
     with _disk(10**9) as disk:
         train(tiny(), tmp_path / "whole", checkpoint_every=2)
     assert disk.times > 50
-    whole = end(tmp_path / "whole")
+    whole = fingerprint_and_log(tmp_path / "whole")
     for room in range(0, disk.times, every):
         run = tmp_path / str(room)
         with _disk(room), pytest.raises((RunError, UsageError)) as caught:
@@ -142,37 +144,37 @@ def test_a_disk_that_fills_up_at_any_moment_costs_no_run(every: int, tmp_path: P
         assert "No space left" in str(caught.value), f"time {room}: {caught.value}"
         assert not list(run.rglob("*.tmp")), f"time {room}"
         _train_or_resume(tiny(), run)
-        assert end(run) == whole, f"time {room}"
+        assert fingerprint_and_log(run) == whole, f"time {room}"
         shutil.rmtree(run)
-    print(f"full at each {every} of {disk.times} times: every run went on")
+    print(f"full at each {every} of {disk.times} times: every run was resumed")
 
 
 # Crashes between any two steps
 
 
 class Crashes:
-    """Looks, before every step that changes a disk, at all that a crash there could leave.
+    """A check, before every step that changes the disk, of all states that a crash could leave.
 
-    What was written to a file since it was last synced may be there whole or half, be zeros, or
-    be missing; a file that never was synced may be missing itself. Nothing may be deleted while
-    a new name may still be missing.
+    Bytes that were written to a file since its last sync may be complete, half, zeros or missing.
+    A file that was never synced may be missing. Nothing may be deleted while a new name may still
+    be missing.
     """
 
     def __init__(self, live: Path, copy: Path) -> None:
         self.states = 0
         self._live, self._copy = live, copy
-        self._synced: dict[int, bytes] = {}  # by inode, what was in it when it was synced
-        self._loose: set[int] = set()  # folders with new names in them, not yet synced
-        self._looking = False
+        self._synced: dict[int, bytes] = {}  # content at the last sync, by inode
+        self._unsynced: set[int] = set()  # folders with new names, by inode
+        self._checking = False
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
         fsync = os.fsync
 
         def sync(handle: int) -> None:
-            self._look()
+            self._check_all()
             fsync(handle)
             number = os.fstat(handle).st_ino
-            self._loose.discard(number)
+            self._unsynced.discard(number)
             contents = {path.stat().st_ino: path.read_bytes() for path in self._files()}
             self._synced |= {n: content for n, content in contents.items() if n == number}
 
@@ -184,25 +186,25 @@ class Crashes:
             (os, "rmdir"),
             (os, "unlink"),
         ):
-            patch.setattr(owner, name, self._looking_before(getattr(owner, name)))
+            patch.setattr(owner, name, self._checking_before(getattr(owner, name)))
 
-    def _looking_before(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
+    def _checking_before(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **options: Any) -> Any:
-            self._look()
-            if not self._looking and genuine.__name__ in ("rmdir", "unlink"):
-                assert not self._loose, f"{genuine.__name__} {arguments} before a sync"
+            self._check_all()
+            if not self._checking and genuine.__name__ in ("rmdir", "unlink"):
+                assert not self._unsynced, f"{genuine.__name__} {arguments} before a sync"
             answer = genuine(*arguments, **options)
             if genuine.__name__ in ("rename", "replace"):
-                self._loose.add(Path(arguments[1]).parent.stat().st_ino)
+                self._unsynced.add(Path(arguments[1]).parent.stat().st_ino)
             return answer
 
         return step
 
-    def _look(self) -> None:
-        if self._looking or not self._live.exists():
+    def _check_all(self) -> None:
+        if self._checking or not self._live.exists():
             return
-        self._looking = True
-        self._judge(None, None)
+        self._checking = True
+        self._check_one(None, None)
         for path in self._files():
             content = path.read_bytes()
             synced = self._synced.get(path.stat().st_ino, b"")
@@ -211,27 +213,28 @@ class Crashes:
             new = content[len(synced) :]
             left = [synced + new[: len(new) // 2], synced, synced + bytes(len(new))] if new else []
             for each in [*left, None] if new and not synced else left:
-                self._judge(path.relative_to(self._live), each)
-        self._looking = False
+                self._check_one(path.relative_to(self._live), each)
+        self._checking = False
 
     def _files(self) -> list[Path]:
-        """What somebody reads: neither TensorBoard's events nor the lock."""
+        """Return the files that matter: not TensorBoard's events, not the lock."""
         ignored = ("events.", ".lock")
         files = (path for path in self._live.rglob("*") if path.is_file())
         return [path for path in files if not path.name.startswith(ignored)]
 
-    def _judge(self, changed: Path | None, left: bytes | None) -> None:
+    def _check_one(self, changed: Path | None, left: bytes | None) -> None:
+        """Check a copy of the run in which one file has other content, or is missing."""
         shutil.copytree(self._live, self._copy)
         if changed is not None:
             path = self._copy / changed
             path.unlink() if left is None else path.write_bytes(left)
-        _require_going_on(self._copy)
+        _require_usable(self._copy)
         shutil.rmtree(self._copy)
         self.states += 1
 
 
-def _require_going_on(run: Path) -> None:
-    """It can be begun, or begun anew, or resumed from a checkpoint with its whole log."""
+def _require_usable(run: Path) -> None:
+    """Check that a run can be started, or resumed from a checkpoint with its whole log."""
     if not directory.is_run(run):
         directory.require_new(run)
         return
@@ -244,7 +247,7 @@ def _require_going_on(run: Path) -> None:
         assert [r["update"] for r in read_metrics(run)] == list(range(1, update + 1))
 
 
-def test_a_crash_between_any_two_steps_leaves_a_run_that_goes_on(
+def test_a_crash_between_any_two_steps_leaves_a_usable_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashes = Crashes(tmp_path / "run", tmp_path / "copy")
@@ -252,7 +255,7 @@ def test_a_crash_between_any_two_steps_leaves_a_run_that_goes_on(
     train(tiny(), tmp_path / "run", checkpoint_every=1)
     monkeypatch.undo()
     assert crashes.states > 200
-    print(f"{crashes.states} states, and each goes on")
+    print(f"{crashes.states} states, all usable")
 
 
 # SIGKILL
@@ -269,7 +272,7 @@ KILLED = {
     "update_epochs": 1,
     "threads": 2,
 }
-"""Eight updates, in about a second; small, but every part of a long run is in it."""
+"""Eight updates, in about a second, with every part of a long run."""
 
 PRELOADED = [
     "ppo37.loop",
@@ -281,8 +284,8 @@ PRELOADED = [
 ]
 
 
-def _forked(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
-    """Work in a process of its own that need not import everything first."""
+def _start_forked(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
+    """Start a process that has the imports already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=work, args=arguments)
@@ -290,9 +293,10 @@ def _forked(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Proces
     return process  # type: ignore[return-value]
 
 
-def _in_time(config: Config, run: Path) -> float:
+def _complete(config: Config, run: Path) -> float:
+    """Complete a run in a new process. Returns the seconds it took."""
     started = time.monotonic()
-    process = _forked(_train_or_resume, config, run)
+    process = _start_forked(_train_or_resume, config, run)
     process.join()
     assert process.exitcode == 0
     return time.monotonic() - started
@@ -308,23 +312,23 @@ def _in_time(config: Config, run: Path) -> float:
         pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow),
     ],
 )
-def test_killed_anywhere_a_run_ends_as_if_it_had_not_been(
+def test_a_run_killed_at_any_moment_ends_like_one_without_a_kill(
     game: str, protocol: str, preset: str, kills: int, tmp_path: Path
 ) -> None:
     config = from_preset(preset, game, "cpu", protocol=protocol, **KILLED)
-    lasts_s = _in_time(config, tmp_path / "whole")
-    whole = end(tmp_path / "whole")
-    env_states = random.Random(f"{game} {protocol} {preset}")
+    lasts_s = _complete(config, tmp_path / "whole")
+    whole = fingerprint_and_log(tmp_path / "whole")
+    rng = random.Random(f"{game} {protocol} {preset}")
     killed = 0
     while killed < kills:
         run = tmp_path / f"{killed}"
-        process = _forked(_train_or_resume, config, run)
-        moment_s = env_states.uniform(0, lasts_s)
-        time.sleep(moment_s)
+        process = _start_forked(_train_or_resume, config, run)
+        delay_s = rng.uniform(0, lasts_s)
+        time.sleep(delay_s)
         process.kill()
         process.join()
-        if process.exitcode == -signal.SIGKILL:  # and not at its end already
-            _in_time(config, run)
-            assert end(run) == whole, f"killed after {moment_s:.3f} s"
+        if process.exitcode == -signal.SIGKILL:  # it had not ended already
+            _complete(config, run)
+            assert fingerprint_and_log(run) == whole, f"killed after {delay_s:.3f} s"
             killed += 1
         shutil.rmtree(run, ignore_errors=True)

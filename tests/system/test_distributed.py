@@ -1,4 +1,4 @@
-"""Several ranks (A2): the run of one, written by one of them, and what if one is lost."""
+"""Several ranks (A2): the same run as with one rank, and errors when a rank is lost."""
 
 import dataclasses
 import os
@@ -23,11 +23,12 @@ from conftest import (
     ACTIONS,
     FEATURES,
     HIDDEN,
+    LIMIT_S,
     TinyNet,
-    end,
-    log_without_clock,
+    fingerprint_and_log,
+    log_without_times,
     tiny,
-    training,
+    train_arguments,
     wait_until,
 )
 from torch import Tensor
@@ -66,7 +67,7 @@ EPOCHS, UPDATES = 3, 2
 
 
 def rollout_of(k: int, state_size: int) -> Rollout:
-    """Numbers of every kind for all environments, among them ends and advantages of any size."""
+    """Return a random rollout of all environments, with ends of episodes."""
     generator = torch.Generator().manual_seed(k)
 
     def normal(*shape: int) -> Tensor:
@@ -84,26 +85,29 @@ def rollout_of(k: int, state_size: int) -> Rollout:
     )
 
 
-def part(rollout: Rollout, share: EnvSlice) -> Rollout:
-    columns = {name: value[:, share.envs] for name, value in rollout._asdict().items()}
-    return Rollout(**{**columns, "lstm_state": rollout.lstm_state[share.envs]})
+def part(rollout: Rollout, env_slice: EnvSlice) -> Rollout:
+    """Return the columns of a rollout that belong to one rank."""
+    columns = {name: value[:, env_slice.envs] for name, value in rollout._asdict().items()}
+    return Rollout(**{**columns, "lstm_state": rollout.lstm_state[env_slice.envs]})
 
 
-class Meeting:
-    """Where ranks that are threads meet."""
+class ThreadGroup:
+    """Communication between ranks that are threads of this process."""
 
     def __init__(self, ranks: int) -> None:
-        self._told: list[Tensor] = [torch.empty(0)] * ranks
-        self._barrier = threading.Barrier(ranks, timeout=60)
+        self._tensors: list[Tensor] = [torch.empty(0)] * ranks
+        self._barrier = threading.Barrier(ranks, timeout=LIMIT_S)
 
     def gather(self, rank: int, tensor: Tensor) -> list[Tensor]:
-        self._told[rank] = tensor.clone()
+        """Return the tensors of all ranks."""
+        self._tensors[rank] = tensor.clone()
         self._barrier.wait()
-        told = list(self._told)
+        tensors = list(self._tensors)
         self._barrier.wait()
-        return told
+        return tensors
 
     def add(self, rank: int, tensor: Tensor) -> None:
+        """Replace a tensor by the sum over all ranks."""
         tensor.copy_(torch.stack(self.gather(rank, tensor)).sum(0))
 
 
@@ -115,28 +119,27 @@ def learn(
     recurrent: bool,
     norm_adv: bool,
     target_kl: float | None,
-    share: EnvSlice,
-    meeting: Meeting | None,
+    env_slice: EnvSlice,
+    group: ThreadGroup | None,
 ) -> Learned:
-    """Whole updates on a rank's environments; on all of them if it meets nobody."""
+    """Make updates with the environments of one rank; without a group, of the only rank."""
     net = TinyNet(recurrent)
     optimizer = make_optimizer(net, 3e-3, 1e-5)
     weights = Coefficients(torch.tensor(0.2, dtype=torch.float64), True, norm_adv, 0.01, 0.5)
     length, state_size = (STEPS, 2 * HIDDEN) if recurrent else (1, 0)
-    rank = share.first // share.size
+    rank = env_slice.first // env_slice.size
 
-    def alone(batch: Batch, indices: Tensor) -> LossTerms:
+    def step_of_one_rank(batch: Batch, indices: Tensor) -> LossTerms:
         return gradient_step(net, optimizer, minibatch(batch, indices), weights, 0.5)
 
     metrics = []
     for k in range(UPDATES):
-        batch = make_batch(part(rollout_of(k, state_size), share), 0.99, 0.95, False, length)
-        step = alone
-        if meeting is not None:
-            batch = with_global_advantages(batch, share, lambda told: meeting.gather(rank, told))
-            step = shared_train_step(
-                net, optimizer, weights, 0.5, share, lambda told: meeting.add(rank, told)
-            )
+        batch = make_batch(part(rollout_of(k, state_size), env_slice), 0.99, 0.95, False, length)
+        step = step_of_one_rank
+        if group is not None:
+            batch = with_global_advantages(batch, env_slice, partial(group.gather, rank))
+            add = partial(group.add, rank)
+            step = shared_train_step(net, optimizer, weights, 0.5, env_slice, add)
         sequences = STEPS * ENVS // length
         order = torch.Generator().manual_seed(100 + k)
         shuffles = torch.stack([torch.randperm(sequences, generator=order) for _ in range(EPOCHS)])
@@ -150,109 +153,110 @@ def learn(
     ("recurrent", "norm_adv", "target_kl"),
     [(False, True, None), (False, False, 1e-4), (True, True, None), (True, False, 1e-4)],
 )
-def test_ranks_together_take_the_steps_of_one(
+def test_several_ranks_take_the_same_steps_as_one(
     recurrent: bool, norm_adv: bool, target_kl: float | None, ranks: int
 ) -> None:
-    """Minibatches of 4 samples, or of 2 sequences: of some a rank has nothing."""
+    """With minibatches of 4 samples, or of 2 sequences: some have nothing of some rank."""
     size = ENVS // ranks
-    wanted, told = learn(recurrent, norm_adv, target_kl, EnvSlice(0, ENVS, ENVS), None)
-    meeting = Meeting(ranks)
+    expected, expected_metrics = learn(
+        recurrent, norm_adv, target_kl, EnvSlice(0, ENVS, ENVS), None
+    )
+    group = ThreadGroup(ranks)
     with ThreadPoolExecutor(ranks) as pool:
         calls = [
             pool.submit(
-                learn, recurrent, norm_adv, target_kl, EnvSlice(r * size, size, ENVS), meeting
+                learn, recurrent, norm_adv, target_kl, EnvSlice(r * size, size, ENVS), group
             )
             for r in range(ranks)
         ]
         found = [call.result() for call in calls]
     for parameters, metrics in found:
-        for name, parameter in wanted.items():
+        for name, parameter in expected.items():
             assert torch.equal(parameters[name], found[0][0][name])
             torch.testing.assert_close(parameters[name], parameter, rtol=0, atol=EXACT)
-        for mine, theirs in zip(metrics, told, strict=True):
-            assert mine == pytest.approx(theirs, abs=EXACT)
+        for values, expected_values in zip(metrics, expected_metrics, strict=True):
+            assert values == pytest.approx(expected_values, abs=EXACT)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 6])
 @pytest.mark.parametrize("length", [1, 4, 8])
-def test_every_sequence_of_a_minibatch_is_of_one_rank(ranks: int, length: int) -> None:
+def test_every_sequence_of_a_minibatch_belongs_to_one_rank(ranks: int, length: int) -> None:
     size = ENVS // ranks
-    shares = [EnvSlice(rank * size, size, ENVS) for rank in range(ranks)]
+    slices = [EnvSlice(rank * size, size, ENVS) for rank in range(ranks)]
     whole = rollout_of(0, 0)
     batch = make_batch(whole, 0.99, 0.95, False, length)
     indices = torch.randperm(len(batch.obs), generator=torch.Generator().manual_seed(1))[:5]
-    places = []
-    for share in shares:
-        own = make_batch(part(whole, share), 0.99, 0.95, False, length)
-        here, rows = share.find(indices)
+    positions = []
+    for env_slice in slices:
+        own = make_batch(part(whole, env_slice), 0.99, 0.95, False, length)
+        here, rows = env_slice.find(indices)
         assert torch.equal(own.obs[rows], batch.obs[indices[here]])
-        places += here.tolist()
-    assert sorted(places) == list(range(5))
+        positions += here.tolist()
+    assert sorted(positions) == list(range(5))
 
 
-def test_games_and_memory_survive_the_way_to_another_rank() -> None:
-    """Bytes and real numbers, none played yet, and states with numbers that JSON must not round."""
+def test_env_states_and_lstm_states_can_be_sent_to_another_rank() -> None:
+    """With actions of both types, no actions, and numbers that JSON must not round."""
     env_states = [
         EnvState({"seed": 2**53, "x": 0.1}, np.arange(5, dtype=np.uint8)),
         EnvState({}, np.zeros((0, 3), np.float32)),
     ]
     lstm_state = torch.rand(4, 2).t()
-    back, remembered = process_group.unpack_games(process_group.pack_games(env_states, lstm_state))
-    assert torch.equal(remembered, lstm_state)
-    for before, after in zip(env_states, back, strict=True):
+    packed = process_group.pack_games(env_states, lstm_state)
+    received, received_state = process_group.unpack_games(packed)
+    assert torch.equal(received_state, lstm_state)
+    for before, after in zip(env_states, received, strict=True):
         assert after.state == before.state
         assert after.actions.dtype == before.actions.dtype
         np.testing.assert_array_equal(after.actions, before.actions)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "nan", "inf"])
-def test_a_timeout_that_is_no_time_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_timeout_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torchrun.timeout_s() == 60.0
     monkeypatch.setenv("PPO37_TIMEOUT_S", text)
     with pytest.raises(UsageError, match="must be a number of seconds"):
         torchrun.timeout_s()
 
 
-class InThread(ConnectedRanks):
-    """A rank that is a thread."""
+class ThreadRanks(ConnectedRanks):
+    """Three ranks that are threads of this process."""
 
-    def __init__(self, rank: int, meeting: Meeting) -> None:
-        self.rank, self.size, self._meeting = rank, 3, meeting
+    def __init__(self, rank: int, group: ThreadGroup) -> None:
+        self.rank, self.size, self._group = rank, 3, group
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        return self._meeting.gather(self.rank, tensor)
+        return self._group.gather(self.rank, tensor)
 
 
 def in_threads(work: Callable[[ConnectedRanks], Any]) -> list[Any]:
-    """What three ranks answer, or the errors that they end with."""
-    meeting = Meeting(3)
+    """Return the results of three ranks, or the errors that they end with."""
+    group = ThreadGroup(3)
     with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(work, InThread(rank, meeting)) for rank in range(3)]
+        calls = [pool.submit(work, ThreadRanks(rank, group)) for rank in range(3)]
         return [call.exception() or call.result() for call in calls]
 
 
 def test_weights_that_differ_end_the_run() -> None:
-    def compare(different: float, team: ConnectedRanks) -> None:
-        weights = [torch.zeros(3, 4), torch.zeros(2) + different * (team.rank == 2)]
-        team.require_alike(weights, 7)
+    def compare(difference: float, ranks: ConnectedRanks) -> None:
+        weights = [torch.zeros(3, 4), torch.zeros(2) + difference * (ranks.rank == 2)]
+        ranks.require_alike(weights, 7)
 
     assert in_threads(partial(compare, 0.0)) == [None, None, None]
     errors = in_threads(partial(compare, 1e-30))
     assert [type(error) for error in errors] == [RunError] * 3
-    told = [str(error) for error in errors]
-    assert told[0].startswith("the weights of rank 2 are not those of rank 0 after update 7")
-    assert told[1:] == ["", ""]
+    messages = [str(error) for error in errors]
+    assert messages[0].startswith("the weights of rank 2 are not those of rank 0 after update 7")
+    assert messages[1:] == ["", ""]
 
 
-def test_what_rank_0_decides_is_so_for_all_and_so_are_its_errors() -> None:
+def test_results_and_errors_of_rank_0_are_broadcast() -> None:
     def fails() -> None:
         raise UsageError("no room")
 
-    assert (
-        in_threads(lambda team: team.broadcast_from_main(lambda: [team.rank, None, "é"]))
-        == [[0, None, "é"]] * 3
-    )
-    errors = in_threads(lambda team: team.broadcast_from_main(fails))
+    results = in_threads(lambda ranks: ranks.broadcast_from_main(lambda: [ranks.rank, None, "é"]))
+    assert results == [[0, None, "é"]] * 3
+    errors = in_threads(lambda ranks: ranks.broadcast_from_main(fails))
     assert [(type(error), str(error)) for error in errors] == [
         (UsageError, "no room"),
         (UsageError, ""),
@@ -260,7 +264,7 @@ def test_what_rank_0_decides_is_so_for_all_and_so_are_its_errors() -> None:
     ]
 
 
-def test_one_process_has_no_team(tmp_path: Path) -> None:
+def test_one_process_uses_no_process_group(tmp_path: Path) -> None:
     assert type(process_group.join("cpu")) is process_group.Ranks
     train(tiny(total_timesteps=64), tmp_path / "run")
     assert not torch.distributed.is_initialized()
@@ -278,25 +282,25 @@ def free_port() -> int:
 
 @contextmanager
 def ranks(
-    number: int, *words: str, restarts: int = 0, **variables: str
+    number: int, *arguments: str, restarts: int = 0, **variables: str
 ) -> Iterator["list[subprocess.Popen[str]]"]:
-    """Ranks as torchrun starts them, without the seconds that it takes itself."""
+    """Start ranks like torchrun does, without its own start time."""
     port = str(free_port())
     processes = []
     for rank in range(number):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "GROUP_RANK": 0}
-        place |= {"TORCHELASTIC_RESTART_COUNT": restarts, "TORCHELASTIC_MAX_RESTARTS": restarts}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "GROUP_RANK": 0}
+        numbers |= {"TORCHELASTIC_RESTART_COUNT": restarts, "TORCHELASTIC_MAX_RESTARTS": restarts}
+        store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         environment = {
             **os.environ,
-            **meeting,
-            **{k: str(v) for k, v in place.items()},
+            **store,
+            **{k: str(v) for k, v in numbers.items()},
             "OMP_NUM_THREADS": "1",
             **variables,
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "ppo37", *words],
+                [sys.executable, "-m", "ppo37", *arguments],
                 env=environment,
                 text=True,
                 stdout=subprocess.PIPE,
@@ -312,9 +316,9 @@ def ranks(
 
 
 def ended(processes: "list[subprocess.Popen[str]]") -> tuple[list[int], list[str], list[str]]:
-    """How ranks end: codes, and what each has said on stdout and stderr."""
-    words = [process.communicate(timeout=300) for process in processes]
-    return [p.returncode for p in processes], [out for out, _ in words], [err for _, err in words]
+    """Wait for the ends of ranks. Returns exit codes, stdout and stderr of each."""
+    texts = [process.communicate(timeout=LIMIT_S) for process in processes]
+    return [p.returncode for p in processes], [out for out, _ in texts], [err for _, err in texts]
 
 
 def newest(run: Path) -> checkpoint.Checkpoint:
@@ -325,26 +329,26 @@ LONG = tiny(total_timesteps=100_000 * 64)
 
 
 @pytest.mark.parametrize("network", ["nature_half", pytest.param("lstm", marks=pytest.mark.slow)])
-def test_two_ranks_are_one_run(network: str, tmp_path: Path) -> None:
-    """As far as rounding goes; what one saves, another number of ranks goes on with."""
+def test_two_ranks_make_the_same_run_as_one(network: str, tmp_path: Path) -> None:
+    """Except for rounding. One process can resume it."""
     config = tiny(network=network, target_kl=1.0)
     train(config, tmp_path / "one")
-    with ranks(2, *training(config, tmp_path / "two", "--json")) as processes:
+    with ranks(2, *train_arguments(config, tmp_path / "two", "--json")) as processes:
         codes, out, errors = ended(processes)
     assert codes == [0, 0], errors
     assert out[0].count("\n") == 1
     assert (out[1], errors[1]) == ("", "")
-    wanted, found = (log_without_clock(tmp_path / name) for name in ("one", "two"))
-    assert found[0]["episodes"] == wanted[0]["episodes"]
+    expected, found = (log_without_times(tmp_path / name) for name in ("one", "two"))
+    assert found[0]["episodes"] == expected[0]["episodes"]
     assert len(found[0]["episodes"]) > 5
-    assert [*found[0]] == [*wanted[0]]
-    assert found[0]["losses/loss"] == pytest.approx(wanted[0]["losses/loss"], abs=1e-5)
+    assert [*found[0]] == [*expected[0]]
+    assert found[0]["losses/loss"] == pytest.approx(expected[0]["losses/loss"], abs=1e-5)
     ends = [newest(tmp_path / name) for name in ("one", "two")]
     for name, weights in ends[0].model.items():
         torch.testing.assert_close(ends[1].model[name], weights, rtol=1e-3, atol=1e-3)
     assert (ends[1].actions or {}).keys() == (ends[0].actions or {}).keys()
     assert len(ends[1].state["environments"]) == config.num_envs
-    # The games of both ranks are there, and go on in one process.
+    # The checkpoint has the games of both ranks, and they continue in one process.
     longer = dataclasses.replace(config, total_timesteps=8 * 64)
     document = (tmp_path / "two" / "config.json").read_text()
     text = document.replace(f": {config.total_timesteps}", f": {longer.total_timesteps}")
@@ -361,7 +365,7 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
 ) -> None:
     run = tmp_path / "run"
     log = run / "metrics.jsonl"
-    with ranks(2, *training(LONG, run)) as processes:
+    with ranks(2, *train_arguments(LONG, run)) as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         assert not checkpoint.numbered(run / "checkpoints")
         processes[1].send_signal(signal.SIGUSR1)
@@ -378,14 +382,11 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
         assert ended(processes)[0] == [128 + number, 0]
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP]
-)
-def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_path: Path) -> None:
-    """One that dies is noticed at once, one that hangs after the time that was set."""
-    log = tmp_path / "run" / "metrics.jsonl"
-    config = dataclasses.replace(LONG, num_envs=6)
-    with ranks(3, *training(config, tmp_path / "run"), PPO37_TIMEOUT_S="3") as processes:
+def seconds_until_all_end(how: signal.Signals, run: Path, timeout_s: int) -> float:
+    """End or stop rank 1 of 3, check the ends of the others, and return how long they took."""
+    log = run / "metrics.jsonl"
+    arguments = train_arguments(dataclasses.replace(LONG, num_envs=6), run)
+    with ranks(3, *arguments, PPO37_TIMEOUT_S=str(timeout_s)) as processes:
         wait_until(lambda: log.exists() and log.read_text().count("\n") > 2)
         lost, others = processes[1], [processes[0], processes[2]]
         lost.send_signal(how)
@@ -393,20 +394,33 @@ def test_a_rank_that_is_lost_ends_the_others_in_time(how: signal.Signals, tmp_pa
         codes, _, errors = ended(others)
         took_s = time.monotonic() - started
     assert codes == [1, 1], errors
-    assert took_s < 3 + process_group.ROLL_CALL_S + 7
-    why = "its process has ended" if how == signal.SIGKILL else "no answer within 3 s"
+    why = "its process has ended" if how == signal.SIGKILL else f"no answer within {timeout_s} s"
     assert errors[0].splitlines()[-1].startswith(f"ppo37: rank 1 lost: {why};")
     assert errors[1] == ""
     assert "Traceback" not in errors[0]
+    return took_s
+
+
+def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:
+    """The limit is also the longest time between the starts of the ranks: not too short."""
+    seconds_until_all_end(signal.SIGSTOP, tmp_path / "run", 10)
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_been(
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_rank_ends_the_others_in_time(how: signal.Signals, tmp_path: Path) -> None:
+    """A dead rank is noticed at once, a hanging one after the limit. Needs an idle machine."""
+    took_s = seconds_until_all_end(how, tmp_path / "run", 3)
+    assert took_s < 3 + process_group.ROLL_CALL_S + 7
+
+
+@pytest.mark.slow
+def test_a_job_that_lost_a_rank_and_was_restarted_equals_one_without_a_fault(
     tmp_path: Path,
 ) -> None:
-    config = tiny(total_timesteps=80 * 64)
+    config = tiny(total_timesteps=200 * 64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with ranks(2, *training(config, whole)) as processes:
+    with ranks(2, *train_arguments(config, whole)) as processes:
         codes, _, errors = ended(processes)
     assert codes == [0, 0], errors
     launcher = subprocess.Popen(
@@ -419,24 +433,24 @@ def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_ends_as_if_nothing_had_
             "--max-restarts=1",
             "-m",
             "ppo37",
-            *training(config, broken, "--checkpoint-every", "5"),
+            *train_arguments(config, broken, "--checkpoint-every", "5"),
         ],
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_until(lambda: (broken / "checkpoints" / "00000010").exists())
+        wait_until(lambda: len(checkpoint.numbered(broken / "checkpoints")) > 1)
         os.kill(processes_of(launcher.pid)[1], signal.SIGKILL)
-        _, words = launcher.communicate(timeout=300)
+        _, errors = launcher.communicate(timeout=LIMIT_S)
     finally:
         launcher.kill()
-    assert launcher.returncode == 0, words
-    assert re.search(r"going on after update [1-9]", words)
-    assert end(broken) == end(whole)
+    assert launcher.returncode == 0, errors
+    assert re.search(r"resuming after update [1-9]", errors)
+    assert fingerprint_and_log(broken) == fingerprint_and_log(whole)
 
 
 def processes_of(parent: int) -> list[int]:
-    """The children of a process, oldest first."""
+    """Return the children of a process, oldest first."""
     done = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True)
     return sorted(int(number) for number in done.stdout.split())
 
@@ -446,12 +460,14 @@ def processes_of(parent: int) -> list[int]:
     ("named", "message"),
     [(True, "holds a run already"), (False, "name it by --out")],
 )
-def test_only_a_restarted_job_goes_on_with_its_own_run(
+def test_a_restarted_job_resumes_only_its_own_run(
     named: bool, message: str, finished_run: Path
 ) -> None:
-    """Another's directory is refused, as is a job that could not find its run again."""
-    words = training(tiny(), finished_run) if named else ["train", "catch", *arguments_of(tiny())]
-    with ranks(2, *words, restarts=1) as processes:
+    """The run of another job is refused, and so is a job that could not find its run again."""
+    arguments = ["train", *arguments_of(tiny())]
+    if named:
+        arguments = train_arguments(tiny(), finished_run)
+    with ranks(2, *arguments, restarts=1) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
     assert message in errors[0]
@@ -473,10 +489,10 @@ def test_only_a_restarted_job_goes_on_with_its_own_run(
         ),
     ],
 )
-def test_what_ranks_cannot_share_is_one_line(
+def test_settings_that_several_ranks_cannot_use_are_one_line(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with ranks(2, *training(tiny(**changes), tmp_path / "run")) as processes:
+    with ranks(2, *train_arguments(tiny(**changes), tmp_path / "run")) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
     assert errors[0].startswith(f"ppo37: {message}")
@@ -485,12 +501,12 @@ def test_what_ranks_cannot_share_is_one_line(
 
 
 @pytest.mark.slow
-def test_ranks_plan_within_a_budget_together(tmp_path: Path) -> None:
-    """By what they have measured together; a job that is restarted goes on with its plan."""
+def test_a_budget_works_with_several_ranks(tmp_path: Path) -> None:
+    """All ranks use the same measurement, and a restarted job keeps its plan."""
     run = tmp_path / "run"
-    words = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget"]
+    arguments = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget"]
     for restarts in (0, 1):
-        with ranks(2, *words, "30s", restarts=restarts, PPO37_TIMEOUT_S="20") as processes:
+        with ranks(2, *arguments, "30s", restarts=restarts, PPO37_TIMEOUT_S="20") as processes:
             codes, _, errors = ended(processes)
         assert codes == [0, 0], errors
         assert errors[1] == ""
@@ -505,10 +521,10 @@ def test_ranks_plan_within_a_budget_together(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> None:
-    """After they have measured together."""
+    """It is refused after the measurement."""
     run = tmp_path / "run"
-    words = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget", "3s"]
-    with ranks(2, *words) as processes:
+    arguments = ["train", "catch", "--preset", "debug", "--out", str(run), "--budget", "3s"]
+    with ranks(2, *arguments) as processes:
         codes, _, errors = ended(processes)
     assert codes == [2, 2]
     assert errors[0].splitlines()[0] == "ppo37: measuring 5 updates"
@@ -517,8 +533,8 @@ def test_a_budget_that_is_too_short_for_ranks_is_one_line(tmp_path: Path) -> Non
     assert not run.exists()
 
 
-def test_ranks_share_the_cores_that_they_share() -> None:
-    """But not those that affinity has given to one of them alone, nor those of other nodes."""
-    told = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]
-    assert [process_group.cores_of_rank(own, told, 4) for own in told] == [2, 1, 1, 4]
-    assert [process_group.cores_of_rank(own, told, 2) for own in told] == [1, 1, 1, 2]
+def test_ranks_of_one_host_divide_their_common_cores() -> None:
+    """But not cores that affinity gives to one rank only, or cores of other hosts."""
+    cores = [("0", [0, 1, 2, 3]), ("0", [2, 3]), ("0", [8]), ("1", [0, 1, 2, 3])]
+    assert [process_group.cores_of_rank(own, cores, 4) for own in cores] == [2, 1, 1, 4]
+    assert [process_group.cores_of_rank(own, cores, 2) for own in cores] == [1, 1, 1, 2]

@@ -1,6 +1,6 @@
 """Faults of input and of the system that once lost data, left processes or gave wrong numbers.
 
-Each stands for its kind; docs/reliability.md has the table. In the order of that table.
+One test for each kind, in the order of the table in docs/reliability.md.
 """
 
 import dataclasses
@@ -24,17 +24,18 @@ import numpy as np
 import pytest
 from conftest import (
     TESTS,
-    Wrong,
-    begun,
-    command,
-    content,
-    end,
-    long_training,
-    put,
+    FaultyCatch,
+    fingerprint_and_log,
+    long_train_command,
+    read_files,
+    replace_parts,
+    run_command,
     tiny,
+    wait_for_first_update,
     wait_until,
 )
 
+import ppo37
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
 from ppo37.backends.ranks import own_rank
@@ -56,8 +57,8 @@ from ppo37.tools.stats import human_normalised, interval_of_mean, reference
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
 
 
-class Notes(NoView):
-    """Remembers the lines that must not be missed."""
+class RecordedNotes(NoView):
+    """A view that records the notes of a run."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -66,24 +67,24 @@ class Notes(NoView):
         self.lines.append(text)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a command says that has to be refused in one line."""
-    code, out, err = command(capsys, *words)
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be refused in one line. Returns the line."""
+    code, out, err = run_command(capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1), (code, out, err)
     assert err.startswith("ppo37: ")
     return err
 
 
-def shell(words: list[str], redirections: str) -> list[str]:
-    """A command with some of its streams closed."""
-    return ["sh", "-c", f"exec {shlex.join(words)} {redirections}"]
+def shell(command: list[str], redirections: str) -> list[str]:
+    """Return a command of the shell that runs `command` with some streams closed."""
+    return ["sh", "-c", f"exec {shlex.join(command)} {redirections}"]
 
 
-# ---- data ------------------------------------------------------------------------------------
+# Data
 
 
 @pytest.mark.parametrize("out", ["a/..", ".", "kept", "file", "link", "nowhere", "../here"])
-def test_an_export_touches_nothing_that_is_there(
+def test_an_export_changes_no_existing_file(
     out: str,
     finished_run: Path,
     tmp_path: Path,
@@ -97,44 +98,44 @@ def test_an_export_touches_nothing_that_is_there(
     (here / "link").symlink_to("file")
     (here / "nowhere").symlink_to("not there/at all")
     monkeypatch.chdir(here)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     assert "choose another --out" in refused(capsys, "export", str(finished_run), "--out", out)
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
 
 
-def test_a_run_is_never_put_into_another(
+def test_a_run_never_starts_inside_another(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = content(finished_run)
+    before = read_files(finished_run)
     monkeypatch.chdir(finished_run)
     for out in ("n/..", ".", f"../{finished_run.name}"):
-        said = refused(capsys, "train", "catch", "--preset", "debug", "--out", out)
-        assert "holds a run already" in said
-    assert content(finished_run) == before
+        message = refused(capsys, "train", "catch", "--preset", "debug", "--out", out)
+        assert "holds a run already" in message
+    assert read_files(finished_run) == before
 
 
-def test_what_lies_where_a_checkpoint_belongs_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_checkpoint_is_not_replaced(tmp_path: Path) -> None:
     config = tiny()
     mine = tmp_path / "run" / "checkpoints" / "00000004"
 
-    class Puts(NoView):
+    class MakesFolder(NoView):
         def show(self, *_: Any) -> None:
             mine.mkdir(exist_ok=True)
             (mine / "diary.txt").write_text("mine")
 
     with pytest.raises(RunError, match="is not a checkpoint; move it away"):
-        train(config, tmp_path / "run", checkpoint_every=2, view=Puts())
+        train(config, tmp_path / "run", checkpoint_every=2, view=MakesFolder())
     assert (mine / "diary.txt").read_text() == "mine"
     assert load_agent(tmp_path / "run").state["update"] == 2
 
 
 def odd(change: dict[str, Any]) -> Any:
-    """Make catch whose games have another score or length than they should.
+    """Return a factory of catch whose games have a wrong score or length.
 
     They have it after four updates of `tiny`, and two checkpoints.
     """
-    games = put(episodes=lambda step: [game._replace(**change) for game in step.episodes])
-    return partial(Wrong, games, 64)
+    games = replace_parts(episodes=lambda step: [game._replace(**change) for game in step.episodes])
+    return partial(FaultyCatch, games, 64)
 
 
 ODD = [
@@ -180,7 +181,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_environments_are_looked_at_before_a_run_begins(
+def test_environments_are_checked_before_a_run_starts(
     name: str, value: Any, tmp_path: Path
 ) -> None:
     kind = type("Own", (Catch,), {name: value})
@@ -202,31 +203,32 @@ def test_a_checkpoint_that_cannot_be_loaded_again_is_not_kept(
 @pytest.mark.parametrize(
     "closed", [pytest.param("<&- 2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"]
 )
-def test_what_is_said_to_closed_streams_goes_nowhere(closed: str, tmp_path: Path) -> None:
+def test_output_to_closed_streams_is_dropped(closed: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(shell(long_training(run), closed))
-    wait_until(begun(run))
+    process = subprocess.Popen(shell(long_train_command(run), closed))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
-    updates = [json.loads(line)["update"] for line in begun_lines(run)]
+    updates = [json.loads(line)["update"] for line in log_lines(run)]
     assert updates == list(range(1, len(updates) + 1))
     assert load_agent(run).state["update"] == len(updates)
 
 
-def begun_lines(run: Path) -> list[str]:
+def log_lines(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines()
 
 
 @pytest.mark.slow
-def test_results_are_all_that_is_on_stdout_where_stderr_is_closed(finished_run: Path) -> None:
-    words = [sys.executable, "-m", "ppo37", "eval", str(finished_run), "--episodes", "2", "--json"]
-    done = subprocess.run(shell(words, "2>&-"), capture_output=True, text=True)
+def test_only_results_are_on_stdout_when_stderr_is_closed(finished_run: Path) -> None:
+    command = [sys.executable, "-m", "ppo37", "eval", str(finished_run)]
+    command += ["--episodes", "2", "--json"]
+    done = subprocess.run(shell(command, "2>&-"), capture_output=True, text=True)
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["scores"]) == 2
 
 
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "checkpoints", "plots", "videos"])
-def test_nothing_is_written_through_links_of_a_strangers_run(
+def test_nothing_is_written_through_links_in_a_run(
     name: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, mine = tmp_path / "run", tmp_path / "mine"
@@ -240,14 +242,14 @@ def test_nothing_is_written_through_links_of_a_strangers_run(
         mine.write_text("mine")
         (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(mine)
-    before = content(tmp_path)
-    words = {"plots": "plot", "videos": "record"}.get(name, "resume")
-    assert "is a link" in refused(capsys, words, str(run))
-    assert content(tmp_path) == before
+    before = read_files(tmp_path)
+    command = {"plots": "plot", "videos": "record"}.get(name, "resume")
+    assert "is a link" in refused(capsys, command, str(run))
+    assert read_files(tmp_path) == before
     assert mine.is_dir() or mine.read_text() == "mine"
 
 
-def test_a_fifo_in_a_run_holds_nothing_up(
+def test_a_fifo_in_a_run_blocks_nothing(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -257,7 +259,7 @@ def test_a_fifo_in_a_run_holds_nothing_up(
     assert "is not a file" in refused(capsys, "resume", str(run))
 
 
-def test_a_run_that_has_made_more_than_it_is_asked_for(
+def test_total_timesteps_below_the_steps_already_made_are_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -265,59 +267,61 @@ def test_a_run_that_has_made_more_than_it_is_asked_for(
     document = json.loads((run / "config.json").read_text())
     document["config"]["total_timesteps"] = 64
     (run / "config.json").write_text(json.dumps(document))
-    before = content(run)
+    before = read_files(run)
     assert "has made 384 agent steps" in refused(capsys, "resume", str(run))
-    assert content(run) == before
+    assert read_files(run) == before
 
 
 def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        long_training(run),
+        long_train_command(run),
         stderr=subprocess.DEVNULL,
         # The tests themselves may have been started by nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
-    wait_until(begun(run))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGHUP)
     assert process.wait() == 129
-    assert load_agent(run).state["update"] == len(begun_lines(run))
+    assert load_agent(run).state["update"] == len(log_lines(run))
 
 
 @pytest.mark.slow
-def test_nohup_is_respected(tmp_path: Path) -> None:
+def test_nohup_keeps_sighup_ignored(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        ["nohup", *long_training(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["nohup", *long_train_command(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_until(begun(run))
+    wait_for_first_update(run)
     process.send_signal(signal.SIGHUP)
-    done = len(begun_lines(run))
-    wait_until(lambda: len(begun_lines(run)) > done + 2)
+    done = len(log_lines(run))
+    wait_until(lambda: len(log_lines(run)) > done + 2)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
 
 
-def test_what_an_older_checkpoint_replaces_is_kept(finished_run: Path, tmp_path: Path) -> None:
-    run, view = tmp_path / "run", Notes()
+def test_files_that_an_older_checkpoint_replaces_are_kept(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run, view = tmp_path / "run", RecordedNotes()
     shutil.copytree(finished_run, run)
-    whole, log = end(run), begun_lines(run)
+    whole, log = fingerprint_and_log(run), log_lines(run)
     for number in (1, 2):
         resume(run / "checkpoints" / "00000004", checkpoint_every=2, view=view)
         aside = run / f"replaced-{number}"
         assert any(f"replaced-{number}" in line for line in view.lines)
         assert checkpoint.load(aside / "checkpoints" / "00000006").state["update"] == 6
-        assert len(begun_lines(aside)) == len(log)
-        assert end(run) == whole
-    assert begun_lines(run / "replaced-1") == log
+        assert len(log_lines(aside)) == len(log)
+        assert fingerprint_and_log(run) == whole
+    assert log_lines(run / "replaced-1") == log
 
 
-# ---- code and processes -----------------------------------------------------------------------
+# Code and processes
 
 
 @pytest.fixture
 def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """What a library says that is compiled, or loaded from a cache of its own."""
+    """A function that calls a small library, which is compiled or loaded from a new cache."""
     source = tmp_path / "answer.c"
     source.write_text("int answer(void) { return 42; }\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -329,18 +333,18 @@ def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         "from pathlib import Path; from ppo37.compiled import library; "
         f"print(library(Path({str(source)!r})).answer())"
     )
-    # In processes of their own: one that has loaded a library keeps it.
+    # In a new process for each call: a process that has loaded a library keeps it.
     return lambda: int(subprocess.check_output([sys.executable, "-c", code]))
 
 
-def kept_library(ask: Callable[[], int], tmp_path: Path) -> Path:
-    """The library in the cache, when it was asked once."""
-    assert ask() == 42
+def cached_library(call: Callable[[], int], tmp_path: Path) -> Path:
+    """Call the library once, and return its path in the cache."""
+    assert call() == 42
     (found,) = (tmp_path / "cache" / "ppo37").glob("*.so")
     return found
 
 
-def test_only_we_can_write_where_libraries_are_kept(
+def test_only_the_owner_can_use_the_cache_of_libraries(
     small_library: Callable[[], int], tmp_path: Path
 ) -> None:
     folder = tmp_path / "cache" / "ppo37"
@@ -349,10 +353,10 @@ def test_only_we_can_write_where_libraries_are_kept(
 
 
 @pytest.mark.parametrize("what", ["folder", "file", "link"])
-def test_a_library_that_others_could_have_planted_is_not_loaded(
+def test_a_library_that_others_could_write_is_not_loaded(
     what: str, small_library: Callable[[], int], tmp_path: Path
 ) -> None:
-    library = kept_library(small_library, tmp_path)
+    library = cached_library(small_library, tmp_path)
     planted = library.with_name("planted.c")
     planted.write_text("int answer(void) { return 13; }\n")
     subprocess.run([os.environ["CC"], "-shared", "-fPIC", "-o", library, planted], check=True)
@@ -369,7 +373,7 @@ def test_a_library_that_others_could_have_planted_is_not_loaded(
 
 
 def _answer(library: Path) -> int:
-    """In a process of its own, which nothing is kept of."""
+    """Call a library in a new process."""
     code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).answer())"
     return int(subprocess.check_output([sys.executable, "-c", code]))
 
@@ -378,14 +382,14 @@ def _answer(library: Path) -> int:
 def test_a_library_that_was_cut_short_is_made_again(
     length: int, small_library: Callable[[], int], tmp_path: Path
 ) -> None:
-    library = kept_library(small_library, tmp_path)
+    library = cached_library(small_library, tmp_path)
     whole = library.read_bytes()
     library.write_bytes(whole[:length])
     assert small_library() == 42
     assert library.read_bytes() == whole
 
 
-def test_a_compiler_that_makes_rubbish_is_told_from_one_that_works(
+def test_a_compiler_that_makes_no_library_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "answer.c"
@@ -400,34 +404,44 @@ def test_a_compiler_that_makes_rubbish_is_told_from_one_that_works(
 
 
 @LINUX
-def test_a_compiler_that_hangs_is_asked_once_and_leaves_nothing(
+def test_a_compiler_that_hangs_runs_once_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake, pids = tmp_path / "hanging-cc", tmp_path / "pids"
+    pids.touch()
     fake.write_text(f"#!/bin/sh\necho $$ >> {pids}\nsleep 1000 &\necho $! >> {pids}\nwait\n")
     fake.chmod(0o755)
+
+    class Compiler(subprocess.Popen):  # type: ignore[type-arg]
+        def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
+            """Start the clock when the fake compiler hangs, however slow the machine is."""
+            assert timeout == 0.5
+            wait_until(lambda: len(pids.read_text().split()) == 2)
+            return super().communicate(input, timeout)
+
+    monkeypatch.setattr(compiled.subprocess, "Popen", Compiler)
     monkeypatch.setenv("CC", str(fake))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiled, "COMPILE_S", 5.0)
+    monkeypatch.setattr(compiled, "COMPILE_S", 0.5)
     for number in range(3):
         source = tmp_path / f"{number}.c"
         source.write_text("int answer(void) { return 42; }\n")
         with pytest.raises(UsageError, match="did not answer"):
             compiled.library(source)
     started = pids.read_text().split()
-    assert len(started) == 2, "once"
+    assert len(started) == 2, "the compiler ran more than once"
     wait_until(lambda: not any(map(alive, map(int, started))))
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
+    """Return whether a process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
 
-def test_what_lies_in_the_working_directory_is_not_executed(
+def test_modules_in_the_working_directory_are_not_executed(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("safetensors", "torch", "json"):
@@ -460,28 +474,41 @@ IN_TRAINING = (
 )
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],
-)
-def test_a_signal_that_comes_again_ends_what_hangs(
-    number: signal.Signals, code: int, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    work = IN_TRAINING.format(run=str(run))
+def hanging(work: str) -> "subprocess.Popen[str]":
+    """Start some work in a process, and wait until it hangs."""
+    # The same source as in this process, which need not be the one that is installed.
+    paths = os.pathsep.join((str(TESTS), str(Path(ppo37.__file__).parents[1])))
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING.format(work=work)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": paths},
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "hangs\n"
+    if process.stdout.readline() != "hangs\n":
+        pytest.fail(f"it ended before it hung: {process.communicate()[1]}")
+    return process
+
+
+def send_until_it_ends(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
+    """Send a signal again and again until a process has ended. Returns its stderr."""
     while process.poll() is None:
         process.send_signal(number)
         time.sleep(0.3)
-    _, errors = process.communicate()
+    return process.communicate()[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],
+)
+def test_a_second_signal_ends_a_process_that_hangs(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = hanging(IN_TRAINING.format(run=str(run)))
+    errors = send_until_it_ends(process, number)
     assert process.returncode == code, errors
     assert "to end at once, send the signal again after 0.2 s" in errors
     last = checkpoint.numbered(run / "checkpoints")[0]
@@ -491,57 +518,49 @@ def test_a_signal_that_comes_again_ends_what_hangs(
 
 @pytest.mark.slow
 def test_an_evaluation_that_hangs_is_ended_by_a_second_signal(finished_run: Path) -> None:
-    work = f"evaluate({str(finished_run)!r}, 10_000, make_envs=Hangs)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANGING.format(work=work)], text=True, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "hangs\n"
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    process.communicate()
-    assert process.returncode == 130
+    process = hanging(f"evaluate({str(finished_run)!r}, 10_000, make_envs=Hangs)")
+    errors = send_until_it_ends(process, signal.SIGINT)
+    assert process.returncode == 130, errors
 
 
 @LINUX
 def test_a_killed_parent_leaves_no_training(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = long_training(run)[3:]
+    arguments = long_train_command(run)[3:]
     code = f"""if True:
         from ppo37.tools.processes import start
-        child = start(*{words!r})
+        child = start(*{arguments!r})
         print(child.process.pid, flush=True)
         child.process.wait()
     """
     parent = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    wait_until(begun(run))
+    wait_for_first_update(run)
     parent.kill()
     parent.wait()
     wait_until(lambda: not alive(child))
-    assert load_agent(run).state["update"] == len(begun_lines(run)), "it stopped with a checkpoint"
+    assert load_agent(run).state["update"] == len(log_lines(run)), "it stopped with a checkpoint"
 
 
-# ---- silent or unclear ------------------------------------------------------------------------
+# Missing or unclear messages
 
 
-def test_another_processor_is_told(
+def test_another_processor_is_reported(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, view = tmp_path / "run", Notes()
+    run, view = tmp_path / "run", RecordedNotes()
     shutil.copytree(finished_run, run)
     resume(run, view=view)
     assert not any("will differ from an uninterrupted run" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
     monkeypatch.setattr(sys.modules["ppo37.session.start"], "describe_machine", lambda: here)
     resume(run, view=view)
-    told = [line for line in view.lines if "will differ from an uninterrupted run" in line]
-    assert [("Abacus" in line, "BEADS" in line) for line in told] == [(True, False), (False, True)]
+    lines = [line for line in view.lines if "will differ from an uninterrupted run" in line]
+    assert [("Abacus" in line, "BEADS" in line) for line in lines] == [(True, False), (False, True)]
 
 
-def test_weights_that_are_not_finite_play_nothing(finished_run: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(finished_run: Path, tmp_path: Path) -> None:
     saved, _ = checkpoint.load_newest(finished_run / "checkpoints")
     model = {name: weight.clone() for name, weight in saved.model.items()}
     name = max(model, key=lambda name: model[name].numel())
@@ -554,10 +573,10 @@ def test_weights_that_are_not_finite_play_nothing(finished_run: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("missing", [1, 3, 5])
-def test_lines_that_the_log_lacks_are_noticed(
+def test_missing_lines_of_the_log_are_noticed(
     missing: int, finished_run: Path, tmp_path: Path
 ) -> None:
-    lines = begun_lines(finished_run)
+    lines = log_lines(finished_run)
     del lines[missing]
     log = tmp_path / "metrics.jsonl"
     log.write_text("\n".join(lines) + "\n")
@@ -568,11 +587,11 @@ def test_lines_that_the_log_lacks_are_noticed(
 
 
 class Mine(Catch):
-    """Environments of a user's own."""
+    """A custom environment."""
 
 
 @pytest.mark.parametrize("factory", [Mine, partial(Mine), lambda *a, **k: Mine(*a, **k)])
-def test_a_run_remembers_that_its_environments_were_not_ours(factory: Any, tmp_path: Path) -> None:
+def test_a_run_records_that_its_environments_are_custom(factory: Any, tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     run = tmp_path / "run"
     train(tiny(), run, 2, make_envs=factory)
@@ -587,12 +606,12 @@ def test_a_run_remembers_that_its_environments_were_not_ours(factory: Any, tmp_p
         evaluate(published)
 
 
-def test_a_reader_that_leaves_costs_no_line() -> None:
-    """Without PYTHONUNBUFFERED, which would hide it."""
+def test_a_reader_that_closes_the_pipe_causes_no_message() -> None:
+    """Without PYTHONUNBUFFERED, which would hide the fault."""
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    words = f"{sys.executable} -m ppo37 games | head -1"
+    command = f"{sys.executable} -m ppo37 games | head -1"
     done = subprocess.run(
-        ["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"],
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
         text=True,
         capture_output=True,
         env=variables,
@@ -620,9 +639,9 @@ def test_a_result_that_cannot_be_written_is_one_line() -> None:
 
 def test_help_that_cannot_be_written_is_a_failure() -> None:
     with Path("/dev/full").open("w") as full:
-        for word in ("--help", "--version"):
+        for option in ("--help", "--version"):
             done = subprocess.run(
-                [sys.executable, "-m", "ppo37", word],
+                [sys.executable, "-m", "ppo37", option],
                 text=True,
                 stdout=full,
                 stderr=subprocess.PIPE,
@@ -630,18 +649,18 @@ def test_help_that_cannot_be_written_is_a_failure() -> None:
             assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-POWERS = "-dac_override,-dac_read_search"
-"""By which root reads what is closed to all."""
+CAPABILITIES = "-dac_override,-dac_read_search"
+"""Without these, root cannot read a file that nobody may read."""
 
 
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"),
-    reason="root reads everything, and there is no setpriv to keep it from that",
+    reason="root can read every file, and setpriv is missing",
 )
-def test_what_may_not_be_read_is_one_line(finished_run: Path, tmp_path: Path) -> None:
-    confined = []
+def test_a_file_without_read_permission_is_one_line(finished_run: Path, tmp_path: Path) -> None:
+    prefix = []
     if os.geteuid() == 0:
-        confined = ["setpriv", f"--bounding-set={POWERS}", f"--inh-caps={POWERS}"]
+        prefix = ["setpriv", f"--bounding-set={CAPABILITIES}", f"--inh-caps={CAPABILITIES}"]
     runs = [tmp_path / name for name in ("config.json", "metrics.jsonl", "checkpoints")]
     for run in runs:
         shutil.copytree(finished_run, run)
@@ -654,7 +673,7 @@ def test_what_may_not_be_read_is_one_line(finished_run: Path, tmp_path: Path) ->
             except SystemExit as error:
                 print(error.code)
     """
-    done = subprocess.run([*confined, sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([*prefix, sys.executable, "-c", code], capture_output=True, text=True)
     for run in runs:
         (run / run.name).chmod(0o700)
     assert (done.stdout.split(), done.stderr.count("\n")) == (["2"] * 3, 3), done.stderr
@@ -663,7 +682,7 @@ def test_what_may_not_be_read_is_one_line(finished_run: Path, tmp_path: Path) ->
 
 NAME = "x" * 256
 NO_SUCH_USER = "~nobody-of-this-name/run"
-UNCLEAR = [
+REFUSED = [
     (("train", "catch", "--out", NAME), "name too long"),
     (("train", "catch", "--out", NO_SUCH_USER), "cannot be a path"),
     (("eval", NAME), "name too long"),
@@ -706,36 +725,36 @@ UNCLEAR = [
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), UNCLEAR, ids=lambda part: str(part)[:60])
-def test_what_cannot_be_gets_one_line_and_leaves_nothing(
-    words: tuple[str, ...],
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED, ids=lambda part: str(part)[:60])
+def test_a_refused_command_is_one_line_and_leaves_no_files(
+    arguments: tuple[str, ...],
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert expected in refused(capsys, *words)
+    assert expected in refused(capsys, *arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_no_number_of_episodes_is_too_large_to_be_refused(
+def test_impossible_numbers_of_episodes_are_refused(
     finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (0, 10**7, 10**30):
-        said = refused(capsys, "eval", str(finished_run), "--episodes", str(number))
-        assert "from 1 to 1,000,000" in said
+        message = refused(capsys, "eval", str(finished_run), "--episodes", str(number))
+        assert "from 1 to 1,000,000" in message
 
 
-def test_a_configuration_that_is_nested_without_end(
+def test_a_damaged_configuration_is_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     for text in ("[" * 100_000, '{"config":' * 100_000, "[]", "null", '{"config": []}', "\0"):
         (run / "config.json").write_text(text)
-        for word in ("resume", "plot"):
-            assert "damaged" in refused(capsys, word, str(run))
+        for command in ("resume", "plot"):
+            assert "damaged" in refused(capsys, command, str(run))
 
 
 @pytest.mark.parametrize(
@@ -743,19 +762,19 @@ def test_a_configuration_that_is_nested_without_end(
     [{"episodes": None}, {"episodes": [{}]}, {"wall_s": "long"}, {"frames": -1}, {"update": 0.5}],
     ids=str,
 )
-def test_a_log_of_strange_values(
+def test_a_log_with_invalid_values_is_refused(
     wrong: dict[str, Any], finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    lines = [json.loads(line) for line in begun_lines(run)]
+    lines = [json.loads(line) for line in log_lines(run)]
     lines[2] |= wrong
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "line 3 is not the log of an update" in refused(capsys, "plot", str(run))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 1, 2), (0, 2, 3), (0, 2, 1, 3)], ids=str)
-def test_lines_that_do_not_follow_each_other_are_not_drawn(
+def test_a_log_with_lines_out_of_order_is_not_plotted(
     order: tuple[int, ...],
     finished_run: Path,
     tmp_path: Path,
@@ -763,24 +782,24 @@ def test_lines_that_do_not_follow_each_other_are_not_drawn(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    lines = begun_lines(run)
+    lines = log_lines(run)
     (run / "metrics.jsonl").write_text("".join(lines[i] + "\n" for i in order))
     assert "does not follow the line before it" in refused(capsys, "plot", str(run))
 
 
-def test_files_of_a_run_that_are_far_too_large(
+def test_files_of_a_run_that_are_too_large_are_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("config.json", "metrics.jsonl"):
         shutil.copytree(finished_run, tmp_path / name)
-        os.truncate(tmp_path / name / name, 1 << 40)  # takes no room on the disk
+        os.truncate(tmp_path / name / name, 1 << 40)  # a sparse file, which uses no space
     assert "larger than any" in refused(capsys, "resume", str(tmp_path / "config.json"))
     log = tmp_path / "metrics.jsonl"
-    assert command(capsys, "resume", str(log))[0] == 0  # a torn end of a log is usual
+    assert run_command(capsys, "resume", str(log))[0] == 0  # an incomplete last line is normal
     assert read_metrics(log) == read_metrics(finished_run)
 
 
-def test_a_log_that_was_removed_while_it_was_written_comes_back(tmp_path: Path) -> None:
+def test_a_log_that_is_removed_during_training_is_written_again(tmp_path: Path) -> None:
     config = tiny()
 
     class Removes(NoView):
@@ -790,11 +809,11 @@ def test_a_log_that_was_removed_while_it_was_written_comes_back(tmp_path: Path) 
 
     train(config, tmp_path / "run", checkpoint_every=2, view=Removes())
     train(config, tmp_path / "whole", checkpoint_every=2)
-    assert end(tmp_path / "run") == end(tmp_path / "whole")
+    assert fingerprint_and_log(tmp_path / "run") == fingerprint_and_log(tmp_path / "whole")
 
 
-def test_a_run_that_lost_its_checkpoints_keeps_its_log(finished_run: Path, tmp_path: Path) -> None:
-    run, view = tmp_path / "run", Notes()
+def test_a_run_without_its_checkpoints_keeps_its_log(finished_run: Path, tmp_path: Path) -> None:
+    run, view = tmp_path / "run", RecordedNotes()
     shutil.copytree(finished_run, run)
     log = (run / "metrics.jsonl").read_bytes()
     shutil.rmtree(run / "checkpoints")
@@ -804,7 +823,7 @@ def test_a_run_that_lost_its_checkpoints_keeps_its_log(finished_run: Path, tmp_p
     assert any("are now in" in line for line in view.lines)
 
 
-def test_several_ranks_that_torchrun_did_not_start(
+def test_several_ranks_without_torchrun_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -815,7 +834,7 @@ def test_several_ranks_that_torchrun_did_not_start(
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
-def test_variables_of_torchrun_that_are_no_numbers(
+def test_variables_of_torchrun_must_be_numbers(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for variable in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK"):
@@ -829,7 +848,7 @@ def test_variables_of_torchrun_that_are_no_numbers(
 
 
 def interrupted(name: str, error: str) -> subprocess.CompletedProcess[str]:
-    """The command, where loading a module raises an error."""
+    """Run the command where loading a module raises an error."""
     code = f"""if True:
         import sys
         class Finder:
@@ -857,7 +876,7 @@ def test_ctrl_c_while_modules_are_loaded_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["rich", "torch"])
-def test_a_checkout_that_is_not_installed(
+def test_a_missing_module_is_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -867,7 +886,7 @@ def test_a_checkout_that_is_not_installed(
     assert f"the module {name} is missing; `pip install -e .`" in done.stderr
 
 
-def test_a_module_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_module_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, error in (
         ("ppo37.cli", "OSError"),
@@ -881,7 +900,7 @@ def test_a_module_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         )
 
 
-def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
+def test_the_error_of_a_killed_child_names_the_signal() -> None:
     with processes.running("games") as child:
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait()
@@ -889,16 +908,18 @@ def test_a_child_that_was_killed_is_not_blamed_for_what_it_said_last() -> None:
         assert child.stderr_tail() == "a run was ended by SIGKILL"
 
 
-def test_what_comes_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suggested_next_command_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "my best 'run'"
-    code, _, err = command(capsys, "train", "catch", "--preset", "debug", "--out", str(out))
+    code, _, err = run_command(capsys, "train", "catch", "--preset", "debug", "--out", str(out))
     assert code == 0
     line = next(line for line in err.splitlines() if "next: " in line)
     assert shlex.split(line.split("next: ")[1]) == ["ppo37", "eval", str(out)]
 
 
 def test_intervals_of_few_games() -> None:
-    """The quantiles of Student's t are those of printed tables."""
+    """Compare with the quantiles of Student's t in printed tables."""
     assert interval_of_mean([3.0]) is None
     low, high = interval_of_mean([0.0, 2.0]) or (0, 0)
     assert (low, high) == pytest.approx((1 - 12.7062, 1 + 12.7062), abs=1e-4)
@@ -911,11 +932,12 @@ def test_intervals_of_few_games() -> None:
 
 
 def test_one_game_has_no_interval(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1")
+    code, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1")
     assert code == 0
-    assert "interval" not in out
+    assert "one game is too few for an interval" in out
+    assert "95%" not in out
     assert "+-" not in out
-    _, out, _ = command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
+    _, out, _ = run_command(capsys, "eval", str(finished_run), "--episodes", "1", "--json")
     assert json.loads(out)["interval"] is None
 
 
@@ -929,7 +951,7 @@ def test_no_score_is_minus_zero(
 ) -> None:
     assert human_normalised("breakout", 1.699) == pytest.approx(-0.00003, abs=1e-5)
     monkeypatch.setattr("ppo37.tools.stats.human_normalised", lambda *_: -0.00003)
-    _, out, _ = command(
+    _, out, _ = run_command(
         capsys, "eval", str(breakout_run), "--episodes", "1", "--protocol", "machado"
     )
     assert "human-normalized 0.00" in out
@@ -937,15 +959,15 @@ def test_no_score_is_minus_zero(
     assert "without the sticky actions of machado" in out
 
 
-def test_a_run_without_games_does_not_hide_the_others(
+def test_a_run_without_games_does_not_prevent_the_plot_of_others(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
     empty, out = tmp_path / "empty", tmp_path / "both.png"
     shutil.copytree(finished_run, empty)
-    lines = [{**json.loads(line), "episodes": []} for line in begun_lines(empty)]
+    lines = [{**json.loads(line), "episodes": []} for line in log_lines(empty)]
     (empty / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    code, _, err = command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))
+    code, _, err = run_command(capsys, "plot", str(finished_run), str(empty), "--out", str(out))
     assert code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert f"no game of {empty} has ended yet" in err
@@ -954,7 +976,7 @@ def test_a_run_without_games_does_not_hide_the_others(
 
 
 def test_seeds_of_one_command_are_one_group(finished_run: Path, tmp_path: Path) -> None:
-    """Although the machine chose another precision, kernels or number of threads for some."""
+    """Also if the machine chose other precisions, kernels or numbers of threads for some."""
     pytest.importorskip("matplotlib")
     from ppo37.tools.plots import arrange, read_history
 
@@ -966,19 +988,19 @@ def test_seeds_of_one_command_are_one_group(finished_run: Path, tmp_path: Path) 
     assert len(arrange([history, *same, other], group=True)) == 2
 
 
-def test_ram_in_a_name_means_the_memory(tmp_path: Path) -> None:
+def test_ram_in_a_name_selects_ram_observations(tmp_path: Path) -> None:
     assert resolve_game("ALE/Seaquest-ram-v5") == resolve_game("Seaquest-v4") == "seaquest"
     assert shows_ram("ALE/Seaquest-ram-v5")
     assert not shows_ram("ALE/Seaquest-v5")
-    words = ["train", "Breakout-ram-v4", "--preset", "debug", "--out", str(tmp_path / "run")]
+    arguments = ["train", "Breakout-ram-v4", "--preset", "debug", "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as exit_:
-        main(words)
+        main(arguments)
     assert exit_.value.code == 0
     assert directory.read_config(tmp_path / "run").observation == "ram"
 
 
 def test_columns_of_games_do_not_run_into_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = command(capsys, "games")
+    _, out, _ = run_command(capsys, "games")
     head, *rows = out.splitlines()
     assert len(head.split("  ")) > 4
     for row in rows:
@@ -986,26 +1008,26 @@ def test_columns_of_games_do_not_run_into_each_other(capsys: pytest.CaptureFixtu
         assert len(row) == len(head), row
 
 
-# ---- machines and disks -----------------------------------------------------------------------
+# Machines and disks
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_a_disk_without_locks_is_told_and_used(
+def test_a_disk_without_locks_is_reported_and_used(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an error at the system call, because there is no such disk here."""
+    """Inject the error at the system call, because the test has no such disk."""
 
     def flock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    view = Notes()
+    view = RecordedNotes()
     assert train(tiny(), tmp_path / "run", view=view).finished
     assert [line for line in view.lines if "has no locks" in line]
     resume(tmp_path / "run", view=view)
 
 
-def test_runs_of_the_same_second_get_directories_of_their_own(
+def test_runs_of_the_same_second_get_different_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -1016,7 +1038,7 @@ def test_runs_of_the_same_second_get_directories_of_their_own(
     assert len({path.stat().st_ino for path in found}) == 3
 
 
-def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert real_path("~/x") == tmp_path / "x"
@@ -1025,7 +1047,7 @@ def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not (tmp_path / "~").exists()
 
 
-def test_windows_is_told_what_works_instead(
+def test_on_windows_the_message_says_what_to_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
@@ -1044,7 +1066,7 @@ def test_a_rom_that_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As the emulator's package says it: with a copy of it, whose ROM was removed or changed."""
+    """Raise the errors of the emulator's package, seen with a ROM that was removed or changed."""
     from ale_py import roms
 
     def path_of(game: str) -> None:
@@ -1058,14 +1080,14 @@ def test_a_rom_that_cannot_be_used(
     games.rom_of.cache_clear()
     games.game_info.cache_clear()
     for more in ((), ("--observation", "ram")):
-        said = refused(capsys, "train", "freeway", "--preset", "debug", *more)
-        assert "the ROM of freeway cannot be used" in said
-        assert "pip install --force-reinstall ale-py" in said
+        message = refused(capsys, "train", "freeway", "--preset", "debug", *more)
+        assert "the ROM of freeway cannot be used" in message
+        assert "pip install --force-reinstall ale-py" in message
     assert not list(tmp_path.iterdir())
 
 
 def test_links_outside_a_run_are_followed(finished_run: Path, tmp_path: Path) -> None:
-    """A person may have runs on another disk."""
+    """The runs may be on another disk."""
     link = tmp_path / "latest"
     link.symlink_to(finished_run)
     assert directory.run_of(link) == finished_run

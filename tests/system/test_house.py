@@ -1,4 +1,4 @@
-"""The house keeps its own rules: import layers, sizes, and equations that agree with the docs."""
+"""Rules of the source: imports, sizes, docstrings, and equations that agree with the docs."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ EQUATIONS = {
 
 
 def _imports(path: Path) -> set[str]:
-    """What a module imports, as dotted names; relative ones from the package's root."""
+    """Return the dotted names that a module imports; relative imports as absolute names."""
     package = ["ppo37", *path.relative_to(SOURCE).parent.parts]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -52,27 +52,27 @@ def _top_level_imports(path: Path) -> set[str]:
     }
 
 
-def test_the_algorithm_imports_torch_and_nothing_of_ours() -> None:
+def test_the_algorithm_imports_only_torch_and_itself() -> None:
     allowed = re.compile(
         r"(torch|math|typing|collections\.abc|numpy\.typing|ppo37\.algorithm)(\.|$)"
     )
     for path in (SOURCE / "algorithm").glob("*.py"):
-        strangers = {name for name in _imports(path) if not allowed.match(name)}
-        assert not strangers, f"{path.name} imports {strangers}"
+        others = {name for name in _imports(path) if not allowed.match(name)}
+        assert not others, f"{path.name} imports {others}"
 
 
-def test_the_loop_fits_on_one_slide_and_stands_in_the_readme() -> None:
+def test_the_loop_is_short_and_in_the_readme() -> None:
     source = (SOURCE / "loop.py").read_text()
     assert len(source.splitlines()) <= 100
     loop = ast.parse(source)
     learn = next(n for n in loop.body if isinstance(n, ast.FunctionDef) and n.name == "learn")
-    written = ast.get_source_segment(source, learn)
-    assert written is not None
-    assert len(written.splitlines()) - 1 <= 29  # its docstring, and at most 25 of code and blanks
-    assert f"```python\n{written}\n```" in (ROOT / "README.md").read_text()
+    code = ast.get_source_segment(source, learn)
+    assert code is not None
+    assert len(code.splitlines()) - 1 <= 29  # its docstring, and at most 25 lines of code
+    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
 
 
-def test_optional_and_heavy_libraries_are_imported_on_use() -> None:
+def test_optional_and_large_libraries_are_imported_when_they_are_used() -> None:
     lazy = {"matplotlib", "PIL", "imageio_ffmpeg", "tensorboard", "stable_baselines3"}
     for path in MODULES:
         assert not lazy & _top_level_imports(path), path
@@ -118,15 +118,15 @@ EXECUTING_CALLS = {
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_nothing_that_could_execute_what_a_file_holds(path: Path) -> None:
-    """Only names written in the code itself are imported; see also test_untrusted.py."""
+def test_no_function_that_could_execute_the_content_of_a_file(path: Path) -> None:
+    """Only names in the code itself are imported; see also test_untrusted.py."""
     assert not {name.split(".")[0] for name in _imports(path)} & EXECUTING_MODULES
     for call in [
         node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
     ]:
         assert ast.unparse(call.func) not in EXECUTING_CALLS, ast.unparse(call)
-        for word in call.keywords:
-            allowed = word.arg not in ("shell", "allow_pickle", "weights_only")
+        for keyword in call.keywords:
+            allowed = keyword.arg not in ("shell", "allow_pickle", "weights_only")
             assert allowed, ast.unparse(call)
 
 
@@ -136,11 +136,11 @@ def test_sizes() -> None:
         lines = path.read_text().splitlines()
         total += len(lines)
         assert len(lines) <= 200, path
-    assert total <= 730, "the algorithm is to be read in one sitting"
+    assert total <= 730, "the algorithm is too long"
 
 
 def _nesting(node: ast.AST, depth: int = 0) -> int:
-    """Depth of blocks inside a function."""
+    """Return the depth of nested blocks inside a function."""
     blocks = (ast.For, ast.While, ast.If, ast.With, ast.Try)
     deepest = depth
     for child in ast.iter_child_nodes(node):
@@ -162,12 +162,12 @@ NO_VERBS = re.compile(
     r"Nothing|Of|One|Only|Or|Others|So|Some|Statistics|The|These|This|That|Those|To|Two|Until|What|"
     r"When|Where|Whether|Which|Who|With|Without|[a-z].*|`.*)$"
 )
-"""Words that cannot begin the docstring of a function, which is an order: "Return the ..."."""
+"""No verbs; the docstring of a function begins with an imperative: "Return the ..."."""
 NO_NOUNS = re.compile(r"(By|For|In|Of|Those|To|Until|What|When|Where|Which|Who)$")
-"""Words that cannot begin the docstring of a class, which names a thing."""
+"""No nouns; the docstring of a class begins with a noun phrase."""
 
 
-def test_docstrings_are_whole_sentences() -> None:
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     wrong = []
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -175,8 +175,8 @@ def test_docstrings_are_whole_sentences() -> None:
                 continue
             text = ast.get_docstring(node) or ""
             is_property = any("property" in ast.unparse(each) for each in node.decorator_list)
-            order = isinstance(node, ast.FunctionDef) and not is_property
-            if (NO_VERBS if order else NO_NOUNS).match(text.split()[0]) and not is_property:
+            needs_verb = isinstance(node, ast.FunctionDef) and not is_property
+            if (NO_VERBS if needs_verb else NO_NOUNS).match(text.split()[0]) and not is_property:
                 wrong.append(f"{path.relative_to(SOURCE)}, {node.name}: {text.splitlines()[0]}")
     assert not wrong, "\n".join(wrong)
 
@@ -199,15 +199,15 @@ def _docstring(dotted: str) -> str:
 
 
 def _formula(text: str) -> str:
-    """An equation without its layout, so that two places can be compared."""
+    """Return an equation without its layout, for comparisons."""
     return re.sub(r"[\s`\\]+", "", text)
 
 
 @pytest.mark.parametrize("tag", EQUATIONS)
-def test_readme_and_code_state_the_same_equation(tag: str) -> None:
+def test_readme_and_code_have_the_same_equation(tag: str) -> None:
     function = EQUATIONS[tag]
     stated = re.search(rf"^\s*{tag}: (.*)$", _docstring(function), re.MULTILINE)
-    assert stated, f"{function} does not state {tag}"
+    assert stated, f"{function} has no equation {tag}"
     rows = (ROOT / "README.md").read_text().splitlines()
     cells = next(re.split(r"(?<!\\)\|", row) for row in rows if row.startswith(f"| {tag} |"))
     assert _formula(cells[2]) == _formula(stated[1])

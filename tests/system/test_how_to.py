@@ -19,17 +19,19 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 
 def _commands(page: Path) -> list[list[str]]:
-    """Return the words of each command of ppo37, from `ppo37` on, also those in scripts."""
+    """Return the arguments of each command of ppo37, also of those in scripts."""
     lines = [line for block in _blocks(page, "sh") for line in block.splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines if "ppo37 " in line]
-    starts = [line[line.index("ppo37") + 1 :] for line in words if "ppo37" in line]
-    return [line for line in starts if not {".", "--version", "--help"} & set(line)]
+    commands = [shlex.split(line, comments=True) for line in lines if "ppo37 " in line]
+    arguments = [
+        command[command.index("ppo37") + 1 :] for command in commands if "ppo37" in command
+    ]
+    return [each for each in arguments if not {".", "--version", "--help"} & set(each)]
 
 
 @each_page
 def test_commands_parse(page: Path) -> None:
-    for words in _commands(page):
-        options = build_parser().parse_args([word for word in words if word != "&"])
+    for arguments in _commands(page):
+        options = build_parser().parse_args([each for each in arguments if each != "&"])
         assert options.command
 
 

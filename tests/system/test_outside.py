@@ -1,6 +1,6 @@
-"""Every file of a run, spoilt in every way, given to every command: one line or a result, no more.
+"""Every file of a run, damaged in many ways, with every command: one line or a result.
 
-Nothing here knows how the commands work. Each case is a copy of a good run.
+The tests know nothing of how the commands work. Each case is a copy of a good run.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import content
+from conftest import read_files
 
 from ppo37.cli import main
 
@@ -36,24 +36,26 @@ COMMANDS = ["eval", "resume", "plot", "record", "export", "fingerprint"]
 
 
 def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def spoil(path: Path) -> None:
+    """Return a function that changes the content of a file."""
+
+    def damage(path: Path) -> None:
         path.write_bytes(change(path.read_bytes() if path.is_file() else b""))
 
-    return spoil
+    return damage
 
 
 def _instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Put something else in the place of a file or folder, which is kept beside the run."""
+    """Return a function that replaces a file or folder, and moves the old one beside the run."""
 
-    def spoil(path: Path) -> None:
+    def damage(path: Path) -> None:
         path.rename(path.parents[len(path.parts) - len(RUN.parts) - 1] / "aside")
         make(path)
 
-    return spoil
+    return damage
 
 
 RUN = Path()
-SPOILT: dict[str, Callable[[Path], None]] = {
+DAMAGE: dict[str, Callable[[Path], None]] = {
     "missing": _instead(lambda path: None),
     "empty": _bytes(lambda _: b""),
     "half": _bytes(lambda old: old[: len(old) // 2]),
@@ -89,7 +91,7 @@ OTHER_THINGS = (
 )
 CASES = [
     (command, name, how)
-    for command, name, how in itertools.product(COMMANDS, FILES, SPOILT)
+    for command, name, how in itertools.product(COMMANDS, FILES, DAMAGE)
     # A folder has no bytes.
     if name != "checkpoints" or how in OTHER_THINGS
 ]
@@ -97,7 +99,7 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "name", "how"), CASES)
-def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
+def test_a_damaged_file_is_one_line_and_nothing_is_lost(
     command: str,
     name: str,
     how: str,
@@ -111,9 +113,9 @@ def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
     shutil.copytree(finished_run, RUN)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
-    SPOILT[how](RUN / name)
+    DAMAGE[how](RUN / name)
     monkeypatch.chdir(tmp_path)
-    before = content(tmp_path)
+    before = read_files(tmp_path)
     more = {
         "eval": ["--episodes", "2"],
         "export": ["--out", "out"],
@@ -129,12 +131,12 @@ def test_a_spoilt_file_is_one_line_and_nothing_is_lost(
         assert out == ""
     else:
         json.dumps(out, allow_nan=False)
-    lost = before.keys() - content(tmp_path).keys()
-    assert not {path for path in lost if path.name != "summary.json"}, "moved, at most"
+    lost = before.keys() - read_files(tmp_path).keys()
+    assert not {path for path in lost if path.name != "summary.json"}, "files were deleted"
     for path, old in before.items():
         if RUN not in path.parents or exit_.value.code:
             assert path.read_bytes() == old, path
 
 
-def test_there_are_more_than_five_hundred_of_them() -> None:
+def test_there_are_more_than_500_cases() -> None:
     assert len(CASES) > 500

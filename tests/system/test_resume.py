@@ -1,4 +1,4 @@
-"""A run that is stopped, in whatever way, and goes on is the run that was never stopped."""
+"""Resume: a run that was stopped and resumed equals one that was not, to the last bit."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import content, log_without_clock, options, tiny
+from conftest import LIMIT_S, log_without_times, read_files, tiny, tiny_options
 
 from ppo37 import Config, resume, train
 from ppo37.envs.atari import Atari
@@ -32,7 +32,7 @@ ATARI = tiny(
     reseed_interval=60,
     bootstrap_truncated=True,
 )
-"""Games of Breakout end after 100 to 200 steps: some environments are seeded anew, some not."""
+"""Games of Breakout end after 100 to 200 steps: only some environments are reseeded."""
 
 
 def _newest(run: Path) -> checkpoint.Checkpoint:
@@ -61,26 +61,28 @@ def _oldest(run: Path) -> Path:
     ],
     ids=lambda config: f"{config.game}-{config.protocol}-{config.network}-{config.precision}",
 )
-def test_going_on_from_a_checkpoint_is_the_same_run(config: Config, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(config: Config, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     train(config, tmp_path / "parts", checkpoint_every=2)
     middle = checkpoint.load(_oldest(tmp_path / "parts"))
     assert middle.state["update"] < config.num_updates
     resume(middle.path, checkpoint_every=1)
     assert _fingerprint(tmp_path / "parts") == _fingerprint(tmp_path / "whole")
-    assert log_without_clock(tmp_path / "parts") == log_without_clock(tmp_path / "whole")
+    assert log_without_times(tmp_path / "parts") == log_without_times(tmp_path / "whole")
     if config.game == "breakout":
         seedings = [env["seedings"] for env in middle.state["environments"]]
-        assert max(seedings) > 0  # this has been through the harder way
+        assert max(seedings) > 0  # the harder case
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    """With SIGKILL, twice: wherever that is, it is in the middle of something.
+def test_a_run_killed_twice_can_be_resumed(tmp_path: Path) -> None:
+    """With SIGKILL at any moment of an update.
 
-    Quick tests of the same, once and in a real game: test_crashes.py and test_verify.py.
+    Quick tests of the same: test_crashes.py (in a real game) and test_verify.py.
     """
-    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=28 * 64)
+    # Long enough that the run is still active when this process notices the update.
+    steps = 100 * 64
+    config = tiny(preset="classic", num_minibatches=4, update_epochs=4, total_timesteps=steps)
     train(config, tmp_path / "whole")
     run = tmp_path / "killed"
     log = run / "metrics.jsonl"
@@ -93,16 +95,16 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         "--preset",
         "classic",
         "--total-timesteps",
-        str(28 * 64),
+        str(steps),
         "--out",
         str(run),
         "--checkpoint-every",
         "1",
-        *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+        *tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
     ]
     for lines in (7, 16):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + LIMIT_S
         while not log.exists() or log.read_bytes().count(b"\n") < lines:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline, "it hangs"
@@ -110,19 +112,21 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         command = [sys.executable, "-m", "ppo37", "resume", str(run), "--checkpoint-every", "3"]
-    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=300).returncode == 0
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=LIMIT_S).returncode == 0
     assert _fingerprint(run) == _fingerprint(tmp_path / "whole")
-    assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
+    assert log_without_times(run) == log_without_times(tmp_path / "whole")
 
 
-def test_how_often_a_run_is_saved_does_not_change_it(finished_run: Path, tmp_path: Path) -> None:
+def test_the_number_of_checkpoints_does_not_change_a_run(
+    finished_run: Path, tmp_path: Path
+) -> None:
     train(tiny(), tmp_path / "again", checkpoint_every=5)
     train(tiny(seed=4), tmp_path / "other")
     assert _fingerprint(tmp_path / "again") == _fingerprint(finished_run)
     assert _fingerprint(tmp_path / "other") != _fingerprint(finished_run)
 
 
-def test_a_fingerprint_covers_weights_moments_counters_and_games(finished_run: Path) -> None:
+def test_a_fingerprint_covers_weights_optimizer_counters_and_games(finished_run: Path) -> None:
     saved = _newest(finished_run)
     assert saved.optimizer is not None
     assert saved.actions is not None
@@ -144,7 +148,7 @@ def test_a_fingerprint_covers_weights_moments_counters_and_games(finished_run: P
     assert changed(state=saved.state | {"wall_s": 1.0}) in known
 
 
-def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
+def test_games_that_cannot_be_restored_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(ATARI, run, checkpoint_every=2)
     saved = checkpoint.load(_oldest(run))
@@ -152,30 +156,30 @@ def test_games_that_do_not_come_back_are_refused(tmp_path: Path) -> None:
     wrong = {env: 1 - actions.clip(max=1) for env, actions in saved.actions.items()}
     checkpoint.save(saved.path, saved.model, saved.optimizer, saved.state, wrong)
 
-    class Ear(NoView):
-        notes: list[str] = []  # noqa: RUF012
+    notes: list[str] = []
 
+    class RecordedNotes(NoView):
         def note(self, text: str) -> None:
-            self.notes.append(text)
+            notes.append(text)
 
-    before = content(run)
+    before = read_files(run)
     with pytest.raises(UsageError, match="is not as it was saved"):
         resume(saved.path)
-    assert content(run) == before
-    summary = resume(saved.path, view=Ear(), new_games=True)
+    assert read_files(run) == before
+    summary = resume(saved.path, view=RecordedNotes(), new_games=True)
     assert summary.agent_steps == ATARI.total_timesteps
-    assert any("starting new games" in note for note in Ear.notes)
+    assert any("starting new games" in note for note in notes)
 
 
 def _replayed_exactly(game: str, protocol: str, steps: int, interval: int) -> None:
-    """Saved in the middle, restored in a fresh engine: both go on alike."""
+    """Save games in the middle, restore them in a new engine, and compare the rest."""
     envs = [Atari(game, 2, 7, protocol, num_threads=2, reseed_interval=interval) for _ in range(2)]
     first, second = envs
     first.reset()
     draws = np.random.default_rng(0).integers(len(first.action_names), size=(steps + 300, 2))
     for actions in draws[:steps]:
-        seen = first.step(actions)
-    assert np.array_equal(second.restore(first.save()), seen.obs)
+        last = first.step(actions)
+    assert np.array_equal(second.restore(first.save()), last.obs)
     for actions in draws[steps:]:
         a, b = first.step(actions), second.step(actions)
         for name in ("obs", "rewards", "dones", "truncated"):
@@ -208,38 +212,38 @@ SLOW = pytest.mark.slow
         ),
     ],
 )
-def test_a_replayed_game_goes_on_alike(game: str, protocol: str) -> None:
+def test_a_restored_game_continues_identically(game: str, protocol: str) -> None:
     _replayed_exactly(game, protocol, 300, 75)
 
 
-def test_a_seeded_reset_leaves_the_other_environments_alone() -> None:
-    """Beside an engine that is never seeded again; each environment until its own first time."""
+def test_a_seeded_reset_does_not_change_other_environments() -> None:
+    """Compare each environment, until it is reseeded, with an engine that is never reseeded."""
     seeded = Atari("breakout", 3, 7, num_threads=1, reseed_interval=300)
     never = Atari("breakout", 3, 7, num_threads=1)
     assert np.array_equal(seeded.reset(), never.reset())
-    alike = np.ones(3, np.bool_)
+    same = np.ones(3, np.bool_)
     compared_after_a_reset = 0
     for actions in np.random.default_rng(0).integers(4, size=(500, 3)):
         a, b = seeded.step(actions), never.step(actions)
-        again = np.array([moment.state["seedings"] > 0 for moment in seeded.save()])
-        compared_after_a_reset += int(again.any() and not again.all())
-        alike &= ~again
-        assert np.array_equal(a.obs[alike], b.obs[alike])
-        assert np.array_equal(a.rewards[alike], b.rewards[alike])
+        reseeded = np.array([env.state["seedings"] > 0 for env in seeded.save()])
+        compared_after_a_reset += int(reseeded.any() and not reseeded.all())
+        same &= ~reseeded
+        assert np.array_equal(a.obs[same], b.obs[same])
+        assert np.array_equal(a.rewards[same], b.rewards[same])
     assert compared_after_a_reset > 20
-    assert not alike[2]
+    assert not same[2]
     seeded.close()
     never.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("game", atari_games())
-def test_every_replayed_game_goes_on_alike(game: str) -> None:
-    """All of the 5,000 steps are played again: none is behind a seeded reset."""
+def test_every_restored_game_continues_identically(game: str) -> None:
+    """All of the 5,000 steps are replayed, because there was no seeded reset."""
     _replayed_exactly(game, "machado", 5_000, 1_000_000)
 
 
-def test_a_published_agent_holds_no_games(finished_run: Path, tmp_path: Path) -> None:
+def test_an_exported_agent_contains_no_games(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     agent = checkpoint.load(checkpoint.export(_newest(tmp_path / "run"), tmp_path / "agent"))
     assert agent.actions is None

@@ -1,4 +1,4 @@
-"""The loop: repeatable, resumable, stoppable, and it learns exactly when it should."""
+"""Training: it can be repeated, resumed and stopped, and only the right algorithm learns."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from conftest import TinyNet, log_without_clock, same_tensors, tiny
+from conftest import TinyNet, log_without_times, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
@@ -37,8 +37,8 @@ LEARNING = Config(
     precision="fp32",
 )
 RANDOM_PLAY = 1.2
-"""Mean score of uniformly random actions on catch, 1 + 1/6 + 1/36 + ..., as a paddle at a random
-place catches about one ball in six."""
+"""Mean score of random actions on catch, 1 + 1/6 + 1/36 + ...: a paddle at a random position
+catches about one ball in six."""
 
 
 def _model(run: Path) -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def _model(run: Path) -> dict[str, torch.Tensor]:
 def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Path) -> None:
     train(tiny(), tmp_path / "again", checkpoint_every=5)
     train(tiny(seed=4), tmp_path / "other")
-    assert log_without_clock(tmp_path / "again") == log_without_clock(finished_run)
+    assert log_without_times(tmp_path / "again") == log_without_times(finished_run)
     assert same_tensors(_model(tmp_path / "again"), _model(finished_run))
     assert not same_tensors(_model(tmp_path / "other"), _model(finished_run))
 
@@ -56,7 +56,7 @@ def test_same_seed_same_run_other_seed_another(finished_run: Path, tmp_path: Pat
 def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) -> None:
     config = tiny(game="breakout", num_envs=2, num_steps=16, total_timesteps=96)
     train(config, tmp_path / "again")
-    assert log_without_clock(tmp_path / "again") == log_without_clock(breakout_run)
+    assert log_without_times(tmp_path / "again") == log_without_times(breakout_run)
     assert same_tensors(_model(tmp_path / "again"), _model(breakout_run))
 
 
@@ -80,7 +80,7 @@ def test_run_directory_is_complete(finished_run: Path) -> None:
     assert [path.name for path in kept] == ["00000006", "00000004", "00000002"]
 
 
-def test_tensorboard_has_the_names_everybody_reads(finished_run: Path) -> None:
+def test_tensorboard_has_the_usual_names(finished_run: Path) -> None:
     events = _events(finished_run)
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     returns = [game["return"] for line in log for game in line["episodes"]]
@@ -115,21 +115,21 @@ def test_resume_continues_counters_weights_and_schedule(tmp_path: Path) -> None:
     assert [e.step for e in _events(run).Scalars("charts/SPS")] == [64 * k for k in range(1, 7)]
 
 
-def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path) -> None:
-    """Stopped at once, the run must not fall back on what it went back from."""
+def test_a_run_resumed_from_an_older_checkpoint_does_not_use_later_ones(tmp_path: Path) -> None:
+    """Also if it is stopped at once: its newest checkpoint must not be an old later one."""
     run = tmp_path / "run"
     train(tiny(), run, checkpoint_every=2)
-    heard: list[str] = []
+    notes: list[str] = []
 
     class Stop(NoView):
         def note(self, text: str) -> None:
-            heard.append(text)
+            notes.append(text)
 
         def show(self, record: Any, games: int, seconds: Any) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     resume(run / "checkpoints" / "00000002", view=Stop())
-    assert "the checkpoints and the log after update 2" in heard[-1]
+    assert "the checkpoints and the log after update 2" in notes[-1]
     done = len((run / "metrics.jsonl").read_text().splitlines())
     assert done < 6
     assert load_agent(run).state["update"] == done
@@ -138,17 +138,17 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones(tmp_path: Path
     assert (run / "metrics.jsonl").read_text() == '{"update": 1}\n'
 
 
-def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
+def test_resume_restores_every_tensor(finished_run: Path) -> None:
     from ppo37.envs import env_factory
 
-    loop = sys.modules["ppo37.session.start"]
+    start = sys.modules["ppo37.session.start"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
-    agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
-    optimizer = loop.make_optimizer(agent, config.learning_rate, config.adam_eps)
-    state = loop.RunState(agent, optimizer)
+    agent = start.make_agent(config, envs.obs_shape, envs.action_names)
+    optimizer = start.make_optimizer(agent, config.learning_rate, config.adam_eps)
+    state = start.RunState(agent, optimizer)
     saved = load_newest(finished_run / "checkpoints")[0]
-    loop.restore(state, saved, config, envs)
+    start.restore(state, saved, config, envs)
     assert same_tensors(agent.state_dict(), saved.model)
     names = (name for name, _ in agent.named_parameters())
     assert same_tensors(tensors_of_optimizer(optimizer, names), saved.optimizer)
@@ -159,10 +159,10 @@ def test_resume_puts_back_every_tensor(finished_run: Path) -> None:
 def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny(), run)
-    before = _model(run), log_without_clock(run)
+    before = _model(run), log_without_times(run)
     resume(run)
     assert same_tensors(_model(run), before[0])
-    assert log_without_clock(run) == before[1]
+    assert log_without_times(run) == before[1]
 
 
 @pytest.mark.parametrize("network", ["nature_half", "lstm"])
@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(network: str, tmp_path: Path) ->
 def test_a_gradient_that_is_not_finite_ends_the_run_in_its_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the last minibatch of an update, where no loss shows it any more."""
+    """Also in the last minibatch of an update, after which no loss is computed."""
     from ppo37.algorithm import update
     from ppo37.errors import RunError
 
@@ -217,7 +217,7 @@ def test_catch_is_learned(seed: int, tmp_path: Path) -> None:
 def test_catch_is_not_learned_with(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The game can tell a right algorithm from a wrong one; otherwise learning proves nothing."""
+    """A wrong algorithm does not learn the game; otherwise learning it would prove nothing."""
     from ppo37.algorithm import update
 
     right = update.gae
@@ -232,7 +232,7 @@ def test_catch_is_not_learned_with(
     assert evaluate(tmp_path / "run", episodes=64).mean < 3 * RANDOM_PLAY
 
 
-def test_threads_are_not_left_behind(tmp_path: Path) -> None:
+def test_no_thread_is_left_after_training(tmp_path: Path) -> None:
     before = threading.active_count()
     train(tiny(game="pong", num_envs=2, num_steps=16, total_timesteps=32), tmp_path / "run")
     assert threading.active_count() == before
@@ -240,57 +240,61 @@ def test_threads_are_not_left_behind(tmp_path: Path) -> None:
     assert names == ["00000001"]
 
 
-class Watched(NamedTuple):
-    """What an update was made with."""
+class RecordedUpdate(NamedTuple):
+    """The inputs of an update."""
 
-    epsilon: float
-    rate: float
+    clip_coef: float
+    learning_rate: float
     minibatches: list[list[int]]
 
 
 @pytest.fixture
-def updates(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """All updates that are made in the test, as the executables see them."""
-    loop = sys.modules["ppo37.session.start"]
-    genuine, seen = loop.make_executables, []
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[RecordedUpdate]:
+    """The inputs that the executables get, for all updates of a test."""
+    start = sys.modules["ppo37.session.start"]
+    original, recorded = start.make_executables, []
 
-    def watching(agent: Any, optimizer: Any, *others: Any) -> Any:
-        run = genuine(agent, optimizer, *others)
+    def recording(agent: Any, optimizer: Any, *others: Any) -> Any:
+        run = original(agent, optimizer, *others)
 
         def advantages(rollout: Any) -> Any:
-            seen.append(Watched(float(run.clip_coef), float(optimizer.param_groups[0]["lr"]), []))
+            recorded.append(
+                RecordedUpdate(float(run.clip_coef), float(optimizer.param_groups[0]["lr"]), [])
+            )
             return run.advantages(rollout)
 
         def train_step(batch: Any, indices: torch.Tensor) -> Any:
-            seen[-1].minibatches.append(indices.tolist())
+            recorded[-1].minibatches.append(indices.tolist())
             return run.train_step(batch, indices)
 
         return run._replace(advantages=advantages, train_step=train_step)
 
-    monkeypatch.setattr(loop, "make_executables", watching)
-    return seen
+    monkeypatch.setattr(start, "make_executables", recording)
+    return recorded
 
 
-def test_what_is_annealed_goes_on_where_it_was(tmp_path: Path, updates: list[Watched]) -> None:
-    """Epsilon (A1), and the rate that the optimizer really uses (D04)."""
+def test_schedules_continue_after_resume(tmp_path: Path, updates: list[RecordedUpdate]) -> None:
+    """The clip range (A1), and the learning rate that the optimizer really uses (D04)."""
 
-    def seen() -> list[float]:
-        values = [value for update in updates for value in (update.epsilon, 10 * update.rate)]
+    def take_values() -> list[float]:
+        values = [
+            value for update in updates for value in (update.clip_coef, 10 * update.learning_rate)
+        ]
         updates.clear()
         return values
 
     settings = {"clip_coef": 0.3, "learning_rate": 0.03}
     train(tiny(**settings, anneal_clip=True), tmp_path / "run", checkpoint_every=2)
-    wanted = [0.3 * (1 - k / 6) for k in range(6) for _ in range(2)]
-    assert seen() == pytest.approx(wanted, rel=1e-6)
+    expected = [0.3 * (1 - k / 6) for k in range(6) for _ in range(2)]
+    assert take_values() == pytest.approx(expected, rel=1e-6)
     resume(tmp_path / "run" / "checkpoints" / "00000002")
-    assert seen() == pytest.approx(wanted[4:], rel=1e-6)
+    assert take_values() == pytest.approx(expected[4:], rel=1e-6)
     train(tiny(**settings, anneal_lr=False), tmp_path / "constant")
-    assert seen() == pytest.approx([0.3] * 12, rel=1e-6)
+    assert take_values() == pytest.approx([0.3] * 12, rel=1e-6)
 
 
-def test_every_epoch_is_shuffled_anew(tmp_path: Path, updates: list[Watched]) -> None:
-    """D06: all samples, each once, and never in the same order again."""
+def test_every_epoch_has_a_new_order(tmp_path: Path, updates: list[RecordedUpdate]) -> None:
+    """D06: every sample once, and each order only once."""
     train(tiny(), tmp_path / "run")
     assert [len(update.minibatches) for update in updates] == [2 * 2] * 6
     halves = [minibatch for update in updates for minibatch in update.minibatches]
@@ -299,8 +303,8 @@ def test_every_epoch_is_shuffled_anew(tmp_path: Path, updates: list[Watched]) ->
     assert len({*map(tuple, epochs), tuple(range(64))}) == 12 + 1
 
 
-def test_the_optimizer_is_that_of_pytorch_without_its_compiler(tmp_path: Path) -> None:
-    """The compiler would take a second of every start."""
+def test_the_optimizer_equals_pytorchs_without_its_compiler(tmp_path: Path) -> None:
+    """Importing the compiler takes a second at every start."""
     parameters = []
     for kind in (torch.optim.Adam, Adam):
         net = TinyNet()
@@ -312,12 +316,12 @@ def test_the_optimizer_is_that_of_pytorch_without_its_compiler(tmp_path: Path) -
         parameters.append(net.state_dict())
     assert same_tensors(*parameters)
 
-    words = ["train", "catch", "--preset", "debug", "--out", str(tmp_path / "run")]
+    arguments = ["train", "catch", "--preset", "debug", "--out", str(tmp_path / "run")]
     code = f"""if True:
         import sys
         from ppo37.cli import main
         try:
-            main({words!r})
+            main({arguments!r})
         finally:
             assert not {{"torch._dynamo", "sympy"}} & set(sys.modules)
     """

@@ -1,4 +1,4 @@
-"""A checkpoint from anywhere: it is read or refused, and never does anything else."""
+"""Untrusted checkpoints: they are read or refused, and do nothing else."""
 
 import hashlib
 import json
@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TESTS
 
 from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
@@ -72,15 +71,15 @@ MOST_GROWTH_BYTES = 200 << 20
 
 
 def to_json(value: Any) -> bytes:
-    """As checkpoints are written, but with all that Python calls a number."""
+    """Return JSON in the format of checkpoints, but also with NaN and infinities."""
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-# Mutations, each with a manifest that agrees with them so that they are looked at
+# Mutations, with a manifest that matches, so that the mutated files are read
 
 
 def _of_bytes(content: bytes, rng: random.Random) -> bytes:
-    """Flip, cut, repeat or insert."""
+    """Flip bits, or cut, repeat or insert bytes."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 8))):
         at = rng.randrange(len(changed) + 1)
@@ -97,7 +96,7 @@ def _of_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def _of_json(value: Any, rng: random.Random) -> Any:
-    """Put something nasty in the place of some value, or remove, or add."""
+    """Replace a value by a nasty one, or remove or add one."""
     if isinstance(value, (dict, list)) and value and rng.random() < 0.9:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
         kind = rng.random()
@@ -112,7 +111,7 @@ def _of_json(value: Any, rng: random.Random) -> Any:
 
 
 def _of_header(content: bytes, rng: random.Random) -> bytes:
-    """The header of a file of tensors: names, types, shapes, places."""
+    """Change the header of a file of tensors: names, types, shapes, offsets."""
     size = struct.unpack("<Q", content[:8])[0]
     header = json.dumps(_of_json(json.loads(content[8 : 8 + size]), rng)).encode()
     size = rng.choice((len(header), len(header), len(header), 0, 2**62, len(header) + 1))
@@ -149,9 +148,9 @@ def _mutate(good: dict[str, bytes], rng: random.Random) -> dict[str, bytes]:
 
 
 def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Load `count` mutants of a checkpoint in every way there is; how often what came of it.
+    """Load `count` mutants of a checkpoint in every possible way, and count the results.
 
-    Runs in a process of its own, where what is `BANNED` ends it.
+    Runs in a separate process, which ends at an event in `BANNED`.
     """
     from conftest import tiny
 
@@ -164,7 +163,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
     from ppo37.errors import UsageError
 
     assert callable(train)
-    loop = sys.modules["ppo37.session.start"]
+    start = sys.modules["ppo37.session.start"]
     config = tiny()
     good = {path.name: path.read_bytes() for path in source.iterdir()}
     folder.mkdir()
@@ -174,11 +173,11 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         checkpoint.fingerprint(saved)
         load_agent(folder)
         envs = env_factory("catch")(config.num_envs, config.seed)
-        agent = loop.make_agent(config, envs.obs_shape, envs.action_names)
+        agent = start.make_agent(config, envs.obs_shape, envs.action_names)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-        loop.restore(loop.RunState(agent, optimizer), saved, config, envs)
+        start.restore(start.RunState(agent, optimizer), saved, config, envs)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))
-        env_states = loop.saved_env_states(saved, config)
+        env_states = start.saved_env_states(saved, config)
         RolloutThreads(
             [envs], [make_act(make_network(agent))], buffers, env_states=env_states
         ).close()
@@ -211,7 +210,9 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
 
 
 def _guard(loading: list[bool], folder: Path) -> Callable[[str, tuple[Any, ...]], None]:
-    def look(event: str, arguments: tuple[Any, ...]) -> None:
+    """Return an audit hook that ends the process at a banned event during loading."""
+
+    def check(event: str, arguments: tuple[Any, ...]) -> None:
         if not loading:
             return
         outside = event == "open" and not str(arguments[0]).startswith(str(folder))
@@ -219,7 +220,7 @@ def _guard(loading: list[bool], folder: Path) -> Callable[[str, tuple[Any, ...]]
             os.write(2, f"{event} {arguments}\n".encode())
             os._exit(3)
 
-    return look
+    return check
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.slow)])
@@ -234,7 +235,7 @@ def test_mutated_checkpoints_are_read_or_refused(
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=TESTS,
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
@@ -247,8 +248,8 @@ def test_mutated_checkpoints_are_read_or_refused(
     assert counts["growth_bytes"] < MOST_GROWTH_BYTES
 
 
-def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
-    """Else the test above would prove nothing."""
+def test_the_guard_notices_banned_events(tmp_path: Path) -> None:
+    """Otherwise the test above would prove nothing."""
     acts = (
         "eval('1 + 1')",
         "pickle.loads(pickle.dumps(print))",
@@ -270,7 +271,7 @@ def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=TESTS,
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=True,
@@ -278,8 +279,8 @@ def test_the_guard_sees_what_is_banned(tmp_path: Path) -> None:
     assert done.stdout.split() == ["3"] * 4 + ["0"], done
 
 
-def test_a_checkpoint_is_no_way_out_of_its_folder(finished_run: Path, tmp_path: Path) -> None:
-    """Names in a manifest, however well signed, are those of a checkpoint's files."""
+def test_a_manifest_can_only_name_files_of_a_checkpoint(finished_run: Path, tmp_path: Path) -> None:
+    """Also if its own checksum is right."""
     folder = tmp_path / "00000007"
     shutil.copytree(checkpoint.numbered(finished_run / "checkpoints")[0], folder)
     manifest = json.loads((folder / "manifest.json").read_text())

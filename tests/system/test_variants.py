@@ -1,4 +1,4 @@
-"""Other actions and other observations, from the emulator to the update and back from disk."""
+"""Other action spaces and observations: rollouts, updates, checkpoints and evaluations."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import log_without_clock, same_tensors, tiny
+from conftest import log_without_times, same_tensors, tiny
 from torch import nn
 
 from ppo37 import Config, evaluate, load_agent, resume, train
@@ -44,27 +44,27 @@ variants = pytest.mark.parametrize(
 
 
 def config_of(variant: str, **changes: Any) -> Config:
-    """Six updates of Breakout, long enough for games to end."""
+    """Return the settings of six updates of Breakout, long enough for games to end."""
     long = {"threads": 2, "num_steps": 48, "total_timesteps": 6 * 4 * 48}
     return tiny(game="breakout", **{**long, **VARIANTS[variant], **changes})
 
 
 @variants
-def test_learning_sees_what_acting_saw(variant: str) -> None:
-    """Log-probabilities and values of a second rollout, computed anew from what it kept."""
+def test_the_update_computes_the_same_outputs_as_the_rollout(variant: str) -> None:
+    """Compute log-probabilities and values of a second rollout again, from its buffers."""
     config = config_of(variant)
     factory = make_factory(config, 1)
-    lanes = split_envs(config.num_envs, config.divisible, 2)
-    parts = [factory(lane.stop - lane.start, 5, first_env=lane.start) for lane in lanes]
+    slices = split_envs(config.num_envs, config.divisible, 2)
+    parts = [factory(part.stop - part.start, 5, first_env=part.start) for part in slices]
     agent = make_agent(config, parts[0].obs_shape, parts[0].action_names)
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)
     network = make_network(agent)
     envs = [normalized(part, agent, config) for part in parts]
     buffers = make_buffers(agent, 48, 4, parts[0].obs_shape)
-    with closing(RolloutThreads(envs, [make_act(network)] * len(envs), buffers)) as lanes:
+    with closing(RolloutThreads(envs, [make_act(network)] * len(envs), buffers)) as threads:
         for k in range(2):
             uniforms = noise(5, k, 49, 4, shape=agent.policy.action_shape)
-            lanes.collect(torch.from_numpy(uniforms))
+            threads.collect(torch.from_numpy(uniforms))
     for part in parts:
         part.close()
     batch = make_batch(buffers, 0.99, 0.95, False, length=config.sequence_length)
@@ -75,7 +75,7 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
     assert ratio.abs().max() < 1e-4
     torch.testing.assert_close(values, batch.values.flatten(), rtol=0, atol=1e-4)
     if config.action_space == "continuous":
-        assert batch.actions.abs().max() > 1.5  # as they were drawn (D27)
+        assert batch.actions.abs().max() > 1.5  # not clipped (D27)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_learning_sees_what_acting_saw(variant: str) -> None:
         "continuous ram",
     ],
 )
-def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
+def test_a_run_is_resumed_bit_for_bit(variant: str, tmp_path: Path) -> None:
     config = config_of(variant, reseed_interval=90)
     train(config, tmp_path / "whole", checkpoint_every=3)
     shutil.copytree(tmp_path / "whole", tmp_path / "other")
@@ -98,10 +98,10 @@ def test_a_run_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
     ]
     assert ends[0].state["update"] == ends[1].state["update"] == 6
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
-    assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "other")
+    assert log_without_times(tmp_path / "whole") == log_without_times(tmp_path / "other")
 
 
-def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_evaluation_does_not_change_running_statistics(tmp_path: Path, monkeypatch: Any) -> None:
     train(config_of("ram", total_timesteps=2 * 4 * 48), tmp_path / "run")
     trained = load_agent(tmp_path / "run")
     module = sys.modules["ppo37.tools.evaluate"]
@@ -111,62 +111,62 @@ def test_moments_rest_while_an_agent_plays(tmp_path: Path, monkeypatch: Any) -> 
     assert same_tensors(before, trained.agent.state_dict())
 
 
-@pytest.mark.slow  # that of the plain agent: tests/unit/tools/test_record.py
+@pytest.mark.slow  # for the plain agent: tests/unit/tools/test_record.py
 @pytest.mark.parametrize("variant", ["joystick", "ram"])
-def test_the_film_is_of_the_game_that_is_evaluated(variant: str, tmp_path: Path) -> None:
+def test_the_video_shows_the_evaluated_game(variant: str, tmp_path: Path) -> None:
     train(config_of(variant, total_timesteps=2 * 4 * 48), tmp_path / "run")
-    made = record(tmp_path / "run", tmp_path / "film.mp4", seed=2)
+    made = record(tmp_path / "run", tmp_path / "video.mp4", seed=2)
     played = evaluate(tmp_path / "run", episodes=1, seed=2)
     assert (made.score, made.length) == (played.scores[0], played.lengths[0])
 
 
-def test_moments_stay_with_the_environments_when_an_agent_moves() -> None:
-    """On another device they could not be added to; `meta` stands for a GPU."""
+def test_running_statistics_stay_on_the_cpu() -> None:
+    """The environments update them there. `meta` stands for a GPU."""
     agent = make_agent(config_of("ram"), (1, 128), ("NOOP", "FIRE")).to("meta")
     assert agent.obs_statistics is not None
     assert agent.obs_statistics.values.mean.device.type == "cpu"
     assert agent.value_head.weight.is_meta
 
 
-def test_a_masked_agent_never_takes_what_its_game_does_not_know() -> None:
-    """Breakout has nothing above or below: only the middle of the second choice is left (A4)."""
+def test_a_masked_agent_takes_only_actions_of_its_game() -> None:
+    """Breakout ignores up and down: the second choice is always the middle (A4)."""
     config = config_of("joystick")
     with closing(make_factory(config, 1)(4, 5)) as envs:
         agent = make_agent(config, envs.obs_shape, envs.action_names)
         buffers = make_buffers(agent, 48, 4, envs.obs_shape)
-        with closing(RolloutThreads([envs], [make_act(make_network(agent))], buffers)) as lanes:
-            lanes.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
+        with closing(RolloutThreads([envs], [make_act(make_network(agent))], buffers)) as threads:
+            threads.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
     drawn = [set(buffers.actions[..., part].flatten().tolist()) for part in range(3)]
     assert drawn == [{0, 1, 2}, {1}, {0, 1}]
 
 
-def test_the_settings_of_normalisation_reach_the_environments() -> None:
+def test_the_settings_of_normalization_reach_the_environments() -> None:
     config = config_of("ram", clip_obs=0.5, clip_reward=1e-3, gamma=0.5)
     with closing(make_factory(config, 1)(4, 5)) as raw:
         agent = make_agent(config, raw.obs_shape, raw.action_names)
         assert agent.return_statistics is not None
         envs = normalized(raw, agent, config)
-        seen, paid = [envs.reset()], []
+        obs, rewards = [envs.reset()], []
         rng = np.random.default_rng(0)
         for _ in range(120):
             step = envs.step(rng.integers(4, size=4))
-            seen.append(step.obs)
-            paid.append(step.rewards)
-        assert np.abs(seen).max() == 0.5
-        assert np.abs(paid).max() == np.float32(1e-3)
+            obs.append(step.obs)
+            rewards.append(step.rewards)
+        assert np.abs(obs).max() == 0.5
+        assert np.abs(rewards).max() == np.float32(1e-3)
         # Sums at this gamma are about twice the rewards; at 0.99 they would be many times.
         mean = float(agent.return_statistics.values.mean)
-    rate = np.count_nonzero(paid) / np.size(paid)
+    rate = np.count_nonzero(rewards) / np.size(rewards)
     assert rate < mean < 2.5 * rate
 
 
-def test_moments_are_saved_with_the_agent(tmp_path: Path) -> None:
+def test_running_statistics_are_saved_with_the_agent(tmp_path: Path) -> None:
     config = config_of("ram")
     train(config, tmp_path / "run")
     agent = load_agent(tmp_path / "run").agent
     assert agent.obs_statistics is not None
     assert agent.return_statistics is not None
-    # Every step, and the observations that the games began with.
+    # Every step, and the first observation of each environment.
     steps = config.agent_steps
     assert float(agent.obs_statistics.values.number) == pytest.approx(
         steps + config.num_envs, rel=1e-6
@@ -176,23 +176,23 @@ def test_moments_are_saved_with_the_agent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("network", "separate"), [("mlp", True), ("mlp_shared", False)])
-def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
-    """D13, D26: what trains the value leaves a policy of its own alone, and the reverse."""
+def test_policy_and_value_have_separate_or_shared_layers(network: str, separate: bool) -> None:
+    """D13, D26: with separate layers, the value loss does not train the policy, and vice versa."""
     agent = Agent((1, 128), CategoricalPolicy(6), network, seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, 1.0)
     assert NETWORKS[network].features == 64
     obs = torch.randint(0, 256, (9, 1, 128), dtype=torch.uint8)
     lstm_state = agent.initial_state(9)
     distribution, values, _ = agent(obs, lstm_state, lstm_state.new_zeros(9, 1))
-    towers = [list(tower.parameters()) for tower in agent.trunk.layers]
-    assert len(towers) == 1 + separate
+    mlps = [list(mlp.parameters()) for mlp in agent.trunk.layers]
+    assert len(mlps) == 1 + separate
     for loss, own in ((values.square().sum(), -1), (distribution.outputs[0].square().sum(), 0)):
         agent.zero_grad()
         loss.backward(retain_graph=True)
-        for k, tower in enumerate(towers):
-            trained = tower is towers[own]
-            assert all((p.grad is not None and bool(p.grad.any())) == trained for p in tower), k
-    # Two layers of 64, tanh, as they are in any book.
+        for k, mlp in enumerate(mlps):
+            trained = mlp is mlps[own]
+            assert all((p.grad is not None and bool(p.grad.any())) == trained for p in mlp), k
+    # The textbook form: two tanh layers of 64.
     x = obs.flatten(1) / 255.0
     for layer in agent.trunk.layers[0]:
         x = torch.tanh(x @ layer.weight.T + layer.bias)
@@ -200,8 +200,8 @@ def test_towers_for_policy_and_value(network: str, separate: bool) -> None:
     torch.testing.assert_close(distribution.outputs[0], expected)
 
 
-def test_the_bytes_seen_are_those_of_the_console() -> None:
-    """All 128 of them, and the paddle of Pong is where the joystick moved it."""
+def test_ram_observations_are_the_ram_of_the_console() -> None:
+    """All 128 bytes are equal, and the paddle of Pong is where the joystick moved it."""
     envs = Atari("pong", 1, 3, "machado", observation="ram", num_frames=1)
     seen = [envs.reset()[0, 0]]
     game = envs._engine._games[0]
@@ -210,18 +210,18 @@ def test_the_bytes_seen_are_those_of_the_console() -> None:
         np.testing.assert_array_equal(seen[-1], game._ale.getRAM())
     assert len({bytes(ram) for ram in seen}) > 30
     # Byte 51 of Pong is the player's height on the screen (Anand et al. 2019).
-    places = {}
+    heights = {}
     for name, action in (("up", 3), ("down", 4)):  # RIGHT and LEFT
         envs.reset()
         for _ in range(25):
             obs = envs.step(np.array([action])).obs
-        places[name] = int(obs[0, 0, 51])
-    assert places["up"] + 30 < places["down"], places
+        heights[name] = int(obs[0, 0, 51])
+    assert heights["up"] + 30 < heights["down"], heights
     envs.close()
 
 
-def test_the_memory_of_the_console_is_that_of_the_game_on_the_screen() -> None:
-    """The engine in Python and the one in C++ play the same games, reseeding included."""
+def test_ram_and_pixel_observations_are_of_the_same_games() -> None:
+    """The engines in Python and C++ play the same games, with reseeding."""
     kinds = [{"observation": "ram", "num_frames": 2}, {"num_threads": 1}]
     ram, pixels = (Atari("breakout", 2, 3, reseed_interval=60, **kind) for kind in kinds)
     assert ram.reset().shape == (2, 2, 128)
@@ -255,19 +255,21 @@ def test_the_memory_of_the_console_is_that_of_the_game_on_the_screen() -> None:
         ({"clip_obs": 0.0}, "clip_obs must be more than 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         tiny(game="breakout", **changes)
 
 
 @pytest.mark.parametrize("changes", [{"action_space": "joystick"}, RAM])
-def test_catch_has_three_buttons_and_a_screen(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_catch_needs_discrete_actions_and_pixels(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="catch needs action_space discrete"):
         train(tiny(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_presets_fit_what_is_looked_at_and_what_remembers() -> None:
+def test_presets_adapt_to_observations_and_networks() -> None:
     ram = from_preset("fast", "pong", "cpu", observation="ram")
     assert (ram.network, ram.norm_obs, ram.norm_reward, ram.num_frames) == ("mlp", True, True, 1)
     assert from_preset("classic", "pong", "cpu", action_space="continuous").ent_coef == 0

@@ -1,6 +1,6 @@
 """Every page of the built site, opened in headless Chromium without a network.
 
-`make test-web` builds the site and runs these tests; the normal suite leaves them out.
+`make test-web` builds the site and runs these tests; `make test` does not.
 """
 
 import functools
@@ -29,7 +29,7 @@ PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 TIMEOUT_S = 120.0
 """Ends a test that hangs; nothing is measured."""
-# Pictures are there when a page has loaded, fonts only when they are needed.
+# Images are loaded with the page, but fonts only when they are needed.
 FACTS = """document.fonts.ready.then(() => ({
   ids: [...document.querySelectorAll("[id]")].map((element) => element.id),
   links: [...document.links].map((link) => link.href),
@@ -55,7 +55,7 @@ pytestmark = [
 
 
 class Tab:
-    """One tab of a browser, driven by the DevTools protocol."""
+    """A tab of a browser, controlled by the DevTools protocol."""
 
     def __init__(self, socket: Any) -> None:
         self._socket = socket
@@ -161,10 +161,10 @@ def tab() -> Iterator[Tab]:
 
 @pytest.fixture(scope="module")
 def facts_of(tab: Tab, address: str) -> Callable[[str], dict[str, Any]]:
-    """Open a page, and return what a browser finds on it; every page is opened once."""
+    """A function that opens a page and returns facts about it; every page is opened once."""
 
     @functools.cache
-    def look(page: str) -> dict[str, Any]:
+    def open_page(page: str) -> dict[str, Any]:
         tab.call("Emulation.clearDeviceMetricsOverride")
         tab.open(f"{address}/{page}")
         facts = tab.evaluate(FACTS)
@@ -173,7 +173,7 @@ def facts_of(tab: Tab, address: str) -> Callable[[str], dict[str, Any]]:
         facts["failures"] = tab.failures()
         return facts
 
-    return look
+    return open_page
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -187,7 +187,7 @@ def test_a_page_loads_everything_and_renders_its_equations(
     assert not facts["too wide"], "the page is wider than a phone"
 
 
-def test_every_detail_with_an_equation_shows_it(
+def test_the_page_of_a_detail_shows_its_equation(
     facts_of: Callable[[str], dict[str, Any]],
 ) -> None:
     for detail in details.load():
@@ -195,7 +195,7 @@ def test_every_detail_with_an_equation_shows_it(
         assert (facts["equations"] == 1) == (detail.equation is not None), detail.tag
 
 
-def test_every_link_inside_the_site_leads_somewhere(
+def test_every_link_inside_the_site_has_a_target(
     address: str, facts_of: Callable[[str], dict[str, Any]]
 ) -> None:
     for page in PAGES:

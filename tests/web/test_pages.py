@@ -39,23 +39,23 @@ def test_a_page_begins_with_one_title(page: Path) -> None:
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
 
 
-def test_the_loop_stands_on_the_start_page() -> None:
+def test_the_loop_is_on_the_start_page() -> None:
     code = inspect.getsource(loop.learn)
     assert f"```python\n{code}```" in (DOCS / "index.md").read_text()
 
 
-def shown(page: str) -> list[str]:
-    """Return the Python objects on a page of the reference."""
+def names_on(page: str) -> list[str]:
+    """Return the names of the Python objects on a page of the reference."""
     text = (DOCS / "reference" / "api" / page).read_text()
     return re.findall(r"^::: ([\w.]+)", text, re.MULTILINE)
 
 
-def test_the_reference_shows_every_public_name() -> None:
-    assert {f"ppo37.{name}" for name in ppo37.__all__} <= set(shown("ppo37.md"))
+def test_the_reference_has_every_public_name() -> None:
+    assert {f"ppo37.{name}" for name in ppo37.__all__} <= set(names_on("ppo37.md"))
     names = set(ppo37.envs.__all__) - {"Moment"}  # the old name of EnvState
-    assert {f"ppo37.envs.{name}" for name in names} <= set(shown("envs.md"))
+    assert {f"ppo37.envs.{name}" for name in names} <= set(names_on("envs.md"))
     modules = {path.stem for path in (ROOT / "src/ppo37/algorithm").glob("[!_]*.py")}
-    assert {f"ppo37.algorithm.{name}" for name in modules} == set(shown("algorithm.md"))
+    assert {f"ppo37.algorithm.{name}" for name in modules} == set(names_on("algorithm.md"))
 
 
 def records(*names: str) -> list[dict[str, float | None]]:

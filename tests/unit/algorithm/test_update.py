@@ -6,7 +6,7 @@ from typing import NamedTuple
 import oracle
 import pytest
 import torch
-from conftest import ACTIONS, FEATURES, TinyNet, alone
+from conftest import ACTIONS, FEATURES, TinyNet, forward_step
 from torch import Tensor, nn
 
 from ppo37.algorithm import rollout as rollouts
@@ -372,7 +372,9 @@ def log_ratios_before_a_step(
     network = make_network(agent, kernels)
     obs = network.arrange(frames(generator, 128))
     with network.frozen_weights():
-        logits = torch.cat([alone(network, screens)[0].logits for screens in obs.split(num_envs)])
+        logits = torch.cat(
+            [forward_step(network, screens)[0].logits for screens in obs.split(num_envs)]
+        )
     actions = Categorical(logits).sample(torch.rand(128, generator=generator))
     old = Categorical(logits).log_prob(actions)
     largest = logits.softmax(-1).amax(-1).mean().item()
@@ -393,7 +395,7 @@ def log_ratios_before_a_step(
     log_ratios = []
     for indices in torch.randperm(128, generator=generator).chunk(4):
         samples = minibatch(batch, indices)
-        distribution, _ = alone(network, samples.obs.flatten(0, 1))
+        distribution, _ = forward_step(network, samples.obs.flatten(0, 1))
         new = distribution.log_prob(samples.actions.flatten())
         log_ratios.append(new - samples.log_probs.flatten())
     return torch.cat(log_ratios).detach()

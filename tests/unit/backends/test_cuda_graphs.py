@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import end, same_tensors, tiny
+from conftest import fingerprint_and_log, same_tensors, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -320,10 +320,10 @@ def test_a_run_with_recordings_equals_a_plain_run(
 
     monkeypatch.setattr(sys.modules["ppo37.session.start"], "make_executables", record_all)
     train(config, tmp_path / "recorded", checkpoint_every=3)
-    ends = [end(tmp_path / "plain"), end(tmp_path / "recorded")]
+    ends = [fingerprint_and_log(tmp_path / "plain"), fingerprint_and_log(tmp_path / "recorded")]
     assert ends[0] == ends[1]
     resume(tmp_path / "recorded" / "checkpoints" / "00000003")
-    assert end(tmp_path / "recorded") == ends[0]
+    assert fingerprint_and_log(tmp_path / "recorded") == ends[0]
 
 
 def test_steps_may_share_the_memory_of_observations() -> None:
@@ -371,4 +371,4 @@ def test_a_run_on_a_gpu_is_resumed_bit_for_bit(variant: str, tmp_path: Path) -> 
     for name in ("whole", "parts"):
         train(config, tmp_path / name, checkpoint_every=3)
     resume(tmp_path / "parts" / "checkpoints" / "00000003")
-    assert end(tmp_path / "parts") == end(tmp_path / "whole")
+    assert fingerprint_and_log(tmp_path / "parts") == fingerprint_and_log(tmp_path / "whole")

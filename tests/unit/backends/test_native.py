@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import alone, log_without_clock, relative_error, tiny
+from conftest import forward_step, log_without_times, relative_error, tiny
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -246,10 +246,10 @@ def test_two_callers_at_once_get_what_each_gets_alone() -> None:
     network = Native(agent, threads=2)
     batches = torch.randint(0, 256, (2, 64, 4, 84, 84), dtype=torch.uint8)
     with torch.no_grad():
-        expected = [alone(network, obs)[1] for obs in batches]
+        expected = [forward_step(network, obs)[1] for obs in batches]
         with ThreadPoolExecutor(2) as callers:
             for _ in range(20):
-                found = list(callers.map(lambda obs: alone(network, obs)[1], batches))
+                found = list(callers.map(lambda obs: forward_step(network, obs)[1], batches))
                 assert all(map(torch.equal, found, expected))
 
 
@@ -413,9 +413,9 @@ def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) ->
     obs = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8)
 
     def outputs(network: Any) -> Tensor:
-        distribution, values = alone(network, network.arrange(obs))
+        distribution, values = forward_step(network, network.arrange(obs))
         with network.frozen_weights():
-            frozen = alone(network, network.arrange(obs))[1]
+            frozen = forward_step(network, network.arrange(obs))[1]
             assert torch.equal(frozen, values)
         return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
 
@@ -451,7 +451,7 @@ def test_a_run_by_native_kernels_is_resumed_bit_for_bit(
         for name in ("whole", "parts")
     )
     assert whole == parts
-    assert log_without_clock(tmp_path / "whole") == log_without_clock(tmp_path / "parts")
+    assert log_without_times(tmp_path / "whole") == log_without_times(tmp_path / "parts")
 
 
 @native_only

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import end, options, tiny
+from conftest import fingerprint_and_log, tiny, tiny_options
 
 from ppo37 import resume, train
 from ppo37.backends import device
@@ -119,7 +119,7 @@ def test_other_work_on_the_machine_does_not_change_a_run(kernels: str, tmp_path:
     arguments = [
         "train",
         "breakout",
-        *options("seed", "num_minibatches", "precision"),
+        *tiny_options("seed", "num_minibatches", "precision"),
         "--num-envs",
         "2",
         "--num-steps",
@@ -140,7 +140,7 @@ def test_other_work_on_the_machine_does_not_change_a_run(kernels: str, tmp_path:
         if "native kernels" in done.stderr and done.returncode == 2:
             pytest.skip(done.stderr)
         assert done.returncode == 0, done.stderr
-        return end(tmp_path / name)
+        return fingerprint_and_log(tmp_path / name)
 
     alone = trained("alone")
     busy = [subprocess.Popen(BUSY) for _ in range(3)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Wrong, end, put, tiny
+from conftest import FaultyCatch, fingerprint_and_log, replace_parts, tiny
 
 from ppo37 import evaluate, load_agent, resume, train
 from ppo37.envs import EnvState, Episode
@@ -22,27 +22,30 @@ def all_of(values: Any) -> Any:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "floats": (put(obs=lambda s: s.obs / 255), "obs .* float64; it has to be .* uint8"),
-    "wide integers": (put(obs=lambda s: s.obs.astype(np.int64) * 2), "obs .* int64"),
-    "booleans": (put(obs=lambda s: s.obs > 0), "obs .* bool"),
-    "another shape": (put(obs=lambda s: s.obs[:, :, 1:]), r"obs \[4, 1, 35, 36\] uint8"),
-    "a list": (put(obs=lambda s: s.obs.tolist()), "obs of type list"),
-    "nothing": (put(obs=lambda s: None), "obs of type NoneType"),
-    "one reward": (put(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
-    "a single number": (put(rewards=lambda s: 1.0), "rewards of type float"),
-    "a column": (put(rewards=lambda s: s.rewards[:, None]), r"rewards \[4, 1\]"),
-    "nan": (put(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
-    "too large": (put(rewards=lambda s: s.rewards.astype(float) + 1e300), "not all finite in fp32"),
-    "objects": (put(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
-    "swapped": (put(rewards=lambda s: s.dones), "rewards .* bool"),
-    "dones as numbers": (put(dones=lambda s: s.dones * 2), "dones .* int64; .* bool"),
-    "one done": (put(dones=lambda s: s.dones.any()), "dones of type bool"),
+    "floats": (replace_parts(obs=lambda s: s.obs / 255), "obs .* float64; it has to be .* uint8"),
+    "wide integers": (replace_parts(obs=lambda s: s.obs.astype(np.int64) * 2), "obs .* int64"),
+    "booleans": (replace_parts(obs=lambda s: s.obs > 0), "obs .* bool"),
+    "another shape": (replace_parts(obs=lambda s: s.obs[:, :, 1:]), r"obs \[4, 1, 35, 36\] uint8"),
+    "a list": (replace_parts(obs=lambda s: s.obs.tolist()), "obs of type list"),
+    "nothing": (replace_parts(obs=lambda s: None), "obs of type NoneType"),
+    "one reward": (replace_parts(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
+    "a single number": (replace_parts(rewards=lambda s: 1.0), "rewards of type float"),
+    "a column": (replace_parts(rewards=lambda s: s.rewards[:, None]), r"rewards \[4, 1\]"),
+    "nan": (replace_parts(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
+    "too large": (
+        replace_parts(rewards=lambda s: s.rewards.astype(float) + 1e300),
+        "not all finite in fp32",
+    ),
+    "objects": (replace_parts(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
+    "swapped": (replace_parts(rewards=lambda s: s.dones), "rewards .* bool"),
+    "dones as numbers": (replace_parts(dones=lambda s: s.dones * 2), "dones .* int64; .* bool"),
+    "one done": (replace_parts(dones=lambda s: s.dones.any()), "dones of type bool"),
     "truncated but not done": (
-        put(dones=lambda s: ~all_of(s.dones), truncated=lambda s: all_of(s.dones)),
+        replace_parts(dones=lambda s: ~all_of(s.dones), truncated=lambda s: all_of(s.dones)),
         "truncated without dones",
     ),
     "no final_obs": (
-        put(
+        replace_parts(
             dones=lambda s: all_of(s.dones),
             truncated=lambda s: all_of(s.dones),
             final_obs=lambda s: None,
@@ -52,7 +55,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
     "a game that has not ended": (
-        put(
+        replace_parts(
             dones=lambda s: ~all_of(s.dones),
             truncated=lambda s: ~all_of(s.dones),
             episodes=lambda s: [Episode(0, 1.0, 1)],
@@ -60,17 +63,17 @@ WRONG: dict[str, tuple[Any, str]] = {
         "the game .* without dones",
     ),
     "no restart": (
-        put(
+        replace_parts(
             dones=lambda s: all_of(s.dones),
             truncated=lambda s: ~all_of(s.dones),
             episodes=lambda s: [Episode(0, 1.0, 5)],
         ),
         "the game .* after only 1 steps",
     ),
-    "a string as score": (put(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
-    "no list of games": (put(episodes=lambda s: None), "episodes of type NoneType"),
+    "a string as score": (replace_parts(episodes=lambda s: [Episode(0, "7", 1)]), "gave the game"),
+    "no list of games": (replace_parts(episodes=lambda s: None), "episodes of type NoneType"),
     "a game of another environment": (
-        put(episodes=lambda s: [Episode(99, 1.0, 1)]),
+        replace_parts(episodes=lambda s: [Episode(99, 1.0, 1)]),
         "with env from 0 to 3",
     ),
 }
@@ -80,7 +83,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_wrong_first_step_is_refused_before_there_is_a_run(name: str, tmp_path: Path) -> None:
     change, expected = WRONG[name]
     with pytest.raises(UsageError, match=expected):
-        train(tiny(), tmp_path / "run", make_envs=partial(Wrong, change, 1))
+        train(tiny(), tmp_path / "run", make_envs=partial(FaultyCatch, change, 1))
     assert not (tmp_path / "run").exists()
 
 
@@ -166,7 +169,7 @@ def test_an_evaluation_without_games_stops(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["ppo37.tools.evaluate"], "MOST_STEPS", 50)
-    make = partial(Wrong, put(episodes=lambda s: []), 1)
+    make = partial(FaultyCatch, replace_parts(episodes=lambda s: []), 1)
     with pytest.raises(RunError, match="no game has ended in 50 steps"):
         evaluate(finished_run, 4, make_envs=make)
 
@@ -178,7 +181,7 @@ def test_a_wrong_later_step_ends_the_run_with_a_valid_checkpoint(
         run = tmp_path / name
         change, expected = WRONG[name]
         with pytest.raises(RunError, match=expected):
-            train(tiny(total_timesteps=64 * 64), run, 2, make_envs=partial(Wrong, change, 64))
+            train(tiny(total_timesteps=64 * 64), run, 2, make_envs=partial(FaultyCatch, change, 64))
         assert load_agent(run).state["update"] == 2
         for line in (run / "metrics.jsonl").read_text().splitlines():
             json.loads(line, parse_constant=pytest.fail)
@@ -188,10 +191,14 @@ def test_real_observations_must_be_finite(tmp_path: Path) -> None:
     """With norm_obs observations may be any real numbers, but not infinite or booleans."""
     config = tiny(observation="ram", network="mlp", norm_obs=True)
     numbers = {"obs": lambda s: s.obs * 0.5 - 3, "final_obs": lambda s: s.final_obs * 0.5 - 3}
-    train(config, tmp_path / "run", make_envs=partial(Wrong, put(**numbers), 1))
+    train(config, tmp_path / "run", make_envs=partial(FaultyCatch, replace_parts(**numbers), 1))
     for wrong in (lambda s: s.obs + np.inf, lambda s: s.obs > 0):
         with pytest.raises(UsageError, match="obs"):
-            train(config, tmp_path / "none", make_envs=partial(Wrong, put(obs=wrong), 1))
+            train(
+                config,
+                tmp_path / "none",
+                make_envs=partial(FaultyCatch, replace_parts(obs=wrong), 1),
+            )
 
 
 def test_valid_results_do_not_change(tmp_path: Path) -> None:
@@ -202,8 +209,8 @@ def test_valid_results_do_not_change(tmp_path: Path) -> None:
         "episodes": lambda s: tuple(s.episodes),
     }
     train(tiny(), tmp_path / "plain", make_envs=Catch)
-    train(tiny(), tmp_path / "same", make_envs=partial(Wrong, put(**same), 1))
-    logs = [end(tmp_path / name)[1] for name in ("plain", "same")]
+    train(tiny(), tmp_path / "same", make_envs=partial(FaultyCatch, replace_parts(**same), 1))
+    logs = [fingerprint_and_log(tmp_path / name)[1] for name in ("plain", "same")]
     assert logs[0] == logs[1]
 
 
@@ -211,4 +218,4 @@ def test_an_evaluation_checks_as_well(finished_run: Path) -> None:
     for name in ("floats", "one reward", "a game of another environment", "a tuple"):
         change, expected = WRONG[name]
         with pytest.raises(RunError, match=expected):
-            evaluate(finished_run, 4, make_envs=partial(Wrong, change, 3))
+            evaluate(finished_run, 4, make_envs=partial(FaultyCatch, change, 3))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import alone, relative_error
+from conftest import forward_step, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,7 +68,7 @@ def test_parameter_count(
 ) -> None:
     agent = Agent(obs_shape, CategoricalPolicy(num_actions), network, seed=0)
     assert sum(parameter.numel() for parameter in agent.parameters()) == count
-    distribution, values = alone(agent, pixels(2, obs_shape))
+    distribution, values = forward_step(agent, pixels(2, obs_shape))
     assert distribution.logits.shape == (2, num_actions)
     assert values.shape == (2,)
 
@@ -111,7 +111,7 @@ def test_output_and_gradient_equal_the_published_network(
     obs = pixels(8, obs_shape)
     parameters, logits, values = reference(agent, obs)
     device_network = kind(agent)
-    distribution, our_values = alone(device_network, device_network.arrange(obs))
+    distribution, our_values = forward_step(device_network, device_network.arrange(obs))
     assert relative_error(distribution.logits, logits) < 2e-6
     assert relative_error(our_values, values) < 2e-6
 
@@ -146,9 +146,9 @@ def test_frozen_weights_are_the_current_weights() -> None:
         agent.bf16 = bf16
         device_network = SpaceToDepth(agent)
         for _ in range(2):
-            expected, _ = alone(device_network, device_network.arrange(obs))
+            expected, _ = forward_step(device_network, device_network.arrange(obs))
             with device_network.frozen_weights():
-                frozen, _ = alone(device_network, device_network.arrange(obs))
+                frozen, _ = forward_step(device_network, device_network.arrange(obs))
             assert torch.equal(frozen.logits, expected.logits)
             with torch.no_grad():
                 agent.trunk.conv2.weight.mul_(-1.0)
@@ -168,7 +168,7 @@ def test_bf16_is_used_in_the_trunk_only(kind: type[DeviceNetwork]) -> None:
     _, logits, values = reference(agent, obs)
     agent.bf16 = True
     device_network = kind(agent)
-    distribution, our_values = alone(device_network, device_network.arrange(obs))
+    distribution, our_values = forward_step(device_network, device_network.arrange(obs))
     assert distribution.logits.dtype == our_values.dtype == torch.float32
     # bf16 has 8 bits: an error of 0.4% per rounding, and four layers add up a few of them.
     for found, expected in ((distribution.logits, logits), (our_values, values)):
@@ -192,17 +192,17 @@ def test_only_the_agent_chooses_bf16(kind: type[DeviceNetwork]) -> None:
     obs = device_network.arrange(pixels(4, (1, 36, 36)))
     for bf16 in (False, True):
         agent.bf16 = bf16
-        distribution, values = alone(device_network, obs)
+        distribution, values = forward_step(device_network, obs)
         assert distribution.logits.dtype == values.dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(AssertionError, match="bf16"):
-            alone(device_network, obs)
+            forward_step(device_network, obs)
 
 
 def test_observations_are_not_changed() -> None:
     agent, obs = Agent((1, 36, 36), CategoricalPolicy(3), "nature", seed=1), pixels(4, (1, 36, 36))
     before = obs.clone()
-    alone(agent, obs)
-    alone(make_network(agent), make_network(agent).arrange(obs))
+    forward_step(agent, obs)
+    forward_step(make_network(agent), make_network(agent).arrange(obs))
     assert torch.equal(obs, before)
 
 

@@ -10,7 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import begun, log_without_clock, long_training, options, tiny, wait_until
+from conftest import (
+    log_without_times,
+    long_train_command,
+    tiny,
+    tiny_options,
+    wait_for_first_update,
+    wait_until,
+)
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.session import checkpoint
@@ -21,7 +28,7 @@ LINUX = pytest.mark.skipif(
 
 
 def _long_training(run: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(long_training(run), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(long_train_command(run), stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +40,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 ) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    wait_until(begun(run))
+    wait_for_first_update(run)
     process.send_signal(number)
     process.send_signal(number)  # a second one is ignored
     _, errors = process.communicate(timeout=300)
@@ -48,7 +55,7 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
 def test_sigusr1_saves_and_training_continues(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _long_training(run)
-    wait_until(begun(run))
+    wait_for_first_update(run)
     assert not checkpoint.numbered(run / "checkpoints")
     process.send_signal(signal.SIGUSR1)
     wait_until(lambda: bool(checkpoint.numbered(run / "checkpoints")))
@@ -78,7 +85,7 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
         str(24 * 64),
         "--out",
         str(run),
-        *options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
+        *tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
     ]
     codes = []
     for lines in (6, 14, 1000):
@@ -87,7 +94,7 @@ def test_signals_at_any_moment_change_nothing(tmp_path: Path) -> None:
     assert codes == [143, 143, 0]
     ends = [checkpoint.load_newest(each / "checkpoints")[0] for each in (run, tmp_path / "whole")]
     assert checkpoint.fingerprint(ends[0]) == checkpoint.fingerprint(ends[1])
-    assert log_without_clock(run) == log_without_clock(tmp_path / "whole")
+    assert log_without_times(run) == log_without_times(tmp_path / "whole")
 
 
 def _run_with_signals(arguments: list[str], log: Path, lines: int) -> int:

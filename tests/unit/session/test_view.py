@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import options
+from conftest import tiny_options
 
 from ppo37 import Config
 from ppo37.config import changes, from_preset
@@ -29,7 +29,7 @@ COMMAND = [
     "650",
     "--device",
     "cpu",
-    *options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
+    *tiny_options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
 ]
 SHARES = r"\d+% environments, \d+% policy, \d+% copying, \d+% learning"
 

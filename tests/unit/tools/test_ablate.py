@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, content, options, tiny
+from conftest import TINY, read_files, tiny, tiny_options
 
 from ppo37 import train
 from ppo37.cli import main
@@ -42,7 +42,7 @@ ARM_KEYS = (
 )
 RUN_KEYS = "run seed score area curve games games_judged wall_s"
 RUNS = ["all__s3", "without_D04__s3", "all__s4", "without_D04__s4"]
-SETTINGS = options(*(name for name in TINY if name != "game"))
+SETTINGS = tiny_options(*(name for name in TINY if name != "game"))
 
 
 def make_runs(path: Path) -> None:
@@ -64,12 +64,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stopped = path / "without_D04__s4"
     (stopped / "summary.json").unlink()
     shutil.rmtree(stopped / "checkpoints" / "00000006")
-    finished = {name: content(path / name) for name in RUNS[:3]}
+    finished = {name: read_files(path / name) for name in RUNS[:3]}
     messages: list[str] = []
     ablate(tiny(), ["4"], 2, path, log=messages.append)
     assert [line for line in messages if "resuming" in line] == ["resuming without_D04__s4"]
     assert not [line for line in messages if "starting" in line]
-    assert {name: content(path / name) for name in RUNS[:3]} == finished, "a finished run changed"
+    assert {name: read_files(path / name) for name in RUNS[:3]} == finished, (
+        "a finished run changed"
+    )
     return path
 
 

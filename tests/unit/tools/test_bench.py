@@ -18,7 +18,7 @@ import pytest
 import speed
 import torch
 import watched
-from conftest import alone, tiny
+from conftest import forward_step, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from ppo37.backends.cuda_graphs import make_executables
@@ -99,7 +99,7 @@ def test_flops_are_those_of_the_executed_operations(network: str, shape: tuple[i
     agent, samples = Agent(shape, CategoricalPolicy(18), network, seed=0), 3
     obs = torch.zeros(samples, *shape, dtype=torch.uint8)
     with FlopCounterMode(display=False) as forward:
-        distribution, values = alone(agent, obs)
+        distribution, values = forward_step(agent, obs)
     with FlopCounterMode(display=False) as backward:
         (distribution.logits.sum() + values.sum()).backward()
     flops = flops_per_sample(agent, shape)

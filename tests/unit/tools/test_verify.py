@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import options, wait_until
+from conftest import tiny_options, wait_until
 
 COMMAND = [
     sys.executable,
@@ -17,7 +17,7 @@ COMMAND = [
     "catch",
     "--preset",
     "debug",
-    *options("precision", "num_envs", "num_steps", "num_minibatches", "network"),
+    *tiny_options("precision", "num_envs", "num_steps", "num_minibatches", "network"),
 ]
 
 
