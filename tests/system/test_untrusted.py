@@ -223,6 +223,10 @@ def _guard(loading: list[bool], folder: Path) -> Callable[[str, tuple[Any, ...]]
     return check
 
 
+WITH_TESTS = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+"""The environment of a process that imports this module and conftest."""
+
+
 @pytest.mark.parametrize("count", [100, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_mutated_checkpoints_are_read_or_refused(
     count: int, finished_run: Path, tmp_path: Path
@@ -236,6 +240,7 @@ def test_mutated_checkpoints_are_read_or_refused(
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,
+        env=WITH_TESTS,
         capture_output=True,
         text=True,
         check=False,
@@ -272,6 +277,7 @@ def test_the_guard_notices_banned_events(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,
+        env=WITH_TESTS,
         capture_output=True,
         text=True,
         check=True,
