@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TESTS
 
 from ppo37.backends.network import make_network
 from ppo37.session import checkpoint
