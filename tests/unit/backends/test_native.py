@@ -1,4 +1,4 @@
-"""The native kernels against PyTorch: exactly, where every number in between is exact.
+"""The native kernels beside PyTorch: equal, where every number in between is exact.
 
 With small whole numbers for weights and gradients all sums are exact in fp32, in whatever order,
 and what is rounded to bf16 is the same number here and there. All that the processor can compute
@@ -66,7 +66,7 @@ WIDE = (48, 80, 128)  # channels: more than are computed at once
 
 
 def _lack(bf16: bool) -> str:
-    """Why there are no kernels here; nothing if there are."""
+    """Return why this machine has no kernels; "" if it has."""
     try:
         kernels_for(NatureCNN(SMALL, (16, 16, 16), 16), bf16)
     except UsageError as error:
@@ -82,7 +82,7 @@ bf16_only = pytest.mark.skipif(bool(LACK_BF16), reason=LACK_BF16)
 
 @pytest.fixture(params=["fp32", "fp32 by AVX2", pytest.param("bf16", marks=bf16_only)])
 def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
-    """Whether they are made for bf16."""
+    """Run a test in every precision of this machine; True for bf16."""
     if request.param == "fp32 by AVX2":
         if CAPABILITY == "AVX2":
             pytest.skip("without AVX-512 that is fp32")
@@ -94,7 +94,7 @@ def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class Rounded(torch.autograd.Function):
-    """To bf16; nothing happens to the gradient."""
+    """Rounding to bf16; the gradient passes unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Rounded(torch.autograd.Function):
 
 
 class GradientRounded(torch.autograd.Function):
-    """Nothing; but the gradient is rounded to bf16."""
+    """The identity, whose gradient is rounded to bf16."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class GradientRounded(torch.autograd.Function):
 
 
 def oracle(trunk: NatureCNN, obs: Tensor, bf16: bool) -> tuple[Tensor, list[Tensor]]:
-    """Outputs in fp64, perhaps bf16 between the layers, and the parameters they were made with."""
+    """Compute outputs in fp64, with bf16 between the layers if asked; return the parameters too."""
     x, parameters = obs.double(), []
     for layer in trunk.convolutions:
         weight = layer.weight.detach().double().requires_grad_()
@@ -139,7 +139,7 @@ def oracle(trunk: NatureCNN, obs: Tensor, bf16: bool) -> tuple[Tensor, list[Tens
 def ours(
     trunk: NatureCNN, obs: Tensor, bf16: bool, threads: int = 1
 ) -> tuple[Tensor, list[Tensor]]:
-    """The same by our kernels, which acting, by one thread, has the same bits of."""
+    """Compute the same by our kernels; check that acting, by one thread, gives the same bits."""
     parameters = [part for layer in layers(trunk) for part in layer.parameters()]
     kernels = kernels_for(trunk, bf16)
     weights = weights_of(kernels, trunk, threads)
@@ -149,7 +149,7 @@ def ours(
 
 
 def signs(generator: torch.Generator, shape: tuple[int, ...], share: float) -> Tensor:
-    """Numbers -1, 0 and 1, of which `share` are not 0."""
+    """Draw numbers -1, 0 and 1, of which `share` are not 0."""
     ones = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
     return ones * (torch.rand(shape, generator=generator) < share)
 
@@ -160,7 +160,7 @@ def of_whole_numbers(
     features: int,
     generator: torch.Generator,
 ) -> NatureCNN:
-    """With a dozen inputs for each output, so that sums are large enough to be rounded."""
+    """Make a trunk with a dozen inputs for each output: sums are large enough to be rounded."""
     trunk = NatureCNN(obs_shape, channels, features)
     with torch.no_grad():
         for layer in layers(trunk):
@@ -226,7 +226,7 @@ def test_outputs_and_gradients_are_exact(
 
 @native_only
 def test_no_bit_depends_on_how_many_threads_there_are(bf16: bool) -> None:
-    """Nor on which of them are held up, as all three are here at times on two cores."""
+    """Nor on which of them wait for a core, as happens with three threads on two cores."""
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature_half", seed=1)
     obs = torch.randint(0, 256, (71, 4, 84, 84), dtype=torch.uint8)
     found = []
@@ -241,7 +241,7 @@ def test_no_bit_depends_on_how_many_threads_there_are(bf16: bool) -> None:
 
 @native_only
 def test_two_callers_at_once_get_what_each_gets_alone() -> None:
-    """The pool has one task at a time; who finds it at work computes alone."""
+    """The pool runs one task at a time; a caller that finds it busy computes alone."""
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature_half", seed=1)
     network = Native(agent, threads=2)
     batches = torch.randint(0, 256, (2, 64, 4, 84, 84), dtype=torch.uint8)
@@ -283,7 +283,7 @@ def test_a_child_of_fork_has_a_pool_of_its_own() -> None:
 
 @native_only
 def test_a_sample_does_not_depend_on_those_beside_it(bf16: bool) -> None:
-    """So the policy of a rollout, which sees few at a time, is the one that learns."""
+    """So the policy of a rollout, which gets few samples at a time, is the one that learns."""
     agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     obs = torch.randint(0, 256, (9, 4, 84, 84), dtype=torch.uint8)
     together = ours(agent.trunk, obs, bf16)[0]
@@ -391,7 +391,7 @@ def test_what_is_not_a_number_is_not_hidden(bf16: bool) -> None:
     [("nature", 1), ("nature", 2), ("nature_half", 3)],
 )
 def test_black_ground_gets_no_gradient(network: str, seed: int, bf16: bool) -> None:
-    """As long as biases are 0: there sums are 0, whatever stands beside, and so is ReLU's slope."""
+    """As long as biases are 0: there sums are 0, whatever is beside, and so is ReLU's gradient."""
     trunk = Agent((4, 84, 84), CategoricalPolicy(6), network, seed=seed).trunk
     generator = torch.Generator().manual_seed(seed)
     obs = torch.zeros(16, 4, 84, 84, dtype=torch.uint8)
@@ -415,8 +415,8 @@ def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) ->
     def outputs(network: Any) -> Tensor:
         distribution, values = forward_step(network, network.arrange(obs))
         with network.frozen_weights():
-            held = forward_step(network, network.arrange(obs))[1]
-            assert torch.equal(held, values)
+            frozen = forward_step(network, network.arrange(obs))[1]
+            assert torch.equal(frozen, values)
         return torch.cat([distribution.logits, values.unsqueeze(1)], dim=1).detach()
 
     seen = oracle(agent.trunk, obs, bf16=False)[0]
@@ -438,7 +438,7 @@ def test_the_whole_network_is_as_close_to_fp64_as_that_of_pytorch(bf16: bool) ->
     ("network", "precision"),
     [("nature_half", "fp32"), pytest.param("lstm", "bf16", marks=bf16_only)],
 )
-def test_a_run_by_native_kernels_goes_on_bit_for_bit(
+def test_a_run_by_native_kernels_is_resumed_bit_for_bit(
     network: str, precision: str, tmp_path: Path
 ) -> None:
     config = tiny(precision=precision, kernels="native", network=network)
@@ -464,7 +464,7 @@ def test_the_choice_is_kept_by_the_run(tmp_path: Path) -> None:
 
 @native_only
 def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And two processes that begin at the same time both have it."""
+    """And two processes that start at the same time both get it."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     code = (
         "from ppo37.networks.nature import NatureCNN; "
@@ -475,9 +475,9 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
         for _ in range(2)
     ]
-    said = {process.communicate()[0] for process in both}
+    printed = {process.communicate()[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
-    assert len(said) == 1
+    assert len(printed) == 1
     kept = sorted((tmp_path / "ppo37").iterdir())
     assert [path.name.split("-")[0] for path in kept] == ["winograd"] * 2
     assert {path.suffix for path in kept} == {".so", ".sha256"}
@@ -491,7 +491,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without a compiler, on which nothing was compiled before."""
+    """Set up a machine without a compiler, on which nothing was compiled before."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
@@ -522,12 +522,12 @@ def test_without_a_compiler_pytorch_computes() -> None:
 def test_a_precision_without_native_kernels_is_none_to_choose(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def place_in_fp32(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
+    def make_in_fp32(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
         if agent.bf16 and kernels == "native":
             raise UsageError("not in bf16")
         return make_network(agent, kernels, threads)
 
-    monkeypatch.setattr(precision, "make_network", place_in_fp32)
+    monkeypatch.setattr(precision, "make_network", make_in_fp32)
     monkeypatch.setattr(precision, "processor_kind", lambda _: "AMD with AVX512-BF16")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(precision="auto", kernels="native"), agent, SMALL, 32)
@@ -604,7 +604,7 @@ def test_the_processor_decides(
 def test_a_form_whose_numbers_are_wrong_is_not_chosen(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Be it on noise or only on what the network will see; and no clock is looked at."""
+    """On noise, or only on what the network will see; no time is measured."""
     screens = torch.full((16, *SMALL), 50, dtype=torch.uint8)
 
     class Wrong(Native):
@@ -613,10 +613,10 @@ def test_a_form_whose_numbers_are_wrong_is_not_chosen(
             distribution, values, lstm_state = super().__call__(arranged, *more)
             return distribution, values * (1.5 if flat == (wrong == "screens") else 1.0), lstm_state
 
-    def place_wrong(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
+    def make_wrong(agent: Agent, kernels: str = "torch", threads: int = 1) -> DeviceNetwork:
         return Wrong(agent, threads) if kernels == "native" else make_network(agent)
 
-    monkeypatch.setattr(precision, "make_network", place_wrong)
+    monkeypatch.setattr(precision, "make_network", make_wrong)
     monkeypatch.setattr(precision, "processor_kind", lambda _: "x86 with AVX2")
     agent = Agent(SMALL, CategoricalPolicy(3), "nature_half", seed=1)
     choice = choose_precision(tiny(kernels="auto"), agent, SMALL, 32, screens)
@@ -629,7 +629,7 @@ def test_a_form_whose_numbers_are_wrong_is_not_chosen(
 @pytest.mark.parametrize("game", ["pong", "seaquest"])
 def test_forms_agree_on_first_screens(game: str) -> None:
     """Although much of them is flat ground, which is on the kink of ReLU: there the gradients of
-    two right forms differ by more than a tenth, and the self-test must not take that for a fault.
+    two correct forms differ by more than a tenth, and the self-test must not call that an error.
     """
     config = from_preset("fast", game, "cpu")
     envs = make_factory(config, num_threads=1)(4, seed=1)

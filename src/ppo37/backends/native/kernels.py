@@ -29,10 +29,13 @@ class Arguments(Structure):
     """The arguments of a C function: addresses of tensors, and numbers. Keeps the tensors."""
 
     def __init__(self, *values: Tensor | int) -> None:
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        assert all(tensor.is_contiguous() for tensor in tensors), "C reads contiguous memory"
-        super().__init__(*(tensor.data_ptr() for tensor in tensors), *values[len(tensors) :])
-        self.tensors = tensors
+        super().__init__(*[v if isinstance(v, int) else _address(v) for v in values])
+        self.values = values
+
+
+def _address(tensor: Tensor) -> int:
+    assert tensor.is_contiguous(), "C reads contiguous memory"
+    return tensor.data_ptr()
 
 
 def _fields(pointers: str, numbers: str = "") -> list[tuple[str, Any]]:
