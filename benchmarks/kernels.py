@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=describe_machine()["cores"])
     options = parser.parse_args()
     taken = measure(options.samples, options.rounds, options.threads)
-    print(f"Forward and backward of {options.samples} samples, fp32, {options.threads} threads.")
+    print(f"Forward and backward of {options.samples} samples, fp32; threads: {options.threads}.")
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['isa']}; torch {torch.__version__}\n\n{table(taken)}")
 
