@@ -1,6 +1,6 @@
 """How fast a gradient of NatureCNN is by PyTorch, by torch.compile and by our own networks.
 
-    python benchmarks/kernels.py [--samples 256] [--rounds 30] [--threads 2]
+    python benchmarks/kernels.py [--samples 256] [--rounds 30] [--threads 2] [--out FILE]
 
 Each round measures every network in turn: forward and backward of the whole agent in fp32, on
 random pixels. Prints the medians as a Markdown table. torch.compile (its defaults, so Inductor)
@@ -9,15 +9,19 @@ else beside it.
 """
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from ppo37.backends.device import describe_machine
+from ppo37.backends.device import describe_machine, versions
 from ppo37.backends.network import DeviceNetwork, make_network
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
+from ppo37.tools.bench import commit
 
 OBS_SHAPE = (4, 84, 84)
 WARM_UP_ROUNDS = 3
@@ -63,8 +67,9 @@ def measure(samples: int, rounds: int, threads: int) -> dict[str, list[float]]:
     return taken
 
 
-def table(taken: dict[str, list[float]]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """Return the medians in milliseconds, with quartiles, and the speed relative to PyTorch."""
+    taken: dict[str, list[float]] = result["seconds"]
     lines = ["| network | ms | quartiles | speed |", "|---|---|---|---|"]
     first = statistics.median(next(iter(taken.values())))
     for name, seconds in taken.items():
@@ -79,11 +84,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=describe_machine()["cores"])
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")
     options = parser.parse_args()
-    taken = measure(options.samples, options.rounds, options.threads)
-    print(f"Forward and backward of {options.samples} samples, fp32; threads: {options.threads}.")
-    machine = describe_machine()
-    print(f"{machine['cpu']}, {machine['isa']}; torch {torch.__version__}\n\n{table(taken)}")
+    result = {
+        "samples": options.samples,
+        "rounds": options.rounds,
+        "threads": options.threads,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "seconds": measure(options.samples, options.rounds, options.threads),
+    }
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(markdown(result))
 
 
 if __name__ == "__main__":

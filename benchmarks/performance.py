@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import kernels
 import speed
 from peers import markdown as peers_table
 
@@ -75,6 +76,7 @@ def page() -> str:
         *benches(),
         *peers(),
         *(part for name in SUITES for part in suite(name)),
+        *kernels_beside_compile(),
         *shared(),
         *gpu(),
     ]
@@ -133,6 +135,25 @@ def peers() -> list[str]:
         "## Peers\n",
         "Breakout with the hyperparameters of `classic`, in turn with Stable-Baselines3 "
         "(`ppo37 bench --peers 4`). ppo37 writes its logs, SB3 writes none.\n",
+        *parts,
+    ]
+
+
+def kernels_beside_compile() -> list[str]:
+    """Return the section on a gradient by PyTorch, torch.compile and native kernels."""
+    parts = []
+    for path in sorted(RESULTS.glob("kernels_*.json")):
+        result = load(path)
+        parts += [kernels.markdown(result), "", *source(path, result)]
+    if not parts:
+        return []
+    return [
+        "## Native kernels and torch.compile\n",
+        "Forward and backward of 256 samples by the network `nature` in fp32, on two threads, in "
+        "turn: medians of 30 (`python benchmarks/kernels.py`). `torch.compile` with its default "
+        "settings compiles the trunk; its own start is not counted. `custom_op` was tried for the "
+        "kernels and not adopted: it loads PyTorch's compiler at the start (4 s), and acting on 4 "
+        "observations takes a tenth longer.\n",
         *parts,
     ]
 
