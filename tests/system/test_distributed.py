@@ -418,7 +418,7 @@ def test_a_lost_rank_ends_the_others_in_time(how: signal.Signals, tmp_path: Path
 def test_a_job_that_lost_a_rank_and_was_restarted_equals_one_without_a_fault(
     tmp_path: Path,
 ) -> None:
-    config = tiny(total_timesteps=200 * 64)
+    config = tiny(total_timesteps=120 * 64)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with ranks(2, *train_arguments(config, whole)) as processes:
         codes, _, errors = ended(processes)
