@@ -102,7 +102,7 @@ class Config:
     )
     clip_reward: float = _setting(10.0, "bound on scaled rewards", above=0)
     zero_mean_init: bool = _setting(
-        False, "initialize the first layer with kernels of zero mean and doubled scale"
+        False, "initialize the first layer with filters of zero mean and doubled scale"
     )
     reseed_interval: int = _setting(
         5000,

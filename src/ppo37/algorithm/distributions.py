@@ -23,7 +23,7 @@ class Distribution(Protocol):
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The tensors [B, ...] that the network computed for it."""
+        """The tensors [B, ...] that the network computed; the self-test compares them."""
         ...
 
     def log_prob(self, actions: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def act(
     uniforms: [N, *action_shape] in [0, 1), the randomness.
     Returns actions [N, *action_shape], log pi(a|s) [N], V(s) [N] and the next lstm_state [N, R].
     """
-    no_dones = lstm_state.new_zeros(len(obs), 1)
+    no_dones = lstm_state.new_zeros(len(obs), 1)  # `collect` resets the state itself
     distribution, values, lstm_state = network(obs, lstm_state, no_dones)
     actions = distribution.sample(uniforms)
     return actions, distribution.log_prob(actions), values, lstm_state

@@ -45,7 +45,7 @@ def make_batch(
     targets = value_targets(advantages, rollout.values)
 
     def in_a_row(part: Tensor) -> Tensor:
-        """[T, N, ...] -> [S, L, ...]; the steps of a sequence are those of one environment."""
+        """[T, N, ...] -> [S, L, ...]: [T * N, 1, ...] for L = 1, [N, T, ...] for L = T."""
         return part.unflatten(0, (-1, length)).transpose(1, 2).flatten(0, 1)  # D35
 
     return Batch(
@@ -138,10 +138,11 @@ def update(
     num_minibatches: int,
     target_kl: float | None = None,
 ) -> dict[str, float]:
-    """Run every epoch over the whole batch; each sample is used exactly once per epoch.
+    """Run epochs over the whole batch; each sample is used exactly once per epoch.
 
-    permutations: [epochs, S], a new shuffle for each epoch.  With `target_kl` the epochs stop
-    once the last minibatch's `approx_kl` exceeds it.  Returns the mean of every loss term over
+    train_step: `gradient_step` on the minibatch of some indices.  permutations: [epochs, S], a
+    new shuffle for each epoch.  With `target_kl` no further epoch starts once the last
+    minibatch's `approx_kl` exceeds it.  Returns the mean of every loss term over
     the minibatches, and how much of the targets' variance the old values explained.
     """
     history: list[LossTerms] = []

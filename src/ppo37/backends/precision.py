@@ -107,7 +107,9 @@ def choose_precision(
     ]
     before = agent.bf16
     try:
-        return _fastest_that_agrees(agent, backends, kind, obs_shape, size, screens)
+        asked = (config.precision, config.kernels) != ("auto", "auto")
+        reason = "as asked" if asked else f"the table's choice for {kind}"
+        return _fastest_that_agrees(agent, backends, reason, obs_shape, size, screens)
     finally:
         agent.bf16 = before
         agent.zero_grad(set_to_none=True)
@@ -116,7 +118,7 @@ def choose_precision(
 def _fastest_that_agrees(
     agent: Agent,
     backends: list[Backend],
-    kind: str,
+    reason: str,
     obs_shape: tuple[int, ...],
     size: int,
     screens: torch.Tensor | None,
@@ -135,8 +137,7 @@ def _fastest_that_agrees(
         if not agrees:
             wrong.append(f"{backend} disagrees with fp32: {errors}")
             continue
-        reasons = ["as asked" if len(backends) == 1 else f"the table's choice for {kind}"]
-        reasons += [f"self-test passed: {errors}"] if errors else []
+        reasons = [reason, "self-test passed"] if errors else [reason]
         convolves = isinstance(agent.trunk, NatureCNN)
         if convolves and agent.device.type == "cpu" and backend.kernels != "native":
             wrong += dict.fromkeys(missing)  # native kernels would have been faster

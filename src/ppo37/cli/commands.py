@@ -107,15 +107,16 @@ def evaluate(options: Namespace) -> int:
     )
     normalized = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
+    games = "1 whole game" if len(result.scores) == 1 else f"{len(result.scores)} whole games"
     lines = [
-        f"{result.game}, protocol {result.protocol}, {len(result.scores)} whole games, seed "
+        f"{result.game}, protocol {result.protocol}, {games}, seed "
         f"{result.seed}, after {result.agent_steps:,} agent steps",
         f"score {result.mean:.2f} (one game is too few for an interval; --episodes 30)",
     ]
     if result.interval is not None:
         low, high = result.interval
         lines[-1] = (
-            f"score {result.mean:.2f} +- {result.std:.2f} (95% interval of the mean {low:.2f} to "
+            f"score {result.mean:.2f}, std {result.std:.2f} (95% interval of the mean {low:.2f} to "
             f"{high:.2f}; lowest {min(result.scores):g}, best {max(result.scores):g})"
         )
     if normalized is not None:

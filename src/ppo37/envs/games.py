@@ -40,9 +40,9 @@ def resolve_game(name: str) -> str:
         return known[letters]
     if letters in {game.replace("_", "") for game in MULTIPLAYER_ONLY}:
         raise UsageError(f"{name!r} has no single-player mode; `ppo37 games` lists the others")
-    near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.5)]
-    hint = f"did you mean {', '.join(near)}?" if near else "`ppo37 games` lists all"
-    raise UsageError(f"unknown game {name!r} ({hint}); {CUSTOM}")
+    near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.6)]
+    hint = f"did you mean {', '.join(near)}?" if near else f"`ppo37 games` lists all; {CUSTOM}"
+    raise UsageError(f"unknown game {name!r}; {hint}")
 
 
 def shows_ram(name: str) -> bool:

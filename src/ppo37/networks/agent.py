@@ -106,8 +106,8 @@ class Agent(nn.Module):
         self, features: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
         """Compute what `forward` returns from the trunk's features [B, F], in fp32."""
-        # Turning autocast off here would take longer than the heads themselves.
-        assert not torch.is_autocast_enabled(features.device.type), "`bf16` chooses the precision"
+        # The heads are fp32. To turn autocast off here would take longer than the heads themselves.
+        assert not torch.is_autocast_enabled(features.device.type), "set `bf16` instead of autocast"
         x, lstm_state = self.core(features.float(), lstm_state, dones)
         parts = x.chunk(1 + self.trunk.separate_critic, dim=-1)
         distribution = self.policy(self.policy_head(parts[0]))

@@ -16,7 +16,7 @@ def test_the_former_name_of_a_state_still_works() -> None:
     ("call", "message"),
     [
         (require_known, "'cartpole' is not an Atari game; custom environments are trained from"),
-        (resolve_game, r"unknown game 'cartpole' \(did you mean earthworld, carnival\?\); custom"),
+        (resolve_game, r"unknown game 'cartpole'; `ppo37 games` lists all; custom"),
     ],
 )
 def test_an_unknown_game_is_refused_with_the_way_to_custom_environments(call, message) -> None:
