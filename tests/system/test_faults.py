@@ -550,11 +550,11 @@ def test_another_processor_is_reported(
     run, view = tmp_path / "run", RecordedNotes()
     shutil.copytree(finished_run, run)
     resume(run, view=view)
-    assert not any("will differ from an uninterrupted run" in line for line in view.lines)
+    assert not any("differ from an uninterrupted run" in line for line in view.lines)
     here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
     monkeypatch.setattr(sys.modules["ppo37.session.start"], "describe_machine", lambda: here)
     resume(run, view=view)
-    lines = [line for line in view.lines if "will differ from an uninterrupted run" in line]
+    lines = [line for line in view.lines if "differ from an uninterrupted run" in line]
     assert [("Abacus" in line, "BEADS" in line) for line in lines] == [(True, False), (False, True)]
 
 
@@ -714,6 +714,8 @@ REFUSED = [
     (("train", "pong", "--mode", "1"), "(see `ppo37 train --help`)"),
     (("train", "pong", "--track"), "(see `ppo37 train --help`)"),
     (("train", "pong", "--lerning-rate", "1"), "did you mean --learning-rate?"),
+    (("train", "pong", "--contrst-init"), "did you mean --zero-mean-init?"),
+    (("resume", "x", "--contrast-init"), "a setting is fixed when `ppo37 train` starts a run"),
     (
         ("resume", "run", "--learning-rate", "1"),
         "a setting is fixed when `ppo37 train` starts a run",

@@ -181,6 +181,11 @@ def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_readme_links_files_that_exist() -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text()):
+        assert "://" in link or (ROOT / link).exists(), link
+
+
 def test_no_module_has_the_name_of_a_public_function() -> None:
     """Importing it would replace the function in the package."""
     assert not {path.stem for path in SOURCE.glob("*")} & set(ppo37.__all__)

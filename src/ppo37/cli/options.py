@@ -174,11 +174,13 @@ def _hint(argument: str, parser: _Parser) -> str:
     name = argument.split("=")[0]
     # Compared without the dashes, which all of them have.
     names = {option.lstrip("-"): option for option in parser.option_names()}
+    renamed = {old.replace("_", "-"): new.replace("_", "-") for old, new in RENAMED.items()}
+    names |= {old: names[new] for old, new in renamed.items() if new in names}
+    settings = {field.name.replace("_", "-") for field in dataclasses.fields(Config)} | {*renamed}
     near = difflib.get_close_matches(name.lstrip("-"), names, n=1)
     if near and argument.startswith("-"):
         return f"; did you mean {names[near[0]]}?"
-    settings = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Config)}
-    if name in settings and parser.prog.endswith(("resume", "eval", "record")):
+    if name.lstrip("-") in settings and parser.prog.endswith(("resume", "eval", "record")):
         return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
     return f" (see `{parser.prog} --help`)"
 

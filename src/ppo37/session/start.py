@@ -328,7 +328,7 @@ def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """List the versions or settings that have changed since the checkpoint."""
     return [
-        f"{name} changed from {before.get(name)} to {value} since the checkpoint: the result will "
+        f"{name} changed from {before.get(name)} to {value} since the checkpoint: the result may "
         "differ from an uninterrupted run"
         for name, value in now.items()
         if before.get(name) != value

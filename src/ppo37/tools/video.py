@@ -112,6 +112,8 @@ def open_video(
             with _running(ffmpeg, options, folder, signals):
                 pass
         signals.check()
+        if not (folder / "video").exists():
+            raise RunError("ffmpeg could not write the video: it wrote nothing")
         with usage_errors(path):
             (folder / "video").replace(path)
 
@@ -124,15 +126,20 @@ def _running(ffmpeg: str, options: str, folder: Path, signals: Signals) -> Itera
     """
     quiet = ("-hide_banner", "-loglevel", "error", "-y")
     command = [ffmpeg, *quiet, *(option.format(folder) for option in options.split())]
-    with tempfile.TemporaryFile() as log:
+    with _log_file(folder) as log:
         # In a session of its own, so that Ctrl-C reaches only this process, which then stops it.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UsageError(
+                f"cannot run {ffmpeg}: {error.strerror}; set IMAGEIO_FFMPEG_EXE to a working ffmpeg"
+            ) from error
         assert process.stdin is not None
         signals.at_end.append(process.kill)
         try:
@@ -151,6 +158,14 @@ def _running(ffmpeg: str, options: str, folder: Path, signals: Signals) -> Itera
             lines = log.read().decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"exit code {process.returncode}"
             raise RunError(f"ffmpeg could not write the video: {reason}")
+
+
+def _log_file(folder: Path) -> IO[bytes]:
+    """Open a temporary file, in `folder` if there is no other place for it."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return tempfile.TemporaryFile(dir=folder)
 
 
 @contextmanager

@@ -340,3 +340,27 @@ def test_an_interruption_leaves_the_old_video(
         record(finished_run, out, games=10)
     assert out.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("#!/bin/sh\ncat > /dev/null\n", RunError, "ffmpeg could not write the video: it wrote"),
+        ("no program", UsageError, "cannot run .*ffmpeg: Exec format error; set IMAGEIO_FFMPEG"),
+    ],
+)
+def test_an_ffmpeg_that_is_none_gives_one_line(
+    script: str,
+    error: type[Exception],
+    message: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = tmp_path / "ffmpeg"
+    broken.write_text(script)
+    broken.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(broken))
+    with pytest.raises(error, match=message):
+        record(finished_run, tmp_path / "video.mp4")
+    assert [file.name for file in tmp_path.iterdir()] == ["ffmpeg"]
