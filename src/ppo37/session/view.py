@@ -154,7 +154,7 @@ def _panel(record: dict[str, Any], config: Config, facts: dict[str, str]) -> Gro
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), value)
     bar = ProgressBar(total=config.num_updates, completed=record["update"], width=60)
-    return Group(bar, table)
+    return Group(bar, Text(), table)  # a bar does not end its line
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:

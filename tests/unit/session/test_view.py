@@ -58,6 +58,7 @@ def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
     output = _in_a_terminal([*COMMAND, "--out", str(tmp_path / "run")])
     assert "expected time: known after the first updates" in output
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
+    assert re.search("\u2501\\s*\r?\nsteps ", plain), "the bar has a line of its own"
     last = plain[plain.rindex("steps  ") :]
     assert "640 of 640 (100%)" in last
     assert "2,560" in last  # frames
