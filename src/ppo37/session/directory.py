@@ -20,6 +20,7 @@ from ..errors import RunError, UsageError
 from . import checkpoint
 from .checkpoint_format import MANIFEST, parse_json, read
 from .files import (
+    OTHER_OUT,
     TEMPORARY,
     explained,
     own_file,
@@ -35,7 +36,6 @@ from .files import (
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
-OTHER_OUT = "; choose another --out"
 MADE_BY = "made_by"
 """The key for the class or function that makes the environments, if they are not those of ppo37."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}

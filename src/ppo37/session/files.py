@@ -14,6 +14,8 @@ from ..errors import UsageError
 
 TEMPORARY = ".ppo37-*.tmp"
 """The names of files that are being written, or were when a process was killed."""
+OTHER_OUT = "; choose another --out"
+"""The advice for an output that cannot be written."""
 
 
 @contextmanager

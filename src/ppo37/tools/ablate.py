@@ -19,7 +19,7 @@ from ..envs import VecEnv
 from ..errors import RunError, Stopped, UsageError
 from ..networks.agent import Agent
 from ..session import directory
-from ..session.files import TEMPORARY, own_folder, real_path
+from ..session.files import OTHER_OUT, TEMPORARY, explained, own_folder, real_path
 from ..session.signals import Signals
 from .ablation_arms import Study, make_arms
 from .ablation_results import DOCUMENT, measure, write_results
@@ -91,11 +91,9 @@ def _default_path(config: Config) -> Path:
 
 def _open_study(path: Path, log: Callable[[str], None]) -> IO[str]:
     """Make the directory of a study if there is none, and lock it until the result is closed."""
-    try:
+    with explained(f"cannot use {path}", OTHER_OUT):
         path.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
-    except OSError as error:
-        raise UsageError(f"cannot use {path}: {error.strerror}; choose another --out") from error
     if names - {directory.LOCK} and DOCUMENT not in names:
         raise UsageError(f"{path} is not empty and has no {DOCUMENT}; choose another --out")
     return directory.lock(path, log)

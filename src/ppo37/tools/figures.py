@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..session.files import beside
+from ..session.files import OTHER_OUT, beside, explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,12 +60,11 @@ def save_png(drawing: "Figure", path: Path, make_folder: bool = False) -> None:
     """Write a figure, replacing `path` only when it is complete; UsageError if that fails."""
     temporary = beside(path)
     try:
-        if make_folder:
-            path.parent.mkdir(exist_ok=True)
-        drawing.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        with explained(f"cannot write {path}", OTHER_OUT):
+            if make_folder:
+                path.parent.mkdir(exist_ok=True)
+            drawing.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -20,11 +20,11 @@ from ..envs import Step, VecEnv
 from ..envs.games import CATCH, require_known, title
 from ..errors import UsageError
 from ..session.directory import is_run, require_makers
-from ..session.files import own_folder, real_path
+from ..session.files import OTHER_OUT, explained, own_folder, real_path
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals
 from .evaluate import TrainedAgent, Translation, games_seed, load_agent, play, translation
-from .video import FRAMES_PER_SECOND, Pixels, find_ffmpeg, open_video, usage_errors, video_format
+from .video import FRAMES_PER_SECOND, Pixels, find_ffmpeg, open_video, video_format
 
 END_S = 1
 """The last frame of a game is shown so long, so that the final score can be read."""
@@ -293,6 +293,6 @@ def _default_output(trained: TrainedAgent) -> Path:
     if not is_run(run):
         return real_path(f"{game}.mp4")
     path = own_folder(run, "videos") / f"{game}-{trained.state['update']}.mp4"
-    with usage_errors(path):
+    with explained(f"cannot write {path}", OTHER_OUT):
         path.parent.mkdir(exist_ok=True)
     return path

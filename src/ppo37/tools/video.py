@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
-from ..session.files import TEMPORARY
+from ..session.files import OTHER_OUT, TEMPORARY, explained
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals
 
@@ -114,7 +114,7 @@ def open_video(
         signals.check()
         if not (folder / "video").exists():
             raise RunError("ffmpeg could not write the video: it wrote nothing")
-        with usage_errors(path):
+        with explained(f"cannot write {path}", OTHER_OUT):
             (folder / "video").replace(path)
 
 
@@ -174,16 +174,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file")
     prefix, suffix = TEMPORARY.split("*")
-    with usage_errors(path):
+    with explained(f"cannot write {path}", OTHER_OUT):
         folder = tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=path.parent)
     with folder as name:
         yield Path(name)
-
-
-@contextmanager
-def usage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a UsageError: `path` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another --out") from error
