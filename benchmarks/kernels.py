@@ -1,4 +1,4 @@
-"""How fast a gradient of NatureCNN is by PyTorch, by torch.compile and by our own networks.
+"""Measure a gradient of NatureCNN by PyTorch, by torch.compile and by our own networks.
 
     python benchmarks/kernels.py [--samples 256] [--rounds 30] [--threads 2] [--out FILE]
 

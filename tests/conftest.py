@@ -112,24 +112,16 @@ def train_arguments(config: Config, run: Path, *more: str) -> list[str]:
     return ["train", *arguments_of(config), "--out", str(run), *more]
 
 
+def catch_command(run: Path, steps: int, *more: str) -> list[str]:
+    """Return a command that trains catch with the preset `classic` for so many steps."""
+    command = [sys.executable, "-m", "ppo37", "train", "catch", "--preset", "classic"]
+    return [*command, "--total-timesteps", str(steps), "--out", str(run), *more]
+
+
 def long_train_command(run: Path) -> list[str]:
     """Return a command that trains catch for a long time."""
-    return [
-        sys.executable,
-        "-m",
-        "ppo37",
-        "train",
-        "catch",
-        "--preset",
-        "classic",
-        "--total-timesteps",
-        "1000000",
-        "--precision",
-        "fp32",
-        "--out",
-        str(run),
-        *tiny_options("num_envs", "num_steps"),
-    ]
+    more = ("--precision", "fp32", *tiny_options("num_envs", "num_steps"))
+    return catch_command(run, 1_000_000, *more)
 
 
 def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

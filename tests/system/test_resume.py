@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LIMIT_S, log_without_times, read_files, tiny, tiny_options
+from conftest import LIMIT_S, catch_command, log_without_times, read_files, tiny, tiny_options
 
 from ppo37 import Config, resume, train
 from ppo37.envs.atari import Atari
@@ -86,22 +86,8 @@ def test_a_run_killed_twice_can_be_resumed(tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     run = tmp_path / "killed"
     log = run / "metrics.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "ppo37",
-        "train",
-        "catch",
-        "--preset",
-        "classic",
-        "--total-timesteps",
-        str(steps),
-        "--out",
-        str(run),
-        "--checkpoint-every",
-        "1",
-        *tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels"),
-    ]
+    options = tiny_options("seed", "num_envs", "num_steps", "network", "precision", "kernels")
+    command = catch_command(run, steps, "--checkpoint-every", "1", *options)
     for lines in (7, 16):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + LIMIT_S

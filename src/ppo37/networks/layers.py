@@ -1,4 +1,4 @@
-"""What all networks share: how layers are initialized and listed."""
+"""Functions for the layers of all networks: they initialize and list them."""
 
 import torch
 from torch import nn

@@ -36,7 +36,7 @@ SAVE_EVERY_S = 120.0
 
 
 class Summary(NamedTuple):
-    """How a call of `train` or `resume` ended.
+    """The end of a call of `train` or `resume`.
 
     signal_number: the signal that asked it to stop, also if it had finished by then; None if there
     was no signal.
@@ -168,7 +168,7 @@ class Session:
 
     @property
     def summary(self) -> Summary:
-        """How far the run has come."""
+        """The progress of the run so far."""
         state, config = self.state, self.config
         return Summary(
             run=self.path,

@@ -5,11 +5,10 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_options
+from conftest import catch_command, tiny_options
 
 from ppo37 import Config
 from ppo37.config import changes, from_preset
@@ -17,20 +16,10 @@ from ppo37.session.estimate import estimate_s
 from ppo37.session.metrics import LAST_100
 from ppo37.session.view import ConsoleView
 
-COMMAND = [
-    sys.executable,
-    "-m",
-    "ppo37",
-    "train",
-    "catch",
-    "--preset",
-    "classic",
-    "--total-timesteps",
-    "650",
-    "--device",
-    "cpu",
+OPTIONS = (
+    "--device=cpu",
     *tiny_options("seed", "num_envs", "num_steps", "num_minibatches", "network", "precision"),
-]
+)
 SHARES = r"\d+% environments, \d+% policy, \d+% copying, \d+% learning"
 
 
@@ -55,7 +44,7 @@ def _in_a_terminal(command: list[str]) -> str:
 
 
 def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
-    output = _in_a_terminal([*COMMAND, "--out", str(tmp_path / "run")])
+    output = _in_a_terminal(catch_command(tmp_path / "run", 650, *OPTIONS))
     assert "expected time: known after the first updates" in output
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
     assert re.search("\u2501\\s*\r?\nsteps ", plain), "the bar has a line of its own"
@@ -63,7 +52,7 @@ def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
     assert "640 of 640 (100%)" in last
     assert "2,560" in last  # frames
     assert re.search(r"return +-?\d+\.\d \(mean of the last \d+ games\)", last)
-    assert re.search(r"speed +\d+ agent steps/s \(SPS\)", last)
+    assert re.search(r"speed +\d[\d,]* agent steps/s \(SPS\)", last)
     assert re.search(r"time left +0 s", last)
     assert re.search(rf"time spent +{SHARES}", last)
     assert "\x1b[" in output  # the panel was drawn again
@@ -71,7 +60,7 @@ def test_a_terminal_shows_a_live_panel(tmp_path: Path) -> None:
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True
+        catch_command(tmp_path / "run", 650, *OPTIONS), capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
     assert "\x1b" not in done.stderr

@@ -1,4 +1,4 @@
-"""Which environments belong to which rank."""
+"""The environments that belong to a rank."""
 
 from typing import NamedTuple
 

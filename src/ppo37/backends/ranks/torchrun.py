@@ -1,4 +1,4 @@
-"""What torchrun tells a process about its job, by environment variables."""
+"""The environment variables by which torchrun describes a job to its processes."""
 
 import os
 import platform
