@@ -10,8 +10,7 @@ The session (session/) surrounds the loop: environments, logs, checkpoints, sign
 
 from pathlib import Path
 
-from .algorithm.schedules import annealed
-from .algorithm.update import set_learning_rate, update
+from .algorithm.update import update
 from .config import Config
 from .envs import EnvFactory
 from .session.session import Session, Summary
@@ -23,10 +22,7 @@ def learn(session: Session) -> None:
     """Run the updates that are left in a session: Algorithm 1 of Schulman et al. 2017."""
     config = session.config
     for k in session.updates():
-        learning_rate = annealed(config.learning_rate, config.anneal_lr, k, config.num_updates)
-        clip_coef = annealed(config.clip_coef, config.anneal_clip, k, config.num_updates)
-        set_learning_rate(session.optimizer, learning_rate)  # D04
-        session.clip_coef.fill_(clip_coef)  # A1
+        session.anneal()  # D04
 
         rollout, episodes = session.collect(k)
 
@@ -39,7 +35,7 @@ def learn(session: Session) -> None:
                 config.num_minibatches,
                 config.target_kl,
             )
-        session.end_update(k, learning_rate, batch, losses, episodes)
+        session.end_update(k, batch, losses, episodes)
 
 
 def train(

@@ -14,7 +14,7 @@ import torch
 
 from .. import randomness
 from ..algorithm.rollout import Rollout
-from ..algorithm.update import Batch
+from ..algorithm.update import Batch, set_learning_rate
 from ..backends.clock import Clock
 from ..backends.device import gc_frozen
 from ..backends.executables import Executables
@@ -69,9 +69,7 @@ class Session:
     ) -> None:
         """Bind a run to a device. parts: the environments of each rollout thread of this rank."""
         self.config, self.path, self.state = config, path, state
-        self.optimizer = state.optimizer
         self.advantages, self.train_step = run.advantages, run.train_step
-        self.clip_coef = run.clip_coef
         self._parts, self._buffers, self._run = parts, buffers, run
         self._ranks, self._view, self._signals = ranks, view, signals
         self._env_slice = ranks.env_slice(config.num_envs)
@@ -110,11 +108,25 @@ class Session:
 
     def updates(self) -> Iterator[int]:
         """Count the updates that are left, until the last one or a signal."""
-        for k in range(self.state.update, self.config.num_updates):
+        left = self.config.updates_left(self.state.agent_steps)
+        for k in range(self.state.update, self.state.update + left):
             self._update_started = time.monotonic()
             yield k
             if self._stop is not None:
                 return
+
+    def anneal(self) -> None:
+        """Set the learning rate and the coefficients of the loss for the next update, by E9."""
+        values = self.state.annealed(self.config)
+        set_learning_rate(self.state.optimizer, values["learning_rate"])
+        for name, coefficient in self._run.annealed.items():
+            coefficient.fill_(values[name])  # A1
+        constant = [name for name in values if len({*self.config.schedule(name)}) == 1]
+        self._tags = {
+            f"charts/{name}": value
+            for name, value in values.items()
+            if name == "learning_rate" or name not in constant
+        }
 
     def collect(self, k: int) -> tuple[Rollout, list[Episode]]:
         """Collect a rollout. Returns it and the games that ended, on all ranks."""
@@ -133,7 +145,6 @@ class Session:
     def end_update(
         self,
         k: int,
-        learning_rate: float,
         batch: Batch,
         losses: dict[str, float],
         episodes: list[Episode],
@@ -146,6 +157,7 @@ class Session:
         now = time.monotonic()
         self._signals.takes = f", which takes about {duration(now - self._update_started)}"
         state.update = k + 1
+        state.agent_steps += config.batch_size
         state.wall_s = self._before_s + now - self._started
         state.games += len(episodes)
         state.recent.extend(episodes)
@@ -154,11 +166,10 @@ class Session:
         tags = {
             LAST_100: recent_mean(state),
             "charts/SPS": config.batch_size / (now - self._update_started),
-            "charts/learning_rate": learning_rate,
+            **self._tags,
             **{f"losses/{name}": value for name, value in losses.items()},
         }
-        steps = state.update * config.batch_size
-        record = record_of(state.update, steps, state.wall_s, tags, episodes)
+        record = record_of(state.update, state.agent_steps, state.wall_s, tags, episodes)
         self._logs.write(record)
         if self._checkpoint_due(now):
             self._logs.sync()
@@ -172,8 +183,8 @@ class Session:
         state, config = self.state, self.config
         return Summary(
             run=self.path,
-            finished=state.update == config.num_updates,
-            agent_steps=state.update * config.batch_size,
+            finished=not config.updates_left(state.agent_steps),
+            agent_steps=state.agent_steps,
             wall_s=state.wall_s,
             games=state.games,
             last_100_mean=recent_mean(state),
@@ -188,7 +199,7 @@ class Session:
         self._stop, saving = ranks.any_rank(
             self._signals.stop, self._signals.take_save() or (due and ranks.is_main)
         )
-        finished = state.update == self.config.num_updates
+        finished = not self.config.updates_left(state.agent_steps)
         saving = saving or finished or self._stop is not None
         if saving or (state.update - 1) % CHECK_EVERY == 0:
             ranks.require_alike(state.agent.parameters(), state.update)
@@ -211,7 +222,7 @@ class Session:
             self._view.note(
                 f"the checkpoints and the log after update {update} are now in {shown(replaced)}"
             )
-        logs = Logs(path, update, update * self.config.batch_size)
+        logs = Logs(path, update, self.state.agent_steps)
         (path / directory.SUMMARY).unlink(missing_ok=True)  # that of the previous session
         return logs
 

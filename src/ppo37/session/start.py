@@ -196,7 +196,7 @@ def _open(
     parts = stack.enter_context(_open_parts(config, make_envs, env_slice, saved.seedings))
     envs = parts[0]
     agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
+    optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     state = RunState(agent, optimizer, seedings=saved.seedings, made_by=name_of(make_envs))
     if saved.checkpoint is not None:
         restore(state, saved.checkpoint, config, envs)

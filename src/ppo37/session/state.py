@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..algorithm.rollout import Rollout
+from ..algorithm.schedules import linear
 from ..algorithm.update import Batch
-from ..config import Config
+from ..config import Config, schedules
 from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
@@ -33,12 +34,19 @@ class RunState:
     agent: Agent
     optimizer: torch.optim.Optimizer
     update: int = 0
+    agent_steps: int = 0
     games: int = 0
     wall_s: float = 0.0
     seedings: int = 0
     made_by: str | None = None
     """See `directory.MADE_BY`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
+
+    def annealed(self, config: Config) -> dict[str, float]:
+        """Compute the values of the settings that can be annealed for the next update, by E9."""
+        done = self.agent_steps
+        total = done + config.updates_left(done) * config.batch_size
+        return {name: linear(*config.schedule(name), done, total) for name in schedules()}
 
 
 def save(
@@ -56,7 +64,7 @@ def save(
     names = (name for name, _ in state.agent.named_parameters())
     document = {
         "update": state.update,
-        "agent_steps": state.update * config.batch_size,
+        "agent_steps": state.agent_steps,
         "games": state.games,
         "wall_s": state.wall_s,
         "seedings": state.seedings,
@@ -99,6 +107,7 @@ def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) ->
     names = (name for name, _ in state.agent.named_parameters())
     restore_optimizer(state.optimizer, names, saved)
     state.update = saved.state["update"]
+    state.agent_steps = saved.state["agent_steps"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])

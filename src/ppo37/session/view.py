@@ -97,7 +97,7 @@ class ConsoleView(View):
         assert config is not None, "announce comes first"
         now = time.monotonic()
         self._recent.append((now, record["agent_steps"]))
-        finished = record["update"] == config.num_updates
+        finished = not config.updates_left(record["agent_steps"])
         wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
         if now - self._shown_at_s < wait_s and not finished:
             return
@@ -135,11 +135,12 @@ def _facts(
 ) -> dict[str, str]:
     """Return the texts to show, by label."""
     steps = record["agent_steps"]
-    left = config.agent_steps - steps
+    left = config.updates_left(steps) * config.batch_size
+    total = steps + left
     mean, parts = record[LAST_100], shares(seconds)
     last = "1 game" if games == 1 else f"the last {min(games, 100)} games"
     return {
-        "steps": f"{steps:,} of {config.agent_steps:,} ({steps / config.agent_steps:.0%})",
+        "steps": f"{steps:,} of {total:,} ({steps / total:.0%})",
         "frames": f"{record['frames']:,}",
         "return": "no game has ended yet" if mean is None else f"{mean:.1f} (mean of {last})",
         "games": f"{games:,}",
@@ -153,7 +154,7 @@ def _panel(record: dict[str, Any], config: Config, facts: dict[str, str]) -> Gro
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), value)
-    bar = ProgressBar(total=config.num_updates, completed=record["update"], width=60)
+    bar = ProgressBar(total=config.agent_steps, completed=record["agent_steps"], width=60)
     return Group(bar, Text(), table)  # a bar does not end its line
 
 
