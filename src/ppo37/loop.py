@@ -8,7 +8,9 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .algorithm.update import update
 from .config import Config
@@ -44,15 +46,19 @@ def train(
     checkpoint_every: int | None = None,
     view: View | None = None,
     make_envs: EnvFactory | None = None,
+    *,
+    init_from: str | Path | None = None,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
     progress; None prints nothing.  make_envs: makes your own environments; None plays
-    `config.game`.  UsageError for settings that cannot work, before anything is written; RunError
-    for a failure during training, with the last checkpoint valid.
+    `config.game`.  init_from: a run, checkpoint or published agent whose weights and running
+    statistics to begin with; everything else is new.  UsageError for settings that cannot work,
+    before anything is written; RunError for a failure during training, with the last checkpoint
+    valid.
     """
-    with new_session(config, out, checkpoint_every, view, make_envs) as session:
+    with new_session(config, out, checkpoint_every, view, make_envs, init_from) as session:
         learn(session)
     return session.summary
 
@@ -63,6 +69,8 @@ def resume(
     view: View | None = None,
     make_envs: EnvFactory | None = None,
     new_games: bool = False,
+    *,
+    changes: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
 
@@ -70,8 +78,11 @@ def resume(
     last bit: the games are restored by replaying their actions.  `run` may be one of the run's
     checkpoints: then the updates after it are computed again, and their files are moved to the
     folder `replaced-1` (or -2, ...) in the run.
-    new_games: start new games instead, as with environments that cannot be saved.
+    new_games: start new games instead, as with environments that cannot be saved.  changes:
+    settings to change from here on, by name, as `{"total_timesteps": 1_000_000}`; UsageError for
+    one that cannot change.
     """
-    with resumed_session(run, checkpoint_every, view, make_envs, new_games) as session:
+    changes = changes or {}
+    with resumed_session(run, checkpoint_every, view, make_envs, new_games, changes) as session:
         learn(session)
     return session.summary

@@ -32,7 +32,9 @@ def train(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
-    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
+    summary = train(
+        config, options.out, options.checkpoint_every, ConsoleView(), init_from=options.init_from
+    )
     return _report(summary, options.json)
 
 
@@ -66,7 +68,13 @@ def resume(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     view, new_games = ConsoleView(), options.new_games
-    summary = resume(options.run, options.checkpoint_every, view, new_games=new_games)
+    summary = resume(
+        options.run,
+        options.checkpoint_every,
+        view,
+        new_games=new_games,
+        changes=settings_of(options),
+    )
     return _report(summary, options.json)
 
 
@@ -286,10 +294,15 @@ def config_of(options: Namespace) -> Config:
         if getattr(options, "observation", "ram") != "ram":
             raise UsageError(f"{options.game} means --observation ram; leave one of them out")
         options.observation = "ram"
-    names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
-    changes = {name: value for name, value in vars(options).items() if name in names}
+    changes = settings_of(options)
     device = resolve_device(changes.pop("device", "auto"))
     return from_preset(options.preset, game, device, **changes)
+
+
+def settings_of(options: Namespace) -> dict[str, Any]:
+    """Return the settings that were given as options, by name."""
+    names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _checkpoint(run: str) -> "Checkpoint":

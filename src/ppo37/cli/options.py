@@ -5,11 +5,13 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type
+from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type, schedules
 from ..errors import UsageError
+from ..session.changes import FIXED
 from . import commands
 
 _EXAMPLES = """examples:
@@ -82,6 +84,9 @@ def build_parser() -> _Parser:
     _add_game(train)
     train.add_argument("--out", metavar="DIR", help="run directory to create")
     train.add_argument(
+        "--init-from", metavar="AGENT", help="RUN or published agent whose weights to begin with"
+    )
+    train.add_argument(
         "--budget",
         metavar="TIME",
         help="train for as many steps as fit in 90s, 30m or 1h30m, instead of --total-timesteps",
@@ -95,6 +100,7 @@ def build_parser() -> _Parser:
         "--new-games", action="store_true", help="start new games instead of restoring the old ones"
     )
     _add_run_options(resume)
+    _add_settings(resume, without=FIXED, text="to change from here on")
 
     evaluate = add("eval", commands.evaluate)
     evaluate.add_argument("run", metavar="RUN")
@@ -215,16 +221,20 @@ def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
 
 
-def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
-    """Add an option for each setting of `Config`; the preset decides those that are not given."""
-    group = parser.add_argument_group(
-        "settings", "in brackets the value in the preset classic; other presets change some of them"
-    )
+OF_PRESETS = "in brackets the value in the preset classic; other presets change some of them"
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, without: tuple[str, ...] = (), text: str = OF_PRESETS
+) -> None:
+    """Add an option for each setting of `Config`; only those that are given are in the result."""
+    group = parser.add_argument_group("settings", text)
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
-        _add_setting(group, field, field.name, text)
+        default = f" [{field.default}]" if text is OF_PRESETS else ""
+        help_text = f"{field.metadata['help']}{default}".replace("%", "%%")
+        _add_setting(group, field, field.name, help_text)
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
 
@@ -236,9 +246,11 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
     if kind is bool:
         more = {"action": argparse.BooleanOptionalAction}
     else:
-        convert = _device if field.name == "device" else _or_none(kind) if optional else kind
+        convert = _device if field.name == "device" else _converter(field.name, kind, optional)
         more = {"type": convert, "choices": choices(field.name) or None}
         more["metavar"] = None if kind is str else kind.__name__.upper()
+        if field.name in schedules():
+            more["metavar"] = "FLOAT[:END]"
     flag, hidden = "--" + name.replace("_", "-"), argparse.SUPPRESS
     group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
 
@@ -249,11 +261,27 @@ def _device(text: str) -> str:
     return text
 
 
-def _or_none(kind: type) -> Any:
-    """Return a converter that turns `none` into None, and other texts into `kind`."""
+def _converter(name: str, kind: type, optional: bool) -> Callable[[str], Any]:
+    """Return the function that converts the text of a setting; its errors name the option."""
 
     def convert(text: str) -> Any:
-        return None if text.lower() == "none" else kind(text)
+        if optional and text.lower() == "none":
+            return None
+        if name in schedules() and ":" in text:
+            return text  # checked by Config
+        if kind is int:
+            return whole_number(text)
+        return kind(text)
 
     convert.__name__ = kind.__name__
     return convert
+
+
+def whole_number(text: str) -> int:
+    """Convert 1000000, 1_000_000 or 1e6; ArgumentTypeError for other texts."""
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError, OverflowError):
+        if float(text).is_integer():
+            return int(float(text))
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")

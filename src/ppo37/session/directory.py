@@ -4,6 +4,7 @@ RUN/ has `config.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, TensorB
 lock.
 """
 
+import dataclasses
 import errno
 import fcntl
 import shutil
@@ -38,6 +39,8 @@ CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
 MADE_BY = "made_by"
 """The key for the class or function that makes the environments, if they are not those of ppo37."""
+INIT_FROM = "init_from"
+"""The key for the path and the fingerprint of the agent whose weights a run began with."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """The errors of a disk that does not support locks."""
 
@@ -222,6 +225,18 @@ def read_config(run: Path) -> Config:
     if not isinstance(values, dict):
         raise UsageError(f"{run / CONFIG} is damaged")
     return from_dict(values)
+
+
+def write_config(run: Path, config: Config, agent_steps: int) -> None:
+    """Replace the settings in `config.json`, and record there what changed after `agent_steps`."""
+    if read_config(run) == config:
+        return
+    document = read_document(run)
+    before, now = document["config"], dataclasses.asdict(config)
+    changed = {name: [before.get(name), v] for name, v in now.items() if before.get(name) != v}
+    history = [*document.get("changes", []), {"agent_steps": agent_steps, "changed": changed}]
+    with explained(f"cannot write {run / CONFIG}", kind=RunError):
+        write_atomically(run / CONFIG, to_json({**document, "config": now, "changes": history}))
 
 
 def describe_origin() -> dict[str, Any]:

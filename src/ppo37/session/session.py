@@ -24,6 +24,7 @@ from ..build import normalized
 from ..config import Config
 from ..envs import EnvState, Episode, VecEnv
 from . import directory
+from .changes import annealed
 from .files import shown
 from .loggers import Logs
 from .loggers.logger import Logger
@@ -101,6 +102,8 @@ class Session:
             self._signals.kept = self._describe_checkpoint()
             stack.enter_context(closing(self._logs))
             stack.enter_context(gc_frozen())
+            if state.init_from is not None:  # a resumed run does not read that agent again
+                self._save()
             yield self
         if ranks.is_main:
             directory.write_summary(self.path, _summary_document(self.summary))
@@ -117,7 +120,7 @@ class Session:
 
     def anneal(self) -> None:
         """Set the learning rate and the coefficients of the loss for the next update, by E9."""
-        values = self.state.annealed(self.config)
+        values = annealed(self.config, self.state.agent_steps)
         set_learning_rate(self.state.optimizer, values["learning_rate"])
         for name, coefficient in self._run.annealed.items():
             coefficient.fill_(values[name])  # A1
@@ -224,11 +227,12 @@ class Session:
             )
         logs = Logs(path, update, self.state.agent_steps)
         (path / directory.SUMMARY).unlink(missing_ok=True)  # that of the previous session
+        directory.write_config(path, self.config, self.state.agent_steps)
         return logs
 
     def _describe_checkpoint(self) -> str:
         """Describe the checkpoint that this run can be resumed from."""
-        if not self.state.update:
+        if not self.state.update and self.state.init_from is None:
             return "no checkpoint was saved yet"
         return f"checkpoint {self.state.update} is in {shown(self.path)}"
 

@@ -1,7 +1,7 @@
 """Start a session: in a new run directory, or in that of a run to resume."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +29,21 @@ from ..envs.contract import name_of
 from ..errors import UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
+from .changes import DECIDE_THE_BACKEND, changed, schedule_notes
 from .checkpoint import Checkpoint
 from .estimate import estimate_s
-from .files import real_path
+from .files import real_path, shown
 from .metrics import length_to
 from .session import Session
 from .signals import Signals
-from .state import RunState, checkpoints_bytes, restore, saved_env_states, saved_lstm_state
+from .state import (
+    RunState,
+    checkpoints_bytes,
+    initialize,
+    restore,
+    saved_env_states,
+    saved_lstm_state,
+)
 from .view import NoView, View
 
 STOPPING = "stopping after this update{takes}; a checkpoint will be left"
@@ -63,6 +71,7 @@ def new_session(
     checkpoint_every: int | None,
     view: View | None,
     make_envs: EnvFactory | None,
+    init_from: str | Path | None = None,
 ) -> Iterator[Session]:
     """Enter a session in a new run directory; see `train`."""
     config = dataclasses.replace(config, device=resolve_device(config.device))
@@ -72,11 +81,17 @@ def new_session(
         view = _view(view, ranks)
         if out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
             # torchrun has restarted this job.
-            resumed = _resumed(path, path, ranks, checkpoint_every, view, make_envs, False)
+            own = directory.read_config(path)
+            resumed = _resumed(path, path, own, ranks, checkpoint_every, view, make_envs, False)
             yield stack.enter_context(resumed)
             return
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
         parts, state = _open(stack, config, make_envs, ranks, NOTHING_SAVED)
+        if init_from is not None:
+            agent, warnings = directory.find_checkpoint(Path(init_from))
+            initialize(state, agent, config, parts[0])
+            for line in (*warnings, f"the weights are those of {agent.path}"):
+                view.note(line)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
         state.agent.bf16 = config.precision == "bf16"
@@ -106,11 +121,14 @@ def resumed_session(
     view: View | None,
     make_envs: EnvFactory | None,
     new_games: bool,
+    changes: Mapping[str, Any],
 ) -> Iterator[Session]:
     """Enter a session that resumes a run; see `resume`."""
     wanted = real_path(run)
     path = directory.run_of(wanted)
-    config = directory.read_config(path)
+    config = changed(directory.read_config(path), changes)
+    if "device" in changes:
+        config = dataclasses.replace(config, device=resolve_device(config.device))
     if config.device == "cuda" and resolve_device("auto") != "cuda":
         raise UsageError(
             f"{path} was trained on a GPU and none is available here; its agent can be evaluated "
@@ -118,7 +136,10 @@ def resumed_session(
         )
     with closing(join(config.device)) as ranks:
         view = _view(view, ranks)
-        with _resumed(wanted, path, ranks, checkpoint_every, view, make_envs, new_games) as session:
+        resumed = _resumed(
+            wanted, path, config, ranks, checkpoint_every, view, make_envs, new_games
+        )
+        with resumed as session:
             yield session
 
 
@@ -126,17 +147,20 @@ def resumed_session(
 def _resumed(
     wanted: Path,
     path: Path,
+    config: Config,
     ranks: Ranks,
     checkpoint_every: int | None,
     view: View,
     make_envs: EnvFactory | None,
     new_games: bool,
 ) -> Iterator[Session]:
-    """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints."""
+    """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints.
+
+    config: its settings, which may differ from those in the directory and then replace them.
+    """
     ranks.broadcast_from_main(
         lambda: directory.require_makers(directory.read_document(path), make_envs, path)
     )
-    config = directory.read_config(path)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
         ranks.broadcast_from_main(lambda: _lock(stack, path, view))
@@ -145,6 +169,11 @@ def _resumed(
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))
         parts, state = _open(stack, own_config, make_envs, ranks, saved)
+        before = directory.read_config(path)
+        if any(getattr(config, name) != getattr(before, name) for name in DECIDE_THE_BACKEND):
+            choice = _choose(own_config, state.agent, parts[0], ranks)
+            config, own_config = choice.applied(config), choice.applied(own_config)
+            state.agent.bf16 = config.precision == "bf16"
         # A damaged log is refused before any file is moved.
         ranks.broadcast_from_main(lambda: length_to(path, state.update))
         if ranks.broadcast_from_main(lambda: state.update) != state.update:
@@ -153,13 +182,17 @@ def _resumed(
         session = Session(
             config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
         )
-        left = 1 - state.update / config.num_updates
+        left = config.updates_left(state.agent_steps)
         if left:
             whole_s = estimate_s(config)
-            expected_s = None if whole_s is None else left * whole_s
+            expected_s = None if whole_s is None else left / config.num_updates * whole_s
             view.announce(config, path, f"resuming after update {state.update}", expected_s)
         else:
-            view.note(f"{path} is finished: nothing is left to do")
+            more = state.agent_steps + config.batch_size
+            view.note(
+                f"{path} is finished: nothing is left to do. To continue it, give more steps in "
+                f"all: `ppo37 resume {shown(path)} --total-timesteps N`, at least {more:,}"
+            )
         own = ranks.env_slice(config.num_envs).envs
         lstm_state = None
         if saved.checkpoint and saved.env_states:
@@ -261,6 +294,7 @@ def _create(
     document = {
         "config": dataclasses.asdict(config),
         directory.MADE_BY: state.made_by,
+        **({} if state.init_from is None else {directory.INIT_FROM: state.init_from}),
         **directory.describe_origin(),
     }
     if job():
@@ -286,28 +320,37 @@ def _load(
     """
     saved, warnings = _newest(wanted, path)
     if saved is None:
+        document = directory.read_document(path)
+        if directory.INIT_FROM in document:
+            raise UsageError(
+                f"{path} has no checkpoint of the weights that it began with; train a new run from "
+                f"{document[directory.INIT_FROM]}"
+            )
         warnings.append("no checkpoint was saved yet: training starts from the beginning")
     else:
         directory.require_makers(saved.state, make_envs, path)
-        if saved.state["update"] > config.num_updates:
+        agent_steps = saved.state["agent_steps"]
+        if agent_steps > config.total_timesteps:
             raise UsageError(
                 ranks.main_only(
-                    f"{path} has made {saved.state['agent_steps']:,} agent steps, and its "
-                    f"{directory.CONFIG} wants {config.agent_steps:,} in all: nothing is left to do"
+                    f"{path} has made {agent_steps:,} agent steps, and total_timesteps is "
+                    f"{config.total_timesteps:,}: nothing is left to do"
                 )
             )
-        saved_config = dataclasses.asdict(from_dict(saved.state["config"]))
+        saved_config = from_dict(saved.state["config"])
         for before, now in (
             (saved.state["versions"], versions()),
             (_processors(saved.state["machine"]), _processors(describe_machine())),
-            (saved_config, dataclasses.asdict(config)),
+            (dataclasses.asdict(saved_config), dataclasses.asdict(config)),
         ):
             warnings += _changes(before, now)
+        warnings += schedule_notes(saved_config, config, agent_steps)
     for warning in warnings:
         view.note(warning)
     if saved is None:
         return NOTHING_SAVED
-    unfinished = saved.state["update"] < config.num_updates
+    unfinished = config.updates_left(agent_steps) > 0
+    new_games = new_games or saved_config.num_envs != config.num_envs
     env_states = saved_env_states(saved, config) if unfinished and not new_games else []
     seedings = saved.state["seedings"]
     if unfinished and not env_states:

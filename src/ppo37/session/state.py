@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ..algorithm.rollout import Rollout
-from ..algorithm.schedules import linear
 from ..algorithm.update import Batch
-from ..config import Config, schedules
+from ..config import Config, flags, from_dict
 from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
@@ -25,6 +24,18 @@ from .files import write_atomically
 
 LSTM_STATE = "lstm_state"
 """The name of the LSTM state in the file of actions."""
+ACTION_MASK = "policy.action_mask"
+"""The name of the mask of a game's actions among the weights."""
+OF_THE_NETWORK = (
+    "observation",
+    "network",
+    "frame_stack",
+    "action_space",
+    "mask_actions",
+    "norm_obs",
+    "norm_reward",
+)
+"""Settings that decide the names and shapes of an agent's tensors."""
 
 
 @dataclasses.dataclass
@@ -40,13 +51,9 @@ class RunState:
     seedings: int = 0
     made_by: str | None = None
     """See `directory.MADE_BY`."""
+    init_from: dict[str, str] | None = None
+    """See `directory.INIT_FROM`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
-
-    def annealed(self, config: Config) -> dict[str, float]:
-        """Compute the values of the settings that can be annealed for the next update, by E9."""
-        done = self.agent_steps
-        total = done + config.updates_left(done) * config.batch_size
-        return {name: linear(*config.schedule(name), done, total) for name in schedules()}
 
 
 def save(
@@ -105,12 +112,41 @@ def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) ->
         raise UsageError(f"{saved.path} has no optimizer: a published agent cannot be resumed")
     load_model(state.agent, saved)
     names = (name for name, _ in state.agent.named_parameters())
-    restore_optimizer(state.optimizer, names, saved)
+    if saved.state["update"] or saved.optimizer:  # Adam has no state before its first step
+        restore_optimizer(state.optimizer, names, saved)
     state.update = saved.state["update"]
     state.agent_steps = saved.state["agent_steps"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
+
+
+def initialize(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) -> None:
+    """Load the weights of a saved agent into a new state, with its running statistics.
+
+    UsageError if it has other actions, observations or another network.
+    """
+    old = from_dict(saved.state["config"])
+    names = [name for name in OF_THE_NETWORK if getattr(old, name) != getattr(config, name)]
+    options = flags({name: getattr(old, name) for name in names})
+    remedy = f"; use {' '.join(options)}" if options else ""
+    for what, found, expected in (
+        ("actions", saved.state["action_names"], list(envs.action_names)),
+        ("observations of shape", saved.state["obs_shape"], list(envs.obs_shape)),
+    ):
+        if found != expected:
+            raise UsageError(
+                f"the agent in {saved.path} has {what} {found}, and this run has {expected}{remedy}"
+            )
+    own = state.agent.state_dict()
+    model = {name: own[name] if name == ACTION_MASK else w for name, w in saved.model.items()}
+    try:
+        load_model(state.agent, saved._replace(model={**model}))
+    except Damaged as error:
+        raise UsageError(
+            f"the agent in {saved.path} has another network than this run{remedy or f': {error}'}"
+        ) from error
+    state.init_from = {"path": str(saved.path), "fingerprint": checkpoint.fingerprint(saved)}
 
 
 def saved_env_states(saved: Checkpoint, config: Config) -> list[EnvState]:
