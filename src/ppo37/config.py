@@ -395,14 +395,20 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Return settings from plain values, as read from a file; UsageError for unknown names."""
+    return Config(**checked(values))
+
+
+def checked(values: dict[str, Any]) -> dict[str, Any]:
+    """Return some settings by their new names; UsageError for unknown names and wrong values."""
     values = _with_new_names(values)
-    known = {field.name for field in dataclasses.fields(Config)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for name, value in values.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"unknown setting {name!r}{hint}")
-    return Config(**values)
+        _check(fields[name], whole(fields[name], value))
+    return values
 
 
 def implied_by(changes: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, from_preset
+from ..config import Config, from_dict, from_preset, implied_by
 from ..errors import UsageError
-from ..session.files import shown
+from ..session.files import real_path, shown
 
 if TYPE_CHECKING:
     from ..session.checkpoint import Checkpoint
@@ -221,12 +221,13 @@ def bench(options: Namespace) -> int:
     """Measure how fast this machine is, and where the time goes."""
     from ..tools.bench import bench, peers, table
 
+    config = config_of(options, "breakout", "classic")
     if options.peers is None:
-        result = bench(config_of(options), options.seconds)
+        result = bench(config, options.seconds)
         text = table(result)
     else:
         compare, markdown = peers()
-        result = compare(config_of(options), options.peers, log=log)
+        result = compare(config, options.peers, log=log)
         text = markdown(result)
     _print_result(options, result, text)
     return 0
@@ -284,19 +285,48 @@ def doctor(options: Namespace) -> int:
     return 0 if healthy else 1
 
 
-def config_of(options: Namespace) -> Config:
-    """Return the configuration that GAME, --preset and the settings ask for."""
+def config(options: Namespace) -> int:
+    """Print settings as TOML, for --config of other commands."""
+    from .settings_file import to_toml
+
+    run = options.game and Path(options.game).exists()
+    found = _config_of_run(options) if run else config_of(options)
+    title = f"the settings of {shown(real_path(options.game))}" if run else f"preset {found.preset}"
+    print(to_toml(found, f"{title}; ppo37 train --config FILE"))
+    return 0
+
+
+def _config_of_run(options: Namespace) -> Config:
+    """Return the settings of the run or agent that `options.game` names, with changes."""
+    from ..session.directory import is_run, read_config
+
+    if options.preset or options.config:
+        raise UsageError(f"{options.game} has all settings; leave --preset and --config out")
+    path = real_path(options.game)
+    saved = read_config(path) if is_run(path) else from_dict(_checkpoint(path).state["config"])
+    return from_dict({**dataclasses.asdict(saved), **implied_by(settings_of(options))})
+
+
+def config_of(options: Namespace, game: str | None = None, preset: str = "auto") -> Config:
+    """Return the configuration that GAME, --config, --preset and the settings ask for.
+
+    game, preset: used where none is given.
+    """
     from ..backends.device import resolve_device
     from ..envs.games import resolve_game, shows_ram
+    from .settings_file import read_settings
 
-    game = resolve_game(options.game)
-    if shows_ram(options.game):
-        if getattr(options, "observation", "ram") != "ram":
-            raise UsageError(f"{options.game} means --observation ram; leave one of them out")
-        options.observation = "ram"
-    changes = settings_of(options)
+    changes = read_settings(options.config) if options.config else {}
+    wanted = options.game or changes.pop("game", game)
+    if wanted is None:
+        raise UsageError("which game? Give a GAME, as in `ppo37 train pong` (`ppo37 games` lists)")
+    preset = options.preset or changes.pop("preset", preset)
+    changes = {**changes, **implied_by(settings_of(options))}
+    changes = {name: v for name, v in changes.items() if name not in ("game", "preset")}
+    if shows_ram(wanted) and changes.setdefault("observation", "ram") != "ram":
+        raise UsageError(f"{wanted} means --observation ram; leave one of them out")
     device = resolve_device(changes.pop("device", "auto"))
-    return from_preset(options.preset, game, device, **changes)
+    return from_preset(preset, resolve_game(wanted), device, **changes)
 
 
 def settings_of(options: Namespace) -> dict[str, Any]:
@@ -305,7 +335,7 @@ def settings_of(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in names}
 
 
-def _checkpoint(run: str) -> "Checkpoint":
+def _checkpoint(run: str | Path) -> "Checkpoint":
     """Return the checkpoint that RUN names, and print its warnings."""
     from ..session.directory import find_checkpoint
 

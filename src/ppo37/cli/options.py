@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
   ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
   ppo37 resume RUN                       continue a stopped run, with the same result to the bit
+  ppo37 config RUN > mine.toml           its settings, for `ppo37 train --config mine.toml`
   ppo37 verify-resume pong               check that on this machine
   ppo37 eval RUN                         30 whole games with the trained agent
   ppo37 record RUN                       a video of one game
@@ -119,6 +120,11 @@ def build_parser() -> _Parser:
     plot.add_argument("--out", metavar="FILE.png")
     plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
 
+    config = add("config", commands.config)
+    config.add_argument("game", metavar="RUN|GAME", nargs="?", help="a run, or a game as for train")
+    _add_sources(config, "auto, which is fast")
+    _add_settings(config)
+
     export = add("export", commands.export)
     export.add_argument("run", metavar="RUN")
     export.add_argument("--out", metavar="DIR", required=True)
@@ -147,8 +153,8 @@ def build_parser() -> _Parser:
     _add_settings(ablate)
 
     bench = add("bench", commands.bench)
-    bench.add_argument("--game", default="breakout", metavar="GAME")
-    bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
+    bench.add_argument("--game", metavar="GAME", help="default: breakout")
+    _add_sources(bench, "classic")
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
     bench.add_argument(
         "--peers",
@@ -200,9 +206,17 @@ def _with_dashes(argument: str) -> str:
 
 
 def _add_game(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
-    text = "preset to start from (auto: fast)"
-    parser.add_argument("--preset", default="auto", choices=PRESET_NAMES, help=text)
+    text = "pong, Pong, ALE/Pong-v5, ...; or catch; not needed with --config"
+    parser.add_argument("game", metavar="GAME", nargs="?", help=text)
+    _add_sources(parser, "auto, which is fast")
+
+
+def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options that say where settings come from that are not given one by one."""
+    text = f"preset to start from; default: {default}"
+    parser.add_argument("--preset", choices=PRESET_NAMES, help=text)
+    text = "file with settings, which options replace; see `ppo37 config`"
+    parser.add_argument("--config", metavar="FILE.toml", help=text)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
