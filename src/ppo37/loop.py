@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .algorithm.update import update
+from .build import Brought
 from .config import Config
 from .envs import EnvFactory
 from .session.session import Session, Summary
@@ -46,19 +49,21 @@ def train(
     checkpoint_every: int | None = None,
     view: View | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     *,
     init_from: str | Path | None = None,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
-    progress; None prints nothing.  make_envs: makes your own environments; None plays
-    `config.game`.  init_from: a run, checkpoint or published agent whose weights and running
+    progress; None prints nothing.  make_envs, network: your own environments and network; None for
+    those of `config`.  init_from: a run, checkpoint or published agent whose weights and running
     statistics to begin with; everything else is new.  UsageError for settings that cannot work,
     before anything is written; RunError for a failure during training, with the last checkpoint
     valid.
     """
-    with new_session(config, out, checkpoint_every, view, make_envs, init_from) as session:
+    brought = Brought(make_envs, network)
+    with new_session(config, out, checkpoint_every, view, brought, init_from) as session:
         learn(session)
     return session.summary
 
@@ -68,6 +73,7 @@ def resume(
     checkpoint_every: int | None = None,
     view: View | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
     changes: Mapping[str, Any] | None = None,
@@ -82,7 +88,7 @@ def resume(
     settings to change from here on, by name, as `{"total_timesteps": 1_000_000}`; UsageError for
     one that cannot change.
     """
-    changes = changes or {}
-    with resumed_session(run, checkpoint_every, view, make_envs, new_games, changes) as session:
+    brought, changes = Brought(make_envs, network), changes or {}
+    with resumed_session(run, checkpoint_every, view, brought, new_games, changes) as session:
         learn(session)
     return session.summary

@@ -13,11 +13,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, from_dict, from_preset, implied_by
+from ..config import Config, from_dict, implied_by
 from ..errors import UsageError
+from ..session.changes import FIXED
 from ..session.files import real_path, shown
+from .brought import brought, source_in_file, source_typed
 
 if TYPE_CHECKING:
+    from ..build import Brought
     from ..session.checkpoint import Checkpoint
 
 SIGNAL_EXIT = 128
@@ -32,9 +35,9 @@ def train(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
-    summary = train(
-        config, options.out, options.checkpoint_every, ConsoleView(), init_from=options.init_from
-    )
+    own = brought(config, options)
+    view, origin = ConsoleView(), options.init_from
+    summary = train(config, options.out, options.checkpoint_every, view, *own, init_from=origin)
     return _report(summary, options.json)
 
 
@@ -68,12 +71,15 @@ def resume(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     view, new_games = ConsoleView(), options.new_games
+    own = _brought_by_run(options)
+    changes = {name: value for name, value in settings_of(options).items() if name not in FIXED}
     summary = resume(
         options.run,
         options.checkpoint_every,
         view,
+        *own,
         new_games=new_games,
-        changes=settings_of(options),
+        changes=changes,
     )
     return _report(summary, options.json)
 
@@ -112,6 +118,7 @@ def evaluate(options: Namespace) -> int:
         options.device,
         _show_progress,
         log,
+        *_brought_by_run(options),
     )
     normalized = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
@@ -153,6 +160,7 @@ def record(options: Namespace) -> int:
         protocol=options.protocol,
         device=options.device,
         warn=log,
+        **_brought_by_run(options)._asdict(),
         **limit,
     )
     log(f"score {made.score:g} after {made.length:,} agent steps")
@@ -251,7 +259,8 @@ def details(options: Namespace) -> int:
 
 def games(options: Namespace) -> int:
     """List the games with their published scores."""
-    from ..envs.games import CATCH, atari_games
+    from ..config import CATCH
+    from ..envs.games import atari_games
     from ..tools.stats import reference
 
     known = {game: reference(game) for game in (CATCH, *atari_games())}
@@ -298,35 +307,60 @@ def config(options: Namespace) -> int:
 
 def _config_of_run(options: Namespace) -> Config:
     """Return the settings of the run or agent that `options.game` names, with changes."""
-    from ..session.directory import is_run, read_config
+    from ..session.directory import read_config_of
 
     if options.preset or options.config:
         raise UsageError(f"{options.game} has all settings; leave --preset and --config out")
-    path = real_path(options.game)
-    saved = read_config(path) if is_run(path) else from_dict(_checkpoint(path).state["config"])
-    return from_dict({**dataclasses.asdict(saved), **implied_by(settings_of(options))})
+    saved = dataclasses.asdict(read_config_of(Path(options.game)))
+    return from_dict({**saved, **implied_by(settings_of(options))})
 
 
 def config_of(options: Namespace, game: str | None = None, preset: str = "auto") -> Config:
-    """Return the configuration that GAME, --config, --preset and the settings ask for.
+    """Return the configuration that GAME or --env, --config, --preset and the settings ask for.
 
     game, preset: used where none is given.
     """
-    from ..backends.device import resolve_device
-    from ..envs.games import resolve_game, shows_ram
+    from ..envs.games import is_built_in
+    from ..presets import from_preset
     from .settings_file import read_settings
 
-    changes = read_settings(options.config) if options.config else {}
-    wanted = options.game or changes.pop("game", game)
-    if wanted is None:
-        raise UsageError("which game? Give a GAME, as in `ppo37 train pong` (`ppo37 games` lists)")
-    preset = options.preset or changes.pop("preset", preset)
-    changes = {**changes, **implied_by(settings_of(options))}
-    changes = {name: v for name, v in changes.items() if name not in ("game", "preset")}
-    if shows_ram(wanted) and changes.setdefault("observation", "ram") != "ram":
-        raise UsageError(f"{wanted} means --observation ram; leave one of them out")
-    device = resolve_device(changes.pop("device", "auto"))
-    return from_preset(preset, resolve_game(wanted), device, **changes)
+    typed = settings_of(options)
+    if options.game is not None and "env" in typed:
+        raise UsageError("give either GAME or --env: pong, CartPole-v1, --env module:Class, ...")
+    in_file = read_settings(options.config) if options.config else {}
+    if options.game is not None or "env" in typed:
+        in_file = {name: v for name, v in in_file.items() if name not in ("game", "env")}
+    preset = options.preset or in_file.pop("preset", preset)
+    game = options.game or in_file.pop("game", None if "env" in typed else game)
+    changes = {**in_file, **implied_by(typed)}
+    if game is None and changes.get("env") is None:
+        raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")
+    own = changes.get("env") or (None if game is None or is_built_in(game) else game)
+    if own is None:
+        source = None
+    elif in_file:
+        source = source_in_file({**changes, "env": own}, options)
+    else:
+        source = source_typed(options)
+    config = from_preset(preset, game, make_envs=source, **changes)
+    if preset == "auto" and config.env is not None:
+        log(f"auto is the preset {config.preset} for {_kind(config)}")
+    return config
+
+
+def _kind(config: Config) -> str:
+    """Describe what `auto` goes by."""
+    if config.observation == "pixels":
+        return "images"
+    numbers = "real numbers" if config.action_space == "continuous" else "choices"
+    return f"vectors and {numbers} as actions"
+
+
+def _brought_by_run(options: Namespace) -> "Brought":
+    """Return what RUN brings, as far as its texts stand on the command line."""
+    from ..session.directory import read_config_of
+
+    return brought(read_config_of(Path(options.run)), options)
 
 
 def settings_of(options: Namespace) -> dict[str, Any]:

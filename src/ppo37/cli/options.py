@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type, schedules
+from ..config import RENAMED, Config, choices, field_type, item_type, option_of, schedules
 from ..errors import UsageError
+from ..presets import PRESET_NAMES
 from ..session.changes import FIXED
-from . import commands
+from . import brought, commands
 
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -102,6 +103,7 @@ def build_parser() -> _Parser:
     )
     _add_run_options(resume)
     _add_settings(resume, without=FIXED, text="to change from here on")
+    _add_brought(resume)
 
     evaluate = add("eval", commands.evaluate)
     evaluate.add_argument("run", metavar="RUN")
@@ -122,7 +124,7 @@ def build_parser() -> _Parser:
 
     config = add("config", commands.config)
     config.add_argument("game", metavar="RUN|GAME", nargs="?", help="a run, or a game as for train")
-    _add_sources(config, "auto, which is fast")
+    _add_sources(config, AUTO)
     _add_settings(config)
 
     export = add("export", commands.export)
@@ -206,9 +208,15 @@ def _with_dashes(argument: str) -> str:
 
 
 def _add_game(parser: argparse.ArgumentParser) -> None:
-    text = "pong, Pong, ALE/Pong-v5, ...; or catch; not needed with --config"
+    text = "pong, Pong, ALE/Pong-v5, ...; catch; or a Gymnasium id such as CartPole-v1"
     parser.add_argument("game", metavar="GAME", nargs="?", help=text)
-    _add_sources(parser, "auto, which is fast")
+    _add_sources(parser, AUTO)
+
+
+AUTO = (
+    "auto, which is fast for images, classic_control for vectors with choices as actions, mujoco "
+    "for vectors with real numbers"
+)
 
 
 def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
@@ -232,10 +240,25 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
+    _add_brought(parser)
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
 
 
 OF_PRESETS = "in brackets the value in the preset classic; other presets change some of them"
+
+
+def _add_brought(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name again what a run imports."""
+    group = parser.add_argument_group("your own parts", "as they were given to `ppo37 train`")
+    for name in brought.OPTIONS:
+        field = next(field for field in dataclasses.fields(Config) if field.name == name)
+        _add_setting(group, field, name, f"the {name.rstrip('s')} of the run")
+    _add_allow(group)
+
+
+def _add_allow(group: Any) -> None:
+    text = "module:Class that a file of the run or of settings names and that may be imported"
+    group.add_argument("--allow", metavar="MODULE:NAME", action="append", help=text)
 
 
 def _add_settings(
@@ -251,6 +274,8 @@ def _add_settings(
         _add_setting(group, field, field.name, help_text)
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
+    if "env" not in without:
+        _add_allow(group)
 
 
 def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: str) -> None:
@@ -259,14 +284,27 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
     more: dict[str, Any]
     if kind is bool:
         more = {"action": argparse.BooleanOptionalAction}
+    elif item_type(field.name) is str:
+        more = {"action": "append", "metavar": "TEXT"}
+    elif item_type(field.name) is int:
+        more = {"type": _integers, "metavar": "N,N"}
     else:
         convert = _device if field.name == "device" else _converter(field.name, kind, optional)
         more = {"type": convert, "choices": choices(field.name) or None}
         more["metavar"] = None if kind is str else kind.__name__.upper()
         if field.name in schedules():
             more["metavar"] = "FLOAT[:END]"
-    flag, hidden = "--" + name.replace("_", "-"), argparse.SUPPRESS
+    flag = option_of(name) if name == field.name else "--" + name.replace("_", "-")
+    hidden = argparse.SUPPRESS
     group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    """Convert 256,256 to a tuple."""
+    return tuple(int(part) for part in text.split(","))
+
+
+_integers.__name__ = "list of whole numbers, as 256,256,"
 
 
 def _device(text: str) -> str:

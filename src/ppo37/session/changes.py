@@ -10,6 +10,11 @@ from ..errors import UsageError
 
 FIXED = (
     "game",
+    "env",
+    "env_kwargs",
+    "wrappers",
+    "imports",
+    "channels",
     "preset",
     "protocol",
     "seed",

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
-from ..config import Config, flags, from_dict
-from ..envs import EnvState, Episode, VecEnv
+from ..config import Config, flags
+from ..envs import EnvState, Episode
+from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
@@ -44,13 +45,16 @@ class RunState:
 
     agent: Agent
     optimizer: torch.optim.Optimizer
+    spaces: Spaces
     update: int = 0
     agent_steps: int = 0
     games: int = 0
     wall_s: float = 0.0
     seedings: int = 0
-    made_by: str | None = None
-    """See `directory.MADE_BY`."""
+    exact: bool = True
+    """Whether nothing has changed since the beginning that could change the result."""
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The SHA-256 of the source of all that the user brings, by its name."""
     init_from: dict[str, str] | None = None
     """See `directory.INIT_FROM`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
@@ -60,14 +64,10 @@ def save(
     path: Path,
     state: RunState,
     config: Config,
-    envs: VecEnv,
     env_states: Sequence[EnvState] = (),
     lstm_state: torch.Tensor | None = None,
 ) -> Path:
-    """Write a checkpoint of the run in directory `path`, and delete old ones.
-
-    envs: some of the environments.
-    """
+    """Write a checkpoint of the run in directory `path`, and delete old ones."""
     names = (name for name, _ in state.agent.named_parameters())
     document = {
         "update": state.update,
@@ -76,11 +76,11 @@ def save(
         "wall_s": state.wall_s,
         "seedings": state.seedings,
         "recent": [list(episode) for episode in state.recent],
-        "action_names": list(envs.action_names),
-        "obs_shape": list(envs.obs_shape),
+        **state.spaces._asdict(),
         "environments": [env_state.state for env_state in env_states],
         "config": dataclasses.asdict(config),
-        **({} if state.made_by is None else {directory.MADE_BY: state.made_by}),
+        "sources": state.sources,
+        "exact": state.exact,
         **directory.describe_origin(),
     }
     games = {str(env): torch.from_numpy(each.actions) for env, each in enumerate(env_states)}
@@ -98,13 +98,13 @@ def save(
     return written
 
 
-def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) -> None:
+def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
     """Load a checkpoint into a new state; UsageError if it does not fit."""
     saved_config = saved.state["config"]
     for what, found, expected in (
         ("game", saved_config.get("game"), config.game),
         ("network", saved_config.get("network"), config.network),
-        ("actions", saved.state["action_names"], list(envs.action_names)),
+        ("actions", saved.state["action_names"], list(state.spaces.action_names)),
     ):
         if found != expected:
             raise UsageError(f"{saved.path} is of another {what}: {found}; expected {expected}")
@@ -121,18 +121,20 @@ def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) ->
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
 
 
-def initialize(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) -> None:
+def initialize(state: RunState, saved: Checkpoint, config: Config) -> None:
     """Load the weights of a saved agent into a new state, with its running statistics.
 
     UsageError if it has other actions, observations or another network.
     """
-    old = from_dict(saved.state["config"])
+    old = directory.config_of(saved.state)
+    spaces = directory.spaces_in(saved.state, old)
     names = [name for name in OF_THE_NETWORK if getattr(old, name) != getattr(config, name)]
     options = flags({name: getattr(old, name) for name in names})
     remedy = f"; use {' '.join(options)}" if options else ""
     for what, found, expected in (
-        ("actions", saved.state["action_names"], list(envs.action_names)),
-        ("observations of shape", saved.state["obs_shape"], list(envs.obs_shape)),
+        ("actions", spaces.action_names, state.spaces.action_names),
+        ("observations of shape", spaces.obs_shape, state.spaces.obs_shape),
+        ("observations of type", spaces.obs_dtype, state.spaces.obs_dtype),
     ):
         if found != expected:
             raise UsageError(
