@@ -330,8 +330,9 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
     in_file = read_settings(options.config) if options.config else {}
     if options.game is not None or "env" in typed:
         in_file = {name: v for name, v in in_file.items() if name not in ("game", "env")}
-    preset = options.preset or in_file.pop("preset", preset)
-    game = options.game or in_file.pop("game", None if "env" in typed else game)
+    preset_in_file, game_in_file = in_file.pop("preset", preset), in_file.pop("game", game)
+    preset = options.preset or preset_in_file
+    game = options.game or (None if "env" in typed else game_in_file)
     changes = {**in_file, **implied_by(typed)}
     if game is None and changes.get("env") is None:
         raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")

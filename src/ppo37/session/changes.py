@@ -37,7 +37,7 @@ def annealed(config: Config, agent_steps: int) -> dict[str, float]:
     return {name: linear(*config.schedule(name), agent_steps, total) for name in schedules()}
 
 
-def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return the settings of a run with some changed; UsageError for one that cannot change."""
     wanted = implied_by(dict(changes))
     now = from_dict({**dataclasses.asdict(config), **wanted})

@@ -258,7 +258,8 @@ def write_config(run: Path, config: Config, agent_steps: int) -> None:
     if read_config(run) == config:
         return
     document = read_document(run)
-    before, now = document["config"], dataclasses.asdict(config)
+    before = document["config"]
+    now = parse_json(to_json(dataclasses.asdict(config)), run / CONFIG)  # lists, as files have them
     changed = {name: [before.get(name), v] for name, v in now.items() if before.get(name) != v}
     history = [*document.get("changes", []), {"agent_steps": agent_steps, "changed": changed}]
     with explained(f"cannot write {run / CONFIG}", kind=RunError):

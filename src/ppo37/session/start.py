@@ -29,7 +29,7 @@ from ..envs.contract import spaces_of
 from ..errors import UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
-from .changes import DECIDE_THE_BACKEND, changed, schedule_notes
+from .changes import DECIDE_THE_BACKEND, changed_config, schedule_notes
 from .checkpoint import Checkpoint
 from .estimate import estimate_s
 from .files import real_path, shown
@@ -127,7 +127,7 @@ def resumed_session(
     """Enter a session that resumes a run; see `resume`."""
     wanted = real_path(run)
     path = directory.run_of(wanted)
-    config = changed(directory.read_config(path), changes)
+    config = changed_config(directory.read_config(path), changes)
     if "device" in changes:
         config = dataclasses.replace(config, device=resolve_device(config.device))
     if config.device == "cuda" and resolve_device("auto") != "cuda":
