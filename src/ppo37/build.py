@@ -3,6 +3,8 @@
 Legend: N environments.
 """
 
+from torch import nn
+
 from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
@@ -41,8 +43,17 @@ def make_factory(
     )
 
 
-def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
-    """Make the agent of a run on the CPU, initialized from the seed."""
+def make_agent(
+    config: Config,
+    obs_shape: tuple[int, ...],
+    action_names: tuple[str, ...],
+    network: type[nn.Module] | None = None,
+) -> Agent:
+    """Make the agent of a run on the CPU, initialized from the seed.
+
+    network: the class of your own network; None for the built-in one that `config` names.
+    UsageError if the network cannot read the observations.
+    """
     mask = None
     if config.mask_actions:
         if config.game == CATCH:
@@ -52,8 +63,16 @@ def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[s
         mask = action_mask(config.action_space, action_names, known)
     policy = make_policy(config.action_space, action_dims(config.action_space, action_names), mask)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    normalization = (config.norm_obs, config.norm_reward)
-    agent = Agent(obs_shape, policy, config.network, seed, config.zero_mean_init, *normalization)
+    agent = Agent(
+        obs_shape,
+        policy,
+        network or config.network,
+        seed,
+        config.zero_mean_init,
+        config.norm_obs,
+        config.norm_reward,
+        config.hidden,
+    )
     agent.bf16 = config.precision == "bf16"
     return agent
 

@@ -75,12 +75,16 @@ class Config:
         "pixels: the screen; ram: the 128 bytes of the console's memory (or any vector of bytes "
         "that your own environment returns), by default with network mlp, norm_obs and norm_reward",
     )
-    network: Literal["nature", "nature_half", "lstm", "mlp", "mlp_shared"] = _setting(
+    network: str = _setting(
         "nature",
-        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
-        "lstm: nature and an LSTM of 128 cells, by default with no more minibatches than "
-        "environments; mlp: two dense layers of 64 for the policy and two for the value; "
-        "mlp_shared: two for both",
+        "a built-in network by its name, or your own as module:Class; lstm has by default no more "
+        "minibatches than environments",
+    )
+    hidden: tuple[int, ...] = _setting(
+        (64, 64),
+        "sizes of the dense layers of mlp, mlp_shared and, for vectors, lstm: 256,256",
+        least=1,
+        most=65_536,
     )
     frame_stack: int | None = _setting(
         None, "frames in an observation; none: 4, but 1 for an LSTM and for ram", least=1, most=16
@@ -130,6 +134,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):  # as JSON has it
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
             _check(field, getattr(self, field.name))
         if self.batch_size > LARGEST_BATCH:
             raise UsageError(
@@ -165,14 +171,7 @@ class Config:
             )
 
     def _check_compatible(self) -> None:
-        """UsageError for a network, an observation and an action space that do not fit."""
-        if self.network not in COMPATIBLE_NETWORKS[self.observation]:
-            others = {name: kind for kind, names in COMPATIBLE_NETWORKS.items() for name in names}
-            raise UsageError(
-                f"network {self.network} cannot read observation {self.observation}; use "
-                f"--network {' or '.join(COMPATIBLE_NETWORKS[self.observation])}, or "
-                f"--observation {others[self.network]}"
-            )
+        """UsageError for an observation, an action space and settings that do not fit."""
         if self.norm_obs and self.observation == "pixels":
             raise UsageError("norm_obs is for observation ram: pixels are divided by 255 instead")
         if self.zero_mean_init and self.observation == "ram":
@@ -247,9 +246,6 @@ class Config:
         """Agent steps in the whole run: `total_timesteps`, rounded down to whole rollouts."""
         return self.num_updates * self.batch_size
 
-
-COMPATIBLE_NETWORKS = {"pixels": ("nature", "nature_half", "lstm"), "ram": ("mlp", "mlp_shared")}
-"""The networks that can read each kind of observation."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # openai/baselines ppo2 and CleanRL ppo_atari: what published scores are compared with.
@@ -365,6 +361,8 @@ def flags(settings: dict[str, Any]) -> list[str]:
         option = name.replace("_", "-")
         if isinstance(value, bool):
             found.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, tuple):
+            found.append(f"--{option}={','.join(map(str, value))}")
         else:
             found.append(f"--{option}={value}")
     return found
@@ -382,6 +380,12 @@ def from_dict(values: dict[str, Any]) -> Config:
     return Config(**values)
 
 
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return settings as plain values, as JSON has them: `from_dict` reads them."""
+    values = dataclasses.asdict(config)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
 def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
@@ -397,6 +401,8 @@ def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
     if isinstance(hint, types.UnionType):
         plain = next(part for part in hint.__args__ if part is not types.NoneType)
         return plain, True
+    if typing.get_origin(hint) is tuple:
+        return tuple, False
     return (str if choices(field.name) else hint), False
 
 
@@ -408,10 +414,20 @@ def choices(setting: str) -> tuple[str, ...]:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
-    name, rules = field.name, field.metadata
+    name = field.name
     plain, optional = field_type(field)
     if value is None and optional:
         return
+    if plain is tuple and isinstance(value, tuple):
+        for element in value:
+            _check_value(field, get_args(_hints()[name])[0], element)
+        return
+    _check_value(field, plain, value)
+
+
+def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
+    """UsageError unless a value, or an element of one, has the type and is within the bounds."""
+    name, rules = field.name, field.metadata
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .. import __version__
+from .. import __version__, networks
 from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type
 from ..errors import UsageError
 from . import commands
@@ -223,7 +223,9 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        text = f"{field.metadata['help']} [{_text(field.default)}]".replace("%", "%%")
+        if field.name == "network":
+            text += f"; built in are {', '.join(networks.names())}"
         _add_setting(group, field, field.name, text)
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
@@ -239,6 +241,8 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
         convert = _device if field.name == "device" else _or_none(kind) if optional else kind
         more = {"type": convert, "choices": choices(field.name) or None}
         more["metavar"] = None if kind is str else kind.__name__.upper()
+        if kind is tuple:
+            more |= {"type": _whole_numbers, "metavar": "N,N"}
     flag, hidden = "--" + name.replace("_", "-"), argparse.SUPPRESS
     group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
 
@@ -247,6 +251,17 @@ def _device(text: str) -> str:
     if text == "mps":
         raise argparse.ArgumentTypeError("mps is not supported; on a Mac use --device cpu")
     return text
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
+_whole_numbers.__name__ = "list of whole numbers"  # in the message of argparse
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _or_none(kind: type) -> Any:
