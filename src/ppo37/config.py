@@ -296,6 +296,9 @@ IMPLIED_SETTINGS: dict[tuple[str, Any], dict[str, Any]] = {
 }
 """Settings that replace those of every preset where an observation or action space is chosen."""
 
+ZERO_MEAN_NETWORKS = ("nature", "nature_half", "lstm")
+"""The networks that can have `zero_mean_init`; presets leave it off for others."""
+
 NOT_IN_PRESETS = ("protocol", "seed", "device", "threads", "precision", "kernels")
 """Settings that no preset changes."""
 
@@ -321,6 +324,8 @@ def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
         if choice in changes.items():
             values = {**values, **implied}
     values = {**values, **changes, "game": game, "preset": name, "device": device}
+    if values.get("network", "nature") not in ZERO_MEAN_NETWORKS:
+        values["zero_mean_init"] = changes.get("zero_mean_init", False)
     if values.get("network") == "lstm" and "num_minibatches" not in changes:
         most = values.get("num_envs", Config.num_envs)  # a minibatch has whole sequences
         values["num_minibatches"] = min(most, values.get("num_minibatches", Config.num_minibatches))
