@@ -89,7 +89,7 @@ def _agent(name: str) -> Agent:
 @pytest.mark.parametrize(
     ("shape", "names"),
     [
-        (ATARI, BUILT_IN),
+        ((4, 48, 48), BUILT_IN),
         ((1, 36, 40), BUILT_IN),
         ((7, 40, 35), ["impala", "minatar", "mlp", "mlp_shared"]),
         (GRID, ["impala", "minatar", "mlp", "mlp_shared"]),
