@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, from_preset
+    from .config import Config
     from .loop import resume, train
+    from .presets import from_preset
     from .tools.evaluate import evaluate, load_agent
 
 __version__ = "0.2.0"
@@ -19,7 +20,7 @@ __all__ = ["Config", "evaluate", "from_preset", "load_agent", "resume", "train"]
 _MODULES = {
     "Config": "config",
     "evaluate": "tools.evaluate",
-    "from_preset": "config",
+    "from_preset": "presets",
     "load_agent": "tools.evaluate",
     "resume": "loop",
     "train": "loop",

@@ -66,7 +66,8 @@ class Agent(nn.Module):
         self.policy_head = nn.Linear(head_inputs, policy.num_outputs)
         self.policy = policy
         self.value_head = nn.Linear(head_inputs, 1)
-        self.obs_statistics = RunningStatistics(obs_shape) if norm_obs else None
+        seen = (math.prod(obs_shape),) if masked else obs_shape  # without the mask
+        self.obs_statistics = RunningStatistics(seen) if norm_obs else None
         self.return_statistics = RunningStatistics(()) if norm_reward else None
         self.bf16 = False
         generator = torch.Generator().manual_seed(seed)

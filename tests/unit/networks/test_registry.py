@@ -16,14 +16,17 @@ from ppo37.backends.network import DeviceNetwork, make_network
 from ppo37.backends.precision import choose_precision
 from ppo37.backends.self_test import noise
 from ppo37.build import make_agent
-from ppo37.config import ZERO_MEAN_NETWORKS, from_dict, from_preset, to_dict
+from ppo37.config import from_dict, to_dict
+from ppo37.envs.contract import Spaces
 from ppo37.errors import UsageError
 from ppo37.networks import registry
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy, MultiCategoricalPolicy
+from ppo37.presets import ZERO_MEAN_NETWORKS, from_preset
 
 ATARI, GRID, VECTOR = (4, 84, 84), (6, 10, 10), (11,)
 BUILT_IN = ["impala", "lstm", "minatar", "mlp", "mlp_shared", "nature", "nature_half"]
+SPACES = Spaces((1, 36, 36), "uint8", "discrete", ("LEFT", "STAY", "RIGHT"), (3,), (1, 36, 36))
 OWN = "test_registry:Own"
 
 
@@ -230,7 +233,7 @@ def test_a_network_of_ones_own_is_an_agent_decided_by_the_seed() -> None:
     def agent_of(seed: int, elsewhere: int) -> Agent:
         torch.manual_seed(elsewhere)
         chosen = dataclasses.replace(config, seed=seed)
-        return make_agent(chosen, (1, 36, 36), ("LEFT", "STAY", "RIGHT"), Own)
+        return make_agent(chosen, SPACES, Own)
 
     first, again, other = agent_of(1, 5), agent_of(1, 6), agent_of(2, 5)
     assert type(first.trunk) is Own
@@ -238,7 +241,7 @@ def test_a_network_of_ones_own_is_an_agent_decided_by_the_seed() -> None:
         assert torch.equal(weight, again.state_dict()[name]), name
     assert not torch.equal(first.trunk.shift, other.trunk.shift)
     with torch.device("meta"):
-        assert make_agent(config, (1, 36, 36), ("L", "S", "R"), Own).trunk.shift.is_meta
+        assert make_agent(config, SPACES, Own).trunk.shift.is_meta
 
 
 class NoFeatures(Own):
