@@ -108,6 +108,7 @@ def make_agent(config: Config, spaces: Spaces, network: type[nn.Module] | None =
         config.norm_reward,
         config.hidden,
         getattr(torch, spaces.obs_dtype),
+        spaces.masked,
     )
     agent.bf16 = config.precision == "bf16"
     return agent

@@ -416,20 +416,19 @@ def choices(setting: str) -> tuple[str, ...]:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
-    name = field.name
     plain, optional = field_type(field)
     if value is None and optional:
         return
-    item = item_type(name)
-    if item is not None and isinstance(value, tuple):
-        for element in value:
-            _check_value(field, item, element)
+    item = item_type(field.name)
+    if item is None or not isinstance(value, tuple):
+        _check_value(field, plain, value)
         return
-    _check_value(field, plain, value)
+    for each in value:
+        _check_value(field, item, each)
 
 
 def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
-    """UsageError unless a value, or an element of one, has the type and is within the bounds."""
+    """UsageError unless a value, or an item of one, has the type and is within the bounds."""
     name, rules = field.name, field.metadata
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):

@@ -153,7 +153,8 @@ def make_network(agent: Agent, kernels: str = "torch", threads: int = 1) -> Devi
 
 def is_nature(agent: Agent) -> bool:
     """Return whether an agent reads uint8 images by `NatureCNN`, which has more backends."""
-    return isinstance(agent.trunk, NatureCNN) and agent.obs_dtype == torch.uint8
+    pixels = agent.obs_dtype == torch.uint8 and not agent.masked
+    return isinstance(agent.trunk, NatureCNN) and pixels
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:

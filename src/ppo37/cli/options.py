@@ -244,7 +244,9 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        text = f"{field.metadata['help']} [{_text(field.default)}]".replace("%", "%%")
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{field.metadata['help']} [{shown}]".replace("%", "%%")
         if field.name == "network":
             text += f"; built in are {', '.join(networks.names())}"
         _add_setting(group, field, field.name, text)
@@ -284,10 +286,6 @@ def _device(text: str) -> str:
     if text == "mps":
         raise argparse.ArgumentTypeError("mps is not supported; on a Mac use --device cpu")
     return text
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _or_none(kind: type) -> Any:

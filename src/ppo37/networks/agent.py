@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..algorithm.distributions import Distribution
+from ..algorithm.distributions import Distribution, mask_logits
 from ..config import Config
 from ..errors import UsageError
 from . import registry
@@ -27,10 +27,11 @@ class Agent(nn.Module):
 
     forward(obs [B, *obs_shape], lstm_state [M, R], dones [M, L])
     -> (distribution over actions [B], values [B], lstm_state [M, R]), fp32.
-    Observations are of the type `obs_dtype`: uint8 or fp32. With `bf16` the trunk computes in
-    bfloat16 by autocast; parameters stay fp32. With `norm_obs` or `norm_reward` the agent holds the
-    statistics that normalize its observations or rewards; with `norm_obs`, `forward` expects
-    normalized fp32 observations.
+    Observations are of the type `obs_dtype`: uint8 or fp32. With `masked` they are vectors
+    [B, prod(obs_shape) + A] instead that end with a mask of the legal actions: 1 if legal, else 0;
+    the trunk does not see it. With `bf16` the trunk computes in bfloat16 by autocast; parameters
+    stay fp32. With `norm_obs` or `norm_reward` the agent holds the statistics that normalize its
+    observations or rewards; with `norm_obs`, `forward` expects normalized fp32 observations.
     """
 
     def __init__(
@@ -44,18 +45,20 @@ class Agent(nn.Module):
         norm_reward: bool = False,
         hidden: tuple[int, ...] = Config.hidden,
         obs_dtype: torch.dtype = torch.uint8,
+        masked: bool = False,
     ) -> None:
         """Initialize all layers; UsageError if the network cannot read the observations.
 
-        network: a built-in one by its name, or the class of one's own.  zero_mean: the trunk by its
+        network: a built-in one by its name, or the class of one's own.  zero_mean: by the trunk's
         `zero_mean_init`.  hidden: sizes of the dense layers of a network that has this argument.
-        obs_dtype: uint8 or float32, before any normalization.
+        obs_dtype: uint8 or float32, before any normalization.  masked: whether observations end
+        with a mask of the legal actions; `obs_shape` is without it.
         """
         super().__init__()
-        self.obs_shape = obs_shape
+        self.obs_shape, self.masked = obs_shape, masked
         self.obs_dtype = torch.float32 if norm_obs else obs_dtype
         found = registry.find(network)
-        self.trunk = registry.make_trunk(found, obs_shape, self.obs_dtype, hidden, seed)
+        self.trunk = registry.make_trunk(found, obs_shape, self.obs_dtype, hidden, seed)  # D21
         self._parts = 1 + registry.has_separate_critic(self.trunk)
         features = self.trunk.features * self._parts
         self.core = LSTM(features, found.cells) if found.cells else FeedForward(features)
@@ -63,7 +66,8 @@ class Agent(nn.Module):
         self.policy_head = nn.Linear(head_inputs, policy.num_outputs)
         self.policy = policy
         self.value_head = nn.Linear(head_inputs, 1)
-        self.obs_statistics = RunningStatistics(obs_shape) if norm_obs else None
+        seen = (math.prod(obs_shape),) if masked else obs_shape  # without the mask
+        self.obs_statistics = RunningStatistics(seen) if norm_obs else None
         self.return_statistics = RunningStatistics(()) if norm_reward else None
         self.bf16 = False
         generator = torch.Generator().manual_seed(seed)
@@ -84,23 +88,41 @@ class Agent(nn.Module):
     def forward(
         self, obs: Tensor, lstm_state: Tensor, dones: Tensor
     ) -> tuple[Distribution, Tensor, Tensor]:
+        action_mask = None
+        if self.masked:
+            obs, action_mask = self._without_mask(obs)
         # Autocast's cache is global to the process, and several threads act at once.
         with torch.autocast(
             obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
         ):
             features = self.trunk(obs)
-        return self.heads(features, lstm_state, dones)
+        return self.heads(features, lstm_state, dones, action_mask)
 
     def heads(
-        self, features: Tensor, lstm_state: Tensor, dones: Tensor
+        self,
+        features: Tensor,
+        lstm_state: Tensor,
+        dones: Tensor,
+        action_mask: Tensor | None = None,
     ) -> tuple[Distribution, Tensor, Tensor]:
-        """Compute what `forward` returns from the trunk's features [B, F], in fp32."""
+        """Compute what `forward` returns from the trunk's features [B, F], in fp32.
+
+        action_mask: [B, A], True where an action is legal; None if all are.
+        """
         # The heads are fp32. To turn autocast off here would take longer than the heads themselves.
         assert not torch.is_autocast_enabled(features.device.type), "set `bf16` instead of autocast"
         x, lstm_state = self.core(features.float(), lstm_state, dones)
         parts = x.chunk(self._parts, dim=-1)
-        distribution = self.policy(self.policy_head(parts[0]))
+        logits = self.policy_head(parts[0])
+        if action_mask is not None:
+            logits = mask_logits(logits, action_mask)
+        distribution = self.policy(logits)
         return distribution, self.value_head(parts[-1]).squeeze(-1), lstm_state
+
+    def _without_mask(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Split observations that end with a mask: [B, *obs_shape], and legal actions [B, A]."""
+        obs, action_mask = obs.flatten(1).tensor_split([-self.policy.num_outputs], dim=-1)
+        return obs.unflatten(1, self.obs_shape), action_mask != 0
 
     @property
     def device(self) -> torch.device:
