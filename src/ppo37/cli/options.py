@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .. import __version__
+from .. import __version__, networks
 from ..config import RENAMED, Config, choices, field_type, item_type, option_of, schedules
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
@@ -269,9 +269,12 @@ def _add_settings(
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        default = f" [{field.default}]" if text is OF_PRESETS else ""
-        help_text = f"{field.metadata['help']}{default}".replace("%", "%%")
-        _add_setting(group, field, field.name, help_text)
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        more = f" [{shown}]" if text is OF_PRESETS else ""
+        if field.name == "network":
+            more += f"; built in are {', '.join(networks.names())}"
+        _add_setting(group, field, field.name, f"{field.metadata['help']}{more}".replace("%", "%%"))
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
     if "env" not in without:
@@ -301,10 +304,10 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
 
 def _integers(text: str) -> tuple[int, ...]:
     """Convert 256,256 to a tuple."""
-    return tuple(int(part) for part in text.split(","))
+    return tuple(int(part) for part in text.split(",")) if text else ()
 
 
-_integers.__name__ = "list of whole numbers, as 256,256,"
+_integers.__name__ = "list of whole numbers"  # in the message of argparse
 
 
 def _device(text: str) -> str:

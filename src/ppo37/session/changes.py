@@ -20,6 +20,7 @@ FIXED = (
     "seed",
     "observation",
     "network",
+    "hidden",
     "frame_stack",
     "action_space",
     "mask_actions",

@@ -30,6 +30,7 @@ ACTION_MASK = "policy.action_mask"
 OF_THE_NETWORK = (
     "observation",
     "network",
+    "hidden",
     "frame_stack",
     "action_space",
     "mask_actions",
