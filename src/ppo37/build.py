@@ -20,6 +20,7 @@ from .envs.games import game_info, require_known
 from .envs.loading import source_hash
 from .envs.normalize import NormalizedObservations, ScaledRewards, SignRewards
 from .envs.source import EnvSource, source_of
+from .envs.workers import Workers
 from .errors import UsageError
 from .networks.agent import Agent
 from .networks.policies import make_policy
@@ -48,7 +49,10 @@ def make_factory(
     then checked in every step; None for the configured ones.  UsageError if they are unknown.
     """
     if make_envs is not None or config.env is not None:
-        factory = checked(source_of(config, make_envs), config.norm_obs)
+        source = source_of(config, make_envs)
+        if config.env_workers:
+            source = partial(Workers, source, config.env_workers)
+        factory = checked(source, config.norm_obs)
         return partial(SignRewards.around, factory) if config.clips_rewards else factory
     return env_factory(
         config.game,
@@ -60,6 +64,18 @@ def make_factory(
         observation=config.observation,
         clip_rewards=config.clips_rewards,
     )
+
+
+def is_divisible(config: Config, make_envs: EnvFactory | None) -> bool:
+    """Return whether several threads may step the environments, each a part of them.
+
+    Threads of Python would wait for each other where each environment is stepped by Python, and
+    libraries behind environments of Gymnasium may allow only one.
+    """
+    if config.env is None or not config.divisible:
+        return config.divisible
+    source = source_of(config, make_envs)
+    return not config.env_workers and not (isinstance(source, EnvSource) and source.makes_single)
 
 
 def named(config: Config, brought: Brought) -> Config:

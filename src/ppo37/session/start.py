@@ -22,7 +22,7 @@ from ..backends.precision import Choice, choose_precision
 from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
 from ..backends.self_test import first_screens
 from ..backends.threads import emulator_threads, split_envs
-from ..build import Brought, make_agent, make_factory, named, sources_of
+from ..build import Brought, is_divisible, make_agent, make_factory, named, sources_of
 from ..config import Config
 from ..envs import EnvState, VecEnv
 from ..envs.contract import spaces_of
@@ -80,6 +80,7 @@ def new_session(
         parts, state = _open(stack, config, brought, ranks, NOTHING_SAVED)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
+        text = getattr(parts[0], "text", "")
         state.agent.bf16 = config.precision == "bf16"
         # The directory is made last, so that nothing is left behind if the session cannot start.
         signals = stack.enter_context(_signals(ranks))
@@ -96,6 +97,8 @@ def new_session(
             config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
         )
         view.announce(config, path, choice.reason, estimate_s(config))
+        if text:
+            view.note(text)
         with session.running():
             yield session
 
@@ -208,7 +211,7 @@ def _open_parts(
 ) -> Iterator[list[VecEnv]]:
     """Make a rank's environments for the `index`-th seeding, one part for each rollout thread."""
     threads = config.threads or 1
-    slices = split_envs(env_slice.size, config.divisible, threads)
+    slices = split_envs(env_slice.size, is_divisible(config, brought.make_envs), threads)
     factory = make_factory(
         config,
         emulator_threads(len(slices), threads),
