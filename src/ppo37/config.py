@@ -416,16 +416,23 @@ def choices(setting: str) -> tuple[str, ...]:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
-    name, rules = field.name, field.metadata
     plain, optional = field_type(field)
     if value is None and optional:
         return
+    item = item_type(field.name)
+    if item is None or not isinstance(value, tuple):
+        _check_value(field, plain, value)
+        return
+    for each in value:
+        _check_value(field, item, each)
+
+
+def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
+    """UsageError unless a value, or an item of one, has the type and is within the bounds."""
+    name, rules = field.name, field.metadata
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")
-    if isinstance(value, tuple):
-        _check_items(name, value, rules)
-        return
     if choices(name) and value not in choices(name):
         raise UsageError(f"{name} must be one of {', '.join(choices(name))}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -439,15 +446,3 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
         most = LARGEST_FP32 if plain is float else LARGEST_NUMBER
     if most is not None and not value <= most:
         raise UsageError(f"{name} must be at most {most}, not {value!r}")
-
-
-def _check_items(name: str, items: tuple[Any, ...], rules: Any) -> None:
-    """UsageError unless every item of a setting has its type and is within its bounds."""
-    kind = item_type(name)
-    assert kind is not None
-    least, most = rules["least"], rules["most"] or LARGEST_NUMBER
-    for item in items:
-        if not isinstance(item, kind) or isinstance(item, bool):
-            raise UsageError(f"{name} must have items of type {kind.__name__}, not {item!r}")
-        if isinstance(item, int) and not (least is None or (item >= least and item <= most)):
-            raise UsageError(f"{name} must have items from {least} to {most}, not {item!r}")

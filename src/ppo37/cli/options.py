@@ -279,7 +279,7 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",")) if text else ()
 
 
-_integers.__name__ = "list of whole numbers, as 256,256,"
+_integers.__name__ = "list of whole numbers"  # in the message of argparse
 
 
 def _device(text: str) -> str:
