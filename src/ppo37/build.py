@@ -83,7 +83,10 @@ def named(config: Config, brought: Brought) -> Config:
     if brought.make_envs is not None and config.env is None:
         config = dataclasses.replace(config, env=name_of(brought.make_envs))
     if brought.network is not None and ":" not in config.network:
-        config = dataclasses.replace(config, network=name_of(brought.network) or "")
+        # What a preset chose for a built-in network does not ask for it in one's own.
+        zero_mean = config.zero_mean_init and hasattr(brought.network, "zero_mean_init")
+        name = name_of(brought.network) or ""
+        config = dataclasses.replace(config, network=name, zero_mean_init=zero_mean)
     return config
 
 

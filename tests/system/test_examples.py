@@ -14,6 +14,15 @@ def test_dodge_runs(tmp_path: Path) -> None:
     assert _steps_survived([*command, "--total-timesteps", "1024"]) > 1
 
 
+def test_a_network_of_ones_own_runs_in_few_lines(tmp_path: Path) -> None:
+    file, run = ROOT / "examples" / "network.py", tmp_path / "run"
+    command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert re.search(r"^mean score: [\d.]+$", done.stdout, re.MULTILINE), done.stderr
+    code = re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
 @pytest.mark.slow
 def test_dodge_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
