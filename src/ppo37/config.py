@@ -238,6 +238,11 @@ class Config:
         return not (self.norm_obs or self.norm_reward)
 
     @property
+    def frames_per_step(self) -> int:
+        """Frames of the game in one agent step: 4 in Atari, 1 elsewhere."""
+        return 1 if self.game == "catch" else 4
+
+    @property
     def num_updates(self) -> int:
         """Rollouts, each followed by one update, in the whole run."""
         return self.total_timesteps // self.batch_size
