@@ -196,6 +196,10 @@ class Session:
             self._ranks.wait_for_all()  # an evaluation may take longer than an update
         if self._checkpoint_due(now):
             self._logs.sync()
+            try:
+                self._observers.sync()
+            except RunError as error:
+                self._failure, self._ended = error, FAILED
             self._save()
             self._saved_at_s = now
         if self._ended == FAILED:

@@ -82,5 +82,5 @@ def format_number(score: float) -> str:
 
 
 def frames_or_steps(frames_per_step: int) -> str:
-    """Return what an axis counts: frames where a step has several of them, agent steps elsewhere."""
+    """Return what an axis counts: frames if a step has several of them, else agent steps."""
     return "frames" if frames_per_step > 1 else "agent steps"
