@@ -86,7 +86,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def steps_of(record: dict[str, Any]) -> int:
     """Return the agent steps of a record.
 
-    ppo37 0.2 counted four frames a step in every environment, later versions only in Atari.
+    `frames` does not tell them: older logs have four a step in every environment.
     """
     return int(record.get("agent_steps", record["frames"] // FRAMES_PER_STEP))
 
