@@ -18,8 +18,7 @@ class StopAtScore(Observer):
         self.score = score
 
     def start(self, run) -> None:
-        self.note = run.note  # prints a line
-        self.note(f"training until the mean of 100 games is {self.score}")
+        run.note(f"training until the mean of 100 games is {self.score}")
 
     def update(self, progress) -> str | None:
         mean = progress.record["charts/episodic_return_last_100"]
