@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, from_preset
+    from .config import Config
     from .loop import resume, train
+    from .presets import from_preset
     from .session.observer import Observer
     from .tools.callbacks import EvaluateEvery, KeepBest, MaxTime, RecordEvery
     from .tools.evaluate import evaluate, load_agent
@@ -38,7 +39,7 @@ _MODULES = {
     "Observer": "session.observer",
     "RecordEvery": "tools.callbacks",
     "evaluate": "tools.evaluate",
-    "from_preset": "config",
+    "from_preset": "presets",
     "load_agent": "tools.evaluate",
     "resume": "loop",
     "train": "loop",

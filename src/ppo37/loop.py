@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from .algorithm.schedules import annealed
 from .algorithm.update import set_learning_rate, update
+from .build import Brought
 from .config import Config
 from .envs import EnvFactory
 from .session.observer import Observer, SessionOptions
@@ -50,6 +53,7 @@ def train(
     checkpoint_every: int | None = None,
     view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     *,
     callbacks: Sequence[Observer] = (),
     keep: int = 3,
@@ -57,14 +61,15 @@ def train(
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
-    progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs: makes your own
-    environments; None plays `config.game`.  callbacks: observe the run and may stop it.  keep: so
-    many checkpoints, the newest.  UsageError for settings that cannot work, before anything is
-    written; RunError for a failure during training, with the last checkpoint valid;
-    KeyboardInterrupt after a signal, with a checkpoint saved.
+    progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs, network: your
+    own environments and network; None for those of `config`.  callbacks: observe the run and may
+    stop it.  keep: so many checkpoints, the newest.  UsageError for settings that cannot work,
+    before anything is written; RunError for a failure during training, with the last checkpoint
+    valid; KeyboardInterrupt after a signal, with a checkpoint saved.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
-    with new_session(config, out, options, make_envs) as session:
+    brought = Brought(make_envs, network)
+    with new_session(config, out, options, brought) as session:
         learn(session)
     return session.end()
 
@@ -74,6 +79,7 @@ def resume(
     checkpoint_every: int | None = None,
     view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
     callbacks: Sequence[Observer] = (),
@@ -89,6 +95,7 @@ def resume(
     arguments and the errors are those of `train`.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
-    with resumed_session(run, options, make_envs, new_games) as session:
+    brought = Brought(make_envs, network)
+    with resumed_session(run, options, brought, new_games) as session:
         learn(session)
     return session.end()

@@ -14,11 +14,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, from_preset
+from ..config import Config
 from ..errors import UsageError
 from ..session.files import shown
+from .brought import brought, brought_object, source_typed
 
 if TYPE_CHECKING:
+    from ..build import Brought
     from ..session.checkpoint import Checkpoint
     from ..session.observer import Observer
     from ..session.session import Summary
@@ -36,6 +38,7 @@ def train(options: Namespace) -> int:
         raise UsageError("--budget and --max-time exclude each other; use one of them")
     around = _around(options)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
+    around |= brought(config, options)._asdict()
     return _report(lambda: train(config, options.out, **around), options.json)
 
 
@@ -69,13 +72,12 @@ def _callbacks(options: Namespace) -> list["Observer"]:
     if options.record_every is not None:
         made.append(callbacks.RecordEvery(options.record_every))
     # The time limit is the last, so that it sees how long the others take.
-    return [*made, *(_logger(text) for text in options.logger), *max_time]
+    return [*made, *(_logger(text) for text in options.loggers), *max_time]
 
 
 def _logger(text: str) -> "Observer":
     """Make the observer that --logger names."""
     from ..session.observer import Observer
-    from .brought import brought_object
 
     found = brought_object(text)
     if not (isinstance(found, type) and issubclass(found, Observer)):
@@ -113,7 +115,8 @@ def resume(options: Namespace) -> int:
     """Resume a stopped run."""
     from ..loop import resume
 
-    around, new_games = _around(options), options.new_games
+    around = _around(options) | _brought_by_run(options)._asdict()
+    new_games = options.new_games
     return _report(lambda: resume(options.run, new_games=new_games, **around), options.json)
 
 
@@ -160,6 +163,7 @@ def evaluate(options: Namespace) -> int:
         options.device,
         _show_progress,
         log,
+        *_brought_by_run(options),
     )
     normalized = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
@@ -201,6 +205,7 @@ def record(options: Namespace) -> int:
         protocol=options.protocol,
         device=options.device,
         warn=log,
+        **_brought_by_run(options)._asdict(),
         **limit,
     )
     log(f"score {made.score:g} after {made.length:,} agent steps")
@@ -298,7 +303,8 @@ def details(options: Namespace) -> int:
 
 def games(options: Namespace) -> int:
     """List the games with their published scores."""
-    from ..envs.games import CATCH, atari_games
+    from ..config import CATCH
+    from ..envs.games import atari_games
     from ..tools.stats import reference
 
     known = {game: reference(game) for game in (CATCH, *atari_games())}
@@ -333,19 +339,33 @@ def doctor(options: Namespace) -> int:
 
 
 def config_of(options: Namespace) -> Config:
-    """Return the configuration that GAME, --preset and the settings ask for."""
-    from ..backends.device import resolve_device
-    from ..envs.games import resolve_game, shows_ram
+    """Return the configuration that GAME or --env, --preset and the settings ask for."""
+    from ..presets import from_preset
 
-    game = resolve_game(options.game)
-    if shows_ram(options.game):
-        if getattr(options, "observation", "ram") != "ram":
-            raise UsageError(f"{options.game} means --observation ram; leave one of them out")
-        options.observation = "ram"
     names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
     changes = {name: value for name, value in vars(options).items() if name in names}
-    device = resolve_device(changes.pop("device", "auto"))
-    return from_preset(options.preset, game, device, **changes)
+    game = options.game
+    if (game is None) == ("env" not in changes):
+        raise UsageError("give either GAME or --env: pong, CartPole-v1, --env module:Class, ...")
+    config = from_preset(options.preset, game, make_envs=source_typed(options), **changes)
+    if options.preset == "auto" and config.env is not None:
+        log(f"auto is the preset {config.preset} for {_kind(config)}")
+    return config
+
+
+def _kind(config: Config) -> str:
+    """Describe what `auto` goes by."""
+    if config.observation == "pixels":
+        return "images"
+    numbers = "real numbers" if config.action_space == "continuous" else "choices"
+    return f"vectors and {numbers} as actions"
+
+
+def _brought_by_run(options: Namespace) -> "Brought":
+    """Return what RUN brings, as far as its texts stand on the command line."""
+    from ..session.directory import read_config_of
+
+    return brought(read_config_of(Path(options.run)), options)
 
 
 def _checkpoint(run: str) -> "Checkpoint":

@@ -68,6 +68,7 @@ class Agent(nn.Module):
         zero_mean: bool = False,
         norm_obs: bool = False,
         norm_reward: bool = False,
+        obs_dtype: str = "uint8",
     ) -> None:
         """Initialize all layers. zero_mean: the first convolution by `zero_mean_init`."""
         super().__init__()
@@ -82,6 +83,7 @@ class Agent(nn.Module):
         self.obs_statistics = RunningStatistics(obs_shape) if norm_obs else None
         self.return_statistics = RunningStatistics(()) if norm_reward else None
         self.bf16 = False
+        self._obs_dtype = getattr(torch, obs_dtype)
         generator = torch.Generator().manual_seed(seed)
         for layer in layers_of(self.trunk):
             orthogonal(layer, math.sqrt(2.0), generator)  # D02
@@ -120,7 +122,7 @@ class Agent(nn.Module):
     @property
     def obs_dtype(self) -> torch.dtype:
         """The dtype of the observations that `forward` expects."""
-        return torch.uint8 if self.obs_statistics is None else torch.float32
+        return torch.float32 if self.obs_statistics is not None else self._obs_dtype
 
     def initial_state(self, count: int) -> Tensor:
         """Return the LSTM state [count, R] at the beginning of an episode."""

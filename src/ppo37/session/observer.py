@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..build import Brought
 from ..config import Config
-from ..envs import EnvFactory
 from ..errors import RunError, Stopped, UsageError
 from ..networks.agent import Agent
 from .checkpoint import KEPT
@@ -20,7 +20,7 @@ class RunStart(NamedTuple):
 
     update, agent_steps: those made so far, 0 in a new run.  reason: why the precision was chosen,
     or where the run resumes.  expected_s: seconds that the run will take; None if not known.
-    make_envs: as for `train`.
+    brought: the environments and the network that the user brings.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class RunStart(NamedTuple):
     agent_steps: int
     reason: str
     expected_s: float | None
-    make_envs: EnvFactory | None
+    brought: Brought
     note: Callable[[str], None]
     """Show a line to the user."""
     log_evaluation: Callable[[dict[str, Any]], None]

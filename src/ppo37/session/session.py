@@ -21,9 +21,9 @@ from ..backends.device import gc_frozen
 from ..backends.executables import Executables
 from ..backends.ranks import CHECK_EVERY, Ranks
 from ..backends.threads import RolloutThreads
-from ..build import normalized
+from ..build import Brought, normalized
 from ..config import Config
-from ..envs import EnvFactory, EnvState, Episode, VecEnv
+from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, Stopped
 from . import directory
 from .files import shown
@@ -103,13 +103,13 @@ class Session:
         self,
         reason: str,
         expected_s: float | None,
-        make_envs: EnvFactory | None,
+        brought: Brought,
         env_states: Sequence[EnvState] = (),
         lstm_state: torch.Tensor | None = None,
     ) -> Iterator["Session"]:
         """Start acting and logging; write the summary at the end.
 
-        reason, expected_s, make_envs: see `RunStart`.  env_states, lstm_state: of the environments
+        reason, expected_s, brought: see `RunStart`.  env_states, lstm_state: of the environments
         of this rank; without them new games start.
         """
         state, ranks = self.state, self._ranks
@@ -125,7 +125,7 @@ class Session:
             ranks.wait_for_all()
             if ranks.is_main:
                 self._logs = stack.enter_context(closing(Logs(self.path)))
-            run = self._describe_start(reason, expected_s, make_envs)
+            run = self._describe_start(reason, expected_s, brought)
             ranks.broadcast_from_main(lambda: self._start_observers(run))
             self._signals.kept = self._describe_checkpoint()
             stack.enter_context(gc_frozen())
@@ -230,9 +230,7 @@ class Session:
             raise TrainingStopped(self.summary)
         return self.summary
 
-    def _describe_start(
-        self, reason: str, expected_s: float | None, make_envs: EnvFactory | None
-    ) -> RunStart:
+    def _describe_start(self, reason: str, expected_s: float | None, brought: Brought) -> RunStart:
         state, config = self.state, self.config
         return RunStart(
             self.path,
@@ -242,10 +240,10 @@ class Session:
             state.update * config.batch_size,
             reason,
             expected_s,
-            make_envs,
+            brought,
             self._observers.note,
             self._log_evaluation,
-            lambda folder, **more: save_agent(folder, state, config, self._parts[0], **more),
+            lambda folder, **more: save_agent(folder, state, config, **more),
         )
 
     def _start_observers(self, run: RunStart) -> None:
@@ -314,8 +312,8 @@ class Session:
         if not self._ranks.is_main:
             return
         with self._signals.saving():
-            envs, keep = self._parts[0], self._options.keep
-            save(self.path, self.state, self.config, envs, games, lstm_state, keep)
+            keep = self._options.keep
+            save(self.path, self.state, self.config, games, lstm_state, keep)
             self._signals.kept = self._describe_checkpoint()
 
     def _put_aside(self) -> None:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends.device import describe_machine, versions
-from ..config import describe, from_dict
+from ..config import from_dict
 from ..envs.games import title
 from ..errors import RunError
+from ..presets import describe
 from ..session.files import to_json, write_atomically
 from ..session.metrics import read_metrics, steps_of
 from . import ablation_plot

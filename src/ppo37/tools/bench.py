@@ -39,13 +39,14 @@ from ..backends.precision import choose_precision
 from ..backends.ranks import own_rank
 from ..backends.self_test import random_actions
 from ..build import make_agent, make_factory, normalized
-from ..config import Config, describe, describe_layers, from_dict
-from ..envs import VecEnv
+from ..config import Config, describe_layers, from_dict
+from ..envs import VecEnv, spaces_of
 from ..envs.games import title
 from ..errors import UsageError
 from ..loop import train
 from ..networks.agent import Agent
 from ..networks.layers import layers_of
+from ..presets import describe
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.view import NoView, duration, shares
 
@@ -89,7 +90,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
 
     make_envs = make_factory(config, threads)
     with closing(make_envs(config.num_envs, config.seed)) as envs:
-        agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+        agent = make_agent(config, spaces_of(envs)).to(config.device)
         choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
         config = choice.applied(config)
         agent.bf16 = choice.precision == "bf16"

@@ -95,9 +95,8 @@ class EvaluateEvery(_EverySteps):
 
     def _evaluate(self, agent: Path, episodes: int, seed: int) -> Evaluation:
         run = self._run
-        return evaluate(
-            agent, episodes, seed=seed, device=run.config.device, make_envs=run.make_envs
-        )
+        own = run.brought._asdict()
+        return evaluate(agent, episodes, seed=seed, device=run.config.device, **own)
 
     def _compare(self, result: Evaluation) -> None:
         """Compare with the evaluations before; here nothing is to do."""
@@ -169,8 +168,9 @@ class RecordEvery(_EverySteps):
         with explained(f"cannot write {videos}"):
             videos.mkdir(exist_ok=True)
         path = videos / f"{progress.record['update']:08d}.mp4"
-        seed, device = _seed_of(progress.config.seed), self._run.config.device
-        record(folder, path, seed=seed, max_seconds=self.max_seconds, device=device)
+        seed, own = _seed_of(progress.config.seed), self._run.brought._asdict()
+        device = progress.config.device
+        record(folder, path, seed=seed, max_seconds=self.max_seconds, device=device, **own)
 
 
 class MaxTime(Observer):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from .. import randomness
 from ..algorithm.rollout import reset_state
@@ -15,11 +16,11 @@ from ..backends.device import prepare_process, resolve_device, usable_cores
 from ..backends.executables import make_act
 from ..backends.network import DeviceNetwork, make_network
 from ..build import make_agent, make_factory, normalized
-from ..config import Config, Device, choices, from_dict
+from ..config import Config, Device, choices
 from ..envs import EnvFactory, Episode, Step, VecEnv
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
-from ..session.directory import find_checkpoint, require_makers
+from ..session.directory import config_of, find_checkpoint, spaces_in
 from ..session.signals import Signals
 from ..session.state import load_model
 from .stats import interval_of_mean
@@ -69,20 +70,22 @@ class Evaluation(NamedTuple):
 
 
 def load_agent(
-    run: str | Path, device: Device = "auto", warn: Callable[[str], None] | None = None
+    run: str | Path,
+    device: Device = "auto",
+    warn: Callable[[str], None] | None = None,
+    network: type[nn.Module] | None = None,
 ) -> TrainedAgent:
     """Load the agent of a run directory, a checkpoint in it, or a published agent.
 
-    warn: called with a message for each damaged checkpoint that is skipped.  UsageError if there
-    is no agent, or if its weights do not fit its settings.
+    warn: called with a message for each damaged checkpoint that is skipped.  network: your own
+    network.  UsageError if there is no agent, or if its weights do not fit its settings.
     """
     saved, warnings = find_checkpoint(Path(run))
     for warning in warnings:
         (warn or (lambda _: None))(warning)
-    config = from_dict(saved.state["config"])
-    obs_shape, action_names = (tuple(saved.state[name]) for name in ("obs_shape", "action_names"))
+    config = config_of(saved.state)
     with torch.device("meta"):  # no memory until the sizes are checked against the file
-        agent = make_agent(config, obs_shape, action_names)
+        agent = make_agent(config, spaces_in(saved.state, config), network)
     load_model(agent, saved)
     return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
 
@@ -96,12 +99,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
 ) -> Evaluation:
     """Play `episodes` whole games, sampling actions as in training, and report raw scores.
 
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
-    only on `seed` and differ from those of any training run.  make_envs: as for `train`.
+    only on `seed` and differ from those of any training run.  make_envs, network: as for `train`.
     Stopped, a KeyboardInterrupt, after a signal, without a result: the games that end first are
     the short ones, so their mean would be biased.
     """
@@ -109,13 +113,12 @@ def evaluate(
         raise UsageError(f"episodes must be a number from 1 to {MOST_EPISODES:,}, not {episodes!r}")
     if protocol not in (None, *choices("protocol")):
         raise UsageError(f"protocol must be {' or '.join(choices('protocol'))}, not {protocol!r}")
-    trained = load_agent(run, device, warn)
+    trained = load_agent(run, device, warn, network)
     config = trained.config
     protocol = protocol or config.protocol
     prepare_process(trained.agent.device.type, threads=1)
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
-    require_makers(trained.state, make_envs, trained.path)
     factory = make_factory(config, usable_cores(), protocol, make_envs=make_envs)
     envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
     try:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from ..backends.device import prepare_process
 from ..backends.network import DeviceNetwork, make_network
 from ..build import normalized
-from ..config import Device
-from ..envs import Step, VecEnv
-from ..envs.games import CATCH, require_known, title
+from ..config import CATCH, Device
+from ..envs import EnvFactory, Step, VecEnv
+from ..envs.games import require_known, title
 from ..errors import UsageError
-from ..session.directory import is_run, require_makers
+from ..session.directory import is_run
 from ..session.files import OTHER_OUT, explained, own_folder, real_path
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals
@@ -110,6 +111,8 @@ def record(
     max_seconds: float | None = None,
     device: Device = "auto",
     warn: Callable[[str], None] | None = None,
+    make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
 ) -> Recording:
     """Record whole games, their actions sampled as in training.
 
@@ -130,8 +133,7 @@ def record(
         out = real_path(out)
         video_format(out)
     ffmpeg = find_ffmpeg()
-    trained = load_agent(run, device, warn)
-    require_makers(trained.state, None, trained.path)
+    trained = load_agent(run, device, warn, network)
     path = out if isinstance(out, Path) else _default_output(trained)
     form = video_format(path)
     limit_s = form.max_seconds if max_seconds is None else max_seconds
@@ -143,9 +145,9 @@ def record(
     env = _make_env(trained, games_seed(seed), protocol)
     with closing(env.envs):
         translate = translation(trained, env.envs.action_names, protocol)
-        network = make_network(trained.agent)
-        with Signals() as signals, network.frozen_weights():
-            steps = _play(network, env, translate, seed, signals)
+        device_network = make_network(trained.agent)
+        with Signals() as signals, device_network.frozen_weights():
+            steps = _play(device_network, env, translate, seed, signals)
             frames = _frames(steps, config.game, env.scale, form.fps, games)
             frames = itertools.islice(frames, max_frames)
             count, last = _write(frames, path, ffmpeg, signals)
