@@ -152,6 +152,10 @@ class Observers(Observer):
             observer.close()
 
 
+class _Failed(RunError):
+    """An exception in an observer, with its name."""
+
+
 def _call(observer: Observer, method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a method of an observer; RunError, which names it, for an exception other than a stop.
 
@@ -159,7 +163,7 @@ def _call(observer: Observer, method: Callable[..., Any], *arguments: Any) -> An
     """
     try:
         return method(*arguments)
-    except Stopped:
+    except (Stopped, _Failed):
         raise
     except Exception as error:
         if isinstance(error, UsageError) and method.__name__ == "start":
@@ -167,4 +171,4 @@ def _call(observer: Observer, method: Callable[..., Any], *arguments: Any) -> An
         ours = isinstance(error, RunError | UsageError)
         what = str(error) if ours else f"{type(error).__name__}: {error}"
         name = f"{type(observer).__name__}.{method.__name__}"
-        raise RunError(f"the callback {name} failed: {what}") from error
+        raise _Failed(f"the callback {name} failed: {what}") from error

@@ -128,8 +128,8 @@ class ConsoleView(View):
             self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
 
     def evaluation(self, record: dict[str, Any]) -> None:
-        scores = [f"{tag} {value:.4g}" for tag, value in record.items() if "/" in tag]
-        self.note(f"after {record['agent_steps']:,} agent steps: {', '.join(scores)}")
+        values = [f"{tag.split('/')[1]} {record[tag]:.4g}" for tag in record if "/" in tag]
+        self.note(f"evaluation after {record['agent_steps']:,} agent steps: {', '.join(values)}")
 
     def _sps(self) -> float | None:
         """Compute the agent steps per second of the last updates.

@@ -143,6 +143,6 @@ def test_the_options_of_the_command_do_the_same(
     assert evaluations(run) == evaluations(kept)
     assert fingerprint_and_log(run) == fingerprint_and_log(kept)
     assert len(list((run / "checkpoints").iterdir())) == 2
-    assert "after 128 agent steps: eval/episodic_return" in err
+    assert "evaluation after 128 agent steps: episodic_return" in err
     assert "other than those that it was chosen by" in err
     assert run_command(capsys, "eval", str(run / "best"), "--episodes", "2")[0] == 0
