@@ -7,6 +7,7 @@ import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from . import randomness
@@ -83,7 +84,11 @@ def sources_of(config: Config, brought: Brought) -> dict[str, str]:
 
 
 def make_agent(config: Config, spaces: Spaces, network: type[nn.Module] | None = None) -> Agent:
-    """Make the agent of a run on the CPU, initialized from the seed."""
+    """Make the agent of a run on the CPU, initialized from the seed.
+
+    network: the class of your own network; None for the built-in one that `config` names.
+    UsageError if the network cannot read the observations.
+    """
     mask = None
     if config.mask_actions:
         if not config.is_atari:
@@ -93,15 +98,17 @@ def make_agent(config: Config, spaces: Spaces, network: type[nn.Module] | None =
         mask = action_mask(config.action_space, spaces.action_names, known)
     policy = make_policy(spaces.action_space, spaces.action_names, spaces.action_dims, mask)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    normalization = (config.norm_obs, config.norm_reward)
     agent = Agent(
-        spaces.obs_shape,
+        spaces.view_shape,
         policy,
-        config.network,
+        network or config.network,
         seed,
         config.zero_mean_init,
-        *normalization,
-        spaces.obs_dtype,
+        config.norm_obs,
+        config.norm_reward,
+        config.hidden,
+        getattr(torch, spaces.obs_dtype),
+        spaces.masked,
     )
     agent.bf16 = config.precision == "bf16"
     return agent

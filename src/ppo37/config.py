@@ -111,10 +111,14 @@ class Config:
     )
     network: str = _setting(
         "nature",
-        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
-        "lstm: nature and an LSTM of 128 cells, by default with no more minibatches than "
-        "environments; mlp: two dense layers of 64 for the policy and two for the value; "
-        "mlp_shared: two for both",
+        "a built-in network by its name, or your own as module:Class; lstm has by default no more "
+        "minibatches than environments",
+    )
+    hidden: tuple[int, ...] = _setting(
+        (64, 64),
+        "sizes of the dense layers of mlp, mlp_shared and, for vectors, lstm: 256,256",
+        least=1,
+        most=65_536,
     )
     frame_stack: int | None = _setting(
         None, "frames in an observation; none: 4, but 1 for an LSTM and for ram", least=1, most=16
@@ -205,14 +209,7 @@ class Config:
             )
 
     def _check_compatible(self) -> None:
-        """UsageError for a network, an observation and an action space that do not fit."""
-        if self.network not in COMPATIBLE_NETWORKS[self.observation]:
-            others = {name: kind for kind, names in COMPATIBLE_NETWORKS.items() for name in names}
-            raise UsageError(
-                f"network {self.network} cannot read observation {self.observation}; use "
-                f"--network {' or '.join(COMPATIBLE_NETWORKS[self.observation])}, or "
-                f"--observation {others[self.network]}"
-            )
+        """UsageError for an observation, an action space and settings that do not fit."""
         if self.norm_obs and self.observation == "pixels":
             raise UsageError("norm_obs is for vectors and ram: pixels are divided by 255 instead")
         if self.zero_mean_init and self.observation != "pixels":
@@ -328,13 +325,6 @@ NEVER_NONE = ("env", "clip_rewards")
 ENV_SETTINGS = ("env_kwargs", "wrappers", "imports", "channels", "env_workers")
 """Settings of environments that are not built in."""
 
-COMPATIBLE_NETWORKS = {
-    "pixels": ("nature", "nature_half", "lstm"),
-    "vector": ("mlp", "mlp_shared"),
-    "ram": ("mlp", "mlp_shared"),
-}
-"""The networks that can read each kind of observation."""
-
 RENAMED = {"contrast_init": "zero_mean_init"}
 """Old names of settings, which files, options and keyword arguments may still use."""
 
@@ -385,6 +375,12 @@ def from_dict(values: dict[str, Any]) -> Config:
     return Config(**values)
 
 
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return settings as plain values, as JSON has them: `from_dict` reads them."""
+    values = dataclasses.asdict(config)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings with the present names of those that were renamed."""
     return {RENAMED.get(name, name): value for name, value in values.items()}
@@ -420,16 +416,23 @@ def choices(setting: str) -> tuple[str, ...]:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
-    name, rules = field.name, field.metadata
     plain, optional = field_type(field)
     if value is None and optional:
         return
+    item = item_type(field.name)
+    if item is None or not isinstance(value, tuple):
+        _check_value(field, plain, value)
+        return
+    for each in value:
+        _check_value(field, item, each)
+
+
+def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
+    """UsageError unless a value, or an item of one, has the type and is within the bounds."""
+    name, rules = field.name, field.metadata
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")
-    if isinstance(value, tuple):
-        _check_items(name, value, rules)
-        return
     if choices(name) and value not in choices(name):
         raise UsageError(f"{name} must be one of {', '.join(choices(name))}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -443,15 +446,3 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
         most = LARGEST_FP32 if plain is float else LARGEST_NUMBER
     if most is not None and not value <= most:
         raise UsageError(f"{name} must be at most {most}, not {value!r}")
-
-
-def _check_items(name: str, items: tuple[Any, ...], rules: Any) -> None:
-    """UsageError unless every item of a setting has its type and is within its bounds."""
-    kind = item_type(name)
-    assert kind is not None
-    least, most = rules["least"], rules["most"] or LARGEST_NUMBER
-    for item in items:
-        if not isinstance(item, kind) or isinstance(item, bool):
-            raise UsageError(f"{name} must have items of type {kind.__name__}, not {item!r}")
-        if isinstance(item, int) and not (least is None or (item >= least and item <= most)):
-            raise UsageError(f"{name} must have items from {least} to {most}, not {item!r}")

@@ -75,6 +75,9 @@ IMPLIED_SETTINGS: dict[tuple[str, Any], dict[str, Any]] = {
 }
 """Settings that replace those of every preset where an observation or action space is chosen."""
 
+ZERO_MEAN_NETWORKS = ("nature", "nature_half", "lstm")
+"""The networks that can have `zero_mean_init`; presets leave it off for others."""
+
 NOT_IN_PRESETS = (
     *("env", "imports", "channels", "env_workers"),
     *("protocol", "seed", "device", "threads", "precision", "kernels"),
@@ -121,6 +124,10 @@ def from_preset(
         name = auto_preset(spaces) if preset == "auto" else preset
         changes = {**_settings_of(spaces), **changes}
     values = {**_preset_values(name, changes), **changes, "preset": name}
+    if changes.get("env") is not None and "network" not in changes:
+        values["network"] = _network_for(spaces, values.get("network", Config.network))
+    if values.get("network", Config.network) not in ZERO_MEAN_NETWORKS:
+        values["zero_mean_init"] = changes.get("zero_mean_init", False)
     if values.get("network") == "lstm" and "num_minibatches" not in changes:
         most = values.get("num_envs", Config.num_envs)  # a minibatch has whole sequences
         values["num_minibatches"] = min(most, values.get("num_minibatches", Config.num_minibatches))
@@ -166,6 +173,14 @@ def _spaces(config: Config, make_envs: EnvFactory | None) -> Spaces:
     """Make an environment and return its spaces."""
     with closing(source_of(config, make_envs)(1, 0)) as envs:
         return spaces_of(envs)
+
+
+def _network_for(spaces: Spaces, network: str) -> str:
+    """Return a preset's network, or the one for small images where it cannot read them."""
+    from .networks.registry import readers
+
+    too_small = spaces.is_image and network not in readers(spaces.view_shape)
+    return "minatar" if too_small else network
 
 
 def _settings_of(spaces: Spaces) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ppo37.build import make_agent, make_factory, normalized
 from ppo37.envs import Spaces, spaces_of
 from ppo37.envs.atari import Atari
 from ppo37.errors import UsageError
-from ppo37.networks.agent import NETWORKS, Agent
+from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
 from ppo37.presets import from_preset
 from ppo37.randomness import noise
@@ -183,7 +183,7 @@ def test_policy_and_value_have_separate_or_shared_layers(network: str, separate:
     """D13, D26: with separate layers, the value loss does not train the policy, and vice versa."""
     agent = Agent((1, 128), CategoricalPolicy(6), network, seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, 1.0)
-    assert NETWORKS[network].features == 64
+    assert agent.trunk.features == 64
     obs = torch.randint(0, 256, (9, 1, 128), dtype=torch.uint8)
     lstm_state = agent.initial_state(9)
     distribution, values, _ = agent(obs, lstm_state, lstm_state.new_zeros(9, 1))
@@ -250,8 +250,6 @@ def test_ram_and_pixel_observations_are_of_the_same_games() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"observation": "ram"}, "network nature_half cannot read observation ram; use --network"),
-        ({"network": "mlp"}, "network mlp cannot read observation pixels"),
         ({"norm_obs": True}, "pixels are divided by 255"),
         ({"action_space": "continuous", "mask_actions": True}, "not for real numbers"),
         ({**RAM, "zero_mean_init": True}, "zero_mean_init is for observation pixels"),

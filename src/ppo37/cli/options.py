@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .. import __version__
+from .. import __version__, networks
 from ..config import RENAMED, Config, choices, field_type, item_type, option_of
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
@@ -260,7 +260,11 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{field.metadata['help']} [{shown}]".replace("%", "%%")
+        if field.name == "network":
+            text += f"; built in are {', '.join(networks.names())}"
         _add_setting(group, field, field.name, text)
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
@@ -288,10 +292,10 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
 
 def _integers(text: str) -> tuple[int, ...]:
     """Convert 256,256 to a tuple."""
-    return tuple(int(part) for part in text.split(","))
+    return tuple(int(part) for part in text.split(",")) if text else ()
 
 
-_integers.__name__ = "list of whole numbers, as 256,256,"
+_integers.__name__ = "list of whole numbers"  # in the message of argparse
 
 
 def _device(text: str) -> str:

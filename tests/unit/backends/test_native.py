@@ -259,7 +259,7 @@ def test_a_child_of_fork_has_a_pool_of_its_own() -> None:
     """Also where another thread of its parent was in the middle of a task."""
     code = """if True:
         import os, threading, torch
-        from ppo37.networks.agent import NatureCNN
+        from ppo37.networks.nature import NatureCNN
         from ppo37.backends.native.kernels import kernels_for, weights_of, features
         torch.set_num_threads(1)  # OpenMP's do not survive a fork
         trunk = NatureCNN((1, 36, 36), (16, 16, 16), 16)
@@ -550,7 +550,7 @@ def test_kernels_that_are_asked_for_and_missing_are_refused(
     words = ["train", "breakout", "--preset", "debug", "--kernels", "native", "--out", str(run)]
     for more, complaint in (
         ((), NO_COMPILER),
-        (("--observation", "ram"), "native kernels are for convolutions on a CPU"),
+        (("--observation", "ram"), "native kernels are for the convolutions of nature"),
     ):
         with pytest.raises(SystemExit, match="2"):
             main([*words, *more])
