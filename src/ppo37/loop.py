@@ -8,7 +8,9 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -17,9 +19,9 @@ from .algorithm.update import set_learning_rate, update
 from .build import Brought
 from .config import Config
 from .envs import EnvFactory
+from .session.observer import Observer, SessionOptions
 from .session.session import Session, Summary
 from .session.start import new_session, resumed_session
-from .session.view import View
 
 
 def learn(session: Session) -> None:
@@ -49,30 +51,39 @@ def train(
     config: Config,
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
-    view: View | None = None,
+    view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
+    *,
+    callbacks: Sequence[Observer] = (),
+    keep: int = 3,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
-    progress; None prints nothing.  make_envs, network: your own environments and network; None for
-    those of `config`.  UsageError for settings that cannot work, before anything is written;
-    RunError for a failure during training, with the last checkpoint valid.
+    progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs, network: your
+    own environments and network; None for those of `config`.  callbacks: observe the run and may
+    stop it.  keep: so many checkpoints, the newest.  UsageError for settings that cannot work,
+    before anything is written; RunError for a failure during training, with the last checkpoint
+    valid; KeyboardInterrupt after a signal, with a checkpoint saved.
     """
+    options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
-    with new_session(config, out, checkpoint_every, view, brought) as session:
+    with new_session(config, out, options, brought) as session:
         learn(session)
-    return session.summary
+    return session.end()
 
 
 def resume(
     run: str | Path,
     checkpoint_every: int | None = None,
-    view: View | None = None,
+    view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     new_games: bool = False,
+    *,
+    callbacks: Sequence[Observer] = (),
+    keep: int = 3,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
 
@@ -80,9 +91,11 @@ def resume(
     last bit: the games are restored by replaying their actions.  `run` may be one of the run's
     checkpoints: then the updates after it are computed again, and their files are moved to the
     folder `replaced-1` (or -2, ...) in the run.
-    new_games: start new games instead, as with environments that cannot be saved.
+    new_games: start new games instead, as with environments that cannot be saved.  The other
+    arguments and the errors are those of `train`.
     """
+    options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
-    with resumed_session(run, checkpoint_every, view, brought, new_games) as session:
+    with resumed_session(run, options, brought, new_games) as session:
         learn(session)
-    return session.summary
+    return session.end()
