@@ -14,7 +14,6 @@ import numpy as np
 
 from ppo37 import Config, evaluate, train
 from ppo37.envs import Episode, Step, VecEnv
-from ppo37.session.view import ConsoleView
 
 CELLS, CELL_PIXELS, LIMIT_STEPS = 6, 6, 200
 
@@ -87,9 +86,7 @@ def main() -> None:
         network="nature_half",
         bootstrap_truncated=True,
     )
-    summary = train(config, options.out, view=ConsoleView(), make_envs=Dodge)
-    if not summary.finished:
-        raise SystemExit(f"stopped; {summary.run} has a checkpoint")
+    summary = train(config, options.out, make_envs=Dodge)
     result = evaluate(summary.run, episodes=64, make_envs=Dodge)
     print(f"steps survived: {result.mean:.1f} of {LIMIT_STEPS}")
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,11 @@ def wait_for_first_update(run: Path) -> None:
     """Wait until a run has logged an update."""
     log = run / "metrics.jsonl"
     wait_until(lambda: log.exists() and b"\n" in log.read_bytes())
+
+
+def run_start(run: Path, update: int) -> Any:
+    """Return the part of a `RunStart` of `tiny` that a logger needs."""
+    return SimpleNamespace(path=run, update=update, agent_steps=64 * update)
 
 
 def log_without_times(run: Path) -> list[dict[str, Any]]:

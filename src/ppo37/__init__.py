@@ -12,13 +12,32 @@ if TYPE_CHECKING:
     from .config import Config
     from .loop import resume, train
     from .presets import from_preset
+    from .session.observer import Observer
+    from .tools.callbacks import EvaluateEvery, KeepBest, MaxTime, RecordEvery
     from .tools.evaluate import evaluate, load_agent
 
 __version__ = "0.2.0"
-__all__ = ["Config", "evaluate", "from_preset", "load_agent", "resume", "train"]
+__all__ = [
+    "Config",
+    "EvaluateEvery",
+    "KeepBest",
+    "MaxTime",
+    "Observer",
+    "RecordEvery",
+    "evaluate",
+    "from_preset",
+    "load_agent",
+    "resume",
+    "train",
+]
 
 _MODULES = {
     "Config": "config",
+    "EvaluateEvery": "tools.callbacks",
+    "KeepBest": "tools.callbacks",
+    "MaxTime": "tools.callbacks",
+    "Observer": "session.observer",
+    "RecordEvery": "tools.callbacks",
     "evaluate": "tools.evaluate",
     "from_preset": "presets",
     "load_agent": "tools.evaluate",

@@ -252,7 +252,7 @@ class Config:
 
     @property
     def frames_per_step(self) -> int:
-        """Frames of the game in one agent step."""
+        """Frames of the game in one agent step: 4 in Atari, 1 elsewhere."""
         return 4 if self.is_atari else 1
 
     @property

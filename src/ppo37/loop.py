@@ -8,9 +8,9 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,9 +18,9 @@ from .algorithm.update import update
 from .build import Brought
 from .config import Config
 from .envs import EnvFactory
+from .session.observer import Observer, SessionOptions
 from .session.session import Session, Summary
 from .session.start import new_session, resumed_session
-from .session.view import View
 
 
 def learn(session: Session) -> None:
@@ -47,35 +47,42 @@ def train(
     config: Config,
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
-    view: View | None = None,
+    view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     *,
+    callbacks: Sequence[Observer] = (),
+    keep: int = 3,
     init_from: str | Path | None = None,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
-    progress; None prints nothing.  make_envs, network: your own environments and network; None for
-    those of `config`.  init_from: a run, checkpoint or published agent whose weights and running
-    statistics to begin with; everything else is new.  UsageError for settings that cannot work,
-    before anything is written; RunError for a failure during training, with the last checkpoint
-    valid.
+    progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs, network: your
+    own environments and network; None for those of `config`.  callbacks: observe the run and may
+    stop it.  keep: so many checkpoints, the newest.  init_from: a run, checkpoint or published
+    agent whose weights and running statistics to begin with; everything else is new.  UsageError
+    for settings that cannot work, before anything is written; RunError for a failure during
+    training, with the last checkpoint valid; KeyboardInterrupt after a signal, with a checkpoint
+    saved.
     """
+    options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
-    with new_session(config, out, checkpoint_every, view, brought, init_from) as session:
+    with new_session(config, out, options, brought, init_from) as session:
         learn(session)
-    return session.summary
+    return session.end()
 
 
 def resume(
     run: str | Path,
     checkpoint_every: int | None = None,
-    view: View | None = None,
+    view: Observer | Literal["auto"] | None = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
+    callbacks: Sequence[Observer] = (),
+    keep: int = 3,
     changes: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
@@ -86,9 +93,10 @@ def resume(
     folder `replaced-1` (or -2, ...) in the run.
     new_games: start new games instead, as with environments that cannot be saved.  changes:
     settings to change from here on, by name, as `{"total_timesteps": 1_000_000}`; UsageError for
-    one that cannot change.
+    one that cannot change.  The other arguments and the errors are those of `train`.
     """
-    brought, changes = Brought(make_envs, network), changes or {}
-    with resumed_session(run, checkpoint_every, view, brought, new_games, changes) as session:
+    options = SessionOptions(checkpoint_every, keep, view, callbacks)
+    brought = Brought(make_envs, network)
+    with resumed_session(run, options, brought, new_games, changes or {}) as session:
         learn(session)
-    return session.summary
+    return session.end()

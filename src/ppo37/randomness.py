@@ -8,7 +8,7 @@ depend on how many processes there are.
 import numpy as np
 from numpy.typing import NDArray
 
-ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL, EVALUATION_GAMES = range(6)
+ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL, EVALUATION_GAMES, SELECTION = range(7)
 """The streams, one for each purpose."""
 
 MAX_SEED = 2**31 - 1

@@ -136,7 +136,7 @@ def test_train_and_resume_print_one_json_object(
     code, out, err = run_command(capsys, "train", "catch", *options)
     assert code == 0, err
     assert json.loads(out)["agent_steps"] == 256
-    assert "256 agent steps = 1,024 frames" in err
+    assert "256 agent steps: 4 updates" in err
     code, out, err = run_command(capsys, "resume", str(tmp_path / "run"), "--json")
     assert code == 0
     assert json.loads(out)["finished"]

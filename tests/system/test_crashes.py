@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_STATE, fingerprint_and_log, tiny
+from conftest import SMALL_STATE, fingerprint_and_log, run_start, tiny
 
 from ppo37 import Config, resume, train
 from ppo37.errors import RunError, UsageError
@@ -243,7 +243,9 @@ def _require_usable(run: Path) -> None:
         saved, warnings = checkpoint.load_newest(run / "checkpoints")
         assert not warnings
         update = saved.state["update"]
-        JsonLines(run, update).close()
+        logger = JsonLines()
+        logger.start(run_start(run, update))
+        logger.close()
         assert [r["update"] for r in read_metrics(run)] == list(range(1, update + 1))
 
 

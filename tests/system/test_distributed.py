@@ -56,6 +56,7 @@ from ppo37.config import arguments_of
 from ppo37.envs import EnvState
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint, directory
+from ppo37.session.metrics import read_evaluations
 
 EXACT = 1e-12
 """Bound on every parameter after 72 gradient steps in float64; measured: 4e-16."""
@@ -381,6 +382,19 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_update(
         wait_until(lambda: log.read_text().count("\n") > done)
         processes[0].send_signal(number)
         assert ended(processes)[0] == [128 + number, 0]
+
+
+def test_callbacks_work_on_rank_0_and_stop_all_ranks(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("--eval-every", "64", "--eval-episodes", "2", "--keep-best", "--max-time", "0.01s")
+    with ranks(2, *train_arguments(LONG, run, *options)) as processes:
+        codes, _, errors = ended(processes)
+    assert codes == [0, 0], errors
+    assert "stopped by max_time after 64 agent steps" in errors[0]
+    assert errors[1] == ""
+    assert newest(run).state["update"] == 1
+    assert len(read_evaluations(run)) == 1
+    assert (run / "best").is_dir()
 
 
 def seconds_until_all_end(how: signal.Signals, run: Path, timeout_s: int) -> float:

@@ -1,4 +1,4 @@
-"""The example of a custom environment does what the README says."""
+"""The examples do what the docs say."""
 
 import re
 import subprocess
@@ -14,6 +14,15 @@ def test_dodge_runs(tmp_path: Path) -> None:
     assert _steps_survived([*command, "--total-timesteps", "1024"]) > 1
 
 
+def test_a_network_of_ones_own_runs_in_few_lines(tmp_path: Path) -> None:
+    file, run = ROOT / "examples" / "network.py", tmp_path / "run"
+    command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert re.search(r"^mean score: [\d.]+$", done.stdout, re.MULTILINE), done.stderr
+    code = re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
 @pytest.mark.slow
 def test_dodge_learns(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
@@ -21,6 +30,15 @@ def test_dodge_learns(tmp_path: Path) -> None:
     # After half as many steps, seed 1 has just begun to learn: 24 to 38 of 200, depending on
     # rounding. Seeds 2 to 5 have 70 to 103.
     assert _steps_survived([*command, "--total-timesteps", "100000"]) > 3 * short
+
+
+def test_the_callback_stops_and_keeps_the_best(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "examples" / "callback.py"), "--out", str(run)]
+    command += ["--score", "-10", "--total-timesteps", "4096"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    assert "stopped by a mean score of" in done.stdout
+    assert '"stopped_by": "a mean score of' in (run / "summary.json").read_text()
 
 
 def _steps_survived(command: list[str]) -> float:

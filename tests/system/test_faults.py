@@ -30,6 +30,7 @@ from conftest import (
     read_files,
     replace_parts,
     run_command,
+    run_start,
     tiny,
     wait_for_first_update,
     wait_until,
@@ -580,7 +581,7 @@ def test_missing_lines_of_the_log_are_noticed(
     log.write_text("\n".join(lines) + "\n")
     before = log.read_bytes()
     with pytest.raises(UsageError, match=f"damaged in line {missing + 1}"):
-        Logs(tmp_path, 6, 384)
+        Logs(tmp_path).start(run_start(tmp_path, 6))
     assert log.read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from conftest import TinyNet, log_without_times, same_tensors, tiny
+from conftest import TinyNet, log_without_times, run_start, same_tensors, tiny
 
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
@@ -23,7 +23,7 @@ from ppo37.envs import spaces_of
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.session import checkpoint
 from ppo37.session.checkpoint import load_newest
-from ppo37.session.loggers import Logs
+from ppo37.session.loggers import JsonLines
 from ppo37.session.state import tensors_of_optimizer
 from ppo37.session.view import NoView
 
@@ -67,7 +67,7 @@ def test_run_directory_is_complete(finished_run: Path) -> None:
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]
-    assert all(line["frames"] == 4 * line["agent_steps"] for line in log)
+    assert all(line["frames"] == line["agent_steps"] for line in log)
     names = ("policy_loss", "value_loss", "entropy", "old_approx_kl", "approx_kl", "clipfrac")
     for line in log:
         assert {f"losses/{name}" for name in (*names, "explained_variance")} <= line.keys()
@@ -129,13 +129,16 @@ def test_a_run_resumed_from_an_older_checkpoint_does_not_use_later_ones(tmp_path
         def show(self, record: Any, games: int, seconds: Any) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    resume(run / "checkpoints" / "00000002", view=Stop())
+    with pytest.raises(KeyboardInterrupt):
+        resume(run / "checkpoints" / "00000002", view=Stop())
     assert "the checkpoints and the log after update 2" in notes[-1]
     done = len((run / "metrics.jsonl").read_text().splitlines())
     assert done < 6
     assert load_agent(run).state["update"] == done
     (run / "metrics.jsonl").write_text('{"update": 1}\n{"update": 9}\n{"upd')
-    Logs(run, 1, 64).close()
+    logger = JsonLines()
+    logger.start(run_start(run, 1))
+    logger.close()
     assert (run / "metrics.jsonl").read_text() == '{"update": 1}\n'
 
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,13 @@ from ..config import Config, from_dict, implied_by
 from ..errors import UsageError
 from ..session.changes import FIXED
 from ..session.files import real_path, shown
-from .brought import brought, source_in_file, source_typed
+from .brought import brought, brought_object, source_in_file, source_typed
 
 if TYPE_CHECKING:
     from ..build import Brought
     from ..session.checkpoint import Checkpoint
+    from ..session.observer import Observer
+    from ..session.session import Summary
 
 SIGNAL_EXIT = 128
 """The exit code of a stopped run is this plus the number of the signal."""
@@ -31,14 +34,60 @@ def train(options: Namespace) -> int:
     """Train an agent on a game."""
     started = time.monotonic()
     from ..loop import train
+
+    if options.budget is not None and options.max_time is not None:
+        raise UsageError("--budget and --max-time exclude each other; use one of them")
+    around = _around(options)
+    config = config_of(options) if options.budget is None else _within_budget(options, started)
+    around |= brought(config, options)._asdict()
+    origin = options.init_from
+    return _report(lambda: train(config, options.out, init_from=origin, **around), options.json)
+
+
+def _around(options: Namespace) -> dict[str, Any]:
+    """Return the arguments of `train` and `resume` that never change the result."""
+    from ..session.checkpoint import KEPT
     from ..session.view import ConsoleView
 
-    _require_positive("checkpoint-every", options.checkpoint_every)
-    config = config_of(options) if options.budget is None else _within_budget(options, started)
-    own = brought(config, options)
-    view, origin = ConsoleView(), options.init_from
-    summary = train(config, options.out, options.checkpoint_every, view, *own, init_from=origin)
-    return _report(summary, options.json)
+    for name in ("checkpoint-every", "keep", "eval-every", "eval-episodes", "record-every"):
+        _require_positive(name, getattr(options, name.replace("-", "_")))
+    return {
+        "checkpoint_every": options.checkpoint_every,
+        "view": ConsoleView(),
+        "callbacks": _callbacks(options),
+        "keep": options.keep or KEPT,
+    }
+
+
+def _callbacks(options: Namespace) -> list["Observer"]:
+    """Make the callbacks that the options ask for."""
+    from ..tools import callbacks
+
+    made: list[Observer] = []
+    max_time = [] if options.max_time is None else [callbacks.MaxTime(options.max_time)]
+    if options.eval_every is not None:
+        kind = callbacks.KeepBest if options.keep_best else callbacks.EvaluateEvery
+        made.append(kind(options.eval_every, options.eval_episodes or callbacks.EPISODES))
+    elif options.keep_best or options.eval_episodes is not None:
+        name = "keep-best" if options.keep_best else "eval-episodes"
+        raise UsageError(f"--{name} needs evaluations; add --eval-every STEPS")
+    if options.record_every is not None:
+        made.append(callbacks.RecordEvery(options.record_every))
+    # The time limit is the last, so that it sees how long the others take.
+    return [*made, *(_logger(text) for text in options.loggers), *max_time]
+
+
+def _logger(text: str) -> "Observer":
+    """Make the observer that --logger names."""
+    from ..session.observer import Observer
+
+    found = brought_object(text)
+    if not (isinstance(found, type) and issubclass(found, Observer)):
+        raise UsageError(f"--logger {text} is not a class of ppo37.Observer")
+    try:
+        return found()
+    except TypeError as error:
+        raise UsageError(f"--logger {text} cannot be made without arguments: {error}") from error
 
 
 def _within_budget(options: Namespace, started: float) -> Config:
@@ -67,42 +116,43 @@ def _within_budget(options: Namespace, started: float) -> Config:
 def resume(options: Namespace) -> int:
     """Resume a stopped run."""
     from ..loop import resume
-    from ..session.view import ConsoleView
 
-    _require_positive("checkpoint-every", options.checkpoint_every)
-    view, new_games = ConsoleView(), options.new_games
-    own = _brought_by_run(options)
+    around = _around(options) | _brought_by_run(options)._asdict()
+    new_games = options.new_games
     changes = {name: value for name, value in settings_of(options).items() if name not in FIXED}
-    summary = resume(
-        options.run,
-        options.checkpoint_every,
-        view,
-        *own,
-        new_games=new_games,
-        changes=changes,
+    return _report(
+        lambda: resume(options.run, new_games=new_games, changes=changes, **around), options.json
     )
-    return _report(summary, options.json)
 
 
-def _report(summary: Any, as_json: bool) -> int:
-    """Report how training ended. Returns the exit code.
+def _report(training: Callable[[], "Summary"], as_json: bool) -> int:
+    """Train, and report how it ended. Returns the exit code.
 
     Only rank 0 reports, and its exit code is that of the job.
     """
     from ..backends.ranks import own_rank
+    from ..session.session import TrainingStopped
 
+    try:
+        summary = training()
+    except TrainingStopped as stop:
+        summary = stop.summary
     if own_rank() != 0:
         return 0
     mean = "no game has ended"
     if summary.last_100_mean is not None:
         mean = f"mean of the last {min(summary.games, 100)} games {summary.last_100_mean:.1f}"
     ended, command = ("finished", "eval") if summary.finished else ("stopped", "resume")
+    if summary.stopped_by and summary.signal_number is None:
+        ended = f"stopped by {summary.stopped_by}"
     log(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
     log(f"next: ppo37 {command} {shlex.quote(shown(summary.run))}")
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         print(json.dumps({"run": str(summary.run), **document}))
-    return 0 if summary.finished else SIGNAL_EXIT + summary.signal_number
+    if summary.finished or summary.signal_number is None:
+        return 0
+    return SIGNAL_EXIT + summary.signal_number
 
 
 def evaluate(options: Namespace) -> int:

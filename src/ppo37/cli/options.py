@@ -228,8 +228,24 @@ def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    text = "updates between checkpoints (default: two minutes)"
-    parser.add_argument("--checkpoint-every", type=int, metavar="UPDATES", help=text)
+    group = parser.add_argument_group(
+        "around the run", "these never change its result; STEPS are agent steps"
+    )
+    for name, kind, metavar, text in (
+        ("checkpoint-every", int, "UPDATES", "updates between checkpoints (default: two minutes)"),
+        ("keep", int, "N", "checkpoints that are kept, the newest; default 3"),
+        ("eval-every", int, "STEPS", "evaluate whole games every so many steps, and at the end"),
+        ("eval-episodes", int, "N", "games of each of these evaluations; default 10"),
+        ("record-every", int, "STEPS", "record a video into RUN/videos every so many steps"),
+        ("max-time", str, "TIME", "stop after 90s, 30m or 1h30m, with a checkpoint"),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+    text = "keep the best agent by --eval-every in RUN/best, and report its score in other games"
+    group.add_argument("--keep-best", action="store_true", help=text)
+    text = "add a logger or another callback, a class of ppo37.Observer; may be repeated"
+    group.add_argument(
+        "--logger", dest="loggers", action="append", default=[], metavar="MODULE:CLASS", help=text
+    )
     _add_json(parser)
 
 

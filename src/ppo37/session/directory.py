@@ -1,7 +1,7 @@
 """Run directories: created, locked and read; earlier results are put aside.
 
 RUN/ has `config.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, TensorBoard events and a
-lock.
+lock; with evaluations also `evaluations.jsonl`, and `best/` if the best agent is kept.
 """
 
 import dataclasses
@@ -21,11 +21,12 @@ from ..envs.atari.controls import action_dims
 from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
 from . import checkpoint
-from .checkpoint_format import MANIFEST, parse_json, read
+from .checkpoint_format import MANIFEST, Damaged, parse_json, read
 from .files import (
     OTHER_OUT,
     TEMPORARY,
     explained,
+    one_line,
     own_file,
     own_folder,
     real_path,
@@ -37,6 +38,7 @@ from .files import (
 )
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+EVALUATIONS, BEST = "evaluations.jsonl", "best"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
 INIT_FROM = "init_from"
@@ -120,8 +122,9 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
     Also removes the unfinished files of killed processes. Some network disks have no locks: then
     nothing is locked, and `warn` is called.
     """
-    own_folder(path, CHECKPOINTS)
-    for part in (METRICS, SUMMARY):
+    for folder in (CHECKPOINTS, BEST):
+        own_folder(path, folder)
+    for part in (METRICS, EVALUATIONS, SUMMARY):
         own_file(path, part)
     name = own_file(path, LOCK)
     with explained(f"cannot write {path}"):
@@ -141,23 +144,27 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
         )
         return file
     for unfinished in path.glob(TEMPORARY):
-        unfinished.unlink(missing_ok=True)
+        if unfinished.is_dir() and not unfinished.is_symlink():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
     return file
 
 
 def put_aside(run: Path, update: int) -> Path | None:
     """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
 
-    Returns that folder, or None if there are no such checkpoints. If the run has a log but no
-    checkpoints at all, they may have been lost: then the log is copied, too. UsageError if the
-    folder cannot be made.
+    A best agent of a later update is moved, too. Returns that folder, or None if there are no such
+    checkpoints. If the run has a log but no checkpoints at all, they may have been lost: then the
+    log is copied, too. UsageError if the folder cannot be made.
     """
     checkpoints, log = own_folder(run, CHECKPOINTS), own_file(run, METRICS)
     later = checkpoint.after(checkpoints, update)
     lost = not checkpoint.numbered(checkpoints) and log.exists() and log.stat().st_size > 0
     if not later and not lost:
         return None
-    names = [name for name in (METRICS, SUMMARY) if own_file(run, name).exists()]
+    logs = (METRICS, EVALUATIONS, SUMMARY)
+    names = [name for name in logs if own_file(run, name).exists()]
     folder = claim(run / f"replaced-{n}" for n in count(1))
     with explained(f"cannot write {run}"):
         try:
@@ -171,9 +178,35 @@ def put_aside(run: Path, update: int) -> Path | None:
             raise
         for path in later:
             path.rename(folder / CHECKPOINTS / path.name)
+        best = load_best(run)
+        if best is not None and best.state["update"] > update:
+            best.path.rename(folder / BEST)
         for changed in (folder, run):
             sync_directory(changed / CHECKPOINTS)
     return folder
+
+
+def load_best(run: Path) -> checkpoint.Checkpoint | None:
+    """Load the best agent of a run; None if there is none, or if it is damaged."""
+    path = own_folder(run, BEST)
+    try:
+        return checkpoint.load(path) if path.exists() else None
+    except Damaged:
+        return None
+
+
+def stopped_by(run: Path) -> str | None:
+    """Return what stopped the last session of a run, as its `summary.json` says; None if nothing.
+
+    A run that was killed has no such file.
+    """
+    path = own_file(run, SUMMARY)
+    try:
+        found = parse_json(read(path), path)
+    except Damaged:
+        return None
+    reason = found.get("stopped_by") if isinstance(found, dict) else None
+    return one_line(reason) if isinstance(reason, str) else None
 
 
 def is_run(path: Path) -> bool:

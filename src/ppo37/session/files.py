@@ -57,6 +57,12 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def one_line(text: str, letters: int = 200) -> str:
+    """Return the beginning of a text as one line that can be printed."""
+    line = " ".join(text.split())
+    return "".join(letter for letter in line if letter.isprintable())[:letters]
+
+
 def own_file(folder: Path, name: str) -> Path:
     """Return the path of a file in a run directory or study; it need not exist.
 

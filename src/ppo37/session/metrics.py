@@ -12,10 +12,11 @@ from typing import Any
 from ..envs.contract import Episode
 from ..errors import UsageError
 from .checkpoint_format import fits
-from .directory import METRICS
+from .directory import EVALUATIONS, METRICS
 from .files import explained, own_file
 
 FRAMES_PER_STEP = 4
+"""Frames of a step of Atari, see `Config.frames_per_step`."""
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
 LAST_100 = "charts/episodic_return_last_100"
 CLOCK = ("wall_s", "charts/SPS")
@@ -33,6 +34,7 @@ LONGEST_LINE = 1 << 28
 def record_of(
     update: int,
     agent_steps: int,
+    frames: int,
     wall_s: float,
     tags: dict[str, float | None],
     episodes: list[Episode],
@@ -42,7 +44,7 @@ def record_of(
     return {
         "update": update,
         "agent_steps": agent_steps,
-        "frames": FRAMES_PER_STEP * agent_steps,
+        "frames": frames,
         "wall_s": round(wall_s, 3),
         EPISODIC_RETURN: sum(e.score for e in episodes) / ended if episodes else None,
         EPISODIC_LENGTH: sum(e.length for e in episodes) / ended if episodes else None,
@@ -73,12 +75,20 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             raise UsageError(f"{path}, line {number} is damaged") from error
-        if not fits(record, RECORD_FORM) or record["wall_s"] < 0:
+        if not _is_record(record):
             raise UsageError(f"{path}, line {number} is not the log of an update")
         if records and not _follows(record, records[-1]):
             raise UsageError(f"{path}, line {number} does not follow the line before it")
         records.append(record)
     return records
+
+
+def steps_of(record: dict[str, Any]) -> int:
+    """Return the agent steps of a record.
+
+    `frames` does not tell them: older logs have four a step in every environment.
+    """
+    return int(record.get("agent_steps", record["frames"] // FRAMES_PER_STEP))
 
 
 def length_to(run: Path, update: int) -> int:
@@ -97,6 +107,31 @@ def length_to(run: Path, update: int) -> int:
     return sum(map(len, kept))
 
 
+def evaluations_length_to(run: Path, update: int) -> int:
+    """Count the bytes of the evaluations up to an update; UsageError if one of them is damaged."""
+    path = own_file(run, EVALUATIONS)
+    lines = _lines(path) if path.exists() else []
+    kept = list(itertools.takewhile(lambda line: _update_of(line) <= update, lines))
+    if any(_update_of(line) <= update for line in lines[len(kept) :]):
+        raise UsageError(
+            f"{path} is damaged in line {len(kept) + 1}. Repair the file, or move it away to "
+            "resume without the old evaluations"
+        )
+    return sum(map(len, kept))
+
+
+def read_evaluations(run: Path) -> list[dict[str, Any]]:
+    """Read the evaluations of a run; none if there is no such file. UsageError if it is damaged."""
+    path = own_file(run, EVALUATIONS)
+    lines = _lines(path) if path.exists() else []
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # which a crash leaves
+    records = [json.loads(line) for line in lines if math.isfinite(_update_of(line))]
+    if len(records) < len(lines):
+        raise UsageError(f"{path} is damaged")
+    return records
+
+
 def _lines(path: Path) -> list[bytes]:
     """Read the lines of a log with their ends, up to one that is longer than any update's."""
     lines = [b""]
@@ -106,9 +141,16 @@ def _lines(path: Path) -> list[bytes]:
     return lines[1:]
 
 
+def _is_record(record: Any) -> bool:
+    """Return whether a value from JSON is the record of an update."""
+    if not fits(record, RECORD_FORM) or record["wall_s"] < 0:
+        return False
+    return "agent_steps" not in record or fits(record["agent_steps"], int)
+
+
 def _follows(record: dict[str, Any], before: dict[str, Any]) -> bool:
     """Return whether a record can be that of the next update."""
-    later = all(record[name] >= before[name] for name in ("frames", "wall_s"))
+    later = steps_of(record) >= steps_of(before) and record["wall_s"] >= before["wall_s"]
     return later and record["update"] == before["update"] + 1
 
 

@@ -4,6 +4,7 @@ It owns the environments, ranks, precision, logs, checkpoints and signals of one
 `resume`, and gives the loop one method for each thing that the loop asks for.
 """
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,27 +21,31 @@ from ..backends.device import gc_frozen
 from ..backends.executables import Executables
 from ..backends.ranks import CHECK_EVERY, Ranks
 from ..backends.threads import RolloutThreads
-from ..build import normalized
+from ..build import Brought, normalized
 from ..config import Config
 from ..envs import EnvState, Episode, VecEnv
+from ..errors import RunError, Stopped
 from . import directory
 from .changes import annealed
 from .files import shown
 from .loggers import Logs
-from .loggers.logger import Logger
-from .metrics import FRAMES_PER_STEP, LAST_100, record_of
+from .metrics import LAST_100, record_of
+from .observer import Observer, Progress, RunStart, SessionOptions
 from .signals import Signals
-from .state import RunState, recent_mean, require_finite, save
-from .view import View, duration
+from .state import RunState, recent_mean, require_finite, save, save_agent
+from .view import duration
 
 SAVE_EVERY_S = 120.0
+ENDED, FAILED = 1, 2
+"""Of a run: an observer has asked for its end, or failed."""
 
 
 class Summary(NamedTuple):
     """The end of a call of `train` or `resume`.
 
     signal_number: the signal that asked it to stop, also if it had finished by then; None if there
-    was no signal.
+    was no signal.  stopped_by: the name of that signal, or the reason of the callback that stopped
+    the run; None if it has finished.
     """
 
     run: Path
@@ -50,6 +55,15 @@ class Summary(NamedTuple):
     games: int
     last_100_mean: float | None
     signal_number: int | None
+    stopped_by: str | None = None
+
+
+class TrainingStopped(Stopped):
+    """The stop of a training run by a signal, after its checkpoint was saved."""
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(summary.signal_number or 0)
+        self.summary = summary
 
 
 class Session:
@@ -64,28 +78,38 @@ class Session:
         buffers: Rollout,
         run: Executables,
         ranks: Ranks,
-        checkpoint_every: int | None,
-        view: View,
+        options: SessionOptions,
+        observers: Observer,
         signals: Signals,
     ) -> None:
         """Bind a run to a device. parts: the environments of each rollout thread of this rank."""
         self.config, self.path, self.state = config, path, state
         self.advantages, self.train_step = run.advantages, run.train_step
         self._parts, self._buffers, self._run = parts, buffers, run
-        self._ranks, self._view, self._signals = ranks, view, signals
+        self._ranks, self._options, self._signals = ranks, options, signals
+        self._observers, self._logs = observers, Observer()
         self._env_slice = ranks.env_slice(config.num_envs)
-        self._checkpoint_every = checkpoint_every
         self._clock = Clock()
+        self._clock.add("callbacks", 0.0)
         self.timed = self._clock.part
         self._stop: int | None = None
+        self._ended = 0
+        self._reason: str | None = None
+        self._failure: RunError | None = None
 
     @contextmanager
     def running(
-        self, env_states: Sequence[EnvState] = (), lstm_state: torch.Tensor | None = None
+        self,
+        reason: str,
+        expected_s: float | None,
+        brought: Brought,
+        env_states: Sequence[EnvState] = (),
+        lstm_state: torch.Tensor | None = None,
     ) -> Iterator["Session"]:
         """Start acting and logging; write the summary at the end.
 
-        env_states, lstm_state: of the environments of this rank; without them new games start.
+        reason, expected_s, brought: see `RunStart`.  env_states, lstm_state: of the environments
+        of this rank; without them new games start.
         """
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
@@ -98,16 +122,21 @@ class Session:
             )
             stack.enter_context(closing(self._threads))
             ranks.wait_for_all()
-            self._logs = self._open_logs() if ranks.is_main else Logger()
+            if ranks.is_main:
+                self._logs = stack.enter_context(closing(Logs(self.path)))
+            run = self._describe_start(reason, expected_s, brought)
+            ranks.broadcast_from_main(lambda: self._start_observers(run))
             self._signals.kept = self._describe_checkpoint()
-            stack.enter_context(closing(self._logs))
             stack.enter_context(gc_frozen())
             if state.init_from is not None:  # a resumed run does not read that agent again
                 self._save()
             yield self
+        results = self._finish_observers()
         if ranks.is_main:
-            directory.write_summary(self.path, _summary_document(self.summary))
+            directory.write_summary(self.path, self._summary_document(results))
         ranks.wait_for_all()  # a rank that left earlier would look like a lost one
+        if self._failure is not None:
+            raise self._failure
 
     def updates(self) -> Iterator[int]:
         """Count the updates that are left, until the last one or a signal."""
@@ -115,7 +144,7 @@ class Session:
         for k in range(self.state.update, self.state.update + left):
             self._update_started = time.monotonic()
             yield k
-            if self._stop is not None:
+            if self._stop is not None or self._ended:
                 return
 
     def anneal(self) -> None:
@@ -154,14 +183,15 @@ class Session:
     ) -> None:
         """Log update `k`, save a checkpoint if one is due, and check for signals.
 
-        RunError if the loss or a weight is not finite.
+        RunError if the loss or a weight is not finite, or if an observer has failed; then after the
+        checkpoint.
         """
         config, state = self.config, self.state
         now = time.monotonic()
         self._signals.takes = f", which takes about {duration(now - self._update_started)}"
         state.update = k + 1
         state.agent_steps += config.batch_size
-        state.wall_s = self._before_s + now - self._started
+        state.wall_s = self._before_s + now - self._started - self._clock.seconds["callbacks"]
         state.games += len(episodes)
         state.recent.extend(episodes)
         path = self.path if self._ranks.is_main else None
@@ -172,38 +202,122 @@ class Session:
             **self._tags,
             **{f"losses/{name}": value for name, value in losses.items()},
         }
-        record = record_of(state.update, state.agent_steps, state.wall_s, tags, episodes)
-        self._logs.write(record)
+        steps = state.agent_steps
+        frames = config.frames_per_step * steps
+        record = record_of(state.update, steps, frames, state.wall_s, tags, episodes)
+        if self._ranks.is_main:
+            self._observe(record)
+        if self._options.callbacks:
+            self._ranks.wait_for_all()  # an evaluation may take longer than an update
         if self._checkpoint_due(now):
             self._logs.sync()
+            try:
+                self._observers.sync()
+            except RunError as error:
+                self._failure, self._ended = error, FAILED
             self._save()
             self._saved_at_s = now
-        self._view.show(record, state.games, self._clock.seconds)
+        if self._ended == FAILED:
+            raise self._failure or RunError("")  # rank 0 prints the message
 
     @property
     def summary(self) -> Summary:
         """The progress of the run so far."""
         state, config = self.state, self.config
+        finished = not config.updates_left(state.agent_steps)
+        stopped_by = self._reason
+        if self._stop is not None:
+            stopped_by = signal.Signals(self._stop).name
         return Summary(
             run=self.path,
-            finished=not config.updates_left(state.agent_steps),
+            finished=finished,
             agent_steps=state.agent_steps,
             wall_s=state.wall_s,
             games=state.games,
             last_100_mean=recent_mean(state),
             signal_number=self._stop,
+            stopped_by=None if finished else stopped_by,
         )
+
+    def end(self) -> Summary:
+        """Return the summary; TrainingStopped, a KeyboardInterrupt, if a signal stopped the run."""
+        if self._stop is not None and not self.summary.finished:
+            raise TrainingStopped(self.summary)
+        return self.summary
+
+    def _describe_start(self, reason: str, expected_s: float | None, brought: Brought) -> RunStart:
+        state, config = self.state, self.config
+        return RunStart(
+            self.path,
+            config,
+            state.agent,
+            state.update,
+            state.agent_steps,
+            reason,
+            expected_s,
+            brought,
+            self._observers.note,
+            self._log_evaluation,
+            lambda folder, **more: save_agent(folder, state, config, **more),
+        )
+
+    def _start_observers(self, run: RunStart) -> None:
+        """Move aside what the run has of later updates, and start logs and observers."""
+        self._put_aside()
+        directory.write_config(self.path, self.config, self.state.agent_steps)
+        self._logs.start(run)
+        self._observers.start(run)
+
+    def _log_evaluation(self, record: dict[str, Any]) -> None:
+        self._logs.evaluation(record)
+        self._observers.evaluation(record)
+
+    def _observe(self, record: dict[str, Any]) -> None:
+        """Log an update, and show it to the observers, whose time is not counted as training."""
+        state, config = self.state, self.config
+        finished = not config.updates_left(state.agent_steps)
+        seconds = self._clock.seconds
+        progress = Progress(record, config, state.agent, state.games, seconds, finished)
+        self._logs.update(progress)
+        threads, weights = torch.get_num_threads(), _versions(state.agent)
+        with self.timed("callbacks"):
+            try:
+                self._reason = self._observers.update(progress)
+                self._ended = ENDED if self._reason else 0
+                if _versions(state.agent) != weights:
+                    raise RunError("a callback has changed the agent, which is not allowed")
+            except Stopped as stop:  # by a signal during an evaluation or a recording
+                self._signals.stop = self._signals.stop or stop.signal_number
+            except RunError as error:
+                self._failure, self._ended = error, FAILED
+        torch.set_num_threads(threads)
+
+    def _finish_observers(self) -> dict[str, Any]:
+        """Let the observers finish, unless a signal has come. Returns their results."""
+        if self._stop is not None or not self._ranks.is_main:
+            return {}
+        try:
+            with self.timed("callbacks"):
+                return self._observers.finish() or {}
+        except Stopped as stop:
+            self._stop = stop.signal_number
+        except RunError as error:
+            self._failure = error
+        return {}
 
     def _checkpoint_due(self, now: float) -> bool:
         """Decide with all ranks whether to save after this update, and whether to stop."""
-        state, ranks, every = self.state, self._ranks, self._checkpoint_every
+        state, ranks, every = self.state, self._ranks, self._options.checkpoint_every
         due = state.update % every == 0 if every else now - self._saved_at_s > SAVE_EVERY_S
         # Read once, because a signal may come at any moment. Only the clock of rank 0 counts.
-        self._stop, saving = ranks.any_rank(
-            self._signals.stop, self._signals.take_save() or (due and ranks.is_main)
+        stop, asked, self._ended = ranks.largest(
+            self._signals.stop or 0,
+            self._signals.take_save() or (due and ranks.is_main),
+            self._ended,
         )
+        self._stop = stop or None
         finished = not self.config.updates_left(state.agent_steps)
-        saving = saving or finished or self._stop is not None
+        saving = any((asked, finished, stop, self._ended))
         if saving or (state.update - 1) % CHECK_EVERY == 0:
             ranks.require_alike(state.agent.parameters(), state.update)
         return saving
@@ -214,21 +328,26 @@ class Session:
         if not self._ranks.is_main:
             return
         with self._signals.saving():
-            save(self.path, self.state, self.config, games, lstm_state)
+            keep = self._options.keep
+            save(self.path, self.state, self.config, games, lstm_state, keep)
             self._signals.kept = self._describe_checkpoint()
 
-    def _open_logs(self) -> Logs:
-        """Move aside what the run has of later updates, and open its logs."""
-        path, update = self.path, self.state.update
-        replaced = directory.put_aside(path, update)
+    def _put_aside(self) -> None:
+        """Move aside what the run has of later updates, and say what stopped it before."""
+        path, note = self.path, self._observers.note
+        replaced = directory.put_aside(path, self.state.update)
         if replaced is not None:
-            self._view.note(
-                f"the checkpoints and the log after update {update} are now in {shown(replaced)}"
+            note(
+                f"the checkpoints and the log after update {self.state.update} are now in "
+                f"{shown(replaced)}"
             )
-        logs = Logs(path, update, self.state.agent_steps)
+        reason = directory.stopped_by(path)
+        if reason is not None and reason not in signal.Signals.__members__:
+            note(
+                f"the run was stopped by {reason}; now it continues to its end, or as long as "
+                "--max-time TIME says"
+            )
         (path / directory.SUMMARY).unlink(missing_ok=True)  # that of the previous session
-        directory.write_config(path, self.config, self.state.agent_steps)
-        return logs
 
     def _describe_checkpoint(self) -> str:
         """Describe the checkpoint that this run can be resumed from."""
@@ -249,9 +368,16 @@ class Session:
         )
         return torch.from_numpy(draws).to(agent.device)
 
+    def _summary_document(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of `summary.json`. results: those of the observers."""
+        values = self.summary._asdict()
+        for name in ("run", "signal_number"):
+            values.pop(name)
+        frames = self.config.frames_per_step * self.summary.agent_steps
+        callbacks_s = round(self._clock.seconds["callbacks"], 3)
+        return {**values, "frames": frames, "callbacks_s": callbacks_s, **results}
 
-def _summary_document(summary: Summary) -> dict[str, Any]:
-    values = summary._asdict()
-    for name in ("run", "signal_number"):
-        values.pop(name)
-    return {**values, "frames": FRAMES_PER_STEP * summary.agent_steps}
+
+def _versions(agent: torch.nn.Module) -> list[int]:
+    """Return numbers that change when a weight is written."""
+    return [parameter._version for parameter in agent.parameters()]

@@ -101,8 +101,11 @@ class Signals:
                 _write(f"{text}; to end at once, send the signal again after {AGAIN_S:g} s")
             self.stop = number
 
-    def _note_save(self, _: int, __: FrameType | None) -> None:
+    def _note_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True
+        outer = getattr(self._previous.get(number), "__self__", None)
+        if isinstance(outer, Signals):  # of the run that is evaluated, which saves after that
+            outer._note_save(number, frame)
 
     def _watch(self, stopping: frozenset[int]) -> None:
         """Read the signals as they come, and end the process at a second one."""

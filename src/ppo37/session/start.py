@@ -22,7 +22,7 @@ from ..backends.precision import Choice, choose_precision
 from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
 from ..backends.self_test import first_screens
 from ..backends.threads import emulator_threads, split_envs
-from ..build import Brought, make_agent, make_factory, named, sources_of
+from ..build import Brought, is_divisible, make_agent, make_factory, named, sources_of
 from ..config import Config
 from ..envs import EnvState, VecEnv
 from ..envs.contract import spaces_of
@@ -34,6 +34,7 @@ from .checkpoint import Checkpoint
 from .estimate import estimate_s
 from .files import real_path, shown
 from .metrics import length_to
+from .observer import Observer, Observers, SessionOptions
 from .session import Session
 from .signals import Signals
 from .state import (
@@ -44,7 +45,7 @@ from .state import (
     saved_env_states,
     saved_lstm_state,
 )
-from .view import NoView, View
+from .view import view_of
 
 STOPPING = "stopping after this update{takes}; a checkpoint will be left"
 
@@ -69,21 +70,21 @@ NOTHING_SAVED = _Saved(None, [], 0, True)
 def new_session(
     config: Config,
     out: str | Path | None,
-    checkpoint_every: int | None,
-    view: View | None,
+    options: SessionOptions,
     brought: Brought,
     init_from: str | Path | None = None,
 ) -> Iterator[Session]:
     """Enter a session in a new run directory; see `train`."""
+    options.check()
     config = dataclasses.replace(named(config, brought), device=resolve_device(config.device))
     with ExitStack() as stack:
         ranks = stack.enter_context(closing(join(config.device)))
         path = Path(ranks.broadcast_from_main(lambda: choose_directory(config, out)))
-        view = _view(view, ranks)
+        observers = _observers(options, ranks)
         if out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
             # torchrun has restarted this job.
             own = directory.read_config(path)
-            resumed = _resumed(path, path, own, ranks, checkpoint_every, view, brought, False)
+            resumed = _resumed(path, path, own, ranks, options, observers, brought, False)
             yield stack.enter_context(resumed)
             return
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
@@ -92,9 +93,10 @@ def new_session(
             agent, warnings = directory.find_checkpoint(Path(init_from))
             initialize(state, agent, config)
             for line in (*warnings, f"the weights are those of {agent.path}"):
-                view.note(line)
+                observers.note(line)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
+        text = getattr(parts[0], "text", "")
         state.agent.bf16 = config.precision == "bf16"
         # The directory is made last, so that nothing is left behind if the session cannot start.
         signals = stack.enter_context(_signals(ranks))
@@ -103,28 +105,32 @@ def new_session(
         threads = ranks.broadcast_from_main(lambda: config.threads)
         config = dataclasses.replace(config, threads=threads)
         numbered = out is None
+        kept_bytes = checkpoints_bytes(state.agent, min(options.keep, config.num_updates))
         path = Path(
-            ranks.broadcast_from_main(lambda: _create(stack, config, path, state, view, numbered))
+            ranks.broadcast_from_main(
+                lambda: _create(stack, config, path, state, kept_bytes, observers, numbered)
+            )
         )
-        stack.enter_context(closing(view))
+        stack.enter_context(closing(observers))
         session = Session(
-            config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
+            config, path, state, parts, buffers, run, ranks, options, observers, signals
         )
-        view.announce(config, path, choice.reason, estimate_s(config))
-        with session.running():
+        if text:
+            observers.note(text)
+        with session.running(choice.reason, estimate_s(config), brought):
             yield session
 
 
 @contextmanager
 def resumed_session(
     run: str | Path,
-    checkpoint_every: int | None,
-    view: View | None,
+    options: SessionOptions,
     brought: Brought,
     new_games: bool,
     changes: Mapping[str, Any],
 ) -> Iterator[Session]:
     """Enter a session that resumes a run; see `resume`."""
+    options.check()
     wanted = real_path(run)
     path = directory.run_of(wanted)
     config = changed_config(directory.read_config(path), changes)
@@ -136,8 +142,8 @@ def resumed_session(
             "and recorded, but its training cannot be resumed"
         )
     with closing(join(config.device)) as ranks:
-        view = _view(view, ranks)
-        resumed = _resumed(wanted, path, config, ranks, checkpoint_every, view, brought, new_games)
+        observers = _observers(options, ranks)
+        resumed = _resumed(wanted, path, config, ranks, options, observers, brought, new_games)
         with resumed as session:
             yield session
 
@@ -148,8 +154,8 @@ def _resumed(
     path: Path,
     config: Config,
     ranks: Ranks,
-    checkpoint_every: int | None,
-    view: View,
+    options: SessionOptions,
+    observers: Observer,
     brought: Brought,
     new_games: bool,
 ) -> Iterator[Session]:
@@ -159,9 +165,9 @@ def _resumed(
     """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
-        ranks.broadcast_from_main(lambda: _lock(stack, path, view))
-        stack.enter_context(closing(view))
-        saved = _load(wanted, path, config, ranks, view, brought, new_games)
+        ranks.broadcast_from_main(lambda: _lock(stack, path, observers))
+        stack.enter_context(closing(observers))
+        saved = _load(wanted, path, config, ranks, observers, brought, new_games)
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))
         parts, state = _open(stack, own_config, brought, ranks, saved)
@@ -176,16 +182,14 @@ def _resumed(
             raise UsageError(f"the ranks do not see the same checkpoints; all need to read {path}")
         buffers, run = _executables(own_config, state, parts, ranks)
         session = Session(
-            config, path, state, parts, buffers, run, ranks, checkpoint_every, view, signals
+            config, path, state, parts, buffers, run, ranks, options, observers, signals
         )
         left = config.updates_left(state.agent_steps)
-        if left:
-            whole_s = estimate_s(config)
-            expected_s = None if whole_s is None else left / config.num_updates * whole_s
-            view.announce(config, path, f"resuming after update {state.update}", expected_s)
-        else:
+        whole_s = estimate_s(config)
+        expected_s = None if whole_s is None else left / config.num_updates * whole_s
+        if not left:
             more = state.agent_steps + config.batch_size
-            view.note(
+            observers.note(
                 f"{path} is finished: nothing is left to do. To continue it, give more steps in "
                 f"all: `ppo37 resume {shown(path)} --total-timesteps N`, at least {more:,}"
             )
@@ -193,7 +197,9 @@ def _resumed(
         lstm_state = None
         if saved.checkpoint and saved.env_states:
             lstm_state = saved_lstm_state(saved.checkpoint, config, state.agent)[own]
-        with session.running(saved.env_states[own], lstm_state):
+        reason = f"resuming after update {state.update}"
+        games = saved.env_states[own]
+        with session.running(reason, expected_s, brought, games, lstm_state):
             yield session
 
 
@@ -239,7 +245,7 @@ def _open_parts(
 ) -> Iterator[list[VecEnv]]:
     """Make a rank's environments for the `index`-th seeding, one part for each rollout thread."""
     threads = config.threads or 1
-    slices = split_envs(env_slice.size, config.divisible, threads)
+    slices = split_envs(env_slice.size, is_divisible(config, brought.make_envs), threads)
     factory = make_factory(
         config,
         emulator_threads(len(slices), threads),
@@ -281,11 +287,18 @@ def _executables(
 
 
 def _create(
-    stack: ExitStack, config: Config, path: Path, state: RunState, view: View, numbered: bool
+    stack: ExitStack,
+    config: Config,
+    path: Path,
+    state: RunState,
+    needed_bytes: int,
+    observers: Observer,
+    numbered: bool,
 ) -> str:
     """Make a run directory and lock it as long as the stack is open. Returns its path.
 
-    numbered: whether a number may be added to the name if it exists.
+    needed_bytes: for its checkpoints.  numbered: whether a number may be added to the name if it
+    exists.
     """
     document = {
         "config": dataclasses.asdict(config),
@@ -296,7 +309,7 @@ def _create(
     if job():
         document["job"] = job()
     made = directory.claim(directory.alternatives(path)) if numbered else path
-    lock = directory.create(made, document, checkpoints_bytes(state.agent), view.note)
+    lock = directory.create(made, document, needed_bytes, observers.note)
     stack.enter_context(closing(lock))
     return str(made)
 
@@ -306,7 +319,7 @@ def _load(
     path: Path,
     config: Config,
     ranks: Ranks,
-    view: View,
+    observers: Observer,
     brought: Brought,
     new_games: bool,
 ) -> _Saved:
@@ -343,7 +356,7 @@ def _load(
             changed += _changes(before, now)
         warnings += schedule_notes(saved_config, config, agent_steps)
     for warning in changed + warnings:
-        view.note(warning)
+        observers.note(warning)
     if saved is None:
         return NOTHING_SAVED
     unfinished = config.updates_left(agent_steps) > 0
@@ -352,9 +365,9 @@ def _load(
     seedings = saved.state["seedings"]
     if unfinished and not env_states:
         seedings += 1
-        view.note("starting new games: the result will differ from an uninterrupted run")
+        observers.note("starting new games: the result will differ from an uninterrupted run")
     elif env_states:
-        view.note("replaying the games of the checkpoint")
+        observers.note("replaying the games of the checkpoint")
     exact = saved.state.get("exact", True) and not changed and (bool(env_states) or not unfinished)
     return _Saved(saved, env_states, seedings, exact)
 
@@ -400,13 +413,16 @@ def _threads(config: Config, ranks: Ranks) -> int:
     return config.threads if ranks.size == 1 else min(config.threads, ranks.cores)
 
 
-def _lock(stack: ExitStack, path: Path, view: View) -> None:
-    stack.enter_context(closing(directory.lock(path, view.note)))
+def _lock(stack: ExitStack, path: Path, observers: Observer) -> None:
+    stack.enter_context(closing(directory.lock(path, observers.note)))
 
 
 def _signals(ranks: Ranks) -> Signals:
     return Signals(STOPPING if ranks.is_main else "")
 
 
-def _view(view: View | None, ranks: Ranks) -> View:
-    return view if view is not None and ranks.is_main else NoView()
+def _observers(options: SessionOptions, ranks: Ranks) -> Observer:
+    """Return the view and the callbacks as one; rank 0 alone has them."""
+    if not ranks.is_main:
+        return Observer()
+    return Observers([view_of(options.view), *options.callbacks])

@@ -67,23 +67,12 @@ def save(
     config: Config,
     env_states: Sequence[EnvState] = (),
     lstm_state: torch.Tensor | None = None,
+    keep: int = checkpoint.KEPT,
 ) -> Path:
-    """Write a checkpoint of the run in directory `path`, and delete old ones."""
+    """Write a checkpoint of the run in directory `path`, and delete all but the newest `keep`."""
     names = (name for name, _ in state.agent.named_parameters())
-    document = {
-        "update": state.update,
-        "agent_steps": state.agent_steps,
-        "games": state.games,
-        "wall_s": state.wall_s,
-        "seedings": state.seedings,
-        "recent": [list(episode) for episode in state.recent],
-        **state.spaces._asdict(),
-        "environments": [env_state.state for env_state in env_states],
-        "config": dataclasses.asdict(config),
-        "sources": state.sources,
-        "exact": state.exact,
-        **directory.describe_origin(),
-    }
+    document = _document(state, config)
+    document["environments"] = [env_state.state for env_state in env_states]
     games = {str(env): torch.from_numpy(each.actions) for env, each in enumerate(env_states)}
     if lstm_state is not None and lstm_state.numel() and games:
         games[LSTM_STATE] = lstm_state.cpu()
@@ -95,8 +84,32 @@ def save(
         document,
         games or None,
     )
-    checkpoint.prune(checkpoints)
+    checkpoint.prune(checkpoints, keep)
     return written
+
+
+def save_agent(folder: Path, state: RunState, config: Config, **more: Any) -> Path:
+    """Write the agent as it is now, without optimizer and games. more: values for `state.json`."""
+    document = {**_document(state, config), **more}
+    return checkpoint.save(folder, state.agent.state_dict(), None, document)
+
+
+def _document(state: RunState, config: Config) -> dict[str, Any]:
+    """Return the content of `state.json`, without games."""
+    return {
+        "update": state.update,
+        "agent_steps": state.agent_steps,
+        "games": state.games,
+        "wall_s": state.wall_s,
+        "seedings": state.seedings,
+        "recent": [list(episode) for episode in state.recent],
+        **state.spaces._asdict(),
+        "environments": [],
+        "config": dataclasses.asdict(config),
+        "sources": state.sources,
+        "exact": state.exact,
+        **directory.describe_origin(),
+    }
 
 
 def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
@@ -174,8 +187,8 @@ def saved_lstm_state(saved: Checkpoint, config: Config, agent: Agent) -> Tensor:
     return lstm_state.to(empty.device)
 
 
-def checkpoints_bytes(agent: Agent) -> int:
-    """Compute the bytes of the kept checkpoints and of one being written.
+def checkpoints_bytes(agent: Agent, keep: int = checkpoint.KEPT) -> int:
+    """Compute the bytes of `keep` checkpoints and of one being written.
 
     Each has the weights and two moments of Adam. UsageError for a network that cannot be saved.
     """
@@ -183,7 +196,7 @@ def checkpoints_bytes(agent: Agent) -> int:
     if 2 * weights > LARGEST_BYTES[".safetensors"]:
         size = f"{weights / 1e6:,.0f} MB"
         raise UsageError(f"a network of {size} is too large; use smaller observations")
-    return 3 * weights * (checkpoint.KEPT + 1)
+    return 3 * weights * (keep + 1)
 
 
 def recent_mean(state: RunState) -> float | None:

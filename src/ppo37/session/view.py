@@ -1,10 +1,11 @@
 """The progress of a run on stderr: a live panel in a terminal, or plain lines."""
 
+import sys
 import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,7 +16,8 @@ from rich.text import Text
 from ..config import Config, describe_layers
 from ..envs.games import title
 from ..presets import describe
-from .metrics import FRAMES_PER_STEP, LAST_100
+from .metrics import LAST_100
+from .observer import Observer, Progress, RunStart
 
 PLAIN_EVERY_S = 10.0
 FEWEST_UPDATES, RECENT_UPDATES = 3, 20
@@ -25,8 +27,16 @@ PARTS = {"env": "environments", "act": "policy", "copy": "copying", "update": "l
 and the optimizer."""
 
 
-class View:
-    """A display of a run; a class of its own overrides these methods."""
+class View(Observer):
+    """A display of a run; a class of its own overrides these methods, or those of `Observer`."""
+
+    def start(self, run: RunStart) -> None:
+        if run.config.updates_left(run.agent_steps):
+            self.announce(run.config, run.path, run.reason, run.expected_s)
+
+    def update(self, progress: Progress) -> str | None:
+        self.show(progress.record, progress.games, progress.seconds)
+        return None
 
     def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         """Show the settings before training; `reason` explains the precision or the resuming.
@@ -37,15 +47,17 @@ class View:
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
         """Show an update.  games: in all.  seconds: time per part so far, see `Clock`."""
 
-    def note(self, text: str) -> None:
-        """Show a line that must not be missed."""
-
-    def close(self) -> None:
-        """Stop showing; called once, at the end."""
-
 
 class NoView(View):
     """A view that shows nothing."""
+
+
+def view_of(view: Observer | Literal["auto"] | None) -> Observer:
+    """Return the view itself; for "auto" the console's where somebody may look, for None none."""
+    if isinstance(view, Observer):
+        return view
+    watched = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
+    return ConsoleView() if view == "auto" and watched else NoView()
 
 
 class _Stderr(Console):
@@ -74,7 +86,9 @@ class ConsoleView(View):
 
     def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         self._config = config
-        steps = config.agent_steps
+        steps, frames = config.agent_steps, ""
+        if config.frames_per_step > 1:
+            frames = f" = {config.frames_per_step * steps:,} frames"
         layers = describe_layers(config.precision, config.kernels)
         epochs = "epoch" if config.update_epochs == 1 else "epochs"
         expected = "known after the first updates"
@@ -83,10 +97,10 @@ class ConsoleView(View):
         for line in (
             f"{title(config.game)}, {describe(config)}, protocol {config.protocol}, "
             f"seed {config.seed} -> {path}",
-            f"{steps:,} agent steps = {FRAMES_PER_STEP * steps:,} frames: "
-            f"{config.num_updates:,} updates of {config.num_envs} environments x "
-            f"{config.num_steps} steps, {config.update_epochs} {epochs} x "
-            f"{config.num_minibatches} minibatches of {config.minibatch_size}",
+            f"{steps:,} agent steps{frames}: {config.num_updates:,} updates of "
+            f"{config.num_envs} environments x {config.num_steps} steps, "
+            f"{config.update_epochs} {epochs} x {config.num_minibatches} minibatches of "
+            f"{config.minibatch_size}",
             f"network {config.network} on {config.device}, {layers} ({reason})",
             f"expected time: {expected}",
             *config.warnings,
@@ -97,7 +111,8 @@ class ConsoleView(View):
         config = self._config
         assert config is not None, "announce comes first"
         now = time.monotonic()
-        self._recent.append((now, record["agent_steps"]))
+        training_s = now - seconds.get("callbacks", 0.0)
+        self._recent.append((training_s, record["agent_steps"]))
         finished = not config.updates_left(record["agent_steps"])
         wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
         if now - self._shown_at_s < wait_s and not finished:
@@ -111,6 +126,10 @@ class ConsoleView(View):
                 self._live.update(_panel(record, config, facts), refresh=True)
         else:
             self.note(", ".join(f"{name} {value}" for name, value in facts.items()))
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        values = [f"{tag.split('/')[1]} {record[tag]:.4g}" for tag in record if "/" in tag]
+        self.note(f"evaluation after {record['agent_steps']:,} agent steps: {', '.join(values)}")
 
     def _sps(self) -> float | None:
         """Compute the agent steps per second of the last updates.
@@ -140,14 +159,18 @@ def _facts(
     total = steps + left
     mean, parts = record[LAST_100], shares(seconds)
     last = "1 game" if games == 1 else f"the last {min(games, 100)} games"
+    frames = {"frames": f"{record['frames']:,}"} if config.frames_per_step > 1 else {}
+    callbacks_s = seconds.get("callbacks", 0.0)
+    apart = {"callbacks": f"{duration(callbacks_s)} beside training"} if callbacks_s >= 1 else {}
     return {
         "steps": f"{steps:,} of {total:,} ({steps / total:.0%})",
-        "frames": f"{record['frames']:,}",
+        **frames,
         "return": "no game has ended yet" if mean is None else f"{mean:.1f} (mean of {last})",
         "games": f"{games:,}",
         "speed": f"{sps or record['charts/SPS']:,.0f} agent steps/s (SPS)",
         "time left": "0 s" if not left else "measuring" if sps is None else duration(left / sps),
         "time spent": ", ".join(f"{part:.0%} {PARTS[name]}" for name, part in parts.items()),
+        **apart,
     }
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from ..config import from_dict
 from ..envs.games import title
 from ..presets import describe
-from ..session.metrics import FRAMES_PER_STEP
 from .figures import (
     BAND,
     COLORS,
@@ -19,6 +18,7 @@ from .figures import (
     MEANS,
     STYLE,
     format_number,
+    frames_or_steps,
     import_matplotlib,
     line_style,
 )
@@ -134,7 +134,8 @@ def _draw_curves(
     styles: dict[str, dict[str, Any]],
 ) -> None:
     """Draw each arm's mean over seeds; the base on top, with a band from lowest to highest."""
-    frames = np.asarray(document["curve_steps"]) * FRAMES_PER_STEP / 1e6
+    per_step = from_dict(document["config"]).frames_per_step
+    frames = np.asarray(document["curve_steps"]) * per_step / 1e6
     frames = frames - frames[0] / 2  # the value of a slice is drawn at its middle
     ends = []
     for arm in arms:
@@ -148,8 +149,8 @@ def _draw_curves(
     mean = curves.mean(axis=0)
     panel.plot(frames, mean, color=INK, linewidth=3.4, gid=MEANS, label=base["label"], zorder=4)
     _name_ends(panel, [*ends, (float(mean[-1]), base["label"], INK)], float(frames[-1]))
-    panel.set_xlim(0, document["agent_steps"] * FRAMES_PER_STEP / 1e6)
-    panel.set_xlabel("frames (millions)")
+    panel.set_xlim(0, document["agent_steps"] * per_step / 1e6)
+    panel.set_xlabel(f"{frames_or_steps(per_step)} (millions)")
     panel.set_ylabel("raw score of a whole game")
     panel.set_title("Learning curves of the arms")
 
@@ -220,11 +221,13 @@ def _curves(arm: dict[str, Any]) -> NDArray[np.float64]:
 
 def _explanation(document: dict[str, Any]) -> str:
     """Return the text above the panels."""
-    config, seeds = document["config"], document["seeds"]
-    base = describe(from_dict(config), without=("total_timesteps",))
+    settings, seeds = document["config"], document["seeds"]
+    config = from_dict(settings)
+    base = describe(config, without=("total_timesteps",))
     text = (
-        f"{title(config['game'])}, {base}, "
-        f"{format_number(document['agent_steps'] * FRAMES_PER_STEP / 1e6)} million frames, "
+        f"{title(config.game)}, {base}, "
+        f"{format_number(document['agent_steps'] * config.frames_per_step / 1e6)} million "
+        f"{frames_or_steps(config.frames_per_step)}, "
         f"{format_seeds(seeds)}\n"
     )
     curves = "Learning curves of one seed"

@@ -14,7 +14,7 @@ from ..envs.games import title
 from ..errors import RunError
 from ..presets import describe
 from ..session.files import to_json, write_atomically
-from ..session.metrics import FRAMES_PER_STEP, read_metrics
+from ..session.metrics import read_metrics, steps_of
 from . import ablation_plot
 from .ablation_arms import Arm, Run, Study
 from .bench import commit
@@ -53,7 +53,7 @@ def measure(run: Run) -> Result:
     """Compute the measures of a finished run from its log."""
     records = read_metrics(run.path)
     games = [
-        (record["frames"] // FRAMES_PER_STEP, float(game["return"]))
+        (steps_of(record), float(game["return"]))
         for record in records
         for game in record["episodes"]
     ]

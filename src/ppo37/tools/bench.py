@@ -42,7 +42,7 @@ from ..build import make_agent, make_factory, normalized
 from ..config import Config, describe_layers, from_dict, to_dict
 from ..envs import VecEnv, spaces_of
 from ..envs.games import title
-from ..errors import Stopped, UsageError
+from ..errors import UsageError
 from ..loop import train
 from ..networks.agent import Agent
 from ..presets import describe
@@ -294,9 +294,7 @@ def whole_loop(config: Config, updates: int) -> dict[str, Any]:
     config = dataclasses.replace(config, total_timesteps=steps)
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        summary = train(config, Path(folder) / "run", view=watch)
-    if summary.signal_number is not None:
-        raise Stopped(summary.signal_number)
+        train(config, Path(folder) / "run", view=watch)
     if own_rank() > 0:
         return {}
     ended_s = watch.ended_s[WARM_UP_UPDATES - 1 : -1]

@@ -100,10 +100,10 @@ def expected_score(config: Config) -> str:
     )
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str = "--budget") -> float:
     """Convert a time such as 90s, 30m, 2h or 1h30m to seconds; UsageError for anything else."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     found = sum(float(number) * UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or not 0 < found < float("inf"):
-        raise UsageError(f"--budget takes a time such as 90s, 30m or 1h30m, not {text!r}")
+        raise UsageError(f"{option} takes a time such as 90s, 30m or 1h30m, not {text!r}")
     return found

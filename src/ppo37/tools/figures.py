@@ -79,3 +79,8 @@ def line_style(index: int, colors: Sequence[str] = COLORS) -> tuple[str, Any]:
 def format_number(score: float) -> str:
     """Format a number like those of the axis: `1,234.5`, `\N{MINUS SIGN}3`."""
     return f"{score:,.1f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}")
+
+
+def frames_or_steps(frames_per_step: int) -> str:
+    """Return what an axis counts: frames if a step has several of them, else agent steps."""
+    return "frames" if frames_per_step > 1 else "agent steps"

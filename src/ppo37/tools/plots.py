@@ -1,4 +1,4 @@
-"""Learning curves: the scores of whole games against frames and against wall time."""
+"""Learning curves: the scores of whole games against frames or steps, and against wall time."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..presets import NOT_IN_PRESETS, changes
 from ..session import directory
 from ..session.files import own_folder, real_path
-from ..session.metrics import read_metrics
+from ..session.metrics import read_metrics, steps_of
 from .figures import (
     BAND,
     DOTS,
@@ -22,6 +22,7 @@ from .figures import (
     MEANS,
     STYLE,
     format_number,
+    frames_or_steps,
     import_matplotlib,
     line_style,
     save_png,
@@ -62,7 +63,8 @@ NEAR = 0.055
 class History(NamedTuple):
     """The whole games of one run in the order in which they ended, each array [G].
 
-    `frames` and `minutes` are those at the end of the update in which the game ended.
+    `frames` (in Atari; elsewhere the same as agent steps) and `minutes` are those at the end of the
+    update in which the game ended.
     """
 
     config: Config
@@ -91,7 +93,7 @@ class Axis(NamedTuple):
     label: str
 
 
-AXES = (Axis("frames", 1e6, "frames (millions)"), Axis("minutes", 1.0, "wall time (minutes)"))
+MINUTES = Axis("minutes", 1.0, "wall time (minutes)")
 
 
 def plot(
@@ -151,8 +153,13 @@ def read_history(run: Path) -> History:
 
     NoGames, a UsageError, if none has ended yet.
     """
+    config = directory.read_config(run)
     games = [
-        (float(record["frames"]), record["wall_s"] / 60, float(game["return"]))
+        (
+            float(config.frames_per_step * steps_of(record)),
+            record["wall_s"] / 60,
+            float(game["return"]),
+        )
         for record in read_metrics(run)
         for game in record["episodes"]
     ]
@@ -160,11 +167,13 @@ def read_history(run: Path) -> History:
         raise NoGames(f"no game of {run} has ended yet: there is nothing to plot")
     frames, minutes, scores = np.array(games, float).T
     means = running_mean(scores, WINDOW_GAMES)
-    return History(directory.read_config(run), run.name, frames, minutes, scores, means)
+    return History(config, run.name, frames, minutes, scores, means)
 
 
 def figure(histories: list[History], *, group: bool = False) -> "Figure":
     """Draw a row of two panels per game: raw scores against frames and against wall time.
+
+    Environments that have no frames are drawn against agent steps.
 
     Without `group`, every run is a line (the mean of its last 100 games) and a dot per game. With
     it, runs that differ only in MAY_DIFFER are one line: the mean over seeds of that running mean,
@@ -215,6 +224,8 @@ def over_seeds(
     end = min(float(x[-1]) for x, _ in curves)
     if start > end:
         names = ", ".join(history.name for history in histories)
+        if column == "frames":
+            column = frames_or_steps(histories[0].config.frames_per_step)
         raise UsageError(f"{names} have no {column} in common; plot them without --group")
     grid = np.linspace(start, end, GRID_POINTS)
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
@@ -223,7 +234,8 @@ def over_seeds(
 def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], single: bool) -> None:
     """Draw the two panels of a game; `single`: this is the only line of the figure."""
     left, right = panels
-    for panel, axis in ((left, AXES[0]), (right, AXES[1])):
+    label = frames_or_steps(lines[0].histories[0].config.frames_per_step)
+    for panel, axis in ((left, Axis("frames", 1e6, f"{label} (millions)")), (right, MINUTES)):
         for line in lines:
             _draw_line(panel, line, axis, dot_alpha=0.22 if len(lines) == 1 else 0.12)
         panel.set_xlabel(axis.label)

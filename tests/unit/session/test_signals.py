@@ -1,6 +1,7 @@
 """Signals: a run saves or stops, and its results do not change."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from conftest import (
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.session import checkpoint
+from ppo37.session.signals import Signals
 
 LINUX = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="looks at processes in /proc"
@@ -51,6 +53,14 @@ def test_a_signal_leaves_an_agent_that_evaluates_and_resumes(
     assert load_agent(run).state["update"] == done
     assert len(evaluate(run, episodes=2).scores) == 2
     assert not json.loads((run / "summary.json").read_text())["finished"]
+
+
+def test_a_request_to_save_during_an_evaluation_reaches_the_run() -> None:
+    with Signals() as run:
+        with Signals() as evaluation:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert evaluation.take_save()
+        assert run.take_save()
 
 
 def test_sigusr1_saves_and_training_continues(tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ class Ranks:
         """
         return env_states, lstm_state
 
-    def any_rank(self, stop: int | None, save: bool) -> tuple[int | None, bool]:
-        """Return the signal to stop by and whether to save, if any rank was asked for it."""
-        return stop, save
+    def largest(self, *numbers: int) -> tuple[int, ...]:
+        """Return for each number the largest that a rank has."""
+        return numbers
 
     def wait_for_all(self) -> None:
         """Wait until every rank has come to this point of the start or the end of a run."""
@@ -182,11 +182,11 @@ class ConnectedRanks(Ranks):
         saved = [env_state for part, _ in parts for env_state in part]
         return saved if all(part for part, _ in parts) else [], torch.cat([s for _, s in parts])
 
-    def any_rank(self, stop: int | None, save: bool) -> tuple[int | None, bool]:
-        asked = torch.tensor([stop or 0, save])
+    def largest(self, *numbers: int) -> tuple[int, ...]:
+        found = torch.tensor(numbers)
         with self._lost_rank_errors():
-            self._dist.all_reduce(asked, self._dist.ReduceOp.MAX)
-        return int(asked[0]) or None, bool(asked[1])
+            self._dist.all_reduce(found, self._dist.ReduceOp.MAX)
+        return tuple(found.tolist())
 
     def wait_for_all(self) -> None:
         with self._lost_rank_errors(START_S):

@@ -1,30 +1,40 @@
-"""Loggers, one file for each. To add one, write a class like them and list it in `Logs`."""
+"""Log writers, one file for each. To add one for every run, list an observer in `LOGGERS`."""
 
 from pathlib import Path
 from typing import Any
 
 from ...errors import RunError
 from ..files import explained
+from ..observer import Observer, Progress, RunStart
 from .json_lines import JsonLines
-from .logger import Logger
 from .tensorboard import TensorBoard
 
+LOGGERS: tuple[type[Observer], ...] = (JsonLines, TensorBoard)
+"""The loggers of every run."""
 
-class Logs(Logger):
-    """All loggers of a run; RunError if one of them cannot write."""
 
-    def __init__(self, run: Path, update: int, agent_steps: int) -> None:
-        """Continue after `update` updates with `agent_steps` agent steps in all."""
+class Logs(Observer):
+    """The loggers that every run has; RunError if one of them cannot write."""
+
+    def __init__(self, run: Path) -> None:
         advice = "; its last checkpoint is valid, resume from it"
         self._explained = lambda: explained(f"cannot write the logs of {run}", advice, RunError)
-        with self._explained():
-            # Add a logger here.
-            self._loggers = [JsonLines(run, update), TensorBoard(run, agent_steps)]
+        self._loggers = [logger() for logger in LOGGERS]
 
-    def write(self, record: dict[str, Any]) -> None:
+    def start(self, run: RunStart) -> None:
         with self._explained():
             for logger in self._loggers:
-                logger.write(record)
+                logger.start(run)
+
+    def update(self, progress: Progress) -> None:
+        with self._explained():
+            for logger in self._loggers:
+                logger.update(progress)
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        with self._explained():
+            for logger in self._loggers:
+                logger.evaluation(record)
 
     def sync(self) -> None:
         with self._explained():

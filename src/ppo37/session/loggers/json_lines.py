@@ -6,32 +6,67 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..directory import METRICS
+from ..directory import EVALUATIONS, METRICS
 from ..files import own_file, sync_directory, write_atomically
-from ..metrics import length_to
-from .logger import Logger
+from ..metrics import evaluations_length_to, length_to
+from ..observer import Observer, Progress, RunStart
 
 
-class JsonLines(Logger):
-    """One JSON object per update, appended and flushed."""
+class JsonLines(Observer):
+    """One JSON object per update, appended and flushed; the same for evaluations, if there are any.
 
-    def __init__(self, run: Path, update: int) -> None:
-        """Continue after `update` updates: later lines, which a crash may leave, are cut off.
+    What is logged of later updates, which a crash may leave, is cut off at the start. UsageError,
+    and nothing is cut off, if a line before is damaged.
+    """
 
-        UsageError, and nothing is cut off, if a line before them is damaged.
-        """
-        self._path = own_file(run, METRICS)
+    _files: tuple["_File", ...] = ()
+
+    def start(self, run: RunStart) -> None:
+        lengths = length_to(run.path, run.update), evaluations_length_to(run.path, run.update)
+        self._files = (
+            _File(run.path, METRICS, lengths[0], make=True),
+            _File(run.path, EVALUATIONS, lengths[1]),
+        )
+        self._metrics, self._evaluations = self._files
+        sync_directory(run.path)
+
+    def update(self, progress: Progress) -> None:
+        self._metrics.write(progress.record)
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        self._evaluations.write(record)
+
+    def sync(self) -> None:
+        for file in self._files:
+            file.sync()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+class _File:
+    """A file of JSON lines, open to append."""
+
+    def __init__(self, run: Path, name: str, length: int, make: bool = False) -> None:
+        """Cut the file off after `length` bytes. make: also if nothing will be written."""
+        self._path = own_file(run, name)
+        self._file = None
         if self._path.exists():
-            os.truncate(self._path, length_to(run, update))
-        self._file = self._path.open("a+")
-        sync_directory(run)
+            os.truncate(self._path, length)
+            make = True
+        if make:
+            self._file = self._path.open("a+")
 
     def write(self, record: dict[str, Any]) -> None:
+        self._file = self._file or self._path.open("a+")
         self._file.write(json.dumps(_finite(record)) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
         """Wait until all lines are on the disk; write the file again if someone has removed it."""
+        if self._file is None:
+            return
         if not self._path.exists():
             self._file.seek(0)
             write_atomically(self._path, self._file.read().encode())
@@ -40,7 +75,8 @@ class JsonLines(Logger):
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _finite(value: Any) -> Any:

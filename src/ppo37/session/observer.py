@@ -1,0 +1,174 @@
+"""Observers: what logs a run, shows it, evaluates its agent or stops it.
+
+Log writers (`loggers/`), views (`view.py`) and callbacks (`tools/callbacks.py`) are observers.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ..build import Brought
+from ..config import Config
+from ..errors import RunError, Stopped, UsageError
+from ..networks.agent import Agent
+from .checkpoint import KEPT
+from .files import one_line
+
+
+class RunStart(NamedTuple):
+    """A run before the first update of this session, and what an observer may ask of it.
+
+    update, agent_steps: those made so far, 0 in a new run.  reason: why the precision was chosen,
+    or where the run resumes.  expected_s: seconds that the run will take; None if not known.
+    brought: the environments and the network that the user brings.
+    """
+
+    path: Path
+    config: Config
+    agent: Agent
+    update: int
+    agent_steps: int
+    reason: str
+    expected_s: float | None
+    brought: Brought
+    note: Callable[[str], None]
+    """Show a line to the user."""
+    log_evaluation: Callable[[dict[str, Any]], None]
+    """Give a record to `evaluation` of every observer. It has `update`, `agent_steps`, and numbers
+    under names with a slash, such as `eval/episodic_return`."""
+    save_agent: Callable[..., Path]
+    """save_agent(folder, **more): write the agent as it is now, in the format of checkpoints, as a
+    folder that `evaluate` and `record` read. more: values to add to its `state.json`."""
+
+
+class Progress(NamedTuple):
+    """A run after an update.
+
+    record: the line of `metrics.jsonl`.  games: those that have ended so far.  seconds: time spent
+    in each part of this session, see `Clock`.  finished: whether this was the last update.
+    """
+
+    record: dict[str, Any]
+    config: Config
+    agent: Agent
+    games: int
+    seconds: dict[str, float]
+    finished: bool
+
+
+class Observer:
+    """An observer that does nothing; a class of your own overrides some of the methods.
+
+    Observers are called on rank 0 only. They read the agent and the settings, and may stop the run,
+    but never change it: with and without them, a run has the same fingerprint.
+    """
+
+    def start(self, run: RunStart) -> None:
+        """Begin. Called once for each call of `train` or `resume`, before its first update."""
+
+    def update(self, progress: Progress) -> str | None:
+        """Observe an update. Return a short reason to stop training after it, else None."""
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        """Observe an evaluation, see `RunStart.log_evaluation`."""
+
+    def note(self, text: str) -> None:
+        """Show a line that must not be missed."""
+
+    def sync(self) -> None:
+        """Wait until what was logged is on the disk; called before each checkpoint is saved."""
+
+    def finish(self) -> dict[str, Any] | None:
+        """Finish. Called after the last update, unless a signal or an error has ended the run.
+
+        Returns values for `summary.json`, or None.
+        """
+
+    def close(self) -> None:
+        """Release files and other resources; called once, also after an error."""
+
+
+class SessionOptions(NamedTuple):
+    """What surrounds a session and never changes its result; see `train`."""
+
+    checkpoint_every: int | None = None
+    keep: int = KEPT
+    view: "Observer | Literal['auto'] | None" = "auto"
+    callbacks: Sequence[Observer] = ()
+
+    def check(self) -> None:
+        """UsageError for values that make no sense."""
+        for name in ("checkpoint_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+        views = [] if self.view in (None, "auto") else [self.view]
+        for observer in (*views, *self.callbacks):
+            if not isinstance(observer, Observer):
+                name = getattr(observer, "__name__", repr(observer))
+                hint = f"; make an object of it: {name}()" if isinstance(observer, type) else ""
+                raise UsageError(f"{name} is not an object of a class of ppo37.Observer{hint}")
+
+
+class Observers(Observer):
+    """Several observers as one.
+
+    RunError, which names the observer, for an exception in one of them.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def start(self, run: RunStart) -> None:
+        for observer in self._observers:
+            _call(observer, observer.start, run)
+
+    def update(self, progress: Progress) -> str | None:
+        """Call all observers. Returns the first reason to stop."""
+        reasons = [_call(each, each.update, progress) for each in self._observers]
+        found = next((reason for reason in reasons if reason), None)
+        return None if found is None else one_line(str(found))
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        for observer in self._observers:
+            _call(observer, observer.evaluation, record)
+
+    def note(self, text: str) -> None:
+        for observer in self._observers:
+            observer.note(text)
+
+    def sync(self) -> None:
+        for observer in self._observers:
+            _call(observer, observer.sync)
+
+    def finish(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for observer in self._observers:
+            found |= _call(observer, observer.finish) or {}
+        return found
+
+    def close(self) -> None:
+        for observer in self._observers:
+            observer.close()
+
+
+class _Failed(RunError):
+    """An exception in an observer, with its name."""
+
+
+def _call(observer: Observer, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of an observer; RunError, which names it, for an exception other than a stop.
+
+    In `start` a UsageError stays one.
+    """
+    try:
+        return method(*arguments)
+    except (Stopped, _Failed):
+        raise
+    except Exception as error:
+        if isinstance(error, UsageError) and method.__name__ == "start":
+            raise
+        ours = isinstance(error, RunError | UsageError)
+        what = str(error) if ours else f"{type(error).__name__}: {error}"
+        name = f"{type(observer).__name__}.{method.__name__}"
+        raise _Failed(f"the callback {name} failed: {what}") from error

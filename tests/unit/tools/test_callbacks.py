@@ -1,0 +1,148 @@
+"""Callbacks: evaluations during training, the best agent, and videos."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import fingerprint_and_log, run_command, tiny, train_arguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ppo37 import (
+    EvaluateEvery,
+    KeepBest,
+    Observer,
+    RecordEvery,
+    evaluate,
+    load_agent,
+    resume,
+    train,
+)
+from ppo37.session import checkpoint
+from ppo37.session.metrics import read_evaluations
+from ppo37.session.observer import Progress
+
+EVERY = 128
+"""Agent steps between evaluations: two updates of `tiny`."""
+
+
+class CountsThreads(Observer):
+    """A callback that records PyTorch's threads before the others are called."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def update(self, progress: Progress) -> None:
+        self.threads.append(torch.get_num_threads())
+
+
+class Stops(Observer):
+    """A callback that stops after the third update."""
+
+    def update(self, progress: Progress) -> str | None:
+        return "test" if progress.record["update"] == 3 else None
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """Return the evaluations of a run, without times."""
+    clock = ("wall_s", "evaluation_s")
+    return [{k: v for k, v in r.items() if k not in clock} for r in read_evaluations(run)]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with evaluations, which tests must not change."""
+    run = tmp_path_factory.mktemp("kept") / "run"
+    train(tiny(), run, checkpoint_every=2, callbacks=[KeepBest(EVERY)])
+    return run
+
+
+def test_callbacks_do_not_change_a_run(tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    config, counts = tiny(threads=2), CountsThreads()
+    train(config, tmp_path / "plain")
+    callbacks = [counts, KeepBest(EVERY, 3), RecordEvery(EVERY, max_seconds=0.2)]
+    train(config, tmp_path / "watched", 1, callbacks=callbacks, keep=1)
+    assert fingerprint_and_log(tmp_path / "watched") == fingerprint_and_log(tmp_path / "plain")
+    assert counts.threads == [2] * 6, "an evaluation has one thread, and training again two"
+    names = sorted(path.name for path in (tmp_path / "watched" / "videos").iterdir())
+    assert names == ["00000002.mp4", "00000004.mp4", "00000006.mp4"]
+    assert not list((tmp_path / "watched").glob(".ppo37*"))
+
+
+def test_an_evaluation_is_that_of_the_checkpoint(kept: Path) -> None:
+    found = evaluations(kept)
+    assert [record["update"] for record in found] == [2, 4, 6]
+    for record in found:
+        path = kept / "checkpoints" / f"{record['update']:08d}"
+        alone = evaluate(path, 10, seed=record["seed"])
+        assert (alone.scores, alone.lengths) == (record["scores"], record["lengths"])
+        assert record["eval/episodic_return"] == alone.mean
+    events = EventAccumulator(str(kept)).Reload()
+    points = [(e.step, e.value) for e in events.Scalars("eval/episodic_return")]
+    expected = [(r["agent_steps"], r["eval/episodic_return"]) for r in found]
+    assert points == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def test_the_best_agent_is_kept_and_evaluated_afresh(kept: Path) -> None:
+    found = evaluations(kept)
+    best = max(found, key=lambda record: record["eval/episodic_return"])  # the first of equals
+    agent = load_agent(kept / "best")
+    assert agent.state["update"] == best["update"]
+    assert best["seed"] != 0
+    saved = checkpoint.load(kept / "checkpoints" / f"{best['update']:08d}")
+    weights = agent.agent.state_dict()
+    assert all(torch.equal(saved.model[name], weights[name].cpu()) for name in weights)
+    reported = json.loads((kept / "summary.json").read_text())["best"]
+    fresh = evaluate(kept / "best", 30)
+    assert (reported["score"], reported["seed"]) == (fresh.mean, 0)
+    assert reported["agent_steps"] == best["agent_steps"]
+
+
+def test_evaluations_and_the_best_agent_survive_a_resume(kept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(), run, callbacks=[KeepBest(EVERY), Stops()])
+    assert [record["update"] for record in evaluations(run)] == [2]
+    with (run / "evaluations.jsonl").open("a") as file:  # which a crash may leave
+        file.write('{"update": 4}\n{"upd')
+    resume(run, callbacks=[KeepBest(EVERY)])
+    assert evaluations(run) == evaluations(kept)
+    summaries = [json.loads((path / "summary.json").read_text())["best"] for path in (run, kept)]
+    assert summaries[0] == summaries[1]
+
+
+def test_the_former_best_agent_is_the_one_to_beat(kept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(), run, callbacks=[KeepBest(EVERY), Stops()])
+    saved = checkpoint.load(run / "best")
+    checkpoint.save(run / "best", saved.model, None, {**saved.state, "chosen_by": 1e6})
+    resume(run, callbacks=[KeepBest(EVERY)])
+    assert checkpoint.load(run / "best").state["update"] == 2
+
+
+def test_an_older_checkpoint_puts_later_evaluations_aside(kept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept, run)
+    best = checkpoint.load(run / "best").state["update"]
+    resume(run / "checkpoints" / "00000002", callbacks=[EvaluateEvery(10**6)])
+    assert [record["update"] for record in evaluations(run)] == [2, 6]
+    assert evaluations(run / "replaced-1") == evaluations(kept)
+    assert (run / "replaced-1" / "best").exists() == (best > 2)
+    assert fingerprint_and_log(run) == fingerprint_and_log(kept)
+
+
+def test_the_options_of_the_command_do_the_same(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = ("--eval-every", str(EVERY), "--keep-best", "--keep", "2", "--checkpoint-every", "1")
+    code, _, err = run_command(capsys, *train_arguments(tiny(), run, *options))
+    assert code == 0, err
+    assert evaluations(run) == evaluations(kept)
+    assert fingerprint_and_log(run) == fingerprint_and_log(kept)
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    assert "evaluation after 128 agent steps: episodic_return" in err
+    assert "other than those that it was chosen by" in err
+    assert run_command(capsys, "eval", str(run / "best"), "--episodes", "2")[0] == 0
