@@ -60,11 +60,10 @@ def train(
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
     progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs, network: your
     own environments and network; None for those of `config`.  callbacks: observe the run and may
-    stop it.  keep: so many checkpoints, the newest.  init_from: a run, checkpoint or published
-    agent whose weights and running statistics to begin with; everything else is new.  UsageError
-    for settings that cannot work, before anything is written; RunError for a failure during
-    training, with the last checkpoint valid; KeyboardInterrupt after a signal, with a checkpoint
-    saved.
+    stop it.  keep: so many checkpoints, the newest.  init_from: a run or an agent whose weights to
+    begin with.  UsageError for settings that cannot work, before anything is written; RunError for
+    a failure during training, with the last checkpoint valid; KeyboardInterrupt after a signal,
+    with a checkpoint saved.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
@@ -91,9 +90,8 @@ def resume(
     last bit: the games are restored by replaying their actions.  `run` may be one of the run's
     checkpoints: then the updates after it are computed again, and their files are moved to the
     folder `replaced-1` (or -2, ...) in the run.
-    new_games: start new games instead, as with environments that cannot be saved.  changes:
-    settings to change from here on, by name, as `{"total_timesteps": 1_000_000}`; UsageError for
-    one that cannot change.  The other arguments and the errors are those of `train`.
+    new_games: start new games instead, as with environments that cannot be saved.  changes: new
+    values of settings by name.  The other arguments and the errors are those of `train`.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
