@@ -1,6 +1,6 @@
 """ppo37: Proximal Policy Optimization from scratch, for Atari.
 
-    from ppo37 import from_preset, train, evaluate, load_agent
+    from ppo37 import from_preset, train, evaluate, load_agent, make_env
 
 Names are imported on first use, so that importing the package costs and changes nothing.
 """
@@ -10,17 +10,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Config, from_preset
+    from .errors import RunError, UsageError
     from .loop import resume, train
-    from .tools.evaluate import evaluate, load_agent
+    from .session.session import Summary
+    from .tools.agents import TrainedAgent, load_agent
+    from .tools.evaluate import Evaluation, evaluate
+    from .tools.gym_env import make_env
+    from .tools.plots import plot
+    from .tools.record import Recording, record
 
 __version__ = "0.2.0"
-__all__ = ["Config", "evaluate", "from_preset", "load_agent", "resume", "train"]
+__all__ = [
+    "Config",
+    "Evaluation",
+    "Recording",
+    "RunError",
+    "Summary",
+    "TrainedAgent",
+    "UsageError",
+    "evaluate",
+    "from_preset",
+    "load_agent",
+    "make_env",
+    "plot",
+    "record",
+    "resume",
+    "train",
+]
 
 _MODULES = {
     "Config": "config",
+    "Evaluation": "tools.evaluate",
+    "Recording": "tools.record",
+    "RunError": "errors",
+    "Summary": "session.session",
+    "TrainedAgent": "tools.agents",
+    "UsageError": "errors",
     "evaluate": "tools.evaluate",
     "from_preset": "config",
-    "load_agent": "tools.evaluate",
+    "load_agent": "tools.agents",
+    "make_env": "tools.gym_env",
+    "plot": "tools.plots",
+    "record": "tools.record",
     "resume": "loop",
     "train": "loop",
 }
@@ -30,3 +61,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'ppo37' has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
