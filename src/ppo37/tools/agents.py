@@ -109,10 +109,9 @@ class TrainedAgent:
             return found
         if found.dtype.kind not in "biuf":
             raise UsageError(f"act needs observations of real numbers, not {found.dtype}")
-        real = found.astype(np.float32, copy=False)
-        if not np.isfinite(real).all():
+        if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
             raise UsageError("act needs observations that are finite in fp32")
-        return real
+        return found.astype(np.float32, copy=False)
 
     def _resize(self, count: int) -> None:
         """Start with N observations; UsageError if an LSTM has the state of another number."""

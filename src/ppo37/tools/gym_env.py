@@ -122,7 +122,9 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
         done = bool(step.episodes) if self._whole_games else bool(step.dones[0])
         truncated = done and bool(step.truncated[0])
         self._state = "ended" if done else "running"
-        last = step.final_obs if done else step.obs
+        # After a lost life the game continues, and its observation is that of both episodes.
+        ended = bool(step.episodes) or truncated
+        last = step.final_obs if ended else step.obs
         return last[0].copy(), float(step.rewards[0]), done and not truncated, truncated, info
 
     def render(self) -> Pixels | None:
