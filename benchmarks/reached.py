@@ -17,7 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ppo37.config import changes, from_dict, preset_key
+from ppo37.config import from_dict
+from ppo37.presets import changes, preset_key
 from ppo37.session.metrics import LAST_100
 from ppo37.tools.stats import REACHED_COLUMNS
 

@@ -28,9 +28,9 @@ from ppo37 import train
 from ppo37.algorithm.rollout import allocate
 from ppo37.backends.device import usable_cores
 from ppo37.backends.threads import RolloutThreads, emulator_threads, split_envs
-from ppo37.config import from_preset
 from ppo37.envs import env_factory
 from ppo37.envs.atari import Atari
+from ppo37.presets import from_preset
 from ppo37.session.metrics import read_metrics
 from ppo37.session.view import NoView
 

@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 import watched
 
 from ppo37.backends.device import cores_of_process, describe_machine, versions
-from ppo37.config import describe_layers, from_preset
+from ppo37.config import describe_layers
+from ppo37.presets import from_preset
 from ppo37.session.directory import METRICS, read_config
 from ppo37.session.metrics import read_metrics
 from ppo37.tools.bench import commit

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config, from_preset
+    from .config import Config
     from .errors import RunError, UsageError
     from .loop import resume, train
+    from .presets import from_preset
     from .session.session import Summary
     from .tools.agents import TrainedAgent, load_agent
     from .tools.evaluate import Evaluation, evaluate
@@ -47,7 +48,7 @@ _MODULES = {
     "TrainedAgent": "tools.agents",
     "UsageError": "errors",
     "evaluate": "tools.evaluate",
-    "from_preset": "config",
+    "from_preset": "presets",
     "load_agent": "tools.agents",
     "make_env": "tools.gym_env",
     "plot": "tools.plots",

@@ -3,16 +3,36 @@
 Legend: N environments.
 """
 
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
 from . import randomness
 from .config import Config
 from .envs import EnvFactory, VecEnv, env_factory
-from .envs.atari.controls import action_dims, action_mask
+from .envs.atari.controls import action_mask
 from .envs.checked import checked
-from .envs.games import CATCH, game_info, require_known
-from .envs.normalize import NormalizedObservations, ScaledRewards
+from .envs.contract import Spaces, name_of
+from .envs.games import game_info, require_known
+from .envs.loading import source_hash
+from .envs.normalize import NormalizedObservations, ScaledRewards, SignRewards
+from .envs.source import EnvSource, source_of
 from .errors import UsageError
 from .networks.agent import Agent
 from .networks.policies import make_policy
+
+
+class Brought(NamedTuple):
+    """Objects that a user brings; None for those that the configuration describes.
+
+    make_envs: makes environments, see `envs.source`.  network: a class, see `networks`.
+    """
+
+    make_envs: EnvFactory | None = None
+    network: type[nn.Module] | None = None
 
 
 def make_factory(
@@ -24,11 +44,12 @@ def make_factory(
 ) -> EnvFactory:
     """Return the factory of a run's environments, without the wrappers that need its agent.
 
-    protocol: None for the configured one.  make_envs: the factory of custom environments, which are
-    then checked in every step; None for the built-in ones.  UsageError if the game is unknown.
+    protocol: None for the configured one.  make_envs: what makes custom environments, which are
+    then checked in every step; None for the configured ones.  UsageError if they are unknown.
     """
-    if make_envs is not None:
-        return checked(make_envs, config.norm_obs)
+    if make_envs is not None or config.env is not None:
+        factory = checked(source_of(config, make_envs), config.norm_obs)
+        return partial(SignRewards.around, factory) if config.clips_rewards else factory
     return env_factory(
         config.game,
         protocol or config.protocol,
@@ -37,23 +58,58 @@ def make_factory(
         config.num_frames,
         action_space=config.action_space,
         observation=config.observation,
-        clip_rewards=not config.norm_reward,
+        clip_rewards=config.clips_rewards,
     )
 
 
-def make_agent(config: Config, obs_shape: tuple[int, ...], action_names: tuple[str, ...]) -> Agent:
-    """Make the agent of a run on the CPU, initialized from the seed."""
+def named(config: Config, brought: Brought) -> Config:
+    """Return the configuration with the names of what is brought."""
+    if brought.make_envs is not None and config.env is None:
+        config = dataclasses.replace(config, env=name_of(brought.make_envs))
+    if brought.network is not None and ":" not in config.network:
+        config = dataclasses.replace(config, network=name_of(brought.network) or "")
+    return config
+
+
+def sources_of(config: Config, brought: Brought) -> dict[str, str]:
+    """Return the SHA-256 of the files that define what is brought, by its name."""
+    things: dict[str, Any] = {}
+    if config.env is not None:
+        source = source_of(config, brought.make_envs)
+        things |= source.parts() if isinstance(source, EnvSource) else {config.env: source}
+    if brought.network is not None:
+        things[config.network] = brought.network
+    hashes = {name: source_hash(thing) for name, thing in things.items()}
+    return {name: value for name, value in hashes.items() if value is not None}
+
+
+def make_agent(config: Config, spaces: Spaces, network: type[nn.Module] | None = None) -> Agent:
+    """Make the agent of a run on the CPU, initialized from the seed.
+
+    network: the class of your own network; None for the built-in one that `config` names.
+    UsageError if the network cannot read the observations.
+    """
     mask = None
     if config.mask_actions:
-        if config.game == CATCH:
-            raise UsageError("catch has no actions to mask; leave mask_actions off")
+        if not config.is_atari:
+            raise UsageError(f"{config.game} has no actions to mask; leave mask_actions off")
         require_known(config.game)
         known = game_info(config.game).known_actions
-        mask = action_mask(config.action_space, action_names, known)
-    policy = make_policy(config.action_space, action_dims(config.action_space, action_names), mask)
+        mask = action_mask(config.action_space, spaces.action_names, known)
+    policy = make_policy(spaces.action_space, spaces.action_names, spaces.action_dims, mask)
     seed = int(randomness.generator(config.seed, randomness.MODEL).integers(2**31))
-    normalization = (config.norm_obs, config.norm_reward)
-    agent = Agent(obs_shape, policy, config.network, seed, config.zero_mean_init, *normalization)
+    agent = Agent(
+        spaces.view_shape,
+        policy,
+        network or config.network,
+        seed,
+        config.zero_mean_init,
+        config.norm_obs,
+        config.norm_reward,
+        config.hidden,
+        getattr(torch, spaces.obs_dtype),
+        spaces.masked,
+    )
     agent.bf16 = config.precision == "bf16"
     return agent
 

@@ -1,4 +1,4 @@
-"""The settings of a run, in one flat frozen dataclass, and the presets.
+"""The settings of a run, in one flat frozen dataclass.
 
 Names are CleanRL's. Where files go, how often to save and what to print are not settings: they are
 arguments of `train` and never change a result.
@@ -7,6 +7,7 @@ arguments of `train` and never change a result.
 import dataclasses
 import difflib
 import functools
+import json
 import math
 import types
 import typing
@@ -20,6 +21,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["auto", "torch", "native"]
 LARGEST_BATCH = 1 << 31
+CATCH = "catch"
+"""The name of the small game that needs no ROM."""
 LARGEST_FP32 = 3.4e38
 """A little less than the largest number in the precision that networks compute in."""
 
@@ -31,9 +34,10 @@ def _setting(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    option: str | None = None,
 ) -> Any:
-    """Make a field with its help text and its bounds."""
-    metadata = {"help": text, "least": least, "above": above, "most": most}
+    """Make a field with its help text, its bounds, and its option if that has another name."""
+    metadata = {"help": text, "least": least, "above": above, "most": most, "option": option}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -41,7 +45,36 @@ def _setting(
 class Config:
     """The settings of one run. UsageError, with a remedy, for values that make no sense."""
 
-    game: str = _setting("pong", "the game, by its ROM name")
+    game: str = _setting("pong", "the game, by its ROM name, or the name of the environment")
+    env: str | None = _setting(
+        None,
+        "your own environment instead of GAME: module:Class, module:function or file.py:Class, of "
+        "Gymnasium or of ppo37.envs.VecEnv; or the id of a Gymnasium environment",
+    )
+    env_kwargs: str = _setting("{}", "arguments of the environment's constructor, as JSON")
+    wrappers: tuple[str, ...] = _setting(
+        (),
+        "wrapper of a Gymnasium environment, as 'module:Class {\"argument\": value}'; repeat it "
+        "for several, the innermost first",
+        option="wrapper",
+    )
+    imports: tuple[str, ...] = _setting(
+        (),
+        "module to import, or module:function to call, before the id of a Gymnasium environment is "
+        "looked up; repeat it for several",
+        option="import",
+    )
+    env_workers: int = _setting(
+        0,
+        "processes that step a Gymnasium environment or your own; 0: none, they are stepped here",
+        least=0,
+        most=256,
+    )
+    channels: Literal["auto", "first", "last"] = _setting(
+        "auto",
+        "axis of the channels in the images of a Gymnasium environment; auto: the one of length 1, "
+        "3 or 4",
+    )
     preset: str = _setting("classic", "the preset that the other values started from")
     protocol: Literal["classic", "machado"] = _setting(
         "classic",
@@ -70,28 +103,37 @@ class Config:
     bootstrap_truncated: bool = _setting(
         False, "add the value of the last observation where a time limit ended an episode"
     )
-    observation: Literal["pixels", "ram"] = _setting(
+    observation: Literal["pixels", "vector", "ram"] = _setting(
         "pixels",
-        "pixels: the screen; ram: the 128 bytes of the console's memory (or any vector of bytes "
-        "that your own environment returns), by default with network mlp, norm_obs and norm_reward",
+        "pixels: images; vector: what a Gymnasium environment or your own returns, by default with "
+        "network mlp; ram: the 128 bytes of the console's memory, by default with network mlp, "
+        "norm_obs and norm_reward",
     )
-    network: Literal["nature", "nature_half", "lstm", "mlp", "mlp_shared"] = _setting(
+    network: str = _setting(
         "nature",
-        "nature: convolutions of 32, 64, 64 channels and 512 features; nature_half: half of each; "
-        "lstm: nature and an LSTM of 128 cells, by default with no more minibatches than "
-        "environments; mlp: two dense layers of 64 for the policy and two for the value; "
-        "mlp_shared: two for both",
+        "a built-in network by its name, or your own as module:Class; lstm has by default no more "
+        "minibatches than environments",
+    )
+    hidden: tuple[int, ...] = _setting(
+        (64, 64),
+        "sizes of the dense layers of mlp, mlp_shared and, for vectors, lstm: 256,256",
+        least=1,
+        most=65_536,
     )
     frame_stack: int | None = _setting(
         None, "frames in an observation; none: 4, but 1 for an LSTM and for ram", least=1, most=16
     )
-    action_space: Literal["discrete", "joystick", "continuous"] = _setting(
+    action_space: Literal["discrete", "joystick", "multi_discrete", "continuous"] = _setting(
         "discrete",
         "discrete: one of the game's actions; joystick: three choices (left or right, down or up, "
         "FIRE or not); continuous: radius and angle of a joystick and FIRE, as real numbers, by "
-        "default with ent_coef 0",
+        "default with ent_coef 0; other environments have their own, multi_discrete is several "
+        "choices",
     )
     mask_actions: bool = _setting(False, "mask the actions that this game ignores")
+    clip_rewards: bool | None = _setting(
+        None, "clip rewards to their signs; none: for Atari without norm_reward only"
+    )
     norm_obs: bool = _setting(
         False, "normalize observations by their running mean and standard deviation"
     )
@@ -130,6 +172,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):  # as files have them
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
             _check(field, getattr(self, field.name))
         if self.batch_size > LARGEST_BATCH:
             raise UsageError(
@@ -165,22 +209,50 @@ class Config:
             )
 
     def _check_compatible(self) -> None:
-        """UsageError for a network, an observation and an action space that do not fit."""
-        if self.network not in COMPATIBLE_NETWORKS[self.observation]:
-            others = {name: kind for kind, names in COMPATIBLE_NETWORKS.items() for name in names}
-            raise UsageError(
-                f"network {self.network} cannot read observation {self.observation}; use "
-                f"--network {' or '.join(COMPATIBLE_NETWORKS[self.observation])}, or "
-                f"--observation {others[self.network]}"
-            )
+        """UsageError for an observation, an action space and settings that do not fit."""
         if self.norm_obs and self.observation == "pixels":
-            raise UsageError("norm_obs is for observation ram: pixels are divided by 255 instead")
-        if self.zero_mean_init and self.observation == "ram":
+            raise UsageError("norm_obs is for vectors and ram: pixels are divided by 255 instead")
+        if self.zero_mean_init and self.observation != "pixels":
             raise UsageError(
                 "zero_mean_init is for observation pixels: it initializes convolutions"
             )
         if self.mask_actions and self.action_space == "continuous":
             raise UsageError("mask_actions is for actions to choose from, not for real numbers")
+        if self.clip_rewards and self.norm_reward:
+            raise UsageError("clip_rewards and norm_reward exclude each other; use one of them")
+        try:
+            kwargs = json.loads(self.env_kwargs)
+        except ValueError as error:
+            raise UsageError(f"env_kwargs is not JSON ({error}): {self.env_kwargs}") from error
+        if not isinstance(kwargs, dict):
+            raise UsageError(
+                f'env_kwargs must be a JSON object such as {{"gravity": 5}}, not {self.env_kwargs}'
+            )
+        if self.env is None and (given := [n for n in ENV_SETTINGS if self.is_changed(n)]):
+            raise UsageError(
+                f"{given[0]} is for Gymnasium environments and your own, and {self.game} is neither"
+            )
+
+    def is_changed(self, name: str) -> bool:
+        """Return whether a setting differs from its default."""
+        return bool(getattr(self, name) != getattr(type(self), name))
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the game is played by the Atari emulator."""
+        return self.env is None and self.game != CATCH
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the game in one agent step."""
+        return 4 if self.is_atari else 1
+
+    @property
+    def clips_rewards(self) -> bool:
+        """Whether the agent learns from the signs of the rewards."""
+        if self.clip_rewards is None:
+            return self.is_atari and not self.norm_reward
+        return self.clip_rewards
 
     @property
     def batch_size(self) -> int:
@@ -248,103 +320,13 @@ class Config:
         return self.num_updates * self.batch_size
 
 
-COMPATIBLE_NETWORKS = {"pixels": ("nature", "nature_half", "lstm"), "ram": ("mlp", "mlp_shared")}
-"""The networks that can read each kind of observation."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # openai/baselines ppo2 and CleanRL ppo_atari: what published scores are compared with.
-    "classic": {},
-    # Found by experiment on two cores (docs/LOG.md): half the network, many small steps.
-    "fast_cpu": {
-        "total_timesteps": 700_000,
-        "network": "nature_half",
-        "zero_mean_init": True,
-        "num_minibatches": 16,
-        "learning_rate": 1e-3,
-        "clip_vloss": False,
-        "vf_coef": 1.0,
-        "target_kl": 0.015,
-        "bootstrap_truncated": True,
-    },
-    # A guess: two seeds of Pong with 2 M steps did not reach 18 (docs/LOG.md).
-    "fast_cuda": {
-        "total_timesteps": 5_000_000,
-        "num_envs": 64,
-        "num_minibatches": 8,
-        "learning_rate": 5e-4,
-        "clip_coef": 0.2,
-        "clip_vloss": False,
-        "bootstrap_truncated": True,
-    },
-    "debug": {
-        "total_timesteps": 256,
-        "num_envs": 2,
-        "num_steps": 32,
-        "num_minibatches": 2,
-        "update_epochs": 1,
-        "network": "nature_half",
-        "bootstrap_truncated": True,
-    },
-}
-"""What each preset changes from the defaults of `Config`; `fast` has one entry per device."""
-
-IMPLIED_SETTINGS: dict[tuple[str, Any], dict[str, Any]] = {
-    ("observation", "ram"): {
-        "network": "mlp",
-        "zero_mean_init": False,
-        "norm_obs": True,
-        "norm_reward": True,
-    },
-    # As in the reference: with an entropy bonus the standard deviations would grow without bound.
-    ("action_space", "continuous"): {"ent_coef": 0.0},
-}
-"""Settings that replace those of every preset where an observation or action space is chosen."""
-
-NOT_IN_PRESETS = ("protocol", "seed", "device", "threads", "precision", "kernels")
-"""Settings that no preset changes."""
-
-PRESET_NAMES = ("auto", "classic", "fast", "debug")
+NEVER_NONE = ("env", "clip_rewards")
+"""Settings whose option cannot mean None, which is their value in every preset."""
+ENV_SETTINGS = ("env_kwargs", "wrappers", "imports", "channels", "env_workers")
+"""Settings of environments that are not built in."""
 
 RENAMED = {"contrast_init": "zero_mean_init"}
 """Old names of settings, which files, options and keyword arguments may still use."""
-
-
-def preset_key(preset: str, device: str) -> str:
-    """Return the key in PRESETS of a preset on a device ('cpu' or 'cuda')."""
-    return f"fast_{device}" if preset == "fast" else preset
-
-
-def from_preset(preset: str, game: str, device: str, **changes: Any) -> Config:
-    """Return the settings of a preset on a device ('cpu' or 'cuda'), with changes by name."""
-    if preset not in PRESET_NAMES:
-        raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
-    changes = _with_new_names(changes)
-    name = "fast" if preset == "auto" else preset
-    values = PRESETS[preset_key(name, device)]
-    for choice, implied in IMPLIED_SETTINGS.items():
-        if choice in changes.items():
-            values = {**values, **implied}
-    values = {**values, **changes, "game": game, "preset": name, "device": device}
-    if values.get("network") == "lstm" and "num_minibatches" not in changes:
-        most = values.get("num_envs", Config.num_envs)  # a minibatch has whole sequences
-        values["num_minibatches"] = min(most, values.get("num_minibatches", Config.num_minibatches))
-    return from_dict(values)
-
-
-def changes(config: Config) -> dict[str, Any]:
-    """Return the hyperparameters that differ from those of the preset that `config` names."""
-    preset = from_preset(config.preset, config.game, config.device)
-    return {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in NOT_IN_PRESETS and value != getattr(preset, name)
-    }
-
-
-def describe(config: Config, without: tuple[str, ...] = ()) -> str:
-    """Describe settings by their preset and what differs from it, except for `without`."""
-    changed = [f"{name} {value}" for name, value in changes(config).items() if name not in without]
-    return f"preset {config.preset}" + (f" with {', '.join(changed)}" if changed else "")
 
 
 def describe_layers(precision: str, kernels: str) -> str:
@@ -353,26 +335,37 @@ def describe_layers(precision: str, kernels: str) -> str:
 
 
 def arguments_of(config: Config) -> list[str]:
-    """Return the arguments of `ppo37 train` that give these settings, GAME first."""
+    """Return the arguments of `ppo37 train` that give these settings, GAME first if it has one."""
     settings = dataclasses.asdict(config)
-    return [settings.pop("game"), *flags(settings)]
+    game = settings.pop("game")
+    return [*([game] if config.env is None else []), *flags(settings)]
 
 
 def flags(settings: dict[str, Any]) -> list[str]:
     """Return the options of the command line that give these settings."""
     found = []
     for name, value in settings.items():
-        option = name.replace("_", "-")
+        option = option_of(name)
         if isinstance(value, bool):
-            found.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            found.append(f"--{option}={value}")
+            found.append(option if value else f"--no-{option[2:]}")
+        elif item_type(name) is str:
+            found += [f"{option}={item}" for item in value]
+        elif item_type(name) is int and value is not None:
+            found.append(f"{option}={','.join(map(str, value))}")
+        elif value is not None or name not in NEVER_NONE:
+            found.append(f"{option}={value}")
     return found
+
+
+def option_of(setting: str) -> str:
+    """Return the option of a setting: `--learning-rate`."""
+    field = next(field for field in dataclasses.fields(Config) if field.name == setting)
+    return "--" + (field.metadata["option"] or setting.replace("_", "-"))
 
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Return settings from plain values, as read from a file; UsageError for unknown names."""
-    values = _with_new_names(values)
+    values = with_new_names(values)
     known = {field.name for field in dataclasses.fields(Config)}
     for name in values:
         if name not in known:
@@ -382,7 +375,14 @@ def from_dict(values: dict[str, Any]) -> Config:
     return Config(**values)
 
 
-def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return settings as plain values, as JSON has them: `from_dict` reads them."""
+    values = dataclasses.asdict(config)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the present names of those that were renamed."""
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
@@ -396,8 +396,16 @@ def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
     hint = _hints()[field.name]
     if isinstance(hint, types.UnionType):
         plain = next(part for part in hint.__args__ if part is not types.NoneType)
-        return plain, True
-    return (str if choices(field.name) else hint), False
+        return typing.get_origin(plain) or plain, True
+    return (str if choices(field.name) else typing.get_origin(hint) or hint), False
+
+
+def item_type(setting: str) -> type | None:
+    """Return the type of the items of a setting that is a tuple; None for any other."""
+    hint = _hints()[setting]
+    parts = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    found = [get_args(part)[0] for part in parts if typing.get_origin(part) is tuple]
+    return found[0] if found else None
 
 
 def choices(setting: str) -> tuple[str, ...]:
@@ -408,10 +416,20 @@ def choices(setting: str) -> tuple[str, ...]:
 
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
-    name, rules = field.name, field.metadata
     plain, optional = field_type(field)
     if value is None and optional:
         return
+    item = item_type(field.name)
+    if item is None or not isinstance(value, tuple):
+        _check_value(field, plain, value)
+        return
+    for each in value:
+        _check_value(field, item, each)
+
+
+def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
+    """UsageError unless a value, or an item of one, has the type and is within the bounds."""
+    name, rules = field.name, field.metadata
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")

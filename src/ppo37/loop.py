@@ -10,8 +10,11 @@ The session (session/) surrounds the loop: environments, logs, checkpoints, sign
 
 from pathlib import Path
 
+from torch import nn
+
 from .algorithm.schedules import annealed
 from .algorithm.update import set_learning_rate, update
+from .build import Brought
 from .config import Config
 from .envs import EnvFactory
 from .session.session import Session, Summary
@@ -48,15 +51,17 @@ def train(
     checkpoint_every: int | None = None,
     view: View | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
-    progress; None prints nothing.  make_envs: makes your own environments; None plays
-    `config.game`.  UsageError for settings that cannot work, before anything is written; RunError
-    for a failure during training, with the last checkpoint valid.
+    progress; None prints nothing.  make_envs, network: your own environments and network; None for
+    those of `config`.  UsageError for settings that cannot work, before anything is written;
+    RunError for a failure during training, with the last checkpoint valid.
     """
-    with new_session(config, out, checkpoint_every, view, make_envs) as session:
+    brought = Brought(make_envs, network)
+    with new_session(config, out, checkpoint_every, view, brought) as session:
         learn(session)
     return session.summary
 
@@ -66,6 +71,7 @@ def resume(
     checkpoint_every: int | None = None,
     view: View | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     new_games: bool = False,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
@@ -76,6 +82,7 @@ def resume(
     folder `replaced-1` (or -2, ...) in the run.
     new_games: start new games instead, as with environments that cannot be saved.
     """
-    with resumed_session(run, checkpoint_every, view, make_envs, new_games) as session:
+    brought = Brought(make_envs, network)
+    with resumed_session(run, checkpoint_every, view, brought, new_games) as session:
         learn(session)
     return session.summary

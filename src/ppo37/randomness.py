@@ -14,9 +14,12 @@ ACTIONS, SHUFFLES, GAMES, EVALUATION, MODEL, EVALUATION_GAMES = range(6)
 MAX_SEED = 2**31 - 1
 
 
-def generator(seed: int, stream: int, index: int = 0, env: int = 0) -> np.random.Generator:
+def generator(
+    seed: int, stream: int, index: int = 0, env: int = 0, episode: int = 0
+) -> np.random.Generator:
     """Make a new generator; all arguments are non-negative."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, index, env]))
+    counter = [0, episode, index, env]
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=counter))
 
 
 def noise(

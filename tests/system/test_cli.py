@@ -13,6 +13,7 @@ from conftest import ROOT, run_command, tiny
 
 from ppo37 import train
 from ppo37.cli.options import build_parser
+from ppo37.config import flags
 from ppo37.session import checkpoint
 
 MISTAKES = [
@@ -160,7 +161,8 @@ def test_every_setting_is_an_option() -> None:
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset"):
             continue
-        build_parser().parse_args(["train", "pong", *_example(field.name, field.default)])
+        arguments = ["train", "pong", *flags({field.name: field.default})]
+        assert getattr(build_parser().parse_args(arguments), field.name) == field.default
 
 
 def test_the_old_name_of_an_option_works_and_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,11 +174,6 @@ def test_the_old_name_of_an_option_works_and_is_hidden(capsys: pytest.CaptureFix
     assert code == 0
     assert "--zero-mean-init" in out
     assert "contrast" not in out
-
-
-def _example(name: str, value: object) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    return [flag] if isinstance(value, bool) else [flag, str(value)]
 
 
 def _readme_commands() -> list[str]:

@@ -19,8 +19,8 @@ import torch
 from conftest import SMALL_STATE, fingerprint_and_log, tiny
 
 from ppo37 import Config, resume, train
-from ppo37.config import from_preset
 from ppo37.errors import RunError, UsageError
+from ppo37.presets import from_preset
 from ppo37.session import checkpoint, directory
 from ppo37.session.checkpoint import Damaged
 from ppo37.session.loggers import JsonLines

@@ -19,6 +19,7 @@ from conftest import TinyNet, log_without_times, same_tensors, tiny
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
 from ppo37.backends.adam import Adam
+from ppo37.envs import spaces_of
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.session import checkpoint
 from ppo37.session.checkpoint import load_newest
@@ -144,7 +145,7 @@ def test_resume_restores_every_tensor(finished_run: Path) -> None:
     start = sys.modules["ppo37.session.start"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
-    agent = start.make_agent(config, envs.obs_shape, envs.action_names)
+    agent = start.make_agent(config, spaces_of(envs))
     optimizer = start.make_optimizer(agent, config.learning_rate, config.adam_eps)
     state = start.RunState(agent, optimizer)
     saved = load_newest(finished_run / "checkpoints")[0]

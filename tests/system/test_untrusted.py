@@ -19,6 +19,7 @@ import torch
 from conftest import child_environment
 
 from ppo37.backends.network import make_network
+from ppo37.envs import spaces_of
 from ppo37.session import checkpoint
 from ppo37.session.checkpoint_format import FORMAT, MANIFEST, Damaged
 
@@ -174,7 +175,7 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         checkpoint.fingerprint(saved)
         load_agent(folder)
         envs = env_factory("catch")(config.num_envs, config.seed)
-        agent = start.make_agent(config, envs.obs_shape, envs.action_names)
+        agent = start.make_agent(config, spaces_of(envs))
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
         start.restore(start.RunState(agent, optimizer), saved, config, envs)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))

@@ -18,11 +18,12 @@ from ppo37.backends.executables import make_act, make_buffers
 from ppo37.backends.network import make_network
 from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.build import make_agent, make_factory, normalized
-from ppo37.config import from_preset
+from ppo37.envs import Spaces, spaces_of
 from ppo37.envs.atari import Atari
 from ppo37.errors import UsageError
-from ppo37.networks.agent import NETWORKS, Agent
+from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
+from ppo37.presets import from_preset
 from ppo37.randomness import noise
 from ppo37.session import checkpoint
 from ppo37.tools.record import record
@@ -56,7 +57,7 @@ def test_the_update_computes_the_same_outputs_as_the_rollout(variant: str) -> No
     factory = make_factory(config, 1)
     slices = split_envs(config.num_envs, config.divisible, 2)
     parts = [factory(part.stop - part.start, 5, first_env=part.start) for part in slices]
-    agent = make_agent(config, parts[0].obs_shape, parts[0].action_names)
+    agent = make_agent(config, spaces_of(parts[0]))
     nn.init.orthogonal_(agent.policy_head.weight, 3.0)
     network = make_network(agent)
     envs = [normalized(part, agent, config) for part in parts]
@@ -122,7 +123,9 @@ def test_the_video_shows_the_evaluated_game(variant: str, tmp_path: Path) -> Non
 
 def test_running_statistics_stay_on_the_cpu() -> None:
     """The environments update them there. `meta` stands for a GPU."""
-    agent = make_agent(config_of("ram"), (1, 128), ("NOOP", "FIRE")).to("meta")
+    agent = make_agent(
+        config_of("ram"), Spaces((1, 128), "uint8", "discrete", ("NOOP", "FIRE"), (2,), (1, 128))
+    ).to("meta")
     assert agent.obs_statistics is not None
     assert agent.obs_statistics.values.mean.device.type == "cpu"
     assert agent.value_head.weight.is_meta
@@ -132,7 +135,7 @@ def test_a_masked_agent_takes_only_actions_of_its_game() -> None:
     """Breakout ignores up and down: the second choice is always the middle (A4)."""
     config = config_of("joystick")
     with closing(make_factory(config, 1)(4, 5)) as envs:
-        agent = make_agent(config, envs.obs_shape, envs.action_names)
+        agent = make_agent(config, spaces_of(envs))
         buffers = make_buffers(agent, 48, 4, envs.obs_shape)
         with closing(RolloutThreads([envs], [make_act(make_network(agent))], buffers)) as threads:
             threads.collect(torch.from_numpy(noise(5, 0, 49, 4, shape=(3,))))
@@ -143,7 +146,7 @@ def test_a_masked_agent_takes_only_actions_of_its_game() -> None:
 def test_the_settings_of_normalization_reach_the_environments() -> None:
     config = config_of("ram", clip_obs=0.5, clip_reward=1e-3, gamma=0.5)
     with closing(make_factory(config, 1)(4, 5)) as raw:
-        agent = make_agent(config, raw.obs_shape, raw.action_names)
+        agent = make_agent(config, spaces_of(raw))
         assert agent.return_statistics is not None
         envs = normalized(raw, agent, config)
         obs, rewards = [envs.reset()], []
@@ -180,7 +183,7 @@ def test_policy_and_value_have_separate_or_shared_layers(network: str, separate:
     """D13, D26: with separate layers, the value loss does not train the policy, and vice versa."""
     agent = Agent((1, 128), CategoricalPolicy(6), network, seed=1)
     nn.init.orthogonal_(agent.policy_head.weight, 1.0)
-    assert NETWORKS[network].features == 64
+    assert agent.trunk.features == 64
     obs = torch.randint(0, 256, (9, 1, 128), dtype=torch.uint8)
     lstm_state = agent.initial_state(9)
     distribution, values, _ = agent(obs, lstm_state, lstm_state.new_zeros(9, 1))
@@ -247,8 +250,6 @@ def test_ram_and_pixel_observations_are_of_the_same_games() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"observation": "ram"}, "network nature_half cannot read observation ram; use --network"),
-        ({"network": "mlp"}, "network mlp cannot read observation pixels"),
         ({"norm_obs": True}, "pixels are divided by 255"),
         ({"action_space": "continuous", "mask_actions": True}, "not for real numbers"),
         ({**RAM, "zero_mean_init": True}, "zero_mean_init is for observation pixels"),

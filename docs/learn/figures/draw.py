@@ -26,8 +26,9 @@ from ppo37.algorithm.losses import policy_loss, value_loss
 from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
 from ppo37.build import make_agent
-from ppo37.config import Config, from_preset
+from ppo37.config import Config
 from ppo37.envs.atari.reference import ReferenceAtari, grayscale, shrink
+from ppo37.presets import from_preset
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

@@ -147,8 +147,14 @@ def make_network(agent: Agent, kernels: str = "torch", threads: int = 1) -> Devi
                 "this copy of ppo37 has no native kernels (backends/native)"
             ) from error
         return Native(agent, threads)
-    convolves = isinstance(agent.trunk, NatureCNN)
-    return SpaceToDepth(agent) if convolves and agent.device.type == "cpu" else DeviceNetwork(agent)
+    on_cpu = agent.device.type == "cpu"
+    return SpaceToDepth(agent) if on_cpu and is_nature(agent) else DeviceNetwork(agent)
+
+
+def is_nature(agent: Agent) -> bool:
+    """Return whether an agent reads uint8 images by `NatureCNN`, which has more backends."""
+    pixels = agent.obs_dtype == torch.uint8 and not agent.masked
+    return isinstance(agent.trunk, NatureCNN) and pixels
 
 
 def _blocks_of_4(x: Tensor) -> Tensor:

@@ -16,10 +16,8 @@ from ..config import Config, Kernels, Precision, describe_layers
 from ..errors import UsageError
 from ..machine import cpu_info
 from ..networks.agent import Agent
-from ..networks.mlp import MLP
-from ..networks.nature import NatureCNN
 from .cuda_graphs import Work, cuda_graph
-from .network import DeviceNetwork, make_network
+from .network import DeviceNetwork, is_nature, make_network
 from .self_test import noise, outputs_and_gradients, self_test
 
 MEASURE_S = 0.6
@@ -96,19 +94,21 @@ def choose_precision(
     The self-test uses noise [size, *obs_shape] and `screens` [B, *obs_shape]. Leaves `agent.bf16`
     as it was, and no gradients. UsageError for kernels that are not available.
     """
-    if isinstance(agent.trunk, MLP) and (config.precision, config.kernels) == ("auto", "auto"):
-        return Choice(*PLAIN, "bf16 does not make so small a network faster")
     kind = processor_kind(agent.device.type)
+    known = PROCESSORS[kind] if is_nature(agent) else TORCH_FP32
     backends = [
         backend
-        for backend in PROCESSORS[kind]
+        for backend in known
         if config.precision in ("auto", backend.precision)
         and config.kernels in ("auto", backend.kernels)
     ]
+    asked = (config.precision, config.kernels) != ("auto", "auto")
+    reason = "as asked" if asked else f"the table's choice for {kind}"
+    if not is_nature(agent):
+        backends = backends[:1]
+        reason = "as asked" if asked else "bf16 is only measured for nature on uint8 images"
     before = agent.bf16
     try:
-        asked = (config.precision, config.kernels) != ("auto", "auto")
-        reason = "as asked" if asked else f"the table's choice for {kind}"
         return _fastest_that_agrees(agent, backends, reason, obs_shape, size, screens)
     finally:
         agent.bf16 = before
@@ -138,8 +138,7 @@ def _fastest_that_agrees(
             wrong.append(f"{backend} disagrees with fp32: {errors}")
             continue
         reasons = [reason, "self-test passed"] if errors else [reason]
-        convolves = isinstance(agent.trunk, NatureCNN)
-        if convolves and agent.device.type == "cpu" and backend.kernels != "native":
+        if is_nature(agent) and agent.device.type == "cpu" and backend.kernels != "native":
             wrong += dict.fromkeys(missing)  # native kernels would have been faster
         return Choice(*backend, "; ".join(reasons + wrong))
     raise UsageError("; ".join(wrong or dict.fromkeys(missing)))
@@ -154,7 +153,7 @@ def network_in(backend: Backend, agent: Agent) -> DeviceNetwork:
 def measure(agent: Agent, obs_shape: tuple[int, ...], size: int) -> dict[Backend, float]:
     """Measure the seconds of a gradient of a minibatch in each available backend."""
     before, passes = agent.bf16, dict[Backend, Work]()
-    obs = noise(obs_shape, size)
+    obs = noise(obs_shape, size, agent.obs_dtype)
     try:
         for backend in PROCESSORS[processor_kind(agent.device.type)]:
             try:

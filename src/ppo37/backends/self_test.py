@@ -13,6 +13,7 @@ from ..envs.checked import Checked
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from ..networks.nature import NatureCNN
+from ..networks.registry import is_image
 from .network import DeviceNetwork, make_network
 
 TOLERANCES = {"fp32": (1e-5, 0.01), "bf16": (0.03, 0.05)}
@@ -44,7 +45,7 @@ def self_test(
     It uses `size` observations of noise and `screens` [B, *obs_shape].
     """
     plain = make_network(network.agent)
-    inputs = [("on noise", noise(obs_shape, size), TOLERANCES)]
+    inputs = [("on noise", noise(obs_shape, size, network.agent.obs_dtype), TOLERANCES)]
     if screens is not None:
         inputs.append(("on first screens", screens, SCREEN_TOLERANCES))
     agrees, texts = True, list[str]()
@@ -81,19 +82,23 @@ def relative_errors(found: Iterable[torch.Tensor], expected: Iterable[torch.Tens
     return [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
 
 
-def noise(obs_shape: tuple[int, ...], size: int) -> torch.Tensor:
-    """Return `size` random observations, the same every time: [size, *obs_shape], uint8."""
+def noise(
+    obs_shape: tuple[int, ...], size: int, obs_dtype: torch.dtype = torch.uint8
+) -> torch.Tensor:
+    """Return `size` random observations, the same every time: bytes, or numbers from 0 to 1."""
     generator = torch.Generator().manual_seed(0)
+    if obs_dtype != torch.uint8:
+        return torch.rand(size, *obs_shape, generator=generator, dtype=obs_dtype)
     return torch.randint(0, 256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
 
 
 def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     """Return observations [SCREEN_STEPS * N, *obs_shape] of a game's first, random steps.
 
-    None for an agent without convolutions. The environments must be reset before they are used
+    None for an agent that does not read images. The environments must be reset before they are used
     again. UsageError for environments that break their contract or cannot be saved.
     """
-    images = isinstance(agent.trunk, NatureCNN)
+    images = is_image(agent.obs_shape)
     if not images and not isinstance(envs, Checked):
         return None  # the environments of ppo37 need no check, and some take long to start
     try:

@@ -13,11 +13,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, from_preset
+from ..config import Config
 from ..errors import UsageError
 from ..session.files import shown
+from .brought import brought, source_typed
 
 if TYPE_CHECKING:
+    from ..build import Brought
     from ..session.checkpoint import Checkpoint
 
 SIGNAL_EXIT = 128
@@ -32,7 +34,9 @@ def train(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
-    summary = train(config, options.out, options.checkpoint_every, ConsoleView())
+    own = brought(config, options)
+    view = ConsoleView()
+    summary = train(config, options.out, options.checkpoint_every, view, *own)
     return _report(summary, options.json)
 
 
@@ -66,7 +70,8 @@ def resume(options: Namespace) -> int:
 
     _require_positive("checkpoint-every", options.checkpoint_every)
     view, new_games = ConsoleView(), options.new_games
-    summary = resume(options.run, options.checkpoint_every, view, new_games=new_games)
+    own = _brought_by_run(options)
+    summary = resume(options.run, options.checkpoint_every, view, *own, new_games=new_games)
     return _report(summary, options.json)
 
 
@@ -104,6 +109,7 @@ def evaluate(options: Namespace) -> int:
         options.device,
         _show_progress,
         log,
+        *_brought_by_run(options),
         greedy=options.greedy,
     )
     normalized = human_normalised(result.game, result.mean)
@@ -153,6 +159,7 @@ def record(options: Namespace) -> int:
         device=options.device,
         warn=log,
         greedy=options.greedy,
+        **_brought_by_run(options)._asdict(),
         **limit,
     )
     games = "" if made.games == 1 else f"{made.games} games: mean "
@@ -252,7 +259,8 @@ def details(options: Namespace) -> int:
 
 def games(options: Namespace) -> int:
     """List the games with their published scores."""
-    from ..envs.games import CATCH, atari_games
+    from ..config import CATCH
+    from ..envs.games import atari_games
     from ..tools.stats import reference
 
     known = {game: reference(game) for game in (CATCH, *atari_games())}
@@ -287,19 +295,33 @@ def doctor(options: Namespace) -> int:
 
 
 def config_of(options: Namespace) -> Config:
-    """Return the configuration that GAME, --preset and the settings ask for."""
-    from ..backends.device import resolve_device
-    from ..envs.games import resolve_game, shows_ram
+    """Return the configuration that GAME or --env, --preset and the settings ask for."""
+    from ..presets import from_preset
 
-    game = resolve_game(options.game)
-    if shows_ram(options.game):
-        if getattr(options, "observation", "ram") != "ram":
-            raise UsageError(f"{options.game} means --observation ram; leave one of them out")
-        options.observation = "ram"
     names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
     changes = {name: value for name, value in vars(options).items() if name in names}
-    device = resolve_device(changes.pop("device", "auto"))
-    return from_preset(options.preset, game, device, **changes)
+    game = options.game
+    if (game is None) == ("env" not in changes):
+        raise UsageError("give either GAME or --env: pong, CartPole-v1, --env module:Class, ...")
+    config = from_preset(options.preset, game, make_envs=source_typed(options), **changes)
+    if options.preset == "auto" and config.env is not None:
+        log(f"auto is the preset {config.preset} for {_kind(config)}")
+    return config
+
+
+def _kind(config: Config) -> str:
+    """Describe what `auto` goes by."""
+    if config.observation == "pixels":
+        return "images"
+    numbers = "real numbers" if config.action_space == "continuous" else "choices"
+    return f"vectors and {numbers} as actions"
+
+
+def _brought_by_run(options: Namespace) -> "Brought":
+    """Return what RUN brings, as far as its texts stand on the command line."""
+    from ..session.directory import read_config_of
+
+    return brought(read_config_of(Path(options.run)), options)
 
 
 def _checkpoint(run: str) -> "Checkpoint":

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .. import __version__
-from ..config import PRESET_NAMES, RENAMED, Config, choices, field_type
+from .. import __version__, networks
+from ..config import RENAMED, Config, choices, field_type, item_type, option_of
 from ..errors import UsageError
-from . import commands
+from ..presets import PRESET_NAMES
+from . import brought, commands
 
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -95,6 +96,7 @@ def build_parser() -> _Parser:
         "--new-games", action="store_true", help="start new games instead of restoring the old ones"
     )
     _add_run_options(resume)
+    _add_brought(resume)
 
     evaluate = add("eval", commands.evaluate)
     evaluate.add_argument("run", metavar="RUN")
@@ -195,8 +197,12 @@ def _with_dashes(argument: str) -> str:
 
 
 def _add_game(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("game", metavar="GAME", help="pong, Pong, ALE/Pong-v5, ...; or catch")
-    text = "preset to start from (auto: fast)"
+    text = "pong, Pong, ALE/Pong-v5, ...; catch; or a Gymnasium id such as CartPole-v1"
+    parser.add_argument("game", metavar="GAME", nargs="?", help=text)
+    text = (
+        "preset to start from; auto: fast for images, classic_control for vectors with choices as "
+        "actions, mujoco for vectors with real numbers"
+    )
     parser.add_argument("--preset", default="auto", choices=PRESET_NAMES, help=text)
 
 
@@ -213,9 +219,24 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
+    _add_brought(parser)
     text = "take the most likely actions instead of sampling as in training"
     parser.add_argument("--greedy", action="store_true", help=text)
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
+
+
+def _add_brought(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name again what a run imports."""
+    group = parser.add_argument_group("your own parts", "as they were given to `ppo37 train`")
+    for name in brought.OPTIONS:
+        field = next(field for field in dataclasses.fields(Config) if field.name == name)
+        _add_setting(group, field, name, f"the {name.rstrip('s')} of the run")
+    _add_allow(group)
+
+
+def _add_allow(group: Any) -> None:
+    text = "module:Class that a file of the run or of settings names and that may be imported"
+    group.add_argument("--allow", metavar="MODULE:NAME", action="append", help=text)
 
 
 def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
@@ -226,10 +247,15 @@ def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
-        text = f"{field.metadata['help']} [{field.default}]".replace("%", "%%")
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{field.metadata['help']} [{shown}]".replace("%", "%%")
+        if field.name == "network":
+            text += f"; built in are {', '.join(networks.names())}"
         _add_setting(group, field, field.name, text)
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
+    _add_allow(group)
 
 
 def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: str) -> None:
@@ -238,12 +264,25 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
     more: dict[str, Any]
     if kind is bool:
         more = {"action": argparse.BooleanOptionalAction}
+    elif item_type(field.name) is str:
+        more = {"action": "append", "metavar": "TEXT"}
+    elif item_type(field.name) is int:
+        more = {"type": _integers, "metavar": "N,N"}
     else:
         convert = _device if field.name == "device" else _or_none(kind) if optional else kind
         more = {"type": convert, "choices": choices(field.name) or None}
         more["metavar"] = None if kind is str else kind.__name__.upper()
-    flag, hidden = "--" + name.replace("_", "-"), argparse.SUPPRESS
+    flag = option_of(name) if name == field.name else "--" + name.replace("_", "-")
+    hidden = argparse.SUPPRESS
     group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    """Convert 256,256 to a tuple."""
+    return tuple(int(part) for part in text.split(",")) if text else ()
+
+
+_integers.__name__ = "list of whole numbers"  # in the message of argparse
 
 
 def _device(text: str) -> str:

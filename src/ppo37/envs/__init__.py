@@ -2,9 +2,10 @@
 
 from functools import partial
 
+from ..config import CATCH
 from ..errors import UsageError
-from .contract import EnvFactory, EnvState, Episode, Moment, Step, VecEnv
-from .games import CATCH, require_known
+from .contract import EnvFactory, EnvState, Episode, Moment, Spaces, Step, VecEnv, spaces_of
+from .games import require_known
 
 
 def env_factory(
@@ -46,4 +47,14 @@ def env_factory(
     )
 
 
-__all__ = ["EnvFactory", "EnvState", "Episode", "Moment", "Step", "VecEnv", "env_factory"]
+__all__ = [
+    "EnvFactory",
+    "EnvState",
+    "Episode",
+    "Moment",
+    "Spaces",
+    "Step",
+    "VecEnv",
+    "env_factory",
+    "spaces_of",
+]

@@ -14,10 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LARGEST_NUMBER, RunError, UsageError
-from .contract import MOST_DIMENSIONS, EnvFactory, EnvState, Episode, Step, VecEnv, Wrapper
+from .contract import (
+    MOST_DIMENSIONS,
+    EnvFactory,
+    EnvState,
+    Episode,
+    Step,
+    VecEnv,
+    Wrapper,
+    name_of,
+    obs_dtype_of,
+)
 
 REQUIRED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
 """The attributes that environments must have."""
+ADAPT = "to use an environment of Gymnasium, give a class or function without num_envs"
+LARGEST_FP32 = float(np.finfo(np.float32).max)
 REAL = np.typecodes["AllInteger"] + np.typecodes["Float"]
 UINT8, BOOL = np.dtype(np.uint8).char, np.dtype(np.bool_).char
 """NumPy types, one letter each."""
@@ -26,12 +38,19 @@ UINT8, BOOL = np.dtype(np.uint8).char, np.dtype(np.bool_).char
 def checked(factory: EnvFactory, real_obs: bool = False) -> EnvFactory:
     """Return a factory of the same environments that checks what they return.
 
-    real_obs: whether observations may be any real numbers, as with norm_obs; otherwise they must be
-    uint8.  The factory raises UsageError for environments that cannot be trained on.
+    real_obs: whether observations may be any real numbers, as with norm_obs; otherwise this is so
+    where their `obs_dtype` is "float32".  The factory raises UsageError for environments that
+    cannot be trained on.
     """
 
     def make(num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> VecEnv:
-        envs = factory(num_envs, seed, first_env=first_env, index=index)
+        try:
+            envs = factory(num_envs, seed, first_env=first_env, index=index)
+        except TypeError as error:
+            raise UsageError(
+                f"{name_of(factory)} cannot be made: {error}; it is called with (num_envs, seed, "
+                "first_env=..., index=...)"
+            ) from error
         try:
             return Checked(envs, num_envs, first_env, real_obs)
         except BaseException:
@@ -49,17 +68,21 @@ class Checked(Wrapper):
     """
 
     def __init__(self, envs: VecEnv, num_envs: int, first_env: int, real_obs: bool) -> None:
-        self._envs = envs
-        self.num_envs = num_envs
+        checked_attributes(envs, num_envs)
+        super().__init__(envs)
         self.obs_shape, self.action_names = checked_attributes(envs, num_envs)
         self._env_range = range(first_env, first_env + num_envs)
-        self._real_obs = real_obs
+        self._real_obs = real_obs or self.obs_dtype == "float32"
+        self._name = getattr(envs, "name", type(envs).__name__)
         # Steps of each environment's current game; unknown (infinite) for a restored game.
         self._steps = np.zeros(num_envs)
 
     def reset(self) -> NDArray[Any]:
         self._steps[:] = 0
-        return self._observations("reset", "observations", self._envs.reset())
+        found: Any = self._envs.reset()
+        if isinstance(found, tuple):
+            self._refuse("reset", "a tuple as in Gymnasium", f"the observations alone; {ADAPT}")
+        return self._observations("reset", "observations", found)
 
     def save(self) -> list[EnvState]:
         """Check the states before they are saved; RunError if they could not be read again."""
@@ -73,9 +96,10 @@ class Checked(Wrapper):
         return self._observations("restore", "observations", self._envs.restore(env_states))
 
     def step(self, actions: NDArray[Any]) -> Step:
-        step = self._envs.step(actions)
+        step: Any = self._envs.step(actions)
         if not isinstance(step, Step):
-            self._refuse("step", f"a {type(step).__name__}", "a ppo37.envs.Step")
+            hint = f"; {ADAPT}" if isinstance(step, tuple) and len(step) == 5 else ""
+            self._refuse("step", f"a {type(step).__name__}", f"a ppo37.envs.Step{hint}")
         shape = (self.num_envs,)
         obs = self._observations("step", "obs", step.obs)
         rewards = self._array("step", "rewards", step.rewards, shape, REAL)
@@ -146,15 +170,25 @@ class Checked(Wrapper):
         if not isinstance(found, np.ndarray):
             self._refuse(method, f"{name} of type {type(found).__name__}", f"an array {wanted}")
         if found.shape != shape or found.dtype.char not in types:
-            hint = " with values from 0 to 255" if types == UINT8 else ""
-            self._refuse(method, f"{name} {list(found.shape)} {found.dtype}", wanted + hint)
-        if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
-            self._refuse(method, f"{name} that are not all finite in fp32", wanted)
+            kind = f"{name} {list(found.shape)} {found.dtype}"
+            self._refuse(method, kind, wanted + _hint(found, shape, types))
+        if found.dtype.kind == "f" and not (finite := abs(found) <= LARGEST_FP32).all():
+            wrong = np.flatnonzero(~finite.reshape(len(found), -1).all(axis=1))[0]
+            env = self._env_range.start + int(wrong)
+            self._refuse(method, f"{name} that are not finite in environment {env}", wanted)
         return np.require(found, requirements=["C", "W"])
 
     def _refuse(self, method: str, found: str, wanted: str) -> NoReturn:
-        kind = type(self._envs).__name__
-        raise RunError(f"{method} of {kind} gave {found}; it has to be {wanted}")
+        raise RunError(f"{method} of {self._name} gave {found}; it has to be {wanted}")
+
+
+def _hint(found: NDArray[Any], shape: tuple[int, ...], types: str) -> str:
+    """Return what is probably wrong with an array."""
+    if len(shape) == 4 and found.shape == (shape[0], *shape[2:], shape[1]):
+        return ": the channels have to be first"
+    if types == UINT8 and found.dtype.kind == "f":
+        return ' with values from 0 to 255; for real numbers set obs_dtype = "float32"'
+    return " with values from 0 to 255" if types == UINT8 else ""
 
 
 def checked_attributes(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -168,6 +202,12 @@ def checked_attributes(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tu
         raise UsageError(f"make_envs returned a {kind}, which has no {missing[0]}")
     if envs.num_envs != num_envs:
         raise UsageError(f"num_envs of {kind} must be {num_envs}, as asked, not {envs.num_envs}")
+    try:
+        dtype = obs_dtype_of(envs)
+    except TypeError:
+        dtype = str(envs.obs_dtype)
+    if dtype not in ("uint8", "float32"):
+        raise UsageError(f"obs_dtype of {kind} must be uint8 or float32, not {dtype}")
     names, shape = _values(envs.action_names), _values(envs.obs_shape)
     if not all(isinstance(name, str) and name for name in names) or not names:
         raise UsageError(f"action_names of {kind} must be names, not {envs.action_names}")

@@ -27,6 +27,33 @@ class Episode(NamedTuple):
     length: int
 
 
+class Spaces(NamedTuple):
+    """The observations and actions of environments: all that decides the shapes of a network.
+
+    obs_dtype: "uint8" or "float32".  action_names: the actions, or the parts of an action.
+    action_dims: the alternatives of each part; none for real numbers.  view_shape: the shape of
+    what the network sees of an observation; it differs from `obs_shape` if observations are flat
+    and end with a mask of the legal actions.
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: str
+    action_space: str
+    action_names: tuple[str, ...]
+    action_dims: tuple[int, ...]
+    view_shape: tuple[int, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the network sees images [C, H, W]."""
+        return len(self.view_shape) == 3
+
+    @property
+    def masked(self) -> bool:
+        """Whether the last `sum(action_dims)` numbers of an observation are the mask."""
+        return self.view_shape != self.obs_shape
+
+
 class Step(NamedTuple):
     """The result of one step in every environment.
 
@@ -66,7 +93,9 @@ class VecEnv(Protocol):
     `ppo37.train(config, make_envs=YourEnvs)`; examples/dodge.py is a complete one.
 
     An action is an index into `action_names`. With another `action_space` than "discrete" it has
-    one part for each name instead: a choice, or a real number.
+    one part for each name instead: a choice of `action_dims` alternatives, or a real number.
+    `obs_dtype` may be "float32" instead, for real numbers.  `view_shape`: see `Spaces`; None for
+    `obs_shape`.
 
     Training makes several objects, each with some of the environments, and uses each in its own
     thread: they must not share anything that changes.
@@ -75,6 +104,10 @@ class VecEnv(Protocol):
     num_envs: int
     obs_shape: tuple[int, ...]
     action_names: tuple[str, ...]
+    obs_dtype: str = "uint8"
+    action_space: str | None = None
+    action_dims: tuple[int, ...] | None = None
+    view_shape: tuple[int, ...] | None = None
 
     def reset(self) -> NDArray[Any]:
         """Restart every environment from its seed. Returns the observations [N, *obs_shape]."""
@@ -107,6 +140,9 @@ class Wrapper(VecEnv):
         self._envs = envs
         self.num_envs, self.obs_shape = envs.num_envs, envs.obs_shape
         self.action_names = envs.action_names
+        self.obs_dtype, self.view_shape = obs_dtype_of(envs), getattr(envs, "view_shape", None)
+        self.action_space = getattr(envs, "action_space", None)
+        self.action_dims = getattr(envs, "action_dims", None)
 
     def reset(self) -> NDArray[Any]:
         return self._envs.reset()
@@ -122,6 +158,27 @@ class Wrapper(VecEnv):
 
     def close(self) -> None:
         self._envs.close()
+
+
+def obs_dtype_of(envs: VecEnv) -> str:
+    """Return the dtype of observations: "uint8" or "float32"."""
+    return np.dtype(getattr(envs, "obs_dtype", "uint8")).name
+
+
+def spaces_of(envs: VecEnv, action_space: str = "discrete") -> Spaces:
+    """Return the spaces of environments; attributes that they lack have the values of `VecEnv`.
+
+    action_space: the one of environments that do not define it.
+    """
+    obs_shape, names = tuple(envs.obs_shape), tuple(envs.action_names)
+    action_space = getattr(envs, "action_space", None) or action_space
+    dims = getattr(envs, "action_dims", None)
+    if dims is None:
+        dims = (len(names),) if action_space == "discrete" else ()
+    view_shape = getattr(envs, "view_shape", None) or obs_shape
+    return Spaces(
+        obs_shape, obs_dtype_of(envs), action_space, names, tuple(dims), tuple(view_shape)
+    )
 
 
 class EnvFactory(Protocol):
@@ -145,6 +202,8 @@ def name_of(factory: Any) -> str | None:
         factory = factory.func
     if factory is None:
         return None
+    if isinstance(getattr(factory, "name", None), str):  # an `envs.source.EnvSource`
+        return str(factory.name)
     named = factory if hasattr(factory, "__qualname__") else type(factory)
     return f"{named.__module__}:{named.__qualname__}"
 

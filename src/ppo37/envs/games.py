@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config import CATCH
 from ..errors import UsageError
 
-CATCH = "catch"
-CUSTOM = "custom environments are trained from Python with make_envs=, see examples/"
+CUSTOM = "your own environment is given by --env module:Class, see examples/"
 
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs of ale-py that have no single-player mode."""
@@ -26,15 +26,18 @@ def atari_games() -> tuple[str, ...]:
     return tuple(sorted(set(roms.get_all_rom_ids()) - MULTIPLAYER_ONLY))
 
 
+def is_built_in(name: str) -> bool:
+    """Return whether a name means catch or an Atari game, also one that cannot be trained on."""
+    known = {game.replace("_", "") for game in (CATCH, *atari_games(), *MULTIPLAYER_ONLY)}
+    return _letters(name) in known
+
+
 def resolve_game(name: str) -> str:
     """Return the ROM name of a game: "pong" for `Pong`, `ALE/Pong-v5` and `PongNoFrameskip-v4`.
 
     UsageError with the most similar names if there is no such game.
     """
-    plain = name.removeprefix("ALE/")
-    plain = re.sub(r"-v\d+$", "", plain)
-    plain = re.sub(r"(-ram)?(NoFrameskip|Deterministic)?$", "", plain)
-    letters = re.sub(r"[ _-]", "", plain.lower())
+    letters = _letters(name)
     known = {game.replace("_", ""): game for game in (CATCH, *atari_games())}
     if letters in known:
         return known[letters]
@@ -43,6 +46,14 @@ def resolve_game(name: str) -> str:
     near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.6)]
     hint = f"did you mean {', '.join(near)}?" if near else f"`ppo37 games` lists all; {CUSTOM}"
     raise UsageError(f"unknown game {name!r}; {hint}")
+
+
+def _letters(name: str) -> str:
+    """Return the name of a game without what Gymnasium adds, in small letters only."""
+    plain = name.removeprefix("ALE/")
+    plain = re.sub(r"-v\d+$", "", plain)
+    plain = re.sub(r"(-ram)?(NoFrameskip|Deterministic)?$", "", plain)
+    return re.sub(r"[ _-]", "", plain.lower())
 
 
 def shows_ram(name: str) -> bool:
@@ -100,8 +111,8 @@ def game_info(game: str) -> GameInfo:
 
 
 def title(game: str) -> str:
-    """Return a name for display: `space_invaders` -> `Space Invaders`."""
-    return game.replace("_", " ").title()
+    """Return a name for display: `space_invaders` -> `Space Invaders`; others stay as they are."""
+    return game.replace("_", " ").title() if game.islower() else game
 
 
 def score_key(game: str) -> str:

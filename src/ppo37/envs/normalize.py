@@ -14,18 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from ..algorithm.normalization import RunningMeanStd, add_values, discount, normalize, scale
-from .contract import EnvState, Step, VecEnv, Wrapper
+from .contract import EnvFactory, EnvState, Step, VecEnv, Wrapper, spaces_of
 
 
 class NormalizedObservations(Wrapper):
     """Environments with normalized observations [N, *obs_shape] fp32 in [-clip, clip].
 
-    learn: whether every observation updates the statistics.
+    learn: whether every observation updates the statistics.  A mask of legal actions at the end of
+    observations stays as it is.
     """
 
     def __init__(self, envs: VecEnv, statistics: RunningMeanStd, clip: float, learn: bool) -> None:
         super().__init__(envs)
         self._statistics, self._clip, self._learn = statistics, clip, learn
+        self.obs_dtype = "float32"
+        spaces = spaces_of(envs)
+        self._size = math.prod(spaces.view_shape) if spaces.masked else None
 
     def reset(self) -> NDArray[np.float32]:
         return self._add(self._envs.reset())
@@ -41,11 +45,39 @@ class NormalizedObservations(Wrapper):
     def _add(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Update the statistics, then normalize."""
         if self._learn:
-            add_values(self._statistics, torch.from_numpy(obs))
+            add_values(self._statistics, self._view(obs))
         return self._normalize(obs)
 
     def _normalize(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        return normalize(torch.from_numpy(obs), self._statistics, self._clip).numpy()
+        return normalize_view(obs, self._statistics, self._clip, self._size)
+
+    def _view(self, obs: NDArray[Any]) -> torch.Tensor:
+        """Return the part of the observations without the mask."""
+        return torch.from_numpy(obs if self._size is None else obs[:, : self._size])
+
+
+def normalize_view(
+    obs: NDArray[Any], statistics: RunningMeanStd, clip: float, size: int | None
+) -> NDArray[np.float32]:
+    """Normalize observations [N, ...]. size: of the part before a mask, which stays as it is."""
+    view = torch.from_numpy(obs if size is None else obs[:, :size])
+    normalized = normalize(view, statistics, clip).numpy()
+    if size is None:
+        return normalized
+    return np.concatenate([normalized, obs[:, size:].astype(np.float32)], axis=1)
+
+
+class SignRewards(Wrapper):
+    """Environments whose rewards are clipped to their signs; scores stay as they are."""
+
+    @classmethod
+    def around(cls, factory: EnvFactory, *numbers: Any, **keywords: Any) -> "SignRewards":
+        """Make environments and wrap them."""
+        return cls(factory(*numbers, **keywords))
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        step = self._envs.step(actions)
+        return step._replace(rewards=np.sign(step.rewards))
 
 
 class ScaledRewards(Wrapper):

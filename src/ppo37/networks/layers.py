@@ -1,7 +1,7 @@
-"""Functions for the layers of all networks: they initialize and list them."""
+"""Functions that the networks share: the first weights, the list of layers, the first division."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Generator) -> None:
@@ -17,3 +17,8 @@ def orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Gener
 def layers_of(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """List the convolutions and dense layers of a module in the order of the data flow."""
     return [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+
+
+def scaled(obs: Tensor) -> Tensor:
+    """Return observations as real numbers: uint8 divided by 255, others unchanged."""
+    return obs if obs.is_floating_point() else obs / 255.0  # D22

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithm.rollout import reset_state
+from .mlp import MLP
+from .nature import SMALLEST_SIDE, NatureCNN
+from .registry import is_image, register
 
 
 class FeedForward(nn.Module):
@@ -51,3 +54,9 @@ class LSTM(nn.Module):
             outputs.append(output)
             lstm_state = reset_state(torch.cat([output, cells], dim=-1), done)
         return torch.stack(outputs, dim=1).flatten(0, 1), lstm_state
+
+
+@register("lstm", smallest_side=SMALLEST_SIDE, vectors=True, cells=128)
+def trunk_before_lstm(obs_shape: tuple[int, ...], hidden: tuple[int, ...]) -> NatureCNN | MLP:
+    """Make the trunk `nature` for images, and `mlp_shared` for vectors."""
+    return NatureCNN(obs_shape) if is_image(obs_shape) else MLP(obs_shape, hidden, False)

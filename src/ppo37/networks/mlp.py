@@ -1,41 +1,49 @@
-"""The network of dense layers, for vectors."""
+"""The networks of dense layers."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from .layers import layers_of
+from .layers import scaled
+from .registry import register
 
 
 class MLP(nn.Module):
-    """Two dense layers: obs [B, ...] -> features [B, F].
+    """Dense layers of the sizes `hidden`, with tanh: obs [B, ...] -> features [B, F].
 
-    With `separate_critic` the value function has two layers of its own: features [B, 2 * F].
-    Observations are fp32, or bytes that are scaled to 0..1 here.
+    With `separate_critic` the value function has layers of its own: features [B, 2 * F].
     """
 
-    def __init__(self, obs_shape: tuple[int, ...], features: int, separate_critic: bool) -> None:
+    def __init__(
+        self, obs_shape: tuple[int, ...], hidden: tuple[int, ...], separate_critic: bool
+    ) -> None:
         super().__init__()
         self.separate_critic = separate_critic
-        size = math.prod(obs_shape)
+        sizes = [math.prod(obs_shape), *hidden]
+        self.features = sizes[-1]
         self.layers = nn.ModuleList(
-            nn.ModuleList([nn.Linear(size, features), nn.Linear(features, features)])
-            for _ in range(1 + separate_critic)
+            nn.ModuleList(map(nn.Linear, sizes[:-1], sizes[1:])) for _ in range(1 + separate_critic)
         )
 
-    @property
-    def first_layers(self) -> list[nn.Conv2d | nn.Linear]:
-        """List the layers that read observations."""
-        return [layers_of(pair)[0] for pair in self.layers]
-
     def forward(self, obs: Tensor) -> Tensor:
-        x = obs.flatten(1)
-        x = x if x.is_floating_point() else x / 255.0
-        return torch.cat([_two_layers(pair, x) for pair in self.layers], dim=-1)  # D13
+        x = scaled(obs.flatten(1))
+        return torch.cat([_with_tanh(layers, x) for layers in self.layers], dim=-1)  # D13
 
 
-def _two_layers(pair: nn.Module, x: Tensor) -> Tensor:
-    for layer in pair.children():
+@register("mlp", smallest_side=1, vectors=True)
+def separate_mlps(obs_shape: tuple[int, ...], hidden: tuple[int, ...]) -> MLP:
+    """Make dense layers for the policy, and as many for the value."""
+    return MLP(obs_shape, hidden, separate_critic=True)  # D26
+
+
+@register("mlp_shared", smallest_side=1, vectors=True)
+def shared_mlp(obs_shape: tuple[int, ...], hidden: tuple[int, ...]) -> MLP:
+    """Make dense layers that the policy and the value share."""
+    return MLP(obs_shape, hidden, separate_critic=False)
+
+
+def _with_tanh(layers: nn.Module, x: Tensor) -> Tensor:
+    for layer in layers.children():
         x = torch.tanh(layer(x))
     return x

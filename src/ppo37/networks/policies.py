@@ -76,15 +76,18 @@ class MaskedPolicy(Policy):
 
 
 def make_policy(
-    action_space: str, action_dims: tuple[int, ...], action_mask: list[bool] | None = None
+    action_space: str,
+    action_names: tuple[str, ...],
+    action_dims: tuple[int, ...],
+    action_mask: list[bool] | None = None,
 ) -> Policy:
     """Make the policy of an action space.
 
-    action_dims: how many choices each part of an action has.  action_mask: one entry per output,
-    True where it may be chosen; None if all may.
+    action_names, action_dims: see `envs.contract.Spaces`.  action_mask: one entry per output, True
+    where it may be chosen; None if all may.
     """
     if action_space == "continuous":
-        return GaussianPolicy(len(action_dims))
-    several = action_space == "joystick"
-    policy = MultiCategoricalPolicy(action_dims) if several else CategoricalPolicy(*action_dims)
+        return GaussianPolicy(len(action_names))
+    single = action_space == "discrete"
+    policy = CategoricalPolicy(*action_dims) if single else MultiCategoricalPolicy(action_dims)
     return policy if action_mask is None else MaskedPolicy(policy, action_mask)

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from ..backends.device import describe_machine, versions
 from ..config import Config, from_dict
+from ..envs.atari.controls import action_dims
+from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
 from . import checkpoint
 from .checkpoint_format import MANIFEST, parse_json, read
@@ -36,15 +38,13 @@ from .files import (
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
-MADE_BY = "made_by"
-"""The key for the class or function that makes the environments, if they are not those of ppo37."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """The errors of a disk that does not support locks."""
 
 
 def default_path(config: Config) -> Path:
     """Return `runs/{game}__{preset}__s{seed}__{unixtime}`."""
-    name = f"{config.game}__{config.preset}__s{config.seed}__{int(time.time())}"
+    name = f"{config.game.replace('/', '-')}__{config.preset}__s{config.seed}__{int(time.time())}"
     return real_path(Path("runs", name))
 
 
@@ -218,28 +218,41 @@ def read_document(run: Path) -> dict[str, Any]:
 
 def read_config(run: Path) -> Config:
     """Read the configuration of a run."""
-    values = read_document(run).get("config")
-    if not isinstance(values, dict):
+    document = read_document(run)
+    if not isinstance(document.get("config"), dict):
         raise UsageError(f"{run / CONFIG} is damaged")
-    return from_dict(values)
+    return config_of(document)
+
+
+def read_config_of(path: Path) -> Config:
+    """Read the configuration of RUN: a run directory, a checkpoint or a published agent."""
+    path = real_path(path)
+    return read_config(path) if is_run(path) else config_of(find_checkpoint(path)[0].state)
+
+
+def config_of(document: dict[str, Any]) -> Config:
+    """Return the configuration in the state of a checkpoint, or in `config.json`."""
+    values = document["config"]
+    made_by = document.get("made_by")  # where version 0.2 names your own environments
+    return from_dict(values if made_by is None else {"env": made_by, **values})
+
+
+def spaces_in(state: dict[str, Any], config: Config) -> Spaces:
+    """Return the spaces in the state of a checkpoint; version 0.2 saved only a part of them."""
+    shape, names = tuple(state["obs_shape"]), tuple(state["action_names"])
+    return Spaces(
+        shape,
+        state.get("obs_dtype", "uint8"),
+        state.get("action_space", config.action_space),
+        names,
+        tuple(state.get("action_dims", action_dims(config.action_space, names))),
+        tuple(state.get("view_shape", shape)),
+    )
 
 
 def describe_origin() -> dict[str, Any]:
     """Describe the machine and the versions that make a run or a checkpoint."""
     return {"machine": describe_machine(), "versions": versions()}
-
-
-def require_makers(document: dict[str, Any], make_envs: Any, path: Path) -> None:
-    """UsageError if the run at `path` has environments of its own, and no `make_envs` is given.
-
-    document: the state of a checkpoint, or `config.json`.
-    """
-    made_by = document.get(MADE_BY)
-    if made_by is not None and make_envs is None:
-        raise UsageError(
-            f"{path} was trained in environments made by {made_by}; from Python, pass it as "
-            "make_envs"
-        )
 
 
 def job_of(run: Path) -> str | None:

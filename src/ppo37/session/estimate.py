@@ -4,7 +4,8 @@ import csv
 from importlib.resources import files
 
 from ..backends.precision import processor_kind
-from ..config import Config, changes, preset_key
+from ..config import Config
+from ..presets import changes, preset_key
 
 BATCH_SETTINGS = {"num_envs", "num_steps", "num_minibatches", "update_epochs", "target_kl"}
 INPUT_SETTINGS = {"observation", "frame_stack", "action_space", "norm_obs", "norm_reward"}

@@ -200,7 +200,7 @@ class Session:
         if not self._ranks.is_main:
             return
         with self._signals.saving():
-            save(self.path, self.state, self.config, self._parts[0], games, lstm_state)
+            save(self.path, self.state, self.config, games, lstm_state)
             self._signals.kept = self._describe_checkpoint()
 
     def _open_logs(self) -> Logs:

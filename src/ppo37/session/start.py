@@ -22,10 +22,10 @@ from ..backends.precision import Choice, choose_precision
 from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
 from ..backends.self_test import first_screens
 from ..backends.threads import emulator_threads, split_envs
-from ..build import make_agent, make_factory
-from ..config import Config, from_dict
-from ..envs import EnvFactory, EnvState, VecEnv
-from ..envs.contract import name_of
+from ..build import Brought, make_agent, make_factory, named, sources_of
+from ..config import Config
+from ..envs import EnvState, VecEnv
+from ..envs.contract import spaces_of
 from ..errors import UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
@@ -45,15 +45,16 @@ class _Saved(NamedTuple):
     """The saved part of a run that a session starts from.
 
     checkpoint: None at the beginning of a run.  env_states: of all environments; none where new
-    games start.
+    games start.  exact: whether the run is still that of its beginning, to the last bit.
     """
 
     checkpoint: Checkpoint | None
     env_states: list[EnvState]
     seedings: int
+    exact: bool
 
 
-NOTHING_SAVED = _Saved(None, [], 0)
+NOTHING_SAVED = _Saved(None, [], 0, True)
 
 
 @contextmanager
@@ -62,21 +63,21 @@ def new_session(
     out: str | Path | None,
     checkpoint_every: int | None,
     view: View | None,
-    make_envs: EnvFactory | None,
+    brought: Brought,
 ) -> Iterator[Session]:
     """Enter a session in a new run directory; see `train`."""
-    config = dataclasses.replace(config, device=resolve_device(config.device))
+    config = dataclasses.replace(named(config, brought), device=resolve_device(config.device))
     with ExitStack() as stack:
         ranks = stack.enter_context(closing(join(config.device)))
         path = Path(ranks.broadcast_from_main(lambda: choose_directory(config, out)))
         view = _view(view, ranks)
         if out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
             # torchrun has restarted this job.
-            resumed = _resumed(path, path, ranks, checkpoint_every, view, make_envs, False)
+            resumed = _resumed(path, path, ranks, checkpoint_every, view, brought, False)
             yield stack.enter_context(resumed)
             return
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
-        parts, state = _open(stack, config, make_envs, ranks, NOTHING_SAVED)
+        parts, state = _open(stack, config, brought, ranks, NOTHING_SAVED)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
         state.agent.bf16 = config.precision == "bf16"
@@ -104,7 +105,7 @@ def resumed_session(
     run: str | Path,
     checkpoint_every: int | None,
     view: View | None,
-    make_envs: EnvFactory | None,
+    brought: Brought,
     new_games: bool,
 ) -> Iterator[Session]:
     """Enter a session that resumes a run; see `resume`."""
@@ -118,7 +119,7 @@ def resumed_session(
         )
     with closing(join(config.device)) as ranks:
         view = _view(view, ranks)
-        with _resumed(wanted, path, ranks, checkpoint_every, view, make_envs, new_games) as session:
+        with _resumed(wanted, path, ranks, checkpoint_every, view, brought, new_games) as session:
             yield session
 
 
@@ -129,22 +130,19 @@ def _resumed(
     ranks: Ranks,
     checkpoint_every: int | None,
     view: View,
-    make_envs: EnvFactory | None,
+    brought: Brought,
     new_games: bool,
 ) -> Iterator[Session]:
     """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints."""
-    ranks.broadcast_from_main(
-        lambda: directory.require_makers(directory.read_document(path), make_envs, path)
-    )
     config = directory.read_config(path)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
         ranks.broadcast_from_main(lambda: _lock(stack, path, view))
         stack.enter_context(closing(view))
-        saved = _load(wanted, path, config, ranks, view, make_envs, new_games)
+        saved = _load(wanted, path, config, ranks, view, brought, new_games)
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))
-        parts, state = _open(stack, own_config, make_envs, ranks, saved)
+        parts, state = _open(stack, own_config, brought, ranks, saved)
         # A damaged log is refused before any file is moved.
         ranks.broadcast_from_main(lambda: length_to(path, state.update))
         if ranks.broadcast_from_main(lambda: state.update) != state.update:
@@ -186,26 +184,27 @@ def choose_directory(config: Config, out: str | Path | None) -> str:
 def _open(
     stack: ExitStack,
     config: Config,
-    make_envs: EnvFactory | None,
+    brought: Brought,
     ranks: Ranks,
     saved: _Saved,
 ) -> tuple[list[VecEnv], RunState]:
     """Make the environments of this rank, and the agent and its optimizer as they were saved."""
     env_slice = _env_slice(config, ranks)
     prepare_process(config.device, config.threads or 1)
-    parts = stack.enter_context(_open_parts(config, make_envs, env_slice, saved.seedings))
-    envs = parts[0]
-    agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+    parts = stack.enter_context(_open_parts(config, brought, env_slice, saved.seedings))
+    spaces = spaces_of(parts[0], config.action_space)
+    agent = make_agent(config, spaces, brought.network).to(config.device)
     optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
-    state = RunState(agent, optimizer, seedings=saved.seedings, made_by=name_of(make_envs))
+    state = RunState(agent, optimizer, spaces, seedings=saved.seedings, exact=saved.exact)
+    state.sources = sources_of(config, brought)
     if saved.checkpoint is not None:
-        restore(state, saved.checkpoint, config, envs)
+        restore(state, saved.checkpoint, config)
     return parts, state
 
 
 @contextmanager
 def _open_parts(
-    config: Config, make_envs: EnvFactory | None, env_slice: EnvSlice, index: int
+    config: Config, brought: Brought, env_slice: EnvSlice, index: int
 ) -> Iterator[list[VecEnv]]:
     """Make a rank's environments for the `index`-th seeding, one part for each rollout thread."""
     threads = config.threads or 1
@@ -214,7 +213,7 @@ def _open_parts(
         config,
         emulator_threads(len(slices), threads),
         reseed_interval=config.reseed_interval,
-        make_envs=make_envs,
+        make_envs=brought.make_envs,
     )
     with ExitStack() as stack:
         parts = []
@@ -223,10 +222,9 @@ def _open_parts(
             first = env_slice.first + part.start
             envs = factory(size, config.seed, first_env=first, index=index)
             parts.append(stack.enter_context(closing(envs)))
-        for name in ("obs_shape", "action_names"):
-            found = {tuple(getattr(part, name)) for part in parts}
-            if len(found) > 1:
-                raise UsageError(f"{name} must be the same in all environments, not {found}")
+        found = {spaces_of(part, config.action_space) for part in parts}
+        if len(found) > 1:
+            raise UsageError(f"the spaces of all environments must be the same, not {found}")
         require_memory(env_slice.size * config.num_steps, parts[0].obs_shape)
         yield parts
 
@@ -260,7 +258,7 @@ def _create(
     """
     document = {
         "config": dataclasses.asdict(config),
-        directory.MADE_BY: state.made_by,
+        "sources": state.sources,
         **directory.describe_origin(),
     }
     if job():
@@ -277,7 +275,7 @@ def _load(
     config: Config,
     ranks: Ranks,
     view: View,
-    make_envs: EnvFactory | None,
+    brought: Brought,
     new_games: bool,
 ) -> _Saved:
     """Load the checkpoint to resume from, and print what has changed since.
@@ -285,10 +283,10 @@ def _load(
     UsageError if it does not belong to the run as it is configured now.
     """
     saved, warnings = _newest(wanted, path)
+    changed = list[str]()
     if saved is None:
         warnings.append("no checkpoint was saved yet: training starts from the beginning")
     else:
-        directory.require_makers(saved.state, make_envs, path)
         if saved.state["update"] > config.num_updates:
             raise UsageError(
                 ranks.main_only(
@@ -296,14 +294,15 @@ def _load(
                     f"{directory.CONFIG} wants {config.agent_steps:,} in all: nothing is left to do"
                 )
             )
-        saved_config = dataclasses.asdict(from_dict(saved.state["config"]))
+        saved_config = dataclasses.asdict(directory.config_of(saved.state))
         for before, now in (
             (saved.state["versions"], versions()),
             (_processors(saved.state["machine"]), _processors(describe_machine())),
             (saved_config, dataclasses.asdict(config)),
+            (saved.state.get("sources", {}), sources_of(config, brought)),
         ):
-            warnings += _changes(before, now)
-    for warning in warnings:
+            changed += _changes(before, now)
+    for warning in warnings + changed:
         view.note(warning)
     if saved is None:
         return NOTHING_SAVED
@@ -315,7 +314,8 @@ def _load(
         view.note("starting new games: the result will differ from an uninterrupted run")
     elif env_states:
         view.note("replaying the games of the checkpoint")
-    return _Saved(saved, env_states, seedings)
+    exact = saved.state.get("exact", True) and not changed and (bool(env_states) or not unfinished)
+    return _Saved(saved, env_states, seedings, exact)
 
 
 def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
 from ..config import Config
-from ..envs import EnvState, Episode, VecEnv
+from ..envs import EnvState, Episode
+from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
@@ -32,12 +33,15 @@ class RunState:
 
     agent: Agent
     optimizer: torch.optim.Optimizer
+    spaces: Spaces
     update: int = 0
     games: int = 0
     wall_s: float = 0.0
     seedings: int = 0
-    made_by: str | None = None
-    """See `directory.MADE_BY`."""
+    exact: bool = True
+    """Whether nothing has changed since the beginning that could change the result."""
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The SHA-256 of the source of all that the user brings, by its name."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
 
 
@@ -45,14 +49,10 @@ def save(
     path: Path,
     state: RunState,
     config: Config,
-    envs: VecEnv,
     env_states: Sequence[EnvState] = (),
     lstm_state: torch.Tensor | None = None,
 ) -> Path:
-    """Write a checkpoint of the run in directory `path`, and delete old ones.
-
-    envs: some of the environments.
-    """
+    """Write a checkpoint of the run in directory `path`, and delete old ones."""
     names = (name for name, _ in state.agent.named_parameters())
     document = {
         "update": state.update,
@@ -61,11 +61,11 @@ def save(
         "wall_s": state.wall_s,
         "seedings": state.seedings,
         "recent": [list(episode) for episode in state.recent],
-        "action_names": list(envs.action_names),
-        "obs_shape": list(envs.obs_shape),
+        **state.spaces._asdict(),
         "environments": [env_state.state for env_state in env_states],
         "config": dataclasses.asdict(config),
-        **({} if state.made_by is None else {directory.MADE_BY: state.made_by}),
+        "sources": state.sources,
+        "exact": state.exact,
         **directory.describe_origin(),
     }
     games = {str(env): torch.from_numpy(each.actions) for env, each in enumerate(env_states)}
@@ -83,13 +83,13 @@ def save(
     return written
 
 
-def restore(state: RunState, saved: Checkpoint, config: Config, envs: VecEnv) -> None:
+def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
     """Load a checkpoint into a new state; UsageError if it does not fit."""
     saved_config = saved.state["config"]
     for what, found, expected in (
         ("game", saved_config.get("game"), config.game),
         ("network", saved_config.get("network"), config.network),
-        ("actions", saved.state["action_names"], list(envs.action_names)),
+        ("actions", saved.state["action_names"], list(state.spaces.action_names)),
     ):
         if found != expected:
             raise UsageError(f"{saved.path} is of another {what}: {found}; expected {expected}")

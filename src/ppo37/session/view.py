@@ -12,8 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config import Config, describe, describe_layers
+from ..config import Config, describe_layers
 from ..envs.games import title
+from ..presets import describe
 from .metrics import FRAMES_PER_STEP, LAST_100
 
 PLAIN_EVERY_S = 10.0

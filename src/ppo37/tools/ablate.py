@@ -15,7 +15,7 @@ from ..backends.device import resolve_device, usable_cores
 from ..backends.precision import choose_precision
 from ..build import make_agent, make_factory
 from ..config import Config, from_dict
-from ..envs import VecEnv
+from ..envs import VecEnv, spaces_of
 from ..errors import RunError, Stopped, UsageError
 from ..networks.agent import Agent
 from ..session import directory
@@ -56,7 +56,7 @@ def ablate(
     make_arms(config, details, log)
     dataclasses.replace(config, seed=config.seed + seeds - 1)  # checks the last seed
     with closing(make_factory(config, num_threads=1)(1, config.seed)) as envs:
-        agent = make_agent(config, envs.obs_shape, envs.action_names)
+        agent = make_agent(config, spaces_of(envs))
     path = real_path(out) if out is not None else _default_path(config)
     with Signals(STOPPING) as signals, closing(_open_study(path, log)):
         config = _resolve_auto(path, config, envs, agent, max(1, usable_cores() // jobs))

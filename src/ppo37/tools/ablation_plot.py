@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import describe, from_dict
+from ..config import from_dict
 from ..envs.games import title
+from ..presets import describe
 from ..session.metrics import FRAMES_PER_STEP
 from .figures import (
     BAND,

@@ -3,16 +3,16 @@
 Legend: S seeds, the same in every arm; P slices of a run's steps.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends.device import describe_machine, versions
-from ..config import describe, from_dict
+from ..config import from_dict, to_dict
 from ..envs.games import title
 from ..errors import RunError
+from ..presets import describe
 from ..session.files import to_json, write_atomically
 from ..session.metrics import FRAMES_PER_STEP, read_metrics
 from . import ablation_plot
@@ -155,7 +155,7 @@ def _document(study: Study, results: dict[str, Result]) -> dict[str, Any]:
     slices = min(SLICES, config.num_updates)
     missing = [run.name for run in study.runs if run.name not in results]
     return {
-        "config": dataclasses.asdict(config),
+        "config": to_dict(config),
         "agent_steps": config.agent_steps,
         "seeds": study.seeds,
         "judgement": MEASURES,
@@ -178,7 +178,7 @@ def _arm_document(study: Study, results: dict[str, Result], arm: Arm) -> dict[st
         "label": arm.label,
         "detail": arm.detail.tag if arm.detail else None,
         "switch": arm.detail.switch if arm.detail else {},
-        "config": dataclasses.asdict(arm.config),
+        "config": to_dict(arm.config),
         "runs": [
             {"run": name, "seed": seed, **result._asdict()}
             for seed, (name, result) in finished.items()

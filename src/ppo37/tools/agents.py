@@ -3,6 +3,7 @@
 Legend: N observations, R numbers of LSTM state.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import randomness
-from ..algorithm.normalization import normalize
 from ..algorithm.rollout import reset_state
 from ..backends.device import resolve_device
 from ..backends.executables import make_act
 from ..backends.network import make_network
 from ..build import make_agent
-from ..config import Config, Device, from_dict
+from ..config import Config, Device
+from ..envs.normalize import normalize_view
 from ..errors import UsageError
 from ..networks.agent import Agent
-from ..session.directory import find_checkpoint
+from ..session.directory import config_of, find_checkpoint, spaces_in
 from ..session.state import load_model
 
 BLOCK_STEPS = 256
@@ -64,12 +65,13 @@ class TrainedAgent:
         single = observations.ndim == len(self.obs_shape)
         batch = observations[np.newaxis] if single else observations
         self._resize(len(batch))
-        tensor = torch.from_numpy(np.ascontiguousarray(batch))
         statistics = self.agent.obs_statistics
         if statistics is not None:
-            tensor = normalize(tensor, statistics.values, self.config.clip_obs)
+            size = math.prod(self.agent.obs_shape) if self.agent.masked else None
+            batch = normalize_view(batch, statistics.values, self.config.clip_obs, size)
         uniforms = self._next_uniforms(len(batch)).to(self.agent.device)
-        chosen, _, _, self._lstm_state = self._acts[greedy](tensor, self._lstm_state, uniforms)
+        seen = torch.from_numpy(np.ascontiguousarray(batch))
+        chosen, _, _, self._lstm_state = self._acts[greedy](seen, self._lstm_state, uniforms)
         actions: NDArray[Any] = chosen.cpu().numpy()
         return actions[0] if single else actions
 
@@ -147,20 +149,21 @@ def load_agent(
     run: str | Path,
     device: Device = "auto",
     warn: Callable[[str], None] | None = None,
+    network: type[nn.Module] | None = None,
     seed: int = 0,
 ) -> TrainedAgent:
     """Load the agent of a run directory, a checkpoint in it, or a published agent.
 
-    warn: called with a message for each damaged checkpoint that is skipped.  seed: of the actions
-    that `act` samples.  UsageError if there is no agent, or if its weights do not fit its settings.
+    warn: called with a message for each damaged checkpoint that is skipped.  network: your own
+    network.  seed: of the actions that `act` samples.  UsageError if there is no agent, or if its
+    weights do not fit its settings.
     """
     saved, warnings = find_checkpoint(Path(run))
     for warning in warnings:
         (warn or (lambda _: None))(warning)
-    config = from_dict(saved.state["config"])
-    obs_shape, action_names = (tuple(saved.state[name]) for name in ("obs_shape", "action_names"))
+    config = config_of(saved.state)
     with torch.device("meta"):  # no memory until the sizes are checked against the file
-        agent = make_agent(config, obs_shape, action_names)
+        agent = make_agent(config, spaces_in(saved.state, config), network)
     load_model(agent, saved)
     agent = agent.to(resolve_device(device)).eval()
     return TrainedAgent(agent, config, saved.state, saved.path, seed)

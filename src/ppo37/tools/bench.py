@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .. import randomness
 from ..algorithm.rollout import Rollout
@@ -37,15 +37,15 @@ from ..backends.device import (
 from ..backends.executables import Executables, make_buffers
 from ..backends.precision import choose_precision
 from ..backends.ranks import own_rank
-from ..backends.self_test import random_actions
+from ..backends.self_test import noise, random_actions
 from ..build import make_agent, make_factory, normalized
-from ..config import Config, describe, describe_layers, from_dict
-from ..envs import VecEnv
+from ..config import Config, describe_layers, from_dict, to_dict
+from ..envs import VecEnv, spaces_of
 from ..envs.games import title
 from ..errors import Stopped, UsageError
 from ..loop import train
 from ..networks.agent import Agent
-from ..networks.layers import layers_of
+from ..presets import describe
 from ..session.metrics import FRAMES_PER_STEP
 from ..session.view import NoView, duration, shares
 
@@ -89,11 +89,11 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
 
     make_envs = make_factory(config, threads)
     with closing(make_envs(config.num_envs, config.seed)) as envs:
-        agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+        agent = make_agent(config, spaces_of(envs)).to(config.device)
         choice = choose_precision(config, agent, envs.obs_shape, config.minibatch_size)
         config = choice.applied(config)
         agent.bf16 = choice.precision == "bf16"
-        flops = flops_per_sample(agent, envs.obs_shape)
+        flops = flops_per_sample(agent, envs.obs_shape, config.sequence_length)
         env_sps = _environment(normalized(envs, agent, config), agent, seconds * ENV_SHARE)
         act_sps, samples_per_s = _network(agent, envs, config, seconds)
 
@@ -129,7 +129,7 @@ def bench(config: Config, seconds: float = 30.0) -> dict[str, Any]:
         "machine": describe_machine(),
         "versions": versions(),
         "commit": commit(),
-        "config": dataclasses.asdict(config),
+        "config": to_dict(config),
         "seconds": time.perf_counter() - started,
     }
 
@@ -170,24 +170,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([head, *(f"  {name:18} {text}" for name, text in rows.items())])
 
 
-def flops_per_sample(agent: Agent, obs_shape: tuple[int, ...]) -> Flops:
-    """Count the FLOP of the convolutions and dense layers.
+def flops_per_sample(agent: Agent, obs_shape: tuple[int, ...], sequence_length: int = 1) -> Flops:
+    """Count the FLOP of the products that PyTorch computes for one sample, by its own counter.
 
-    The backward pass costs twice the forward pass: once for the weights and once for the input.
-    The first layers need no gradient of their input, the observation.
+    The samples of an LSTM are steps of one sequence. Leaves no gradients.
     """
-    *_, height, width = obs_shape
-    products = {}
-    for layer in layers_of(agent):  # in the order of the data flow
-        positions = 1
-        if isinstance(layer, nn.Conv2d):
-            height = (height - layer.kernel_size[0]) // layer.stride[0] + 1
-            width = (width - layer.kernel_size[1]) // layer.stride[1] + 1
-            positions = height * width
-        products[layer] = layer.weight.numel() * positions
-    forward = 2 * sum(products.values())
-    unneeded = 2 * sum(products[layer] for layer in agent.trunk.first_layers)
-    return Flops(forward, 3 * forward - unneeded)
+    obs = noise(obs_shape, sequence_length, agent.obs_dtype).to(agent.device)
+    lstm_state = agent.initial_state(1)
+    dones = lstm_state.new_zeros(1, sequence_length)
+    with FlopCounterMode(display=False) as forward:
+        distribution, values, _ = agent(obs, lstm_state, dones)
+    with FlopCounterMode(display=False) as backward:
+        torch.stack([part.sum() for part in (values, *distribution.outputs)]).sum().backward()
+    agent.zero_grad(set_to_none=True)
+    both = forward.get_total_flops() + backward.get_total_flops()
+    return Flops(forward.get_total_flops() // sequence_length, both // sequence_length)
 
 
 def peak_memory_mib() -> float:
@@ -242,7 +239,8 @@ def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tupl
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)
-    buffers.obs.copy_(torch.randint(0, 256, buffers.obs.shape, dtype=torch.uint8, generator=draws))
+    steps = buffers.obs.shape[:2]
+    buffers.obs.copy_(noise(envs.obs_shape, steps.numel(), agent.obs_dtype).unflatten(0, steps))
     buffers.actions.copy_(random_actions(agent, config.batch_size).view_as(buffers.actions))
     for part in (buffers.log_probs, buffers.values, buffers.rewards):
         part.copy_(torch.randn(part.shape, generator=draws))

@@ -10,9 +10,10 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ..backends.ranks import join
-from ..config import Config, changes, preset_key
+from ..config import Config
 from ..envs.games import title
 from ..errors import UsageError
+from ..presets import changes, preset_key
 from .bench import WARM_UP_UPDATES, whole_loop
 from .stats import reached, reference
 

@@ -177,10 +177,10 @@ def measure() -> list[dict[str, Any]]:
     from ..backends.device import prepare_process, resolve_device, usable_cores
     from ..backends.precision import Backend, choose_precision
     from ..backends.precision import measure as measure_backends
-    from ..config import from_preset
     from ..envs.atari.protocols import OBS_SHAPE
     from ..networks.agent import Agent
     from ..networks.policies import CategoricalPolicy
+    from ..presets import from_preset
 
     device, found = resolve_device("auto"), []
     prepare_process(device, usable_cores())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from .. import randomness
 from ..algorithm.rollout import reset_state
@@ -18,7 +19,6 @@ from ..build import make_factory, normalized
 from ..config import Device, choices
 from ..envs import EnvFactory, Episode, Step, VecEnv
 from ..errors import RunError, UsageError
-from ..session.directory import require_makers
 from ..session.signals import Signals
 from .agents import BLOCK_STEPS, TrainedAgent, checked_seed, load_agent
 from .stats import interval_of_mean
@@ -67,14 +67,15 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     greedy: bool = False,
 ) -> Evaluation:
     """Play `episodes` whole games, sampling actions as in training, and report raw scores.
 
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
-    only on `seed` and differ from those of any training run.  make_envs: as for `train`.  greedy:
-    take the most likely actions instead; published scores are those of sampled actions.
+    only on `seed` and differ from those of any training run.  make_envs, network: as for `train`.
+    greedy: take the most likely actions instead; published scores are those of sampled actions.
     Stopped, a KeyboardInterrupt, after a signal, without a result: the games that end first are
     the short ones, so their mean would be biased.
     """
@@ -82,13 +83,12 @@ def evaluate(
         raise UsageError(f"episodes must be a number from 1 to {MOST_EPISODES:,}, not {episodes!r}")
     if protocol not in (None, *choices("protocol")):
         raise UsageError(f"protocol must be {' or '.join(choices('protocol'))}, not {protocol!r}")
-    trained = load_agent(run, device, warn)
+    trained = load_agent(run, device, warn, network)
     config = trained.config
     protocol = protocol or config.protocol
     prepare_process(trained.agent.device.type, threads=1)
     num_envs = min(episodes, MAX_ENVS)
     wanted = np.array([len(range(env, episodes, num_envs)) for env in range(num_envs)])
-    require_makers(trained.state, make_envs, trained.path)
     factory = make_factory(config, usable_cores(), protocol, make_envs=make_envs)
     envs = normalized(factory(num_envs, games_seed(seed)), trained.agent, config, learn=False)
     try:
@@ -98,8 +98,8 @@ def evaluate(
                 f"the agent needs observations of shape {trained.state['obs_shape']}, these "
                 f"environments return {list(envs.obs_shape)}"
             )
-        network = make_network(trained.agent)
-        games = _play_games(network, envs, translate, wanted, seed, progress, greedy)
+        device_network = make_network(trained.agent)
+        games = _play_games(device_network, envs, translate, wanted, seed, progress, greedy)
     finally:
         envs.close()
     scores = [game.score for game in games]

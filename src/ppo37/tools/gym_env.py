@@ -6,7 +6,6 @@ while True:
     obs, reward, terminated, truncated, info = env.step(agent.act(obs))
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from numpy.typing import NDArray
 
 from ..backends.device import usable_cores
 from ..build import make_factory
-from ..config import Config, from_dict
+from ..config import Config
 from ..envs import EnvFactory, VecEnv
-from ..envs.atari.controls import action_dims
+from ..envs.contract import Spaces, spaces_of
 from ..errors import UsageError
-from ..session.directory import find_checkpoint, require_makers
+from ..session.directory import config_of, find_checkpoint
 from .evaluate import games_seed
-from .screens import Pixels, ShownEnv, shown_env
+from .screens import Pixels, ShownEnv, shown_env, with_raw_rewards
 
 RGB = "rgb_array"
 
@@ -53,9 +52,7 @@ def make_env(
     saved, warnings = find_checkpoint(Path(run))
     for warning in warnings:
         (warn or (lambda _: None))(warning)
-    require_makers(saved.state, make_envs, saved.path)
-    config = from_dict(saved.state["config"])
-    return AgentEnv(config, render_mode, whole_games, make_envs)
+    return AgentEnv(config_of(saved.state), render_mode, whole_games, make_envs)
 
 
 class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
@@ -74,10 +71,10 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
         self._envs, self._shown = self._make(0)
         self._obs = self._envs.reset()
         self._image: Pixels | None = None
-        names, shape, dtype = self._envs.action_names, self._envs.obs_shape, self._obs.dtype
+        found, dtype = spaces_of(self._envs, config.action_space), self._obs.dtype
         low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
-        self.observation_space = spaces.Box(low, high, shape, dtype.type)
-        self.action_space = _action_space(config, names)
+        self.observation_space = spaces.Box(low, high, found.obs_shape, dtype.type)
+        self.action_space = _action_space(found)
         self.metadata = {"render_modes": [RGB]}
         if self._shown is not None:
             self.metadata["render_fps"] = self._shown.fps / self._shown.frames_per_step
@@ -147,7 +144,7 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
         if self.render_mode is not None:
             shown = shown_env(self._config, seed, make_envs=self._make_envs)
             return shown.envs, shown
-        raw = dataclasses.replace(self._config, norm_reward=True)  # leaves rewards as they are
+        raw = with_raw_rewards(self._config)
         return make_factory(raw, usable_cores(), make_envs=self._make_envs)(1, seed), None
 
     def _show_current(self) -> None:
@@ -155,11 +152,10 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
             self._image = self._shown.render()
 
 
-def _action_space(config: Config, names: tuple[str, ...]) -> spaces.Space[Any]:
+def _action_space(found: Spaces) -> spaces.Space[Any]:
     """Return the action space of a policy. Real numbers have no bounds: environments clip them."""
-    sizes = action_dims(config.action_space, names)
-    if config.action_space == "continuous":
-        return spaces.Box(-np.inf, np.inf, (len(sizes),), np.float32)
-    if config.action_space == "discrete":
-        return spaces.Discrete(sizes[0])
-    return spaces.MultiDiscrete(np.array(sizes))
+    if found.action_space == "continuous":
+        return spaces.Box(-np.inf, np.inf, (len(found.action_names),), np.float32)
+    if found.action_space == "discrete":
+        return spaces.Discrete(len(found.action_names))
+    return spaces.MultiDiscrete(np.array(found.action_dims))

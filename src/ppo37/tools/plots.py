@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import NOT_IN_PRESETS, Config, changes
+from ..config import Config
 from ..envs.games import title
 from ..errors import UsageError
+from ..presets import NOT_IN_PRESETS, changes
 from ..session import directory
 from ..session.files import own_folder, real_path
 from ..session.metrics import read_metrics

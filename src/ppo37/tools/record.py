@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from ..backends.device import prepare_process
 from ..backends.network import DeviceNetwork, make_network
@@ -20,7 +21,7 @@ from ..config import Device
 from ..envs import EnvFactory
 from ..envs.games import title
 from ..errors import RunError, UsageError
-from ..session.directory import is_run, require_makers
+from ..session.directory import is_run
 from ..session.files import OTHER_OUT, explained, own_folder, real_path
 from ..session.signals import Signals
 from .agents import TrainedAgent, load_agent
@@ -108,6 +109,7 @@ def record(
     device: Device = "auto",
     warn: Callable[[str], None] | None = None,
     make_envs: EnvFactory | None = None,
+    network: type[nn.Module] | None = None,
     greedy: bool = False,
 ) -> Recording:
     """Record whole games, their actions sampled as in training.
@@ -131,8 +133,7 @@ def record(
         out = real_path(out)
         video_format(out)
     ffmpeg = find_ffmpeg()
-    trained = load_agent(run, device, warn)
-    require_makers(trained.state, make_envs, trained.path)
+    trained = load_agent(run, device, warn, network)
     path = out if isinstance(out, Path) else _default_output(trained)
     form = video_format(path)
     limit_s = form.max_seconds if max_seconds is None else max_seconds
@@ -146,9 +147,9 @@ def record(
     max_frames = max(1, round(min(limit_s * timing.fps, sys.maxsize)))
     with closing(env.envs):
         translate = translation(trained, env.envs.action_names, protocol)
-        network = make_network(trained.agent)
-        with Signals() as signals, network.frozen_weights():
-            steps = _play(network, env, translate, seed, signals, greedy)
+        device_network = make_network(trained.agent)
+        with Signals() as signals, device_network.frozen_weights():
+            steps = _play(device_network, env, translate, seed, signals, greedy)
             frames = _frames(steps, config.game, env.scale, timing, games)
             frames = itertools.islice(frames, max_frames)
             count, last = _write(frames, path, timing.fps, ffmpeg, signals)

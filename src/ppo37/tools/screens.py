@@ -7,6 +7,7 @@ Atari and catch are shown as their games look. Any other `VecEnv` is shown if it
 Legend: H x W are the height and width of an image.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..build import make_factory
-from ..config import Config
+from ..config import CATCH, Config
 from ..envs import EnvFactory, Step, VecEnv
 from ..envs.contract import Wrapper
-from ..envs.games import CATCH, require_known
+from ..envs.games import require_known
+from ..envs.source import EnvSource, source_of
 from ..errors import RunError, UsageError
 
 Pixels = NDArray[np.uint8]
@@ -26,7 +28,7 @@ Pixels = NDArray[np.uint8]
 ATARI_SCALE = (3, 2)
 """Enlargement in width and height. The console's pixels are 12/7 times as wide as high; 3/2 is
 near that and keeps the video small."""
-ATARI_FPS, ATARI_FRAMES_PER_STEP = 60, 4
+ATARI_FPS = 60
 DEFAULT_FPS, MOST_FPS = 30, 1000
 """The speed of environments that do not name theirs, and the highest that is believed."""
 VIDEO_WIDTH = 480
@@ -61,17 +63,24 @@ def shown_env(
 
     protocol, make_envs: as for `build.make_factory`.  Rewards are raw.
     """
-    if make_envs is None and config.game == CATCH:
-        return _catch(seed)
-    if make_envs is None:
+    if make_envs is None and config.env is None:
+        if config.game == CATCH:
+            return _catch(seed)
         require_known(config.game)
         return _atari(config, seed, protocol or config.protocol)
-    envs = make_factory(config, 1, protocol, make_envs=make_envs)(1, seed)
+    source = source_of(config, make_envs)
+    source = source.rendered() if isinstance(source, EnvSource) else source
+    envs = make_factory(with_raw_rewards(config), 1, protocol, make_envs=source)(1, seed)
     try:
         return _rendered(envs)
     except BaseException:
         envs.close()
         raise
+
+
+def with_raw_rewards(config: Config) -> Config:
+    """Return the configuration of environments whose rewards are not clipped."""
+    return dataclasses.replace(config, clip_rewards=False)
 
 
 def _atari(config: Config, seed: int, protocol: str) -> ShownEnv:
@@ -98,7 +107,7 @@ def _atari(config: Config, seed: int, protocol: str) -> ShownEnv:
         lambda: envs.scores[0],
         ATARI_SCALE,
         ATARI_FPS,
-        ATARI_FRAMES_PER_STEP,
+        config.frames_per_step,
     )
 
 
@@ -130,10 +139,10 @@ class _Rendered(Wrapper):
         self._inner: Any = envs
         while isinstance(self._inner, Wrapper):
             self._inner = self._inner._envs
-        self._kind = type(self._inner).__name__
+        self._name = getattr(self._inner, "name", type(self._inner).__name__)
         if not callable(getattr(self._inner, "render", None)):
             raise UsageError(
-                f"{self._kind} has no screens: give it a method render() that returns an image "
+                f"{self._name} has no screens: give it a method render() that returns an image "
                 "[height, width, 3] uint8 of each environment"
             )
         self._action: Any = None
@@ -157,17 +166,22 @@ class _Rendered(Wrapper):
 
     def render(self) -> Pixels:
         """Return the current image; RunError if `render` gives something else."""
-        images = self._inner.render()
+        try:
+            images = self._inner.render()
+        except Exception as error:
+            raise RunError(
+                f"render of {self._name} failed: {type(error).__name__}: {error}"
+            ) from error
         image = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
             found = f"{getattr(image, 'dtype', '')} {list(np.shape(image))}".strip()
             raise RunError(
-                f"render of {self._kind} gave {type(image).__name__} {found}; it has to be a list "
+                f"render of {self._name} gave {type(image).__name__} {found}; it has to be a list "
                 "of one image [height, width, 3] uint8 for each environment"
             )
         if image.shape[2] != 3 or 0 in image.shape:
             raise RunError(
-                f"render of {self._kind} gave an image {list(image.shape)}; it has to be "
+                f"render of {self._name} gave an image {list(image.shape)}; it has to be "
                 "[height, width, 3]"
             )
         self._image = image

@@ -32,6 +32,7 @@ from ppo37.backends.threads import RolloutThreads, split_envs
 from ppo37.backends.transfer import staged
 from ppo37.build import make_agent, make_factory
 from ppo37.config import Config
+from ppo37.envs import spaces_of
 from ppo37.networks.agent import Agent
 from ppo37.randomness import noise, permutations
 
@@ -95,7 +96,7 @@ class Side:
             for part in split_envs(config.num_envs, config.divisible, 2)
         ]
         envs = self.parts[0]
-        self.agent = make_agent(config, envs.obs_shape, envs.action_names).to(config.device)
+        self.agent = make_agent(config, spaces_of(envs)).to(config.device)
         self.optimizer = make_optimizer(self.agent, config.learning_rate, config.adam_eps)
         self.buffers = make_buffers(self.agent, config.num_steps, config.num_envs, envs.obs_shape)
         sizes = [part.num_envs for part in self.parts]

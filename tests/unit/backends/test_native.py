@@ -53,6 +53,7 @@ from ppo37.backends.self_test import (
 from ppo37.build import make_agent, make_factory
 from ppo37.cli import main
 from ppo37.compiled import library
+from ppo37.envs import spaces_of
 from ppo37.errors import UsageError
 from ppo37.networks.agent import Agent
 from ppo37.networks.nature import NatureCNN
@@ -258,7 +259,7 @@ def test_a_child_of_fork_has_a_pool_of_its_own() -> None:
     """Also where another thread of its parent was in the middle of a task."""
     code = """if True:
         import os, threading, torch
-        from ppo37.networks.agent import NatureCNN
+        from ppo37.networks.nature import NatureCNN
         from ppo37.backends.native.kernels import kernels_for, weights_of, features
         torch.set_num_threads(1)  # OpenMP's do not survive a fork
         trunk = NatureCNN((1, 36, 36), (16, 16, 16), 16)
@@ -549,7 +550,7 @@ def test_kernels_that_are_asked_for_and_missing_are_refused(
     words = ["train", "breakout", "--preset", "debug", "--kernels", "native", "--out", str(run)]
     for more, complaint in (
         ((), NO_COMPILER),
-        (("--observation", "ram"), "native kernels are for convolutions on a CPU"),
+        (("--observation", "ram"), "native kernels are for the convolutions of nature"),
     ):
         with pytest.raises(SystemExit, match="2"):
             main([*words, *more])
@@ -633,11 +634,11 @@ def test_forms_agree_on_first_screens(game: str) -> None:
     """
     config = from_preset("fast", game, "cpu")
     envs = make_factory(config, num_threads=1)(4, seed=1)
-    screens = first_screens(envs, make_agent(config, envs.obs_shape, envs.action_names))
+    screens = first_screens(envs, make_agent(config, spaces_of(envs)))
     envs.close()
     assert screens is not None
     assert screens.shape == (32, 4, 84, 84)
-    agent = make_agent(config, envs.obs_shape, envs.action_names)
+    agent = make_agent(config, spaces_of(envs))
     bias = agent.trunk.conv1.bias
     with torch.no_grad():
         seen = agent.trunk.conv1(screens.float() / 255.0)

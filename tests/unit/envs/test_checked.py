@@ -31,7 +31,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "one reward": (replace_parts(rewards=lambda s: s.rewards[:1]), r"rewards \[1\] float32"),
     "a single number": (replace_parts(rewards=lambda s: 1.0), "rewards of type float"),
     "a column": (replace_parts(rewards=lambda s: s.rewards[:, None]), r"rewards \[4, 1\]"),
-    "nan": (replace_parts(rewards=lambda s: s.rewards * np.nan), "rewards that are not all finite"),
+    "nan": (
+        replace_parts(rewards=lambda s: s.rewards * np.nan),
+        "not finite in environment 0",
+    ),
     "too large": (
         replace_parts(rewards=lambda s: s.rewards.astype(float) + 1e300),
         "not all finite in fp32",

@@ -11,7 +11,7 @@ import pytest
 from conftest import catch_command, tiny_options
 
 from ppo37 import Config
-from ppo37.config import changes, from_preset
+from ppo37.presets import changes, from_preset
 from ppo37.session.estimate import estimate_s
 from ppo37.session.metrics import LAST_100
 from ppo37.session.view import ConsoleView

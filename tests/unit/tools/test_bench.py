@@ -25,10 +25,11 @@ from ppo37.backends.cuda_graphs import make_executables
 from ppo37.cli import main
 from ppo37.cli.commands import config_of
 from ppo37.cli.options import build_parser
-from ppo37.config import Config, from_preset
+from ppo37.config import Config
 from ppo37.errors import UsageError
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
+from ppo37.presets import from_preset
 from ppo37.tools import doctor
 from ppo37.tools.bench import bench, flops_per_sample, table
 

@@ -12,8 +12,9 @@ import pytest
 from conftest import tiny
 
 from ppo37.cli import main
-from ppo37.config import Config, from_preset
+from ppo37.config import Config
 from ppo37.errors import UsageError
+from ppo37.presets import from_preset
 from ppo37.tools import budget
 
 UPDATE_S, START_UP_S = 0.5, 2.0

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ppo37 import train
 from ppo37.cli import main
-from ppo37.config import from_dict, from_preset
+from ppo37.config import from_dict
+from ppo37.presets import from_preset
 from ppo37.session.checkpoint import load_newest
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Edit, Mark

@@ -173,7 +173,7 @@ def test_wrong_use_gets_one_line(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'must be None or "rgb_array", not .human'):
         make_env(finished_run, "human")
     train(tiny(total_timesteps=64), tmp_path / "run", make_envs=Catch)
-    with pytest.raises(UsageError, match=r"trained in environments made by .*Catch"):
+    with pytest.raises(UsageError, match="only you may name"):
         make_env(tmp_path / "run")
     own = make_env(tmp_path / "run", "rgb_array", make_envs=Catch)
     own.reset(seed=0)

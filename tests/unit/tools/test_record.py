@@ -246,7 +246,7 @@ def test_environments_without_screens_get_one_line(own_run: Path, tmp_path: Path
     ):
         with pytest.raises(error, match=message):
             record(own_run, tmp_path / "a.mp4", make_envs=make_envs)
-    with pytest.raises(UsageError, match="environments made by"):
+    with pytest.raises(UsageError, match="only you may name"):
         record(own_run, tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 

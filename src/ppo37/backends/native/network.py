@@ -6,8 +6,7 @@ from torch import Tensor
 from ...algorithm.distributions import Distribution
 from ...errors import UsageError
 from ...networks.agent import Agent
-from ...networks.nature import NatureCNN
-from ..network import DeviceNetwork
+from ..network import DeviceNetwork, is_nature
 from .kernels import Trunk, Weights, features, kernels_for, layers, weights_of
 
 
@@ -22,8 +21,11 @@ class Native(DeviceNetwork):
     def __init__(self, agent: Agent, threads: int) -> None:
         super().__init__(agent)
         self._threads = threads
-        if agent.device.type != "cpu" or not isinstance(agent.trunk, NatureCNN):
-            raise UsageError("native kernels are for convolutions on a CPU")
+        if agent.device.type != "cpu" or not is_nature(agent):
+            raise UsageError(
+                "native kernels are for the convolutions of nature, nature_half and lstm on uint8 "
+                "images, on a CPU; use --kernels torch"
+            )
         self._trunk = agent.trunk
         self._kernels = kernels_for(agent.trunk, agent.bf16)
         self._parameters = [part for layer in layers(agent.trunk) for part in layer.parameters()]

@@ -120,10 +120,10 @@ def make_controls(action_space: str, engine_names: tuple[str, ...]) -> Controls:
 
 
 def action_dims(action_space: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the number of choices of each part of an action; 1 for a real number."""
+    """Return the number of choices of each part of an action; none for real numbers."""
     if action_space == "discrete":
         return (len(names),)
-    return CHOICES if action_space == "joystick" else (1,) * len(names)
+    return CHOICES if action_space == "joystick" else ()
 
 
 def action_name(x: str, y: str, fire: str) -> str:

@@ -16,7 +16,7 @@ from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import EnvState, Episode, Step, VecEnv
 from ..games import game_info
-from .controls import THRESHOLD, make_controls
+from .controls import THRESHOLD, action_dims, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 from .watchdog import Watchdog
 
@@ -82,7 +82,8 @@ class Atari(VecEnv):
         )
         engine_names = tuple(action.name for action in self._engine.ale.get_action_set())
         self._controls = make_controls(action_space, engine_names)
-        self.action_names = self._controls.names
+        self.action_names, self.action_space = self._controls.names, action_space
+        self.action_dims = action_dims(action_space, self.action_names)
         self._presses_fire = self._protocol.auto_fire and "FIRE" in engine_names
         self._fire_next = np.zeros(num_envs, np.bool_)
         self._past_frames = np.zeros(num_envs, np.int64)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import Episode, Step, VecEnv
-from .controls import joystick_action, make_controls
+from .controls import action_dims, joystick_action, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 
 NOOP_MAX = 30
@@ -95,7 +95,8 @@ class ReferenceAtari(VecEnv):
         ]
         engine_names = tuple(action.name for action in self._games[0].actions)
         self._controls = make_controls(action_space, engine_names)
-        self.action_names = self._controls.names
+        self.action_names, self.action_space = self._controls.names, action_space
+        self.action_dims = action_dims(action_space, self.action_names)
 
     def reset(self) -> Pixels:
         for game in self._games:

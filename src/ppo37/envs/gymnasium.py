@@ -1,0 +1,341 @@
+"""Environments of Gymnasium: an adapter from its vector environments to `VecEnv`.
+
+Every episode starts from a seed of its own, a function of the run's seed and of the numbers of the
+environment and of the episode. So an episode is a function of its seed and its actions, and is
+restored by replaying them; see `Gymnasium.save`.
+
+Legend: N environments.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from ..errors import RunError, UsageError
+from ..randomness import ACTIONS, GAMES, generator
+from .contract import EnvState, Episode, Step, VecEnv
+from .spaces import Actions, actions_of, observations_of
+
+MASK = "action_mask"
+"""The key of the mask of legal actions in `info`."""
+CHECK_STEPS = 20
+"""Steps of each of the four trials that show whether episodes can be replayed."""
+Env = gymnasium.Env[Any, Any]
+
+
+class Scores(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose games are counted below the wrappers of the user.
+
+    ended: the scores of the games that have ended since it was last emptied.
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self.score, self.ended = 0.0, list[float]()
+        self._playing = False
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        self._end()  # a wrapper may end a game before the environment does
+        return super().reset(**arguments)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = super().step(action)
+        self.score += float(result[1])
+        self._playing = True
+        if result[2] or result[3]:
+            self._end()
+        return result
+
+    def _end(self) -> None:
+        if self._playing:
+            self.ended.append(self.score)
+        self.score, self._playing = 0.0, False
+
+
+class Gymnasium(VecEnv):
+    """N environments of Gymnasium, stepped one after the other.
+
+    Observations, actions and masks are converted as `spaces.py` describes. An episode restarts in
+    the step that ends it. Rewards are those of the environment; a game's score is the sum of the
+    rewards below the user's wrappers.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], tuple[Env, Scores]],
+        num_envs: int,
+        seed: int,
+        *,
+        first_env: int = 0,
+        index: int = 0,
+        channels: str = "auto",
+    ) -> None:
+        """Make the environments.
+
+        make: makes one, with all wrappers, and its `Scores`.  channels: see `observations_of`.
+        UsageError for spaces that are not supported.
+        """
+        made = [make() for _ in range(num_envs)]
+        self._singles, self._scores = [env for env, _ in made], [scores for _, scores in made]
+        self._first_env, self._seeding = first_env, (seed, index)
+        self.num_envs = num_envs
+        self.name = str(self._singles[0].unwrapped)
+        self._observe = observations_of(self._singles[0].observation_space, channels)
+        self._actions = actions_of(self._singles[0].action_space)
+        try:
+            self._envs = SyncVectorEnv(
+                [partial(_same, env) for env in self._singles],
+                copy=False,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+        except RuntimeError as error:  # spaces that differ between environments
+            raise UsageError(f"the environments {self.name} have different spaces") from error
+        self.action_names, self.action_space = self._actions.names, self._actions.kind
+        self.action_dims = self._dims = self._actions.dims
+        self.obs_shape = self.view_shape = self._observe.shape
+        self.obs_dtype = self._observe.dtype
+        self.metadata = self._singles[0].metadata
+        self.exact, self._masked = self._try(make)
+        if self._masked:
+            self.obs_shape = (math.prod(self.view_shape) + sum(self._dims),)
+        self._masks = np.ones((num_envs, sum(self._dims)), np.bool_)
+        self._episodes = np.zeros(num_envs, np.int64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._logs: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
+        self._obs: NDArray[Any] = np.zeros((num_envs, *self.obs_shape), self.obs_dtype)
+
+    @property
+    def text(self) -> str:
+        """The choices that were made, for the user."""
+        found = [f"observations: {self._observe.text}"]
+        if self._masked:
+            found.append("illegal actions are masked")
+        if not self.exact:
+            found.append("episodes cannot be replayed, so a resumed run starts new ones")
+        return "; ".join(found)
+
+    def reset(self) -> NDArray[Any]:
+        self._start_at(np.zeros(self.num_envs, np.int64))
+        return self._obs.copy()
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        converted = self._actions.convert(actions)
+        with self._named("step"):
+            obs, rewards, terminated, truncated, infos = self._envs.step(converted)
+        self._lengths += 1
+        dones = terminated | truncated
+        if self.exact:
+            for env, action in enumerate(actions):
+                self._logs[env].append(action)
+        self._read_masks(infos, ~dones)
+        final_obs = self._obs = self._observed(obs)
+        truncated = truncated & ~terminated
+        games = list[Episode]()
+        if dones.any():
+            self._episodes[dones] += 1
+            self._start(dones)
+            games = self._games(dones)
+        learned = rewards.astype(np.float32)
+        return Step(self._obs, learned, dones, truncated, final_obs, games)
+
+    def save(self) -> list[EnvState]:
+        """Return the number and the actions of each environment's episode, to be replayed.
+
+        None if the environments are not `exact`: their episodes are not a function of the seed and
+        the actions, for example because a wrapper keeps something across episodes.
+        """
+        if not self.exact:
+            return []
+        return [
+            EnvState(
+                {"episode": int(self._episodes[env]), "sha256": _hash(self._obs[env])},
+                self._log_of(env),
+            )
+            for env in range(self.num_envs)
+        ]
+
+    def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
+        self._start_at(np.array([each.state["episode"] for each in env_states], np.int64))
+        for env, (state, actions) in enumerate(env_states):
+            self._replay(env, actions)
+            if _hash(self._obs[env]) != state["sha256"]:
+                raise UsageError(
+                    f"environment {self._first_env + env}, {self.name}, does not replay its "
+                    "episode: it has changed or is not deterministic; use --new-games"
+                )
+        return self._obs.copy()
+
+    def render(self) -> list[NDArray[np.uint8]]:
+        """Return an image [H, W, 3] of each environment, if it was made with `render_mode`."""
+        return [np.asarray(env.render()) for env in self._singles]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores of the games in progress."""
+        return [scores.score for scores in self._scores]
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _start_at(self, episodes: NDArray[np.int64]) -> None:
+        """Start all environments at their episodes of these numbers, and new games."""
+        self._episodes = episodes
+        self._start(np.ones(self.num_envs, np.bool_))
+        self._lengths[:] = 0
+        for scores in self._scores:
+            scores.ended.clear()
+
+    def _start(self, which: NDArray[np.bool_]) -> None:
+        """Start an episode in some environments."""
+        seeds = [self._seed(env) if starts else None for env, starts in enumerate(which)]
+        with self._named("reset"):
+            obs, infos = self._envs.reset(seed=seeds, options={"reset_mask": which})
+        self._read_masks(infos, which)
+        for env in np.flatnonzero(which):
+            self._logs[env] = []
+        self._obs = self._observed(obs)
+
+    def _seed(self, env: int) -> int:
+        (seed, index), episode = self._seeding, int(self._episodes[env])
+        draws = generator(seed, GAMES, index, self._first_env + env, episode)
+        return int(draws.integers(2**31))
+
+    def _games(self, dones: NDArray[np.bool_]) -> list[Episode]:
+        """Return the games that have ended with an episode; an episode may be a part of a game."""
+        games = []
+        for env in np.flatnonzero(dones):
+            for score in self._scores[env].ended[-1:]:
+                games.append(Episode(self._first_env + int(env), score, int(self._lengths[env])))
+                self._lengths[env] = 0
+            self._scores[env].ended.clear()
+        return games
+
+    def _replay(self, env: int, actions: NDArray[Any]) -> None:
+        """Take actions [n, ...] in one environment, which has just started its episode."""
+        self._lengths[env] = len(actions)
+        self._logs[env] = list(actions)
+        single = self._singles[env]
+        for action in self._actions.convert(actions.astype(_dtype(self._actions))):
+            with self._named("step"):
+                obs, _, _, _, info = single.step(action)
+            self._obs[env] = self._single(obs, info)
+
+    def _log_of(self, env: int) -> NDArray[Any]:
+        """Return the actions of an environment's episode, [n, ...], uint8 or fp32."""
+        parts = () if self.action_space == "discrete" else (len(self.action_names),)
+        small = self._dims and max(self._dims) <= 256
+        return np.asarray(self._logs[env], np.uint8 if small else np.float32).reshape(-1, *parts)
+
+    def _observed(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Convert observations; those of Gymnasium are overwritten in the next step."""
+        converted = self._observe.convert(obs)
+        if self._masked:
+            flat = converted.reshape(self.num_envs, -1)
+            return np.concatenate([flat, self._masks.astype(flat.dtype)], axis=1)
+        return converted.copy() if np.may_share_memory(converted, obs) else converted
+
+    def _single(self, obs: Any, info: dict[str, Any]) -> NDArray[Any]:
+        """Convert the observation of one environment."""
+        converted = self._observe.convert(np.asarray(obs)[np.newaxis])[0]
+        if self._masked:
+            mask = self._flat_mask(info.get(MASK)).astype(converted.dtype)
+            return np.concatenate([converted.ravel(), mask])
+        return converted
+
+    def _read_masks(self, infos: dict[str, Any], which: NDArray[np.bool_]) -> None:
+        """Keep the masks of some environments."""
+        if self._masked:
+            found = infos.get(MASK, [None] * self.num_envs)
+            given = infos.get(f"_{MASK}", [False] * self.num_envs)
+            for env in np.flatnonzero(which):
+                self._masks[env] = self._flat_mask(found[env] if given[env] else None)
+
+    def _flat_mask(self, found: Any) -> NDArray[np.bool_]:
+        """Return a mask [sum(action_dims)]; RunError if it is none."""
+        if found is None:
+            raise RunError(f"{self.name} gave no {MASK} in info, which it did at its start")
+        parts = found if isinstance(found, tuple | list) else [found]
+        mask = np.concatenate([np.ravel(part) for part in parts]).astype(np.bool_)
+        if mask.shape != (sum(self._dims),):
+            raise RunError(
+                f"{self.name} gave an {MASK} of {len(mask)} numbers; it needs "
+                f"{sum(self._dims)}, one for each alternative"
+            )
+        ends = np.cumsum(self._dims)[:-1].tolist()
+        if not all(part.any() for part in np.split(mask, ends)):
+            raise RunError(f"{self.name} gave an {MASK} in which no action is legal: {found}")
+        return mask
+
+    @contextmanager
+    def _named(self, method: str) -> Iterator[None]:
+        """Name the environment in errors that it raises."""
+        try:
+            yield
+        except (RunError, UsageError):
+            raise
+        except Exception as error:
+            raise RunError(
+                f"{method} of {self.name} failed: {type(error).__name__}: {error}"
+            ) from error
+
+    def _try(self, make: Callable[[], tuple[Env, Scores]]) -> tuple[bool, bool]:
+        """Play some steps. Returns whether a seed gives the same episode again, and has masks.
+
+        It is played in two new environments, twice in the first of them with another in between.
+        """
+        first, second = make()[0], make()[0]
+        envs = (first, first, first, second)
+        try:
+            with self._named("reset or step"):
+                played = [self._play(env, s) for env, s in zip(envs, (0, 1, 0, 0), strict=True)]
+        finally:
+            first.close()
+            second.close()
+        same = played[0][0] == played[2][0] == played[3][0]
+        return same, played[0][1] and self.action_space != "continuous"
+
+    def _play(self, env: Env, seed: int) -> tuple[str, bool]:
+        """Play with random actions. Returns a hash of the results, and whether it gives masks."""
+        draws = generator(seed, ACTIONS)
+        obs, info = env.reset(seed=seed)
+        masked = MASK in info
+        digest = hashlib.sha256(np.asarray(obs).tobytes())
+        for _ in range(CHECK_STEPS):
+            action = self._random_action(draws, info.get(MASK))
+            obs, reward, terminated, truncated, info = env.step(action)
+            digest.update(np.asarray(obs).tobytes() + f"{reward}{terminated}{truncated}".encode())
+            if terminated or truncated:
+                obs, info = env.reset()
+                digest.update(np.asarray(obs).tobytes())
+        return digest.hexdigest(), masked
+
+    def _random_action(self, draws: np.random.Generator, mask: Any) -> Any:
+        """Draw an action of one environment, a legal one if there is a mask."""
+        dims = self._dims
+        if self.action_space == "continuous":
+            drawn = draws.standard_normal(len(self.action_names)).astype(np.float32)
+            return self._actions.convert(drawn[np.newaxis])[0]
+        weights = np.ones(sum(dims)) if mask is None else self._flat_mask(mask).astype(float)
+        parts = np.split(weights, np.cumsum(dims)[:-1].tolist())
+        chosen = np.array([draws.choice(len(part), p=part / part.sum()) for part in parts])
+        return self._actions.convert(chosen if self.action_space == "discrete" else chosen[None])[0]
+
+
+def _same(env: Env) -> Env:
+    return env
+
+
+def _hash(obs: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(obs).tobytes()).hexdigest()
+
+
+def _dtype(actions: Actions) -> type[Any]:
+    return np.float32 if actions.kind == "continuous" else np.int64

@@ -1,0 +1,195 @@
+"""The source of environments that a user brings: a Gymnasium id, `module:Class`, or an object.
+
+An object makes one environment of Gymnasium, or it has the parameter `num_envs` and makes N
+environments, see `contract.EnvFactory`.
+"""
+
+import difflib
+import inspect
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ..config import Config, flags
+from ..errors import UsageError
+from .contract import EnvFactory, VecEnv, name_of
+from .loading import load_module, load_object, name_and_arguments
+
+
+@dataclass(frozen=True)
+class EnvSource:
+    """The factory of the environments that a user brings; it can be sent to other processes.
+
+    env: a Gymnasium id, `module:Class`, or the object itself.  kwargs: of its constructor.
+    wrappers, imports, channels: see `Config`.  render_mode: for pictures, or None.
+    Texts with a colon are imported when environments are made: only those that the user has typed
+    may be here.
+    """
+
+    env: str | Callable[..., Any]
+    kwargs: str = "{}"
+    wrappers: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    channels: str = "auto"
+    render_mode: str | None = None
+
+    def __call__(self, num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> VecEnv:
+        made_by = self.load()
+        numbers = {"first_env": first_env, "index": index}
+        if makes_many(made_by):
+            if self.wrappers:
+                raise UsageError(f"{self.name} is no Gymnasium environment: leave --wrapper away")
+            return self._make(made_by, num_envs, seed, **numbers)
+        from .gymnasium import Gymnasium
+
+        make = partial(self._make_one, made_by, [self._wrapper(text) for text in self.wrappers])
+        return Gymnasium(make, num_envs, seed, **numbers, channels=self.channels)
+
+    @property
+    def name(self) -> str:
+        """The text that names the environments."""
+        return self.env if isinstance(self.env, str) else name_of(self.env) or ""
+
+    def load(self) -> Callable[..., Any]:
+        """Return what makes the environments; UsageError if it cannot be found."""
+        for text in self.imports:
+            load_module(text) if ":" not in text else load_object(text)()
+        if not isinstance(self.env, str):
+            return self.env
+        module, colon, name = self.env.rpartition(":")
+        if colon and name.replace(".", "").isidentifier():
+            return load_object(self.env)
+        if colon:
+            load_module(module)
+        return partial(_make_by_id, _known_id(name))
+
+    def parts(self) -> dict[str, Any]:
+        """Return all classes, functions and modules that the user brings, by their names."""
+        made_by = self.load()
+        things = {self.name: _entry_point(self.name) if isinstance(made_by, partial) else made_by}
+        things |= {text: load_module(text.partition(":")[0]) for text in self.imports}
+        things |= {name: load_object(name) for name, _ in map(name_and_arguments, self.wrappers)}
+        return things
+
+    def rendered(self) -> "EnvSource":
+        """Return the factory of the same environments, which make images."""
+        return replace(self, render_mode="rgb_array")
+
+    def _make_one(
+        self, make: Callable[..., Any], wrappers: list[tuple[Any, dict[str, Any]]]
+    ) -> Any:
+        """Make an environment with its wrappers, and its scores."""
+        from gymnasium import Env
+
+        from .gymnasium import Scores
+
+        env = self._make(make, **({"render_mode": self.render_mode} if self.render_mode else {}))
+        if not isinstance(env, Env):
+            raise UsageError(
+                f"{self.name} made a {type(env).__name__}; it has to be a gymnasium.Env, or take "
+                "num_envs and make a ppo37.envs.VecEnv"
+            )
+        scores = Scores(env)
+        env = scores
+        for wrapper, arguments in wrappers:
+            env = self._call(wrapper, f"wrapper {name_of(wrapper)}", env, **arguments)
+        return env, scores
+
+    def _make(self, make: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        return self._call(make, self.name, *arguments, **keywords, **json.loads(self.kwargs))
+
+    def _call(self, make: Callable[..., Any], name: str, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return make(*arguments, **keywords)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _wrapper(text: str) -> tuple[Any, dict[str, Any]]:
+        name, arguments = name_and_arguments(text)
+        return load_object(name), arguments
+
+
+def as_factory(make_envs: Any) -> EnvFactory:
+    """Return the factory of environments that an object makes; see this module."""
+    if isinstance(make_envs, EnvSource) or makes_many(make_envs):
+        factory: EnvFactory = make_envs
+        return factory
+    return EnvSource(make_envs)
+
+
+def makes_many(make_envs: Any) -> bool:
+    """Return whether a class or function makes N environments: whether it takes `num_envs`."""
+    try:
+        return "num_envs" in inspect.signature(make_envs).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory:
+    """Return what makes the environments of one's own, before they are checked and wrapped.
+
+    UsageError if a module has to be imported for them, which only who names it may do.
+    """
+    if make_envs is not None:
+        return as_factory(make_envs)
+    assert config.env is not None
+    if not is_plain_id(config.env) or config.wrappers or config.imports:
+        named = flags({name: getattr(config, name) for name in ("env", "imports", "wrappers")})
+        raise UsageError(
+            f"these environments import modules that only you may name: repeat {shlex.join(named)} "
+            "on the command line, or give make_envs from Python"
+        )
+    return EnvSource(config.env, config.env_kwargs, channels=config.channels)
+
+
+def is_plain_id(env: str) -> bool:
+    """Return whether a text can only be the id of a registered environment."""
+    return ":" not in env and not env.endswith(".py")
+
+
+def is_registered(name: str) -> bool:
+    """Return whether Gymnasium has an environment of this id."""
+    import gymnasium
+
+    try:
+        gymnasium.spec(name)
+    except (gymnasium.error.Error, ValueError):
+        return False
+    return True
+
+
+def short_name(env: str) -> str:
+    """Return the name that stands for an environment in paths: its class, function or id."""
+    return env.rpartition(":")[2]
+
+
+def _make_by_id(name: str, **keywords: Any) -> Any:
+    import gymnasium
+
+    # Our own checks are done in every step and cost less.
+    return gymnasium.make(name, disable_env_checker=True, **keywords)
+
+
+def _entry_point(name: str) -> Any:
+    """Return the class or function behind an id."""
+    from gymnasium.envs.registration import load_env_creator, spec
+
+    found = spec(name.rpartition(":")[2]).entry_point
+    return load_env_creator(found) if isinstance(found, str) else found
+
+
+def _known_id(name: str) -> str:
+    """Return an id; UsageError with the most similar ones if it is not registered."""
+    import gymnasium
+
+    if not is_registered(name):
+        near = difflib.get_close_matches(name, list(gymnasium.registry), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "--import the module that has it"
+        raise UsageError(f"Gymnasium has no environment {name!r}; {hint}")
+    return name

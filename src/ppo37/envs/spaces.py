@@ -1,0 +1,186 @@
+"""Spaces of Gymnasium as ppo37 uses them: images or vectors, and four kinds of actions.
+
+Legend: N environments.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+CHANNELS = (1, 3, 4)
+"""The lengths by which the axis of the channels is found."""
+FEWEST_PIXELS = 8
+"""A matrix of bytes with at least so many rows and columns is an image."""
+FLATTEN = "use --wrapper gymnasium.wrappers:FlattenObservation"
+
+
+class Observations(NamedTuple):
+    """The conversion of observations.
+
+    convert: from the arrays [N, ...] of the space to [N, *shape] of `dtype`.  text: how it was
+    chosen, for the user.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    convert: Callable[[NDArray[Any]], NDArray[Any]]
+    text: str
+
+
+class Actions(NamedTuple):
+    """The conversion of actions.
+
+    convert: from the policy's actions [N] or [N, parts] to those of the space.  dims: the
+    alternatives of each part; none for real numbers.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    dims: tuple[int, ...]
+    convert: Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observations:
+    """Choose how to observe a space; UsageError for those that no network reads.
+
+    channels: the axis of the channels of an image, "first" or "last"; "auto" finds it.
+    """
+    match space:
+        case spaces.Discrete():
+            n, start = int(space.n), int(space.start)
+            return _vector(n, lambda obs: np.arange(start, start + n) == obs[:, None], "one-hot")
+        case spaces.MultiDiscrete() if len(space.shape) == 1:
+            firsts, sizes = np.asarray(space.start), np.asarray(space.nvec)
+            return _vector(
+                int(sizes.sum()), lambda obs: _one_hot(obs - firsts, sizes), "one-hot, each part"
+            )
+        case spaces.MultiBinary():
+            return _vector(math.prod(space.shape), _flat, "vector of 0 and 1")
+        case spaces.Box() if len(space.shape) == 0:
+            return _vector(1, _flat, "number")
+        case spaces.Box() if len(space.shape) in (3, 4):
+            return _image(space, channels)
+        case spaces.Box() if _is_grayscale(space):
+            return _grayscale(space)
+        case spaces.Box():
+            return _box_vector(space)
+    raise UsageError(
+        f"observations of {type(space).__name__} cannot be read by a network; if they have a "
+        f"fixed size, {FLATTEN}"
+    )
+
+
+def actions_of(space: spaces.Space[Any]) -> Actions:
+    """Choose how to act in a space; UsageError for those that no policy has."""
+    match space:
+        case spaces.Discrete():
+            n, start = int(space.n), int(space.start)
+            names = tuple(str(start + action) for action in range(n))
+            return Actions("discrete", names, (n,), lambda actions: actions + start)
+        case spaces.MultiDiscrete() if len(space.shape) == 1:
+            firsts = np.asarray(space.start)
+            dims = tuple(int(n) for n in space.nvec)
+            names = tuple(map(str, range(len(dims))))
+            return Actions("multi_discrete", names, dims, lambda actions: actions + firsts)
+        case spaces.MultiBinary() if len(space.shape) == 1:
+            names = tuple(map(str, range(space.shape[0])))
+            return Actions(
+                "multi_discrete", names, (2,) * len(names), lambda actions: actions.astype(np.int8)
+            )
+        case spaces.Box() if space.dtype is not None and space.dtype.kind == "f":
+            low, high, shape = space.low, space.high, space.shape
+            names = tuple(map(str, range(math.prod(shape))))
+
+            def clipped(actions: NDArray[Any]) -> NDArray[Any]:
+                return np.clip(actions.reshape(-1, *shape), low, high).astype(space.dtype)  # D27
+
+            return Actions("continuous", names, (), clipped)
+    raise UsageError(
+        f"actions of {space} are not supported; a policy has Discrete, MultiDiscrete and "
+        "MultiBinary actions of one axis, and Box of real numbers"
+    )
+
+
+def space_of_observations(shape: tuple[int, ...], dtype: str) -> spaces.Box:
+    """Return the space of observations as ppo37 has them."""
+    if dtype == "uint8":
+        return spaces.Box(0, 255, shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def _vector(size: int, convert: Callable[[NDArray[Any]], NDArray[Any]], text: str) -> Observations:
+    return Observations(
+        (size,), "float32", lambda obs: convert(obs).astype(np.float32), f"{text}, {size} numbers"
+    )
+
+
+def _flat(obs: NDArray[Any]) -> NDArray[Any]:
+    return obs.reshape(len(obs), -1)
+
+
+def _one_hot(parts: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+    columns = zip(parts.T, sizes, strict=True)
+    return np.concatenate([np.arange(n) == part[:, None] for part, n in columns], axis=1)
+
+
+def _box_vector(space: spaces.Box) -> Observations:
+    """Observe a vector, or a matrix row by row; bytes stay bytes."""
+    size = math.prod(space.shape)
+    if _is_bytes(space):
+        return Observations((size,), "uint8", _flat, f"vector of {size} bytes")
+    return _vector(size, _flat, "vector")
+
+
+def _is_bytes(space: spaces.Box) -> bool:
+    """Return whether values are bytes of the whole range, which networks divide by 255."""
+    return space.dtype == np.uint8 and int(space.high.max()) == 255
+
+
+def _is_grayscale(space: spaces.Box) -> bool:
+    return len(space.shape) == 2 and _is_bytes(space) and min(space.shape) >= FEWEST_PIXELS
+
+
+def _grayscale(space: spaces.Box) -> Observations:
+    height, width = space.shape
+    text = f"image of {height} x {width} pixels, 1 channel"
+    return Observations((1, height, width), "uint8", lambda obs: obs[:, np.newaxis], text)
+
+
+def _image(space: spaces.Box, channels: str) -> Observations:
+    """Observe an image, or a stack of images whose channels are put together."""
+    *stack, first, _, last = space.shape
+    if channels == "auto":
+        is_first, is_last = first in CHANNELS, last in CHANNELS
+        if is_first == is_last:
+            raise UsageError(
+                f"observations of shape {space.shape}: it is not clear which axis has the "
+                f"channels; use --channels first or last (for a vector {FLATTEN})"
+            )
+        channels = "first" if is_first else "last"
+    height, width = space.shape[-2:] if channels == "first" else space.shape[-3:-1]
+    planes = math.prod(stack) * (first if channels == "first" else last)
+    scale = np.float32(255 if float(space.high.max()) == 255.0 else 1)
+    as_bytes = _is_bytes(space)
+
+    def convert(obs: NDArray[Any]) -> NDArray[Any]:
+        if channels == "last":
+            obs = np.moveaxis(obs, -1, -3)
+        obs = obs.reshape(len(obs), planes, height, width)
+        return obs if as_bytes else obs.astype(np.float32) / scale
+
+    text = f"image of {height} x {width} pixels, {planes} channels ({channels} axis)"
+    return Observations((planes, height, width), "uint8" if as_bytes else "float32", convert, text)
+
+
+def action_space_of(kind: str, dims: tuple[int, ...], parts: int) -> gymnasium.Space[Any]:
+    """Return the Gymnasium space of a policy's actions."""
+    if kind == "continuous":
+        return spaces.Box(-np.inf, np.inf, (parts,), np.float32)
+    return spaces.Discrete(dims[0]) if kind == "discrete" else spaces.MultiDiscrete(np.array(dims))
