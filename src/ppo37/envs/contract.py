@@ -159,10 +159,6 @@ class Wrapper(VecEnv):
     def restore(self, env_states: list[EnvState]) -> NDArray[Any]:
         return self._envs.restore(env_states)
 
-    def render(self) -> list[NDArray[np.uint8]]:
-        """Return an image [H, W, 3] of each environment; AttributeError if they have none."""
-        return self._envs.render()  # type: ignore[attr-defined]
-
     def close(self) -> None:
         self._envs.close()
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -30,7 +30,7 @@ class Line(gymnasium.Env[Any, Any]):
     What it observes, and how it misbehaves, are arguments.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
     def __init__(self, fault: str = "", render_mode: str | None = None) -> None:
         self.observation_space = spaces.Box(-20.0, 20.0, (2,), np.float64)
@@ -78,6 +78,13 @@ class LessReward(gymnasium.RewardWrapper[Any, Any]):
 
 def made(env: Any, num_envs: int = N, seed: int = 7, **arguments: Any) -> VecEnv:
     return EnvSource(env, **arguments)(num_envs, seed)
+
+
+def step_often(envs: VecEnv) -> None:
+    """Step until the faults have come."""
+    envs.reset()
+    for _ in range(LATE + 1):
+        envs.step(np.ones(N, int))
 
 
 def played_alone(
@@ -208,9 +215,7 @@ def test_a_mask_ends_the_observation() -> None:
         closing(made(Line, kwargs='{"fault": "mask none"}')) as envs,
         pytest.raises(RunError, match="no action is legal"),
     ):
-        envs.reset()
-        for _ in range(LATE + 1):
-            envs.step(np.ones(N, int))
+        step_often(envs)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +228,8 @@ def test_a_mask_ends_the_observation() -> None:
 def test_failures_name_the_environment(fault: str, message: str) -> None:
     factory = checked(EnvSource(Line, json.dumps({"fault": fault})))
     envs = factory(N, 7)
-    with closing(envs):
-        envs.reset()
-        with pytest.raises(RunError, match=message):
-            for _ in range(LATE + 1):
-                envs.step(np.ones(N, int))
+    with closing(envs), pytest.raises(RunError, match=message):
+        step_often(envs)
 
 
 def test_workers_give_the_same_bits() -> None:
@@ -249,10 +251,8 @@ def test_workers_give_the_same_bits() -> None:
 def test_a_worker_that_fails_is_named() -> None:
     source = EnvSource(f"{__file__}:Line", '{"fault": "raises"}')
     with closing(Workers(source, 2, 3, 3)) as workers:
-        workers.reset()
         with pytest.raises(RunError, match=r"environments 0 to 1 failed: .*ZeroDivision") as caught:
-            for _ in range(LATE + 1):
-                workers.step(np.ones(3, int))
+            step_often(workers)
         assert "in step" in str(caught.value)  # the traceback of the worker
     with closing(Workers(source, 2, 3, 3)) as workers:
         workers.reset()
