@@ -8,9 +8,7 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
@@ -19,7 +17,7 @@ from .algorithm.update import set_learning_rate, update
 from .build import Brought
 from .config import Config
 from .envs import EnvFactory
-from .session.observer import Observer, SessionOptions
+from .session.observer import Callbacks, SessionOptions, ViewOption
 from .session.session import Session, Summary
 from .session.start import new_session, resumed_session
 
@@ -51,11 +49,11 @@ def train(
     config: Config,
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
@@ -77,12 +75,12 @@ def train(
 def resume(
     run: str | Path,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.

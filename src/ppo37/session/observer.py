@@ -88,13 +88,17 @@ class Observer:
         """Release files and other resources; called once, also after an error."""
 
 
+ViewOption = Observer | Literal["auto"] | None
+Callbacks = Sequence[Observer]
+
+
 class SessionOptions(NamedTuple):
-    """What surrounds a session and never changes its result; see `train`."""
+    """Arguments of `train` and `resume` that never change the result."""
 
     checkpoint_every: int | None = None
     keep: int = KEPT
-    view: "Observer | Literal['auto'] | None" = "auto"
-    callbacks: Sequence[Observer] = ()
+    view: ViewOption = "auto"
+    callbacks: Callbacks = ()
 
     def check(self) -> None:
         """UsageError for values that make no sense."""
