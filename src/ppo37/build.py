@@ -20,6 +20,7 @@ from .envs.games import game_info, require_known
 from .envs.loading import source_hash
 from .envs.normalize import NormalizedObservations, ScaledRewards, SignRewards
 from .envs.source import EnvSource, source_of
+from .envs.workers import Workers
 from .errors import UsageError
 from .networks.agent import Agent
 from .networks.policies import make_policy
@@ -48,7 +49,10 @@ def make_factory(
     then checked in every step; None for the configured ones.  UsageError if they are unknown.
     """
     if make_envs is not None or config.env is not None:
-        factory = checked(source_of(config, make_envs), config.norm_obs)
+        source = source_of(config, make_envs)
+        if config.env_workers:
+            source = partial(Workers, source, config.env_workers)
+        factory = checked(source, config.norm_obs)
         return partial(SignRewards.around, factory) if config.clips_rewards else factory
     return env_factory(
         config.game,
@@ -62,12 +66,27 @@ def make_factory(
     )
 
 
+def is_divisible(config: Config, make_envs: EnvFactory | None) -> bool:
+    """Return whether several threads may step the environments, each a part of them.
+
+    Threads of Python would wait for each other where each environment is stepped by Python, and
+    libraries behind environments of Gymnasium may allow only one.
+    """
+    if config.env is None or not config.divisible:
+        return config.divisible
+    source = source_of(config, make_envs)
+    return not config.env_workers and not (isinstance(source, EnvSource) and source.makes_single)
+
+
 def named(config: Config, brought: Brought) -> Config:
     """Return the configuration with the names of what is brought."""
     if brought.make_envs is not None and config.env is None:
         config = dataclasses.replace(config, env=name_of(brought.make_envs))
     if brought.network is not None and ":" not in config.network:
-        config = dataclasses.replace(config, network=name_of(brought.network) or "")
+        # What a preset chose for a built-in network does not ask for it in one's own.
+        zero_mean = config.zero_mean_init and hasattr(brought.network, "zero_mean_init")
+        name = name_of(brought.network) or ""
+        config = dataclasses.replace(config, network=name, zero_mean_init=zero_mean)
     return config
 
 

@@ -6,12 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT_S, ROOT
+from conftest import LIMIT_S, ROOT, child_environment
+
+from ppo37 import evaluate
 
 
 def test_dodge_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "dodge.py"), "--out", str(tmp_path / "run")]
     assert _steps_survived([*command, "--total-timesteps", "1024"]) > 1
+
+
+def test_a_network_of_ones_own_runs_in_few_lines(tmp_path: Path) -> None:
+    file, run = ROOT / "examples" / "network.py", tmp_path / "run"
+    command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert re.search(r"^mean score: [\d.]+$", done.stdout, re.MULTILINE), done.stderr
+    code = re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
 @pytest.mark.slow
@@ -37,3 +48,22 @@ def _steps_survived(command: list[str]) -> float:
     found = re.search(r"steps survived: ([\d.]+) of", done.stdout)
     assert found, done.stdout
     return float(found[1])
+
+
+def test_play_plays_the_evaluated_game(breakout_run: Path) -> None:
+    path = ROOT / "examples" / "play.py"
+    assert len(path.read_text().splitlines()) <= 60
+    command = [sys.executable, str(path), str(breakout_run), "--seed", "4"]
+    done = subprocess.run(
+        [*command, "--games", "1"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+        env=child_environment(),
+    )
+    found = re.fullmatch(r"game 1: score (\S+), sum of rewards (\S+), (\S+) steps\n", done.stdout)
+    assert found, done.stdout
+    played = evaluate(breakout_run, 1, seed=4)
+    assert [float(found[1]), float(found[2])] == [played.scores[0]] * 2
+    assert int(found[3].replace(",", "")) == played.lengths[0]

@@ -2,11 +2,16 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, tiny
 
+from ppo37 import evaluate, load_agent, train
 from ppo37.cli.options import build_parser
 
 PAGES = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -40,3 +45,41 @@ def test_imports_exist(page: Path) -> None:
     for block in _blocks(page, "python"):
         for line in re.findall(r"^from ppo37\S* import .*$", block, re.MULTILINE):
             exec(line, {})
+
+
+def _run_block(page: str, containing: str) -> dict[str, Any]:
+    """Run the block of Python of a page that has this text. Returns its names."""
+    blocks = _blocks(ROOT / "docs" / "how-to" / page, "python")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(next(block for block in blocks if containing in block), names)
+    return names
+
+
+def test_the_loop_with_an_agent(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run, "runs/catch")
+    names = _run_block("publish-and-load.md", "agent.act(obs)")
+    played = evaluate(finished_run, 1, seed=0)
+    assert names["info"]["episode"] == {"r": played.scores[0], "l": played.lengths[0]}
+
+
+@pytest.mark.parametrize("network", ["nature_half", "lstm"])
+def test_the_export_to_onnx(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    train(tiny(network=network, total_timesteps=64), "runs/catch")
+    _run_block("publish-and-load.md", "torch.onnx.export")
+    session = runtime.InferenceSession("catch.onnx")
+    agent = load_agent("runs/catch", "cpu").agent
+    obs = torch.randint(0, 256, (5, 1, 36, 36), dtype=torch.uint8)
+    state = torch.randn(5, agent.core.state_size)
+    with torch.no_grad():
+        policy, values, after = agent(obs, state, torch.zeros(5, 1))
+    inputs = {"obs": obs.numpy(), "state": state.numpy()}
+    names = [each.name for each in session.get_inputs()]
+    found = session.run(None, {name: inputs[name] for name in names})
+    for ours, theirs in zip((*policy.outputs, values, after), found, strict=True):
+        np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-5)

@@ -25,9 +25,10 @@ from PIL import Image
 from ppo37.algorithm.losses import policy_loss, value_loss
 from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
-from ppo37.build import make_agent
 from ppo37.config import Config
 from ppo37.envs.atari.reference import ReferenceAtari, grayscale, shrink
+from ppo37.networks.agent import Agent
+from ppo37.networks.policies import CategoricalPolicy
 from ppo37.presets import from_preset
 
 HERE = Path(__file__).parent
@@ -164,7 +165,7 @@ def _show(axes: Axes, picture: np.ndarray, name: str) -> None:
 
 def network() -> None:
     """Draw the layers of the network `nature` with the shapes of what flows between them."""
-    agent = make_agent(_classic(), (4, 84, 84), tuple("ABCDEF"))
+    agent = Agent((4, 84, 84), CategoricalPolicy(6), "nature", seed=1)
     trunk = agent.trunk
     shapes: list[str] = []
     trunk.conv2.register_forward_pre_hook(lambda _m, inputs: shapes.append(_size(inputs[0][0])))

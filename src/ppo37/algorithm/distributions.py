@@ -1,6 +1,6 @@
 """Distributions over actions: log-probability, entropy and sampling.
 
-All have the same three methods, so rollout, losses and update do not depend on the kind.
+All have the same methods, so rollout, losses and update do not depend on the kind.
 Sampling is a pure function: the randomness is passed in as uniform numbers.
 
 Legend: B samples (any leading shape), A actions, D dimensions of an action.
@@ -24,19 +24,18 @@ class Distribution(Protocol):
     @property
     def outputs(self) -> tuple[Tensor, ...]:
         """The tensors [B, ...] that the network computed; the self-test compares them."""
-        ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Compute log pi(a|s) [B]."""
-        ...
 
     def entropy(self) -> Tensor:
         """Compute the entropy [B] in nats."""
-        ...
 
     def sample(self, uniforms: Tensor) -> Tensor:
         """Sample actions from uniform numbers of the same shape, fp32 in [0, 1)."""
-        ...
+
+    def mode(self) -> Tensor:
+        """Return the most likely actions."""
 
 
 class Categorical(NamedTuple):
@@ -72,6 +71,9 @@ class Categorical(NamedTuple):
         threshold = uniforms.double().unsqueeze(-1) * cumulative[..., -1:]
         return (cumulative <= threshold).sum(-1)
 
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
 
 class MultiCategorical(NamedTuple):
     """D independent choices, each from its own alternatives; actions [B, D] int64."""
@@ -97,6 +99,9 @@ class MultiCategorical(NamedTuple):
         return torch.stack(
             [choice.sample(u) for choice, u in zip(self.choices, columns, strict=True)], dim=-1
         )
+
+    def mode(self) -> Tensor:
+        return torch.stack([choice.mode() for choice in self.choices], dim=-1)
 
 
 class Gaussian(NamedTuple):
@@ -130,6 +135,9 @@ class Gaussian(NamedTuple):
         """
         normal = torch.special.ndtri(uniforms.double() + 2.0**-25)
         return self.mean + torch.exp(self.log_std) * normal.to(self.mean.dtype)  # D23
+
+    def mode(self) -> Tensor:
+        return self.mean
 
 
 def mask_logits(logits: Tensor, action_mask: Tensor) -> Tensor:

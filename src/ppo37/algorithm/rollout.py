@@ -96,16 +96,16 @@ def allocate(
 
 @torch.inference_mode()
 def act(
-    network: Network, obs: Tensor, lstm_state: Tensor, uniforms: Tensor
+    network: Network, obs: Tensor, lstm_state: Tensor, uniforms: Tensor, greedy: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sample an action for each observation [N, *obs_shape].
+    """Sample an action for each observation [N, *obs_shape]; `greedy` takes the most likely.
 
     uniforms: [N, *action_shape] in [0, 1), the randomness.
     Returns actions [N, *action_shape], log pi(a|s) [N], V(s) [N] and the next lstm_state [N, R].
     """
     no_dones = lstm_state.new_zeros(len(obs), 1)  # `collect` resets the state itself
     distribution, values, lstm_state = network(obs, lstm_state, no_dones)
-    actions = distribution.sample(uniforms)
+    actions = distribution.mode() if greedy else distribution.sample(uniforms)
     return actions, distribution.log_prob(actions), values, lstm_state
 
 

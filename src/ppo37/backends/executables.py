@@ -85,14 +85,17 @@ def eager(
     )
 
 
-def make_act(network: DeviceNetwork) -> Act:
-    """Make the function `algorithm.rollout.act` for a network and observations as they come."""
+def make_act(network: DeviceNetwork, greedy: bool = False) -> Act:
+    """Make the function `algorithm.rollout.act` for a network and observations as they come.
+
+    greedy: take the most likely actions instead of sampling.
+    """
 
     @torch.inference_mode()
     def arranged_act(
         obs: Tensor, lstm_state: Tensor, uniforms: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return act(network, network.arrange(obs), lstm_state, uniforms)
+        return act(network, network.arrange(obs), lstm_state, uniforms, greedy)
 
     return arranged_act
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ..algorithm.distributions import mask_logits
 from ..envs import VecEnv
 from ..envs.checked import Checked
 from ..errors import RunError, UsageError
@@ -102,9 +103,11 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
     if not images and not isinstance(envs, Checked):
         return None  # the environments of ppo37 need no check, and some take long to start
     try:
-        envs.reset()
-        rows = random_actions(agent, SCREEN_STEPS * envs.num_envs).cpu().split(envs.num_envs)
-        screens = [torch.from_numpy(envs.step(row.numpy()).obs.copy()) for row in rows]
+        obs, screens = torch.tensor(envs.reset()), list[torch.Tensor]()
+        for uniforms in _uniforms(agent, SCREEN_STEPS * envs.num_envs).split(envs.num_envs):
+            actions = _uniform_actions(agent, uniforms, obs).cpu().numpy()
+            obs = torch.tensor(envs.step(actions).obs)
+            screens.append(obs)
         envs.save()
     except RunError as error:
         raise UsageError(str(error)) from None
@@ -113,10 +116,24 @@ def first_screens(envs: VecEnv, agent: Agent) -> torch.Tensor | None:
 
 def random_actions(agent: Agent, count: int) -> torch.Tensor:
     """Sample actions [count, *action_shape] of a uniform policy, the same every time."""
-    policy = agent.policy
+    return _uniform_actions(agent, _uniforms(agent, count))
+
+
+def _uniforms(agent: Agent, count: int) -> torch.Tensor:
+    """Draw the numbers [count, *action_shape] that actions are sampled by."""
     draws = torch.Generator(agent.device).manual_seed(0)
-    uniforms = torch.rand(count, *policy.action_shape, generator=draws, device=agent.device)
-    actions: torch.Tensor = policy(uniforms.new_zeros(count, policy.num_outputs)).sample(uniforms)
+    shape = (count, *agent.policy.action_shape)
+    return torch.rand(shape, generator=draws, device=agent.device)
+
+
+def _uniform_actions(
+    agent: Agent, uniforms: torch.Tensor, obs: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sample actions of a uniform policy. obs: those whose masks of legal actions are kept."""
+    logits = uniforms.new_zeros(len(uniforms), agent.policy.num_outputs)
+    if agent.masked and obs is not None:
+        logits = mask_logits(logits, agent.split_mask(obs.to(agent.device))[1])
+    actions: torch.Tensor = agent.policy(logits).sample(uniforms)
     return actions.detach()
 
 

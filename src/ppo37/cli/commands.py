@@ -164,6 +164,7 @@ def evaluate(options: Namespace) -> int:
         _show_progress,
         log,
         *_brought_by_run(options),
+        greedy=options.greedy,
     )
     normalized = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
@@ -182,33 +183,42 @@ def evaluate(options: Namespace) -> int:
     if normalized is not None:
         rounded = round(normalized, 2) + 0.0  # + 0.0 turns -0.0 into 0.0
         lines.append(f"human-normalized {rounded:.2f} (0: random play, 1: a human)")
+    if result.greedy:
+        lines.append("actions: the most likely ones (greedy), instead of sampled as in training")
     means = {name: value for name, value in published.items() if not name.endswith("_std")}
     lines += [f"  published {name:28} {value:10.2f}" for name, value in means.items()]
     if result.protocol != "classic" and published:
         lines.append(
             f"  (published agents trained without the sticky actions of {result.protocol})"
         )
+    if result.greedy and published:
+        lines.append("  (published scores are those of sampled actions)")
     document = {**result.to_json(), "human_normalised": normalized, "published": published}
     _print_result(options, document, "\n".join(lines))
     return 0
 
 
 def record(options: Namespace) -> int:
-    """Make a video of an agent that plays one game."""
+    """Make a video of an agent that plays whole games."""
     from ..tools.record import record
 
+    _require_positive("games", options.games)
     limit = {} if options.max_seconds is None else {"max_seconds": options.max_seconds}
     made = record(
         options.run,
         options.out,
+        games=options.games,
         seed=options.seed,
         protocol=options.protocol,
         device=options.device,
         warn=log,
+        greedy=options.greedy,
         **_brought_by_run(options)._asdict(),
         **limit,
     )
-    log(f"score {made.score:g} after {made.length:,} agent steps")
+    games = "" if made.games == 1 else f"{made.games} games: mean "
+    greedy = ", greedy actions" if made.greedy else ""
+    log(f"{games}score {made.score:g} after {made.length:,} agent steps{greedy}")
     print(shown(made.path))
     return 0
 

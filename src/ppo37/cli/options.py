@@ -107,6 +107,7 @@ def build_parser() -> _Parser:
     record = add("record", commands.record)
     record.add_argument("run", metavar="RUN")
     record.add_argument("--out", metavar="FILE", help="FILE.mp4 or FILE.gif")
+    record.add_argument("--games", type=int, default=1, metavar="N", help="whole games; default 1")
     record.add_argument("--max-seconds", type=float, metavar="S", help="longest length of a video")
     _add_playing_options(record)
 
@@ -235,6 +236,8 @@ def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
     parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
     _add_brought(parser)
+    text = "take the most likely actions instead of sampling as in training"
+    parser.add_argument("--greedy", action="store_true", help=text)
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
 
 

@@ -20,6 +20,8 @@ CELLS = 6
 CELL_PIXELS = 6
 MAX_BALLS = 10
 SIDE = CELLS * CELL_PIXELS
+FPS = 15
+"""Steps per second of a video, as many as an Atari game has."""
 
 
 class Catch(VecEnv):
@@ -105,6 +107,10 @@ class Catch(VecEnv):
         """The points of the current games."""
         return [float(caught) for caught in self._caught]
 
+    def render(self) -> list[NDArray[np.uint8]]:
+        """Return the current screens, [36, 36, 3] each."""
+        return as_images(self._draw())
+
     def close(self) -> None:
         """Do nothing: there are no resources to release."""
 
@@ -124,6 +130,11 @@ class Catch(VecEnv):
         board[self._rows, CELLS - 1, self._paddle] = 128
         board[self._rows, self._ball[:, 0], self._ball[:, 1]] = 255
         return np.kron(board, np.ones((1, CELL_PIXELS, CELL_PIXELS), np.uint8))[:, np.newaxis]
+
+
+def as_images(obs: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return observations [N, 1, 36, 36] as N images [36, 36, 3]."""
+    return [np.repeat(each[-1, :, :, np.newaxis], 3, axis=2) for each in obs]
 
 
 def _plain(state: Mapping[str, Any]) -> Any:

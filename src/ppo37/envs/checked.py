@@ -73,7 +73,6 @@ class Checked(Wrapper):
         self.obs_shape, self.action_names = checked_attributes(envs, num_envs)
         self._env_range = range(first_env, first_env + num_envs)
         self._real_obs = real_obs or self.obs_dtype == "float32"
-        self._name = getattr(envs, "name", type(envs).__name__)
         # Steps of each environment's current game; unknown (infinite) for a restored game.
         self._steps = np.zeros(num_envs)
 
@@ -179,7 +178,7 @@ class Checked(Wrapper):
         return np.require(found, requirements=["C", "W"])
 
     def _refuse(self, method: str, found: str, wanted: str) -> NoReturn:
-        raise RunError(f"{method} of {self._name} gave {found}; it has to be {wanted}")
+        raise RunError(f"{method} of {self.name} gave {found}; it has to be {wanted}")
 
 
 def _hint(found: NDArray[Any], shape: tuple[int, ...], types: str) -> str:

@@ -139,6 +139,9 @@ class Wrapper(VecEnv):
     def __init__(self, envs: VecEnv) -> None:
         self._envs = envs
         self.num_envs, self.obs_shape = envs.num_envs, envs.obs_shape
+        self.name = getattr(envs, "name", type(envs).__name__)
+        self.text = getattr(envs, "text", "")
+        self.metadata = getattr(envs, "metadata", {})
         self.action_names = envs.action_names
         self.obs_dtype, self.view_shape = obs_dtype_of(envs), getattr(envs, "view_shape", None)
         self.action_space = getattr(envs, "action_space", None)

@@ -296,6 +296,8 @@ class Gymnasium(VecEnv):
         try:
             with self._named("reset or step"):
                 played = [self._play(env, s) for env, s in zip(envs, (0, 1, 0, 0), strict=True)]
+        except RunError as error:
+            raise UsageError(str(error)) from error
         finally:
             first.close()
             second.close()

@@ -49,14 +49,22 @@ class NormalizedObservations(Wrapper):
         return self._normalize(obs)
 
     def _normalize(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        normalized = normalize(self._view(obs), self._statistics, self._clip).numpy()
-        if self._size is None:
-            return normalized
-        return np.concatenate([normalized, obs[:, self._size :].astype(np.float32)], axis=1)
+        return normalize_view(obs, self._statistics, self._clip, self._size)
 
     def _view(self, obs: NDArray[Any]) -> torch.Tensor:
         """Return the part of the observations without the mask."""
         return torch.from_numpy(obs if self._size is None else obs[:, : self._size])
+
+
+def normalize_view(
+    obs: NDArray[Any], statistics: RunningMeanStd, clip: float, size: int | None
+) -> NDArray[np.float32]:
+    """Normalize observations [N, ...]. size: of the part before a mask, which stays as it is."""
+    view = torch.from_numpy(obs if size is None else obs[:, :size])
+    normalized = normalize(view, statistics, clip).numpy()
+    if size is None:
+        return normalized
+    return np.concatenate([normalized, obs[:, size:].astype(np.float32)], axis=1)
 
 
 class SignRewards(Wrapper):

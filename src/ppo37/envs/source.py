@@ -53,6 +53,11 @@ class EnvSource:
         """The text that names the environments."""
         return self.env if isinstance(self.env, str) else name_of(self.env) or ""
 
+    @property
+    def makes_single(self) -> bool:
+        """Whether these are environments of Gymnasium, which are made one by one."""
+        return not makes_many(self.load())
+
     def load(self) -> Callable[..., Any]:
         """Return what makes the environments; UsageError if it cannot be found."""
         for text in self.imports:
@@ -115,12 +120,12 @@ class EnvSource:
         return load_object(name), arguments
 
 
-def as_factory(make_envs: Any) -> EnvFactory:
+def as_factory(make_envs: Any, config: Config) -> EnvFactory:
     """Return the factory of environments that an object makes; see this module."""
     if isinstance(make_envs, EnvSource) or makes_many(make_envs):
         factory: EnvFactory = make_envs
         return factory
-    return EnvSource(make_envs)
+    return EnvSource(make_envs, config.env_kwargs, channels=config.channels)
 
 
 def makes_many(make_envs: Any) -> bool:
@@ -137,7 +142,7 @@ def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory
     UsageError if a module has to be imported for them, which only who names it may do.
     """
     if make_envs is not None:
-        return as_factory(make_envs)
+        return as_factory(make_envs, config)
     assert config.env is not None
     if not is_plain_id(config.env) or config.wrappers or config.imports:
         named = flags({name: getattr(config, name) for name in ("env", "imports", "wrappers")})

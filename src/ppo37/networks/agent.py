@@ -90,7 +90,7 @@ class Agent(nn.Module):
     ) -> tuple[Distribution, Tensor, Tensor]:
         action_mask = None
         if self.masked:
-            obs, action_mask = self._without_mask(obs)
+            obs, action_mask = self.split_mask(obs)
         # Autocast's cache is global to the process, and several threads act at once.
         with torch.autocast(
             obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
@@ -119,7 +119,7 @@ class Agent(nn.Module):
         distribution = self.policy(logits)
         return distribution, self.value_head(parts[-1]).squeeze(-1), lstm_state
 
-    def _without_mask(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def split_mask(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Split observations that end with a mask: [B, *obs_shape], and legal actions [B, A]."""
         obs, action_mask = obs.flatten(1).tensor_split([-self.policy.num_outputs], dim=-1)
         return obs.unflatten(1, self.obs_shape), action_mask != 0

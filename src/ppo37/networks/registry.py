@@ -57,6 +57,7 @@ class Network(NamedTuple):
     def describe_inputs(self) -> str:
         side = self.smallest_side
         images = [] if side is None else [f"images of {side} x {side} pixels or more"]
+        images = ["images"] if side == 1 else images
         return " and ".join(images + ["vectors"] * self.vectors)
 
 
@@ -100,7 +101,7 @@ def find(network: str | type[nn.Module]) -> Network:
     known = built_in()
     if network not in known:
         near = difflib.get_close_matches(network, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise UsageError(
             f"unknown network {network!r}{hint}; choose from {', '.join(known)}, "
             "or name your own as module:Class"

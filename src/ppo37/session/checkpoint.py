@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import RunError, UsageError
-from .checkpoint_format import FILES, LARGEST_BYTES, Damaged, Tensors, decode, encode
+from .checkpoint_format import (
+    FILES,
+    LARGEST_BYTES,
+    MANIFEST,
+    MODEL,
+    STATE,
+    Damaged,
+    Tensors,
+    decode,
+    encode,
+)
 from .files import (
     TEMPORARY,
     beside,
@@ -27,6 +37,9 @@ from .files import (
 )
 
 KEPT = 3
+FILE_SUFFIXES = {".bin", ".ckpt", ".gz", ".h5", ".json", ".onnx", ".pkl", ".pt", ".pth"}
+FILE_SUFFIXES |= {".safetensors", ".tar", ".zip"}
+"""The suffixes of files, which a folder must not have."""
 SPACE_FACTOR = 2
 """Free space that is required, in sizes of the checkpoint to be written."""
 
@@ -128,8 +141,14 @@ def prune(checkpoints: Path, keep: int = KEPT) -> None:
 def export(saved: Checkpoint, directory: Path) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder.
 
-    UsageError if `directory` exists or cannot be written.
+    UsageError if `directory` has the name of a file, exists or cannot be written.
     """
+    if directory.suffix.lower() in FILE_SUFFIXES:
+        raise UsageError(
+            f"export writes a folder with {MODEL}, {STATE} and {MANIFEST}, not a file "
+            f"{directory.suffix}: name it {directory.with_suffix('')}; for ONNX, the page Publish "
+            "and load has the lines"
+        )
     named, directory = directory, real_path(directory)
     try:
         if os.path.lexists(named) or os.path.lexists(directory):

@@ -22,7 +22,7 @@ from ..backends.precision import Choice, choose_precision
 from ..backends.ranks import EnvSlice, Ranks, job, join, may_restart, restarted
 from ..backends.self_test import first_screens
 from ..backends.threads import emulator_threads, split_envs
-from ..build import Brought, make_agent, make_factory, named, sources_of
+from ..build import Brought, is_divisible, make_agent, make_factory, named, sources_of
 from ..config import Config
 from ..envs import EnvState, VecEnv
 from ..envs.contract import spaces_of
@@ -81,6 +81,7 @@ def new_session(
         parts, state = _open(stack, config, brought, ranks, NOTHING_SAVED)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
+        text = getattr(parts[0], "text", "")
         state.agent.bf16 = config.precision == "bf16"
         # The directory is made last, so that nothing is left behind if the session cannot start.
         signals = stack.enter_context(_signals(ranks))
@@ -99,6 +100,8 @@ def new_session(
         session = Session(
             config, path, state, parts, buffers, run, ranks, options, observers, signals
         )
+        if text:
+            observers.note(text)
         with session.running(choice.reason, estimate_s(config), brought):
             yield session
 
@@ -212,7 +215,7 @@ def _open_parts(
 ) -> Iterator[list[VecEnv]]:
     """Make a rank's environments for the `index`-th seeding, one part for each rollout thread."""
     threads = config.threads or 1
-    slices = split_envs(env_slice.size, config.divisible, threads)
+    slices = split_envs(env_slice.size, is_divisible(config, brought.make_envs), threads)
     factory = make_factory(
         config,
         emulator_threads(len(slices), threads),

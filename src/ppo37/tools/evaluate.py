@@ -12,41 +12,29 @@ from torch import nn
 
 from .. import randomness
 from ..algorithm.rollout import reset_state
-from ..backends.device import prepare_process, resolve_device, usable_cores
+from ..backends.device import prepare_process, usable_cores
 from ..backends.executables import make_act
 from ..backends.network import DeviceNetwork, make_network
-from ..build import make_agent, make_factory, normalized
-from ..config import Config, Device, choices
+from ..build import make_factory, normalized
+from ..config import Device, choices
 from ..envs import EnvFactory, Episode, Step, VecEnv
 from ..errors import RunError, UsageError
-from ..networks.agent import Agent
-from ..session.directory import config_of, find_checkpoint, spaces_in
 from ..session.signals import Signals
-from ..session.state import load_model
+from .agents import BLOCK_STEPS, TrainedAgent, checked_seed, load_agent
 from .stats import interval_of_mean
 
 MAX_ENVS, MOST_EPISODES = 32, 1_000_000
 MOST_STEPS = 100_000
 """Three times the longest game of Atari: the environment is wrong if no game ends by then."""
-BLOCK_STEPS = 256
-"""Uniforms are drawn for this many steps at a time."""
 Translation = Callable[[NDArray[Any]], NDArray[Any]]
 """A function from the agent's actions to those of the environment."""
-
-
-class TrainedAgent(NamedTuple):
-    """An agent, the settings that it was trained with, and its checkpoint."""
-
-    agent: Agent
-    config: Config
-    state: dict[str, Any]
-    path: Path
 
 
 class Evaluation(NamedTuple):
     """Raw scores of whole games, and how they were obtained.
 
-    interval: the 95% interval of the mean; None for a single game.
+    interval: the 95% interval of the mean; None for a single game.  greedy: whether the most likely
+    actions were taken instead of sampled ones.
     """
 
     game: str
@@ -59,6 +47,7 @@ class Evaluation(NamedTuple):
     interval: tuple[float, float] | None
     agent_steps: int
     checkpoint: str
+    greedy: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, with the number of games."""
@@ -67,27 +56,6 @@ class Evaluation(NamedTuple):
             "episodes": len(self.scores),
             "interval": self.interval and list(self.interval),
         }
-
-
-def load_agent(
-    run: str | Path,
-    device: Device = "auto",
-    warn: Callable[[str], None] | None = None,
-    network: type[nn.Module] | None = None,
-) -> TrainedAgent:
-    """Load the agent of a run directory, a checkpoint in it, or a published agent.
-
-    warn: called with a message for each damaged checkpoint that is skipped.  network: your own
-    network.  UsageError if there is no agent, or if its weights do not fit its settings.
-    """
-    saved, warnings = find_checkpoint(Path(run))
-    for warning in warnings:
-        (warn or (lambda _: None))(warning)
-    config = config_of(saved.state)
-    with torch.device("meta"):  # no memory until the sizes are checked against the file
-        agent = make_agent(config, spaces_in(saved.state, config), network)
-    load_model(agent, saved)
-    return TrainedAgent(agent.to(resolve_device(device)).eval(), config, saved.state, saved.path)
 
 
 def evaluate(
@@ -100,12 +68,14 @@ def evaluate(
     warn: Callable[[str], None] | None = None,
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
+    greedy: bool = False,
 ) -> Evaluation:
     """Play `episodes` whole games, sampling actions as in training, and report raw scores.
 
     Every environment plays a fixed share of the games, so that short games are not counted more
     often than long ones.  protocol: None for the one the agent was trained in.  The games depend
     only on `seed` and differ from those of any training run.  make_envs, network: as for `train`.
+    greedy: take the most likely actions instead; published scores are those of sampled actions.
     Stopped, a KeyboardInterrupt, after a signal, without a result: the games that end first are
     the short ones, so their mean would be biased.
     """
@@ -128,7 +98,8 @@ def evaluate(
                 f"the agent needs observations of shape {trained.state['obs_shape']}, these "
                 f"environments return {list(envs.obs_shape)}"
             )
-        games = _play_games(make_network(trained.agent), envs, translate, wanted, seed, progress)
+        device_network = make_network(trained.agent)
+        games = _play_games(device_network, envs, translate, wanted, seed, progress, greedy)
     finally:
         envs.close()
     scores = [game.score for game in games]
@@ -143,6 +114,7 @@ def evaluate(
         interval_of_mean(scores),
         trained.state["agent_steps"],
         str(trained.path),
+        greedy,
     )
 
 
@@ -153,11 +125,12 @@ def _play_games(
     wanted: Any,
     seed: int,
     progress: Callable[[int, int], None] | None,
+    greedy: bool = False,
 ) -> list[Episode]:
     """Return the first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
     with Signals() as signals, network.frozen_weights():
-        for steps, (step, _) in enumerate(play(network, envs, translate, seed), 1):
+        for steps, (step, _) in enumerate(play(network, envs, translate, seed, greedy), 1):
             signals.check()
             if steps == MOST_STEPS and not any(games):
                 raise RunError(
@@ -176,13 +149,18 @@ def _play_games(
 
 
 def play(
-    network: DeviceNetwork, envs: VecEnv, translate: Translation, seed: int
+    network: DeviceNetwork,
+    envs: VecEnv,
+    translate: Translation,
+    seed: int,
+    greedy: bool = False,
 ) -> Iterator[tuple[Step, torch.Tensor]]:
-    """Play without end, actions sampled as in training; yield each step and the values [N] before.
+    """Play without end; yield each step and the values [N] before.
 
-    Slow unless called inside `network.frozen_weights()`.
+    Actions are sampled as in training, or the most likely ones (greedy). Slow unless called inside
+    `network.frozen_weights()`.
     """
-    act = make_act(network)
+    act = make_act(network, greedy)
     obs, lstm_state = envs.reset(), network.agent.initial_state(envs.num_envs)
     for uniforms in evaluation_noise(seed, envs.num_envs, network.agent.policy.action_shape):
         drawn = torch.from_numpy(uniforms).to(network.device)
@@ -205,9 +183,8 @@ def evaluation_noise(
 
 def games_seed(seed: int) -> int:
     """Return the seed of the games, from a random stream of its own; UsageError if out of range."""
-    if not 0 <= seed <= randomness.MAX_SEED:
-        raise UsageError(f"seed must be from 0 to {randomness.MAX_SEED}, not {seed}")
-    return int(randomness.generator(seed, randomness.EVALUATION_GAMES).integers(2**31))
+    stream = randomness.EVALUATION_GAMES
+    return int(randomness.generator(checked_seed(seed), stream).integers(2**31))
 
 
 def translation(trained: TrainedAgent, action_names: tuple[str, ...], protocol: str) -> Translation:

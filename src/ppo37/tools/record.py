@@ -4,6 +4,7 @@ Legend: H x W are the height and width of an image.
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,25 +17,20 @@ from torch import nn
 from ..backends.device import prepare_process
 from ..backends.network import DeviceNetwork, make_network
 from ..build import normalized
-from ..config import CATCH, Device
-from ..envs import EnvFactory, Step, VecEnv
-from ..envs.games import require_known, title
-from ..errors import UsageError
+from ..config import Device
+from ..envs import EnvFactory
+from ..envs.games import title
+from ..errors import RunError, UsageError
 from ..session.directory import is_run
 from ..session.files import OTHER_OUT, explained, own_folder, real_path
-from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals
-from .evaluate import TrainedAgent, Translation, games_seed, load_agent, play, translation
-from .video import FRAMES_PER_SECOND, Pixels, find_ffmpeg, open_video, video_format
+from .agents import TrainedAgent, load_agent
+from .evaluate import Translation, games_seed, play, translation
+from .screens import Pixels, ShownEnv, fitting_scale, shown_env
+from .video import VideoFormat, find_ffmpeg, open_video, video_format
 
 END_S = 1
 """The last frame of a game is shown so long, so that the final score can be read."""
-
-ATARI_SCALE = (3, 2)
-"""Enlargement in width and height. The console's pixels are 12/7 times as wide as high; 3/2 is
-near that and keeps the video small. An even factor makes every game's height even, which the
-color format of MP4 needs."""
-CATCH_SCALE = (12, 12)
 
 BAR_HEIGHT = 44
 BAR, INK, FAINT_INK = (24, 27, 36), (245, 245, 245), (165, 172, 188)
@@ -48,6 +44,7 @@ class Recording(NamedTuple):
 
     `score` is the mean raw score of its games, `length` their agent steps in all; `complete` is
     False if the video was cut before its last game ended. `frames` counts the frames of the video.
+    `greedy` is True if the most likely actions were taken instead of sampled ones.
     """
 
     path: Path
@@ -61,21 +58,7 @@ class Recording(NamedTuple):
     frames: int
     seconds: float
     checkpoint: str
-
-
-class RecordedEnv(NamedTuple):
-    """One environment, and how to show it.
-
-    After a step, `screens` returns the image of each frame that it played, `action` the name of
-    the action and `score` the raw score of the game in progress. `scale` is the enlargement in
-    width and height.
-    """
-
-    envs: VecEnv
-    screens: Callable[[Step], list[Pixels]]
-    action: Callable[[], str]
-    score: Callable[[], float]
-    scale: tuple[int, int]
+    greedy: bool = False
 
 
 class AgentStep(NamedTuple):
@@ -92,6 +75,20 @@ class AgentStep(NamedTuple):
     step: int
     steps: int
     ended: bool
+
+
+class Timing(NamedTuple):
+    """The part of each step that a video shows, and its speed.
+
+    fps: images per second of the video.  steps_per_second: agent steps in a second of the game.
+    every_frame: whether all frames of a step are shown, instead of one image.  every_step: of so
+    many steps one is shown.
+    """
+
+    fps: float
+    steps_per_second: float
+    every_frame: bool
+    every_step: int
 
 
 class VideoFrame(NamedTuple):
@@ -113,15 +110,18 @@ def record(
     warn: Callable[[str], None] | None = None,
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
+    greedy: bool = False,
 ) -> Recording:
     """Record whole games, their actions sampled as in training.
 
     The game is the one that `evaluate` plays with this seed and one episode; the video begins
-    where the agent takes over.  out: `.mp4` shows every frame at 60 a second, `.gif` one image
-    per agent step at 15 a second; by default `videos/{game}-{update}.mp4` in the run, or
-    `{game}.mp4` in the working directory for an agent that is in no run.  A file of that name is
+    where the agent takes over.  out: `.mp4` shows every frame (of Atari 60 a second), `.gif` one
+    image per agent step (of Atari 15 a second); by default `videos/{game}-{update}.mp4` in the run,
+    or `{game}.mp4` in the working directory for an agent that is in no run.  A file of that name is
     replaced when the new one is complete; a failure leaves it as it was.  max_seconds: length at
-    which the video is cut; None: 30 for a GIF, without limit for an MP4.
+    which the video is cut; None: 30 for a GIF, without limit for an MP4.  make_envs: as for
+    `train`; its environments need a method `render()`, see `tools/screens.py`.  greedy: take the
+    most likely actions instead of sampled ones.
     UsageError for wrong arguments and outputs that cannot be written; RunError if ffmpeg fails;
     Stopped, a KeyboardInterrupt, after a signal.
     """
@@ -137,20 +137,22 @@ def record(
     path = out if isinstance(out, Path) else _default_output(trained)
     form = video_format(path)
     limit_s = form.max_seconds if max_seconds is None else max_seconds
-    max_frames = max(1, round(min(limit_s * form.fps, sys.maxsize)))
     # Playing one game uses one core; ffmpeg runs at the same time.
     prepare_process(trained.agent.device.type, threads=1)
     config = trained.config
     protocol = protocol or config.protocol
-    env = _make_env(trained, games_seed(seed), protocol)
+    env = shown_env(config, games_seed(seed), protocol, make_envs)
+    env = env._replace(envs=normalized(env.envs, trained.agent, config, learn=False))
+    timing = _timing(env, form)
+    max_frames = max(1, round(min(limit_s * timing.fps, sys.maxsize)))
     with closing(env.envs):
         translate = translation(trained, env.envs.action_names, protocol)
         device_network = make_network(trained.agent)
         with Signals() as signals, device_network.frozen_weights():
-            steps = _play(device_network, env, translate, seed, signals)
-            frames = _frames(steps, config.game, env.scale, form.fps, games)
+            steps = _play(device_network, env, translate, seed, signals, greedy)
+            frames = _frames(steps, config.game, env.scale, timing, games)
             frames = itertools.islice(frames, max_frames)
-            count, last = _write(frames, path, ffmpeg, signals)
+            count, last = _write(frames, path, timing.fps, ffmpeg, signals)
     complete = last.ended and len(last.scores) == games
     if not complete and warn is not None:
         warn(f"the video was cut after {limit_s:g} s, before its game ended; see --max-seconds")
@@ -164,59 +166,34 @@ def record(
         last.steps,
         complete,
         count,
-        count / form.fps,
+        count / timing.fps,
         str(trained.path),
+        greedy,
     )
 
 
-def _make_env(trained: TrainedAgent, games_seed: int, protocol: str) -> RecordedEnv:
-    """Make the environment of an agent's game."""
-    config = trained.config
-    if config.game == CATCH:
-        return _make_catch(games_seed)
-    require_known(config.game)
-    from ..envs.atari.reference import ReferenceAtari
-
-    # The engine's variant of the rules, because the agent has learned with the engine.
-    envs = ReferenceAtari(
-        config.game,
-        1,
-        games_seed,
-        protocol,
-        variant="engine",
-        action_space=config.action_space,
-        observation=config.observation,
-        num_frames=config.num_frames,
-    )
-    return RecordedEnv(
-        normalized(envs, trained.agent, config, learn=False),
-        lambda _: envs.screens[0],
-        lambda: envs.played[0],
-        lambda: envs.scores[0],
-        ATARI_SCALE,
-    )
-
-
-def _make_catch(games_seed: int) -> RecordedEnv:
-    """Make catch. It has no screen: its observation is shown as long as a step of Atari takes."""
-    from ..envs.catch import Catch
-
-    envs = Catch(1, games_seed)
-
-    def screens(step: Step) -> list[Pixels]:
-        obs = step.final_obs if step.episodes else step.obs  # catch fills it for every end
-        return [np.repeat(obs[0, -1, :, :, np.newaxis], 3, axis=2)] * FRAMES_PER_STEP
-
-    return RecordedEnv(envs, screens, lambda: envs.played[0], lambda: envs.scores[0], CATCH_SCALE)
+def _timing(env: ShownEnv, form: VideoFormat) -> Timing:
+    """Return what is shown of each step, and how fast."""
+    per_second = env.fps / env.frames_per_step
+    if form.every_frame:
+        return Timing(env.fps, per_second, every_frame=True, every_step=1)
+    every_step = math.ceil(per_second / form.max_fps)
+    return Timing(per_second / every_step, per_second, every_frame=False, every_step=every_step)
 
 
 def _play(
-    network: DeviceNetwork, env: RecordedEnv, translate: Translation, seed: int, signals: Signals
+    network: DeviceNetwork,
+    env: ShownEnv,
+    translate: Translation,
+    seed: int,
+    signals: Signals,
+    greedy: bool,
 ) -> Iterator[AgentStep]:
     """Play without end, with the random numbers that `evaluate` has for its first environment."""
     ended_scores: tuple[float, ...] = ()
     began = 0
-    for count, (step, values) in enumerate(play(network, env.envs, translate, seed), start=1):
+    played = play(network, env.envs, translate, seed, greedy)
+    for count, (step, values) in enumerate(played, start=1):
         signals.check()
         ended = bool(step.episodes)
         scores = (*ended_scores, step.episodes[0].score if ended else env.score())
@@ -228,13 +205,19 @@ def _play(
 
 
 def _frames(
-    steps: Iterator[AgentStep], game: str, scale: tuple[int, int], fps: int, games: int
+    steps: Iterator[AgentStep],
+    game: str,
+    scale: tuple[int, int] | None,
+    timing: Timing,
+    games: int,
 ) -> Iterator[VideoFrame]:
     """Draw the frames of the video, until so many games have ended."""
-    paint_bar = _bar_painter(title(game))
+    paint_bar = _bar_painter(title(game), timing.steps_per_second)
     for step in steps:
+        if step.step % timing.every_step and not step.ended:
+            continue
         screens = step.screens
-        if fps < FRAMES_PER_SECOND:
+        if not timing.every_frame:
             # Some games draw an object in every second frame only: of two frames the brighter
             # pixels are shown, as the agent sees them (D15).
             screens = [np.maximum(screens[-2], screens[-1]) if len(screens) > 1 else screens[-1]]
@@ -243,18 +226,24 @@ def _frames(
         frames = [VideoFrame(np.concatenate([bar, screen]), step) for screen in enlarged]
         yield from frames
         if step.ended:
-            yield from [frames[-1]] * (END_S * fps)
+            yield from [frames[-1]] * round(END_S * timing.fps)
         if step.ended and len(step.scores) == games:
             return
 
 
-def _enlarge(screen: Pixels, scale: tuple[int, int]) -> Pixels:
-    """Draw every pixel as a block, so that edges stay sharp."""
-    width, height = scale
-    return screen.repeat(width, axis=1).repeat(height, axis=0)
+def _enlarge(screen: Pixels, scale: tuple[int, int] | None) -> Pixels:
+    """Draw every pixel as a block, so that edges stay sharp.
+
+    Width and height become even, which the color format of MP4 needs: the last row or column is
+    repeated.
+    """
+    width, height = scale or fitting_scale(screen.shape[1])
+    blocks = screen.repeat(width, axis=1).repeat(height, axis=0)
+    odd = (blocks.shape[0] % 2, blocks.shape[1] % 2)
+    return np.pad(blocks, ((0, odd[0]), (0, odd[1]), (0, 0)), "edge") if any(odd) else blocks
 
 
-def _bar_painter(name: str) -> Callable[[AgentStep, int], Pixels]:
+def _bar_painter(name: str, steps_per_second: float) -> Callable[[AgentStep, int], Pixels]:
     """Return a function that paints the bar [BAR_HEIGHT, width, 3] of an agent step."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -263,7 +252,7 @@ def _bar_painter(name: str) -> Callable[[AgentStep, int], Pixels]:
     def paint(step: AgentStep, width: int) -> Pixels:
         image = Image.new("RGB", (width, BAR_HEIGHT), BAR)
         draw = ImageDraw.Draw(image)
-        played_s = step.step * FRAMES_PER_STEP // FRAMES_PER_SECOND
+        played_s = int(step.step / steps_per_second)
         time = f"{played_s // 60}:{played_s % 60:02d}   step {step.step:,}"
         decision = f"{step.action}   value {step.value:+.2f}"
         right, upper, lower = width - PADDING, 22, 38
@@ -277,13 +266,18 @@ def _bar_painter(name: str) -> Callable[[AgentStep, int], Pixels]:
 
 
 def _write(
-    frames: Iterator[VideoFrame], path: Path, ffmpeg: str, signals: Signals
+    frames: Iterator[VideoFrame], path: Path, fps: float, ffmpeg: str, signals: Signals
 ) -> tuple[int, AgentStep]:
     """Write frames to a video; return their number and the agent step of the last one."""
     count, first = 0, next(frames)
     height, width, _ = first.pixels.shape
-    with open_video(path, height, width, ffmpeg, signals) as pipe:
+    with open_video(path, height, width, fps, ffmpeg, signals) as pipe:
         for frame in itertools.chain([first], frames):
+            if frame.pixels.shape != first.pixels.shape:
+                raise RunError(
+                    f"the screens have different sizes: {list(first.pixels.shape)} and then "
+                    f"{list(frame.pixels.shape)}, with the bar; a video needs one size"
+                )
             pipe.write(frame.pixels.data)
             count += 1
     return count, frame.step

@@ -13,19 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import RunError, UsageError
 from ..session.files import OTHER_OUT, TEMPORARY, explained
-from ..session.metrics import FRAMES_PER_STEP
 from ..session.signals import Signals
 
-Pixels = NDArray[np.uint8]
-"""An image [H, W, 3]: red, green, blue."""
-
-FRAMES_PER_SECOND = 60
-"""Of the console, and of catch by convention: both then take 15 agent steps a second."""
 GIF_SECONDS = 30.0
 """The default limit of a GIF, so that a web page can include it."""
 
@@ -33,11 +24,14 @@ GIF_SECONDS = 30.0
 class VideoFormat(NamedTuple):
     """A file format and how ffmpeg writes it.
 
-    max_seconds: the limit if none is given.  passes: ffmpeg's options, one string per call, with
-    `{0}` for a temporary folder; the first call reads frames, the last one writes `{0}/video`.
+    every_frame: whether it shows every frame; otherwise one image per agent step, at most
+    `max_fps` a second.  max_seconds: the limit if none is given.  passes: ffmpeg's options, one
+    string per call, with `{0}` for a temporary folder; the first call reads frames, the last one
+    writes `{0}/video`.
     """
 
-    fps: int
+    every_frame: bool
+    max_fps: float
     max_seconds: float
     passes: tuple[str, ...]
 
@@ -45,7 +39,8 @@ class VideoFormat(NamedTuple):
 FORMATS = {
     # Browsers play yuv420p only, and start before the end of the download only with faststart.
     ".mp4": VideoFormat(
-        FRAMES_PER_SECOND,
+        True,
+        float("inf"),
         float("inf"),
         (
             "-c:v libx264 -preset veryfast -crf 16 -pix_fmt yuv420p -movflags +faststart "
@@ -55,7 +50,8 @@ FORMATS = {
     # Two passes: the palette is known after the last frame only. It has room for the at most 128
     # colors of Atari, so that nothing needs to be dithered.
     ".gif": VideoFormat(
-        FRAMES_PER_SECOND // FRAMES_PER_STEP,
+        False,
+        50,  # browsers show faster ones slowly
         GIF_SECONDS,
         (
             "-c:v libx264rgb -preset ultrafast -qp 0 -f matroska {0}/lossless "
@@ -95,7 +91,7 @@ def find_ffmpeg() -> str:
 
 @contextmanager
 def open_video(
-    path: Path, height: int, width: int, ffmpeg: str, signals: Signals
+    path: Path, height: int, width: int, fps: float, ffmpeg: str, signals: Signals
 ) -> Iterator[IO[bytes]]:
     """Yield a pipe for the frames [height, width, 3] of a video, which replaces `path` at the end.
 
@@ -103,7 +99,7 @@ def open_video(
     RunError if ffmpeg fails.
     """
     form = video_format(path)
-    source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {form.fps} -i - "
+    source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps:g} -i - "
     with _temporary_folder(path) as folder:
         signals.at_end.append(partial(shutil.rmtree, folder, ignore_errors=True))
         with _running(ffmpeg, source + form.passes[0], folder, signals) as pipe:

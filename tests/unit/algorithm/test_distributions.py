@@ -261,3 +261,21 @@ def test_gradients_of_a_gaussian_equal_finite_differences() -> None:
 
     inputs = tuple(part.clone().requires_grad_() for part in policy)
     assert torch.autograd.gradcheck(f, inputs)
+
+
+def test_the_mode_is_the_action_of_the_highest_probability() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator)
+    mask = torch.rand(200, 5, generator=generator) < 0.5
+    mask[:, 0] = True
+    for values in (logits, mask_logits(logits, mask)):
+        every = torch.arange(5).expand(200, 5).T
+        best = torch.stack([Categorical(values).log_prob(a) for a in every]).max(0).values
+        assert torch.equal(Categorical(values).log_prob(Categorical(values).mode()), best)
+    several = MultiCategorical((Categorical(logits), Categorical(logits[:, :2])))
+    assert torch.equal(
+        several.mode(), torch.stack([logits.max(1).indices, logits[:, :2].max(1).indices], 1)
+    )
+    gaussian = Gaussian(logits, torch.randn(5, generator=generator))
+    nearby = torch.randn(100, 200, 5, generator=generator)
+    assert (gaussian.log_prob(gaussian.mode()) >= gaussian.log_prob(nearby)).all()

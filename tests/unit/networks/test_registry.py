@@ -205,7 +205,11 @@ def test_gradients_of_an_lstm_on_vectors_reach_earlier_steps() -> None:
 @pytest.mark.parametrize(
     ("network", "shape", "complaint"),
     [
-        ("natur", ATARI, "unknown network 'natur'; did you mean nature\\?; choose from impala, "),
+        (
+            "natur",
+            ATARI,
+            r"unknown network 'natur' \(did you mean nature\?\); choose from im",
+        ),
         ("my:Net", ATARI, "my:Net is a network of your own: name it again, --network my:Net"),
         ("nature", VECTOR, "nature reads images of 36 x 36 pixels or more, not vectors of shape"),
         ("nature", GRID, "not images of 10 x 10 pixels; networks that can read them: impala, min"),

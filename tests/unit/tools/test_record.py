@@ -5,14 +5,15 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 from conftest import tiny
 
 from ppo37 import evaluate, load_agent, train
-from ppo37.envs.catch import CELLS
+from ppo37.envs import Step
+from ppo37.envs.catch import CELLS, Catch
 from ppo37.errors import RunError, UsageError
 from ppo37.tools import record as recording
 from ppo37.tools import video
@@ -139,7 +140,7 @@ def test_the_bar_shows_the_state_of_the_game(breakout_mp4: Recorded) -> None:
     assert 0.5 < background.mean() < 0.97, "text on a plain background"
     first_of_second_step = len(steps[0].screens)
     assert np.abs(bars[0].astype(int) - bars[first_of_second_step]).max() > 60
-    paint = recording._bar_painter("Breakout")
+    paint = recording._bar_painter("Breakout", 15)
     example = steps[10]
     parts = {
         "score": example._replace(scores=(98765.0,)),
@@ -158,7 +159,7 @@ def test_the_score_rises_during_the_game(breakout_mp4: Recorded) -> None:
     assert [step.step for step in breakout_mp4.steps] == list(range(1, len(scores) + 1))
 
 
-def test_catch_is_recorded_without_a_screen(finished_run: Path, tmp_path: Path) -> None:
+def test_catch_shows_its_observation_15_times_a_second(finished_run: Path, tmp_path: Path) -> None:
     made, steps = record_steps(finished_run, tmp_path / "catch.mp4", games=3)
     ends = [step for step in steps if step.ended]
     assert len(ends) == made.games == 3
@@ -167,14 +168,87 @@ def test_catch_is_recorded_without_a_screen(finished_run: Path, tmp_path: Path) 
     played = evaluate(finished_run, episodes=1, seed=0)
     assert (ends[0].scores[0], ends[0].step) == (played.scores[0], played.lengths[0])
     meta, frames = decode(made.path)
-    assert meta["size"] == (432, 432 + BAR_HEIGHT)
+    assert meta["size"] == (468, 468 + BAR_HEIGHT)
+    assert meta["fps"] == 15
     shown = list(frames)
-    assert len(shown) == made.frames == 4 * len(steps) + 3 * 60
-    last = shown[4 * ends[0].step - 1][BAR_HEIGHT:].astype(int)
-    cell = 432 // CELLS
+    assert len(shown) == made.frames == len(steps) + 3 * 15
+    last = shown[ends[0].step - 1][BAR_HEIGHT:].astype(int)
+    cell = 468 // CELLS
     board = last[cell // 2 :: cell, cell // 2 :: cell].mean(axis=2)
     assert np.abs(last - last.mean(axis=2, keepdims=True)).max() < 12, "gray"
     assert set(np.flatnonzero(board.max(axis=1) > 64)) == {CELLS - 1}, "the ball has landed"
+
+
+class Rendered(Catch):
+    """Catch with wide screens of its own, whose brightness is the number of the step."""
+
+    metadata: ClassVar = {"render_fps": 100}
+    width = 99
+
+    def reset(self) -> np.ndarray:
+        self.count = 0
+        return super().reset()
+
+    def step(self, actions: np.ndarray) -> Step:
+        self.count += 1
+        return super().step(actions)
+
+    def render(self) -> list[np.ndarray]:
+        return [np.full((51, self.width, 3), self.count, np.uint8)]
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of environments with screens of their own."""
+    path = tmp_path_factory.mktemp("own") / "run"
+    train(tiny(game="own", total_timesteps=64), path, make_envs=Rendered)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "fps", "every"), [(".mp4", 100, 1), (".gif", 50, 2)])
+def test_an_environment_is_shown_by_its_own_render(
+    own_run: Path, tmp_path: Path, suffix: str, fps: int, every: int
+) -> None:
+    out = tmp_path / f"own{suffix}"
+    made, steps = record_steps(own_run, out, games=2, make_envs=Rendered, greedy=True)
+    played = evaluate(own_run, episodes=1, make_envs=Rendered, greedy=True)
+    assert made.greedy
+    ends = [step for step in steps if step.ended]
+    assert [ends[0].scores[0], ends[0].step] == [played.scores[0], played.lengths[0]]
+    # The environment has restarted after the last step, so the screen before it stays.
+    expected: list[int] = []
+    for step in (step for step in steps if step.step % every == 0 or step.ended):
+        expected += [step.steps - step.ended] * (1 + fps * step.ended)
+    meta, frames = decode(out)
+    assert meta["fps"] == fps
+    assert meta["size"] == (496, 256 + BAR_HEIGHT), "5 x (99, 51), and one pixel to be even"
+    levels = [frame[BAR_HEIGHT:].mean() for frame in frames]
+    assert len(levels) == made.frames == len(expected)
+    assert np.abs(np.array(levels) - expected).max() < 2
+
+
+def test_environments_without_screens_get_one_line(own_run: Path, tmp_path: Path) -> None:
+    class Blind(Rendered):
+        render = None
+
+    class Wrong(Rendered):
+        def render(self) -> Any:
+            return [np.zeros((51, 99), np.uint8)]
+
+    class Growing(Rendered):
+        def render(self) -> Any:
+            return [np.zeros((51 + 2 * self.count, 99, 3), np.uint8)]
+
+    for make_envs, error, message in (
+        (Blind, UsageError, r"Blind has no screens: give it a method render\(\)"),
+        (Wrong, RunError, r"render of Wrong gave ndarray uint8 \[51, 99\]; it has to be"),
+        (Growing, RunError, "the screens have different sizes"),
+    ):
+        with pytest.raises(error, match=message):
+            record(own_run, tmp_path / "a.mp4", make_envs=make_envs)
+    with pytest.raises(UsageError, match="only you may name"):
+        record(own_run, tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_does_not_grow_with_the_video(finished_run: Path, tmp_path: Path) -> None:
@@ -182,14 +256,14 @@ def test_memory_does_not_grow_with_the_video(finished_run: Path, tmp_path: Path)
         tracemalloc.start()
         try:
             made = record(finished_run, tmp_path / "f.mp4", games=10**6, max_seconds=seconds)
-            assert made.frames == 60 * seconds
+            assert made.frames == 15 * seconds
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    peak(0.5)  # imports and caches
-    frame = 3 * 432 * (432 + BAR_HEIGHT)
-    assert peak(8) - peak(1) < 2 * frame, "420 more frames were written"
+    peak(2)  # imports and caches
+    frame = 3 * 468 * (468 + BAR_HEIGHT)
+    assert peak(32) - peak(4) < 2 * frame, "420 more frames were written"
 
 
 def test_a_video_is_cut_at_the_limit_with_a_warning(finished_run: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...randomness import game_seeds
 from ..contract import Episode, Step, VecEnv
-from .controls import joystick_action, make_controls
+from .controls import action_dims, joystick_action, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
 
 NOOP_MAX = 30
@@ -56,8 +56,7 @@ GAME_VARIANTS = {
 class ReferenceAtari(VecEnv):
     """N games of one kind, stepped one after another; see `contract.VecEnv`.
 
-    The arguments are those of `Atari`, and `variant`, a key of `GAME_VARIANTS`. Rewards are always
-    clipped to their signs.
+    The arguments are those of `Atari`, and `variant`, a key of `GAME_VARIANTS`.
 
     `screens[i]` lists the color screens [H, 160, 3] uint8 of all frames of environment i in the
     last step, up to the end of its game if it ended; after `reset`, those before the first
@@ -77,6 +76,7 @@ class ReferenceAtari(VecEnv):
         action_space: str = "discrete",
         observation: str = "pixels",
         num_frames: int = STACK,
+        clip_rewards: bool = True,
         max_frames: int = MAX_FRAMES,
     ) -> None:
         if variant not in GAME_VARIANTS:
@@ -85,6 +85,7 @@ class ReferenceAtari(VecEnv):
         kind = RamGame if observation == "ram" else Game
         self.obs_shape = (num_frames, *kind.frame_shape)
         self._first_env = first_env
+        self._clip_rewards = clip_rewards
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         rules = rules_of(game, protocol, action_space)
         self._life_ends_episode = rules.life_ends_episode
@@ -94,7 +95,8 @@ class ReferenceAtari(VecEnv):
         ]
         engine_names = tuple(action.name for action in self._games[0].actions)
         self._controls = make_controls(action_space, engine_names)
-        self.action_names = self._controls.names
+        self.action_names, self.action_space = self._controls.names, action_space
+        self.action_dims = action_dims(action_space, self.action_names)
 
     def reset(self) -> Pixels:
         for game in self._games:
@@ -122,11 +124,16 @@ class ReferenceAtari(VecEnv):
             if game.ended:
                 episodes.append(Episode(self._first_env + i, game.score, game.length))
                 game.start_game()
-        clipped = np.sign(rewards)  # D19
-        return Step(self._observe(), clipped, dones, truncated, final_obs, episodes)
+        if self._clip_rewards:
+            rewards = np.sign(rewards)  # D19
+        return Step(self._observe(), rewards, dones, truncated, final_obs, episodes)
 
     def close(self) -> None:
         """Do nothing: there are no resources to release."""
+
+    def render(self) -> list[Pixels]:
+        """Return the current color screens, [H, 160, 3] each."""
+        return [game.render() for game in self._games]
 
     @property
     def played(self) -> list[str]:
@@ -259,6 +266,10 @@ class Game:
     def frame_numbers(self) -> tuple[int, int]:
         """The frames since the ROM was loaded, and those of this game."""
         return self._ale.getFrameNumber(), self._ale.getEpisodeFrameNumber()
+
+    def render(self) -> Pixels:
+        """Return the current color screen [H, 160, 3]."""
+        return np.asarray(self._ale.getScreenRGB())
 
     def _play_opening(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
