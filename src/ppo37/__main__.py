@@ -1,6 +1,8 @@
 """`python -m ppo37` and the command `ppo37`: every error, also of an import, is one line."""
 
+import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from .errors import not_loaded
@@ -19,6 +21,17 @@ def main() -> NoReturn:
     run()
 
 
+def _leave_out_working_directory() -> None:
+    """Remove the working directory from where modules are found; `python -m` puts it first.
+
+    Otherwise a file there, such as `safetensors.py`, would replace an installed module.
+    """
+    here = os.getcwd()  # noqa: PTH109
+    is_ours = Path(__file__).resolve().parents[1] == Path(here).resolve()
+    if not sys.flags.safe_path and sys.path[0] in ("", here) and not is_ours:
+        del sys.path[0]
+
+
 def _end(text: str, code: int) -> NoReturn:
     if sys.stderr is not None:  # where it is closed, this would go to stdout
         print(f"ppo37: {text}", file=sys.stderr)
@@ -26,4 +39,5 @@ def _end(text: str, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    _leave_out_working_directory()
     main()

@@ -378,6 +378,15 @@ def flags(settings: dict[str, Any]) -> list[str]:
     return found
 
 
+def brought_flags(config: Config) -> list[str]:
+    """Return the options that name again the modules that a run imports."""
+    named: dict[str, Any] = {"imports": config.imports, "wrappers": config.wrappers}
+    named |= {
+        n: getattr(config, n) for n in ("env", "network") if ":" in (getattr(config, n) or "")
+    }
+    return flags(named)
+
+
 def option_of(setting: str) -> str:
     """Return the option of a setting: `--learning-rate`."""
     field = next(field for field in dataclasses.fields(Config) if field.name == setting)

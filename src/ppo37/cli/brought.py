@@ -10,13 +10,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import ENV_SETTINGS, Config, flags
+from ..config import ENV_SETTINGS, Config, brought_flags
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..build import Brought
     from ..envs import EnvFactory
-    from ..envs.source import EnvSource
 
 OPTIONS = ("env", "imports", "wrappers", "network")
 """The settings whose values may name modules."""
@@ -54,8 +53,7 @@ def brought(config: Config, options: Namespace) -> "Brought":
     typed = typed_texts(options)
     missing = [text for text in named if absolute(text) not in typed]
     if missing:
-        values = {name: getattr(config, name) for name in OPTIONS}
-        repeat = [flag for flag in flags(values) if flag.partition("=")[2] in missing]
+        repeat = [flag for flag in brought_flags(config) if flag.partition("=")[2] in missing]
         raise UsageError(
             f"this run imports {', '.join(missing)}, which only you may name: repeat "
             f"{shlex.join(repeat)} on the command line"
@@ -71,25 +69,22 @@ def brought(config: Config, options: Namespace) -> "Brought":
     return Brought(make_envs, network)
 
 
-def source_typed(options: Namespace) -> "EnvSource | None":
-    """Return the environments that the command line names; None for games that are built in."""
-    from ..envs.games import is_built_in
-    from ..envs.source import EnvSource, is_plain_id
-
-    env: str = getattr(options, "env", None) or options.game
-    imports, wrappers = (tuple(getattr(options, name, ())) for name in ("imports", "wrappers"))
-    if getattr(options, "env", None) is None and is_built_in(env):
-        return None
-    if not is_plain_id(env) or imports or wrappers:
-        add_working_directory()
-    kwargs, channels = getattr(options, "env_kwargs", "{}"), getattr(options, "channels", "auto")
-    return EnvSource(absolute(env), kwargs, wrappers, imports, channels)
-
-
-def source_in_file(settings: dict[str, Any], options: Namespace) -> "EnvFactory | None":
-    """Return the environments that settings from a file name; UsageError as in `brought`."""
+def environments(settings: dict[str, Any], options: Namespace) -> "EnvFactory | None":
+    """Return the environments of one's own that settings name; UsageError as in `brought`."""
     parts = {name: value for name, value in settings.items() if name in ("env", *ENV_SETTINGS)}
     return brought(Config(**parts), options).make_envs
+
+
+def with_real_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the real paths of the files that they name."""
+    found = dict(settings)
+    for name in OPTIONS:
+        match found.get(name):
+            case str() as text:
+                found[name] = absolute(text)
+            case tuple() | list() as texts:
+                found[name] = tuple(map(absolute, texts))
+    return found
 
 
 def brought_object(text: str) -> Any:

@@ -18,7 +18,7 @@ from ..config import Config, from_dict, implied_by
 from ..errors import UsageError
 from ..session.changes import FIXED
 from ..session.files import real_path, shown
-from .brought import brought, brought_object, source_in_file, source_typed
+from .brought import brought, brought_object, environments, with_real_paths
 
 if TYPE_CHECKING:
     from ..build import Brought
@@ -393,16 +393,11 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
     preset_in_file, game_in_file = in_file.pop("preset", preset), in_file.pop("game", game)
     preset = options.preset or preset_in_file
     game = options.game or (None if "env" in typed else game_in_file)
-    changes = {**in_file, **implied_by(typed)}
+    changes = with_real_paths({**in_file, **implied_by(typed)})
     if game is None and changes.get("env") is None:
         raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")
     own = changes.get("env") or (None if game is None or is_built_in(game) else game)
-    if own is None:
-        source = None
-    elif in_file:
-        source = source_in_file({**changes, "env": own}, options)
-    else:
-        source = source_typed(options)
+    source = None if own is None else environments({**changes, "env": own}, options)
     config = from_preset(preset, game, make_envs=source, **changes)
     if preset == "auto" and config.env is not None:
         log(f"auto is the preset {config.preset} for {_kind(config)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..config import Config, flags
+from ..config import Config, brought_flags
 from ..errors import UsageError
 from .contract import EnvFactory, VecEnv, name_of
 from .loading import load_module, load_object, name_and_arguments
@@ -145,9 +145,9 @@ def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory
         return as_factory(make_envs, config)
     assert config.env is not None
     if not is_plain_id(config.env) or config.wrappers or config.imports:
-        named = flags({name: getattr(config, name) for name in ("env", "imports", "wrappers")})
+        repeat = shlex.join(brought_flags(config))
         raise UsageError(
-            f"these environments import modules that only you may name: repeat {shlex.join(named)} "
+            f"these environments import modules that only you may name: repeat {repeat} "
             "on the command line, or give make_envs from Python"
         )
     return EnvSource(config.env, config.env_kwargs, channels=config.channels)

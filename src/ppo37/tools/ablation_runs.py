@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backends.device import usable_cores
-from ..config import arguments_of
+from ..config import arguments_of, brought_flags
 from ..errors import UsageError
 from ..session import directory
 from ..session.signals import Signals
@@ -89,7 +89,8 @@ def _start(run: Run, cores: list[int], log: Callable[[str], None]) -> Job:
     """Start or resume a run in a process."""
     if directory.is_run(run.path):
         log(f"resuming {run.name}")
-        return Job(run, start("resume", str(run.path), cores=cores), cores)
+        command = ("resume", str(run.path), *brought_flags(run.config))
+        return Job(run, start(*command, cores=cores), cores)
     log(f"starting {run.name}")
     args = ("train", *arguments_of(run.config), "--out", str(run.path))
     return Job(run, start(*args, cores=cores), cores)

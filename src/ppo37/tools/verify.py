@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Config, arguments_of
+from ..config import Config, arguments_of, brought_flags
 from ..errors import RunError
 from ..session import checkpoint, directory
 from ..session.metrics import read_metrics, without_clock
@@ -70,7 +70,7 @@ def verify_resume(config: Config, updates: int, log: Callable[[str], None]) -> V
         done = len(read_metrics(killed))
         resumed_from = checkpoint.load_newest(killed / directory.CHECKPOINTS)[0].state["update"]
         log(f"killed in update {done + 1}; resuming after update {resumed_from}")
-        with running("resume", str(killed), *every) as run:
+        with running("resume", str(killed), *every, *brought_flags(config)) as run:
             finish(run, signals)
         return Verdict(
             2 * updates,
