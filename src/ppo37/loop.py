@@ -8,9 +8,9 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from .algorithm.update import update
 from .build import Brought
 from .config import Config
 from .envs import EnvFactory
-from .session.observer import Observer, SessionOptions
+from .session.observer import Callbacks, SessionOptions, ViewOption
 from .session.session import Session, Summary
 from .session.start import new_session, resumed_session
 
@@ -47,11 +47,11 @@ def train(
     config: Config,
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
     init_from: str | Path | None = None,
 ) -> Summary:
@@ -75,12 +75,12 @@ def train(
 def resume(
     run: str | Path,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
     changes: Mapping[str, Any] | None = None,
 ) -> Summary:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,7 +17,7 @@ from ..config import Config, describe_layers
 from ..envs.games import title
 from ..presets import describe
 from .metrics import LAST_100
-from .observer import Observer, Progress, RunStart
+from .observer import Observer, Progress, RunStart, ViewOption
 
 PLAIN_EVERY_S = 10.0
 FEWEST_UPDATES, RECENT_UPDATES = 3, 20
@@ -52,7 +52,7 @@ class NoView(View):
     """A view that shows nothing."""
 
 
-def view_of(view: Observer | Literal["auto"] | None) -> Observer:
+def view_of(view: ViewOption) -> Observer:
     """Return the view itself; for "auto" the console's where somebody may look, for None none."""
     if isinstance(view, Observer):
         return view
