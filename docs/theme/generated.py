@@ -7,7 +7,8 @@ from typing import Any
 
 from tex import tex
 
-from ppo37 import config
+from ppo37 import config, networks
+from ppo37.presets import PRESETS
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Mark
 
@@ -163,8 +164,9 @@ def _settings() -> str:
 
 
 def _values(field: "dataclasses.Field[Any]") -> str:
-    if names := config.choices(field.name):
-        return ", ".join(f"`{name}`" for name in names)
+    own = ", or `module:Class`" if field.name == "network" else ""
+    if names := config.choices(field.name) or (networks.names() if own else ()):
+        return ", ".join(f"`{name}`" for name in names) + own
     kind, optional = config.field_type(field)
     rules = field.metadata
     bounds = [
@@ -172,17 +174,19 @@ def _values(field: "dataclasses.Field[Any]") -> str:
         for name, word in (("above", "above"), ("least", "from"), ("most", "to"))
         if rules[name] is not None
     ]
-    plain = {bool: "true or false", str: "text", int: "whole number", float: "number"}[kind]
+    words = {bool: "true or false", str: "text", int: "whole number", float: "number"}
+    item = config.item_type(field.name)
+    plain = words[kind] if item is None else f"list: each a {words[item]}"
     return " ".join([plain, *bounds]) + (", or none" if optional else "")
 
 
 def _presets() -> str:
     columns = {"`fast`, CPU": "fast_cpu", "`fast`, GPU": "fast_cuda", "`debug`": "debug"}
-    sets = [config.PRESETS[key] for key in columns.values()]
+    sets = [PRESETS[key] for key in columns.values()]
     rows = [["setting", "`classic`", *columns]]
     for field in dataclasses.fields(config.Config):
         if any(field.name in values for values in sets):
-            default = config.PRESETS["classic"].get(field.name, field.default)
+            default = PRESETS["classic"].get(field.name, field.default)
             changed = (values.get(field.name, default) for values in sets)
             cells = ["" if value == default else _value(value) for value in changed]
             rows.append([f"`{field.name}`", _value(default), *cells])
@@ -196,4 +200,6 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else f"`{value}`"
