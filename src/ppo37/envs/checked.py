@@ -109,6 +109,8 @@ class Checked(Wrapper):
         final_obs = obs
         if truncated.any():
             final_obs = self._observations("step", "final_obs", step.final_obs)
+        elif dones.any() and getattr(step.final_obs, "shape", None) == obs.shape:
+            final_obs = step.final_obs.astype(obs.dtype, copy=False)  # not learned from
         games = self._games(step.episodes, dones)
         return Step(obs, rewards.astype(np.float32), dones, truncated, final_obs, games)
 

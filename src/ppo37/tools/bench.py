@@ -236,7 +236,7 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
 
 def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
     """Return agent steps a second of acting alone, and samples a second of learning alone."""
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
+    optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)

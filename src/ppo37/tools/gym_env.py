@@ -1,10 +1,4 @@
-"""The environment of a trained agent in Gymnasium's form, for a loop of one's own.
-
-agent, env = load_agent(run), make_env(run)
-obs, info = env.reset(seed=0)
-while True:
-    obs, reward, terminated, truncated, info = env.step(agent.act(obs))
-"""
+"""The environment of a trained agent in Gymnasium's form, for a loop of one's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -101,8 +95,8 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Take an action. Returns observation, raw reward, terminated, truncated and info.
 
-        The last observation of an episode is returned where the environment gives it: Atari and
-        catch do; others need to where `truncated` is set.  UsageError without `reset`, or for an
+        The last observation of an episode is the environment's `final_obs`, which an environment of
+        your own need not fill where `terminated` is set.  UsageError without `reset`, or for an
         action that is not in `action_space`.
         """
         if self._state != "running":

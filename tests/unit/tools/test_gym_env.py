@@ -1,5 +1,6 @@
 """`make_env` shows what the agent was trained on: it is compared with what it wraps."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import tiny
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.utils.env_checker import check_env
 
-from ppo37 import evaluate, load_agent, make_env, train
+from ppo37 import evaluate, from_preset, load_agent, make_env, train
 from ppo37.build import make_factory
 from ppo37.envs.atari import Atari
 from ppo37.envs.catch import MAX_BALLS, Catch
@@ -160,6 +162,33 @@ def test_render_shows_the_screen() -> None:
         assert np.array_equal(env.render()[..., 0], step[0][0]), "the ball has landed"
         obs, _ = env.reset()
         assert np.array_equal(env.render()[..., 0], obs[0])
+
+
+def test_an_environment_of_gymnasium_is_the_one_that_gymnasium_makes(tmp_path: Path) -> None:
+    """Its own class, stepped with the same seed and actions, is the independent copy."""
+    config = from_preset("classic_control", "CartPole-v1", "cpu", env="CartPole-v1")
+    config = dataclasses.replace(config, total_timesteps=config.batch_size)
+    train(config, tmp_path / "run")
+    agent, env = load_agent(tmp_path / "run", seed=3), make_env(tmp_path / "run")
+    played = evaluate(tmp_path / "run", 1, seed=3)
+    assert env.observation_space.shape == (4,)
+    assert env.action_space == spaces.Discrete(2)
+    obs, _ = env.reset(seed=3)
+    own = CartPoleEnv()
+    own.reset(seed=0)
+    own.state = obs.astype(np.float64)
+    done, total = False, 0.0
+    while not done:
+        action = agent.act(obs)
+        obs, reward, done, truncated, info = env.step(action)
+        expected = own.step(int(action))
+        np.testing.assert_allclose(obs, expected[0], atol=1e-4)
+        assert (reward, done, truncated) == (1.0, expected[2], False)
+        total += reward
+    assert info["episode"] == {"r": played.scores[0], "l": played.lengths[0]}
+    assert total == played.scores[0]
+    assert abs(obs[2]) > own.theta_threshold_radians or abs(obs[0]) > own.x_threshold
+    env.close()
 
 
 def test_wrong_use_gets_one_line(finished_run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Videos: their frames are decoded and compared, and a failure leaves no files."""
 
+import re
 import shutil
 import sys
 import tracemalloc
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import tiny
+from conftest import run_command, tiny
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.envs import Step
@@ -249,6 +250,18 @@ def test_environments_without_screens_get_one_line(own_run: Path, tmp_path: Path
     with pytest.raises(UsageError, match="only you may name"):
         record(own_run, tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_records_several_greedy_games(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.gif"
+    arguments = ("record", str(finished_run), "--out", str(out), "--games", "3", "--greedy")
+    code, path, err = run_command(capsys, *arguments)
+    assert (code, path.strip()) == (0, str(out))
+    assert re.search(r"3 games: mean score \S+ after \d+ agent steps, greedy actions", err)
+    code, _, err = run_command(capsys, *arguments[:4], "--games", "0")
+    assert (code, "--games must be at least 1, not 0" in err) == (2, True)
 
 
 def test_memory_does_not_grow_with_the_video(finished_run: Path, tmp_path: Path) -> None:
