@@ -126,57 +126,57 @@ class Observers(Observer):
         self._observers = observers
 
     def start(self, run: RunStart) -> None:
-        for observer in self._observers:
-            _call(observer, "start", run)
+        self._call_all("start", run)
 
     def update(self, progress: Progress) -> str | None:
         """Call all observers. Returns the first reason to stop."""
-        reasons = [_call(each, "update", progress) for each in self._observers]
+        reasons = self._call_all("update", progress)
         found = next((reason for reason in reasons if reason), None)
         return None if found is None else one_line(str(found))
 
     def evaluation(self, record: dict[str, Any]) -> None:
-        for observer in self._observers:
-            _call(observer, "evaluation", record)
+        self._call_all("evaluation", record)
 
     def note(self, text: str) -> None:
-        for observer in self._observers:
-            _call(observer, "note", text)
+        self._call_all("note", text)
 
     def sync(self) -> None:
-        for observer in self._observers:
-            _call(observer, "sync")
+        self._call_all("sync")
 
     def finish(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for observer in self._observers:
-            found |= _call(observer, "finish") or {}
+        for results in self._call_all("finish"):
+            found |= results or {}
         return found
 
     def close(self) -> None:
-        for observer in self._observers:
-            _call(observer, "close")
+        self._call_all("close")
+
+    def _call_all(self, name: str, *arguments: Any) -> list[Any]:
+        """Call a method of each observer. Returns the results."""
+        return [self._call(observer, name, *arguments) for observer in self._observers]
+
+    def _call(self, observer: Observer, name: str, *arguments: Any) -> Any:
+        """Call a method of an observer; RunError for an exception other than a stop.
+
+        In `start` a UsageError stays one.
+        """
+        method = getattr(observer, name)
+        if not callable(method):  # a view of before, with an attribute of its own called `start`
+            method = getattr(type(observer), name).__get__(observer)
+        try:
+            return method(*arguments)
+        except (Stopped, _Failed):
+            raise
+        except Exception as error:
+            if isinstance(error, UsageError) and name == "start":
+                raise
+            ours = isinstance(error, RunError | UsageError)
+            what = str(error) if ours else f"{type(error).__name__}: {error}"
+            raise _Failed(
+                f"the callback {type(observer).__name__}.{name} failed: {what}"
+            ) from error
 
 
 class _Failed(RunError):
     """An exception in an observer, with its name."""
-
-
-def _call(observer: Observer, name: str, *arguments: Any) -> Any:
-    """Call a method of an observer; RunError, which names it, for an exception other than a stop.
-
-    In `start` a UsageError stays one.
-    """
-    method = getattr(observer, name)
-    if not callable(method):  # a view of before, with an attribute of its own called `start`
-        method = getattr(type(observer), name).__get__(observer)
-    try:
-        return method(*arguments)
-    except (Stopped, _Failed):
-        raise
-    except Exception as error:
-        if isinstance(error, UsageError) and name == "start":
-            raise
-        ours = isinstance(error, RunError | UsageError)
-        what = str(error) if ours else f"{type(error).__name__}: {error}"
-        raise _Failed(f"the callback {type(observer).__name__}.{name} failed: {what}") from error

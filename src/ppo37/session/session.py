@@ -290,7 +290,8 @@ class Session:
                 self._signals.stop = self._signals.stop or stop.signal_number
             except RunError as error:
                 self._failure, self._ended = error, FAILED
-        torch.set_num_threads(threads)
+        if torch.get_num_threads() != threads:  # an evaluation has one
+            torch.set_num_threads(threads)
 
     def _finish_observers(self) -> dict[str, Any]:
         """Let the observers finish, unless a signal has come. Returns their results."""
