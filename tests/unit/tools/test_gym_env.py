@@ -44,7 +44,7 @@ def test_steps_of_atari_are_those_of_training(render_mode: str | None) -> None:
     envs = Atari("breakout", 1, games_seed(4))
     expected, (obs, _) = envs.reset(), env.reset(seed=4)
     rng, lives, rewards = np.random.default_rng(0), 0, set()
-    for _ in range(250):
+    for _ in range(130):
         assert np.array_equal(obs, expected[0])
         action = rng.integers(4)
         step = envs.step(np.array([action]))
@@ -57,7 +57,7 @@ def test_steps_of_atari_are_those_of_training(render_mode: str | None) -> None:
             lives += not step.episodes
             assert np.array_equal(obs, (step.final_obs if step.episodes else step.obs)[0])
             obs, _ = env.reset()
-    assert lives > 3, "lives were lost"
+    assert lives > 2, "lives were lost"
     assert rewards >= {0.0, 1.0}
     envs.close()
     env.close()
@@ -118,10 +118,11 @@ def test_a_reset_in_the_middle_starts_another_game_and_a_seed_the_same() -> None
     [
         ({}, (1, 36, 36), spaces.Discrete(3)),
         ({**ATARI, "game": "pong"}, (4, 84, 84), spaces.Discrete(6)),
-        (
+        pytest.param(
             {"game": "pong", "network": "mlp", "observation": "ram", "action_space": "joystick"},
             (1, 128),
             spaces.MultiDiscrete([3, 3, 2]),
+            marks=pytest.mark.slow,
         ),
         (
             {"game": "breakout", "network": "mlp", "observation": "ram"}
