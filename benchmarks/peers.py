@@ -27,7 +27,7 @@ import torch
 import watched
 
 from ppo37.backends.device import describe_machine, usable_cores, versions
-from ppo37.config import Config, describe_layers, from_dict
+from ppo37.config import Config, describe_layers, from_dict, schedules
 from ppo37.errors import UsageError
 from ppo37.loop import train
 from ppo37.session.view import NoView
@@ -192,20 +192,21 @@ def measure_sb3(kind: str, config: Config) -> tuple[list[float], dict[str, Any]]
     kinds = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
     envs = make_atari_env(env_id, n_envs=config.num_envs, seed=config.seed, vec_env_cls=kinds[kind])
     envs = VecFrameStack(envs, n_stack=config.num_frames)
+    start = {name: config.schedule(name)[0] for name in schedules()}
     model = PPO(
         "CnnPolicy",
         envs,
-        learning_rate=lambda left: config.learning_rate * left,
+        learning_rate=lambda left: start["learning_rate"] * left,
         n_steps=config.num_steps,
         batch_size=config.minibatch_size,
         n_epochs=config.update_epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
-        clip_range=config.clip_coef,
-        clip_range_vf=config.clip_coef if config.clip_vloss else None,
+        clip_range=start["clip_coef"],
+        clip_range_vf=start["clip_coef"] if config.clip_vloss else None,
         normalize_advantage=config.norm_adv,
-        ent_coef=config.ent_coef,
-        vf_coef=config.vf_coef / 2,  # SB3's value loss has no factor 1/2
+        ent_coef=start["ent_coef"],
+        vf_coef=start["vf_coef"] / 2,  # SB3's value loss has no factor 1/2
         max_grad_norm=config.max_grad_norm,
         policy_kwargs={"optimizer_kwargs": {"eps": config.adam_eps}},
         seed=config.seed,

@@ -20,6 +20,8 @@ from .randomness import MAX_SEED
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["auto", "torch", "native"]
+Schedule = float | str
+"""A number, or "START:END": a setting that is annealed linearly, see `algorithm/schedules.py`."""
 LARGEST_BATCH = 1 << 31
 CATCH = "catch"
 """The name of the small game that needs no ROM."""
@@ -85,18 +87,18 @@ class Config:
     total_timesteps: int = _setting(10_000_000, "agent steps (of 4 frames) in all", least=1)
     num_envs: int = _setting(8, "environments stepped together", least=1, most=4096)
     num_steps: int = _setting(128, "steps per environment in a rollout", least=1)
-    learning_rate: float = _setting(2.5e-4, "learning rate of Adam at the start", above=0)
+    learning_rate: Schedule = _setting(2.5e-4, "learning rate of Adam at the start", above=0)
     anneal_lr: bool = _setting(True, "anneal the learning rate linearly to zero")
     gamma: float = _setting(0.99, "discount per agent step", least=0, most=1)
     gae_lambda: float = _setting(0.95, "lambda of the advantage estimate", least=0, most=1)
     num_minibatches: int = _setting(4, "minibatches per epoch", least=1)
     update_epochs: int = _setting(4, "passes over each rollout", least=1)
     norm_adv: bool = _setting(True, "normalize advantages in each minibatch")
-    clip_coef: float = _setting(0.1, "epsilon of the clipped objective", above=0)
+    clip_coef: Schedule = _setting(0.1, "epsilon of the clipped objective", above=0)
     anneal_clip: bool = _setting(False, "anneal epsilon linearly to zero")
     clip_vloss: bool = _setting(True, "clip the value loss as well")
-    ent_coef: float = _setting(0.01, "weight of the entropy bonus", least=0)
-    vf_coef: float = _setting(0.5, "weight of the value loss", least=0)
+    ent_coef: Schedule = _setting(0.01, "weight of the entropy bonus", least=0)
+    vf_coef: Schedule = _setting(0.5, "weight of the value loss", least=0)
     max_grad_norm: float = _setting(0.5, "bound on the global norm of the gradient", above=0)
     target_kl: float | None = _setting(None, "stop the epochs above this KL; none: never", above=0)
     adam_eps: float = _setting(1e-5, "epsilon of Adam", above=0)
@@ -172,9 +174,15 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), list):  # as files have them
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-            _check(field, getattr(self, field.name))
+            value = plain(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            _check(field, value)
+        for flag, name in ANNEALED_BY.items():
+            if getattr(self, flag) and isinstance(getattr(self, name), str):
+                raise UsageError(
+                    f"{name} {getattr(self, name)} has an end, and {flag} would anneal it to 0; "
+                    f"turn {flag} off, or give {name} as one number"
+                )
         if self.batch_size > LARGEST_BATCH:
             raise UsageError(
                 f"num_envs * num_steps = {self.batch_size} steps in one rollout are more than "
@@ -309,10 +317,20 @@ class Config:
         """Whether the environments can be stepped apart: they share no running statistics."""
         return not (self.norm_obs or self.norm_reward)
 
+    def schedule(self, name: str) -> tuple[float, float]:
+        """Return the start and the end of a `Schedule`; they are equal if it is not annealed."""
+        start, end = _ends(getattr(self, name))
+        flags = [flag for flag, annealed in ANNEALED_BY.items() if annealed == name]
+        return start, 0.0 if any(getattr(self, flag) for flag in flags) else end
+
+    def updates_left(self, agent_steps: int) -> int:
+        """Count the updates that follow after `agent_steps` of the run."""
+        return max(0, self.total_timesteps - agent_steps) // self.batch_size
+
     @property
     def num_updates(self) -> int:
         """Rollouts, each followed by one update, in the whole run."""
-        return self.total_timesteps // self.batch_size
+        return self.updates_left(0)
 
     @property
     def agent_steps(self) -> int:
@@ -324,6 +342,9 @@ NEVER_NONE = ("env", "clip_rewards")
 """Settings whose option cannot mean None, which is their value in every preset."""
 ENV_SETTINGS = ("env_kwargs", "wrappers", "imports", "channels", "env_workers")
 """Settings of environments that are not built in."""
+
+ANNEALED_BY = {"anneal_lr": "learning_rate", "anneal_clip": "clip_coef"}
+"""CleanRL's switches of annealing to 0, and the settings that they anneal."""
 
 RENAMED = {"contrast_init": "zero_mean_init"}
 """Old names of settings, which files, options and keyword arguments may still use."""
@@ -365,14 +386,26 @@ def option_of(setting: str) -> str:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Return settings from plain values, as read from a file; UsageError for unknown names."""
+    return Config(**checked(values))
+
+
+def checked(values: dict[str, Any]) -> dict[str, Any]:
+    """Return some settings by their new names; UsageError for unknown names and wrong values."""
     values = with_new_names(values)
-    known = {field.name for field in dataclasses.fields(Config)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for name, value in values.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"unknown setting {name!r}{hint}")
-    return Config(**values)
+        _check(fields[name], plain(fields[name], value))
+    return values
+
+
+def implied_by(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes of settings with those that follow: START:END turns off annealing to 0."""
+    scheduled = {f: False for f, name in ANNEALED_BY.items() if isinstance(changes.get(name), str)}
+    return {**scheduled, **changes}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -394,6 +427,8 @@ def _hints() -> dict[str, Any]:
 def field_type(field: "dataclasses.Field[Any]") -> tuple[type, bool]:
     """Return the plain type of a setting, and whether it may be None."""
     hint = _hints()[field.name]
+    if hint == Schedule:
+        return float, False
     if isinstance(hint, types.UnionType):
         plain = next(part for part in hint.__args__ if part is not types.NoneType)
         return typing.get_origin(plain) or plain, True
@@ -414,10 +449,34 @@ def choices(setting: str) -> tuple[str, ...]:
     return get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
+@functools.cache
+def schedules() -> tuple[str, ...]:
+    """Return the settings that can be annealed."""
+    return tuple(name for name, hint in _hints().items() if hint == Schedule)
+
+
+def _ends(value: float | str) -> tuple[float, float]:
+    """Return the start and the end of "START:END", or of a number; ValueError for other texts."""
+    start, _, end = str(value).partition(":")
+    return float(start), float(end or start)
+
+
+def plain(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Return a value as its setting has it: whole numbers such as 1e6, and lists as in files."""
+    kind, _ = field_type(field)
+    if isinstance(value, list) and kind is tuple:
+        return tuple(value)
+    is_whole = kind is int and isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
+
+
 def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
     """UsageError unless `value` has the field's type and is within its bounds."""
     plain, optional = field_type(field)
     if value is None and optional:
+        return
+    if field.name in schedules() and isinstance(value, str):
+        _check_schedule(field, value)
         return
     item = item_type(field.name)
     if item is None or not isinstance(value, tuple):
@@ -430,6 +489,8 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
 def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
     """UsageError unless a value, or an item of one, has the type and is within the bounds."""
     name, rules = field.name, field.metadata
+    if plain is int and isinstance(value, float):
+        raise UsageError(f"{name} must be a whole number, not {value!r}")
     accepted = (int, float) if plain is float else plain
     if not isinstance(value, accepted) or (plain is not bool and isinstance(value, bool)):
         raise UsageError(f"{name} must be of type {plain.__name__}, not {value!r}")
@@ -446,3 +507,16 @@ def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> No
         most = LARGEST_FP32 if plain is float else LARGEST_NUMBER
     if most is not None and not value <= most:
         raise UsageError(f"{name} must be at most {most}, not {value!r}")
+
+
+def _check_schedule(field: "dataclasses.Field[Any]", value: str) -> None:
+    """UsageError unless `value` is START:END; the end may be 0, which is never reached."""
+    try:
+        start, end = _ends(value)
+    except ValueError:
+        raise UsageError(
+            f"{field.name} must be a number or START:END as in 0.01:0, not {value!r}"
+        ) from None
+    _check(field, start)
+    if end:
+        _check(field, end)

@@ -8,18 +8,17 @@
 The session (session/) surrounds the loop: environments, logs, checkpoints, signals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
-from .algorithm.schedules import annealed
-from .algorithm.update import set_learning_rate, update
+from .algorithm.update import update
 from .build import Brought
 from .config import Config
 from .envs import EnvFactory
-from .session.observer import Observer, SessionOptions
+from .session.observer import Callbacks, SessionOptions, ViewOption
 from .session.session import Session, Summary
 from .session.start import new_session, resumed_session
 
@@ -28,10 +27,7 @@ def learn(session: Session) -> None:
     """Run the updates that are left in a session: Algorithm 1 of Schulman et al. 2017."""
     config = session.config
     for k in session.updates():
-        learning_rate = annealed(config.learning_rate, config.anneal_lr, k, config.num_updates)
-        clip_coef = annealed(config.clip_coef, config.anneal_clip, k, config.num_updates)
-        set_learning_rate(session.optimizer, learning_rate)  # D04
-        session.clip_coef.fill_(clip_coef)  # A1
+        session.anneal()  # D04
 
         rollout, episodes = session.collect(k)
 
@@ -44,32 +40,34 @@ def learn(session: Session) -> None:
                 config.num_minibatches,
                 config.target_kl,
             )
-        session.end_update(k, learning_rate, batch, losses, episodes)
+        session.end_update(k, batch, losses, episodes)
 
 
 def train(
     config: Config,
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
+    init_from: str | Path | None = None,
 ) -> Summary:
     """Train from the beginning in a new run directory `out` (default: under `runs/`).
 
     checkpoint_every: updates between checkpoints; None saves every two minutes.  view: shows the
     progress; "auto" does so in a terminal or a notebook, None nowhere.  make_envs, network: your
     own environments and network; None for those of `config`.  callbacks: observe the run and may
-    stop it.  keep: so many checkpoints, the newest.  UsageError for settings that cannot work,
-    before anything is written; RunError for a failure during training, with the last checkpoint
-    valid; KeyboardInterrupt after a signal, with a checkpoint saved.
+    stop it.  keep: so many checkpoints, the newest.  init_from: a run or an agent whose weights to
+    begin with.  UsageError for settings that cannot work, before anything is written; RunError for
+    a failure during training, with the last checkpoint valid; KeyboardInterrupt after a signal,
+    with a checkpoint saved.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
-    with new_session(config, out, options, brought) as session:
+    with new_session(config, out, options, brought, init_from) as session:
         learn(session)
     return session.end()
 
@@ -77,13 +75,14 @@ def train(
 def resume(
     run: str | Path,
     checkpoint_every: int | None = None,
-    view: Observer | Literal["auto"] | None = "auto",
+    view: ViewOption = "auto",
     make_envs: EnvFactory | None = None,
     network: type[nn.Module] | None = None,
     new_games: bool = False,
     *,
-    callbacks: Sequence[Observer] = (),
+    callbacks: Callbacks = (),
     keep: int = 3,
+    changes: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Resume a run from its newest valid checkpoint, or from its beginning if it has none.
 
@@ -91,11 +90,11 @@ def resume(
     last bit: the games are restored by replaying their actions.  `run` may be one of the run's
     checkpoints: then the updates after it are computed again, and their files are moved to the
     folder `replaced-1` (or -2, ...) in the run.
-    new_games: start new games instead, as with environments that cannot be saved.  The other
-    arguments and the errors are those of `train`.
+    new_games: start new games instead, as with environments that cannot be saved.  changes: new
+    values of settings by name.  The other arguments and the errors are those of `train`.
     """
     options = SessionOptions(checkpoint_every, keep, view, callbacks)
     brought = Brought(make_envs, network)
-    with resumed_session(run, options, brought, new_games) as session:
+    with resumed_session(run, options, brought, new_games, changes or {}) as session:
         learn(session)
     return session.end()

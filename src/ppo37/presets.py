@@ -4,7 +4,7 @@ import dataclasses
 from contextlib import closing
 from typing import Any
 
-from .config import ENV_SETTINGS, Config, Device, from_dict, with_new_names
+from .config import ENV_SETTINGS, Config, Device, from_dict, implied_by, with_new_names
 from .envs.contract import EnvFactory, Spaces, name_of, spaces_of
 from .envs.games import is_built_in, resolve_game, shows_ram
 from .envs.source import is_registered, short_name, source_of
@@ -116,7 +116,7 @@ def from_preset(
 
     if preset not in PRESET_NAMES:
         raise UsageError(f"unknown preset {preset!r}; choose from {', '.join(PRESET_NAMES)}")
-    changes = {**with_new_names(changes), "device": resolve_device(device)}
+    changes = {**implied_by(with_new_names(changes)), "device": resolve_device(device)}
     changes |= _game_settings(game, changes, make_envs)
     name = "fast" if preset == "auto" else preset
     if changes.get("env") is not None:

@@ -126,7 +126,8 @@ def learn(
     """Make updates with the environments of one rank; without a group, of the only rank."""
     net = TinyNet(recurrent)
     optimizer = make_optimizer(net, 3e-3, 1e-5)
-    weights = Coefficients(torch.tensor(0.2, dtype=torch.float64), True, norm_adv, 0.01, 0.5)
+    clip_coef, ent_coef, vf_coef = torch.tensor([0.2, 0.01, 0.5], dtype=torch.float64)
+    weights = Coefficients(clip_coef, True, norm_adv, ent_coef, vf_coef)
     length, state_size = (STEPS, 2 * HIDDEN) if recurrent else (1, 0)
     rank = env_slice.first // env_slice.size
 

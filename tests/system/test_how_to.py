@@ -26,7 +26,9 @@ def _blocks(page: Path, language: str) -> list[str]:
 def _commands(page: Path) -> list[list[str]]:
     """Return the arguments of each command of ppo37, also of those in scripts."""
     lines = [line for block in _blocks(page, "sh") for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True) for line in lines if "ppo37 " in line]
+    commands = [
+        shlex.split(line.partition(" > ")[0], comments=True) for line in lines if "ppo37 " in line
+    ]
     arguments = [
         command[command.index("ppo37") + 1 :] for command in commands if "ppo37" in command
     ]

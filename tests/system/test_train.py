@@ -263,7 +263,9 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[RecordedUpdate]:
 
         def advantages(rollout: Any) -> Any:
             recorded.append(
-                RecordedUpdate(float(run.clip_coef), float(optimizer.param_groups[0]["lr"]), [])
+                RecordedUpdate(
+                    float(run.annealed["clip_coef"]), float(optimizer.param_groups[0]["lr"]), []
+                )
             )
             return run.advantages(rollout)
 

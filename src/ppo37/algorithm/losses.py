@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 class Coefficients(NamedTuple):
-    """The settings of the loss, named as in CleanRL. `clip_coef` is a 0-d tensor."""
+    """The settings of the loss, named as in `Config`; those that are annealed are 0-d tensors."""
 
     clip_coef: Tensor
     clip_vloss: bool
     norm_adv: bool
-    ent_coef: float
-    vf_coef: float
+    ent_coef: Tensor
+    vf_coef: Tensor
 
 
 class LossTerms(NamedTuple):

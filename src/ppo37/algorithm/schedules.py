@@ -1,18 +1,14 @@
-"""Schedules: hyperparameters as functions of the update number."""
+"""Schedules: hyperparameters as functions of the agent steps that are done."""
 
 
-def linear(initial: float, update: int, num_updates: int) -> float:
-    """Anneal `initial` linearly towards zero over the updates k = 0 .. K-1.
+def linear(start: float, end: float, done: int, total: int) -> float:
+    """Anneal linearly from `start` towards `end`, which is never reached.
 
-    E9: x_k = x_0 * (1 - k / K)
+    E9: x_k = end + (start - end) * (1 - k / K)
 
-    The first update uses `initial` and the last one `initial / K`; zero is never reached. The
-    value depends on the update number alone, so a resumed run cannot use an outdated one.
-    Source: openai/baselines ppo2.py, `frac = 1 - (update - 1) / nupdates`.
+    done, total: agent steps before this update, and in the whole run; their ratio is k / K, over
+    the updates k = 0 .. K-1. The first update uses `start`, and if both ends are equal, so do all
+    others. The value depends on the progress alone, so a resumed run cannot use an outdated one.
+    Source: openai/baselines ppo2.py, `frac = 1 - (update - 1) / nupdates`, with end 0.
     """
-    return initial * (1.0 - update / num_updates)  # D04
-
-
-def annealed(initial: float, anneal: bool, update: int, num_updates: int) -> float:
-    """Return `initial`, annealed by E9 if `anneal` is set."""
-    return linear(initial, update, num_updates) if anneal else initial
+    return end + (start - end) * (1.0 - done / total)  # D04

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..algorithm.losses import Coefficients, LossTerms
 from ..algorithm.rollout import Act, Rollout, act, allocate
 from ..algorithm.update import Batch, gradient_step, make_batch, minibatch
-from ..config import Config
+from ..config import Config, schedules
 from ..networks.agent import Agent
 from .network import DeviceNetwork, make_network
 from .ranks import Ranks, shared_train_step, with_global_advantages
@@ -30,8 +30,8 @@ class Executables(NamedTuple):
     """One for each rollout thread; the threads call them at the same time."""
     advantages: Callable[[Rollout], Batch]
     train_step: Callable[[Batch, Tensor], LossTerms]
-    clip_coef: Tensor
-    """0-d; the loop may change it between updates."""
+    annealed: dict[str, Tensor]
+    """Coefficients of the loss by name, 0-d; they may be changed between updates."""
     frozen_weights: Callable[[], AbstractContextManager[None]]
     """The context in which a rollout acts; the weights must not change inside."""
 
@@ -52,10 +52,13 @@ def eager(
         # The native kernels have their own threads; the rest is too small to be shared.
         torch.set_num_threads(1)
     network = make_network(agent, config.kernels, config.threads or 1)
-    clip_coef = torch.tensor(config.clip_coef, device=agent.device)
-    coefficients = Coefficients(
-        clip_coef, config.clip_vloss, config.norm_adv, config.ent_coef, config.vf_coef
-    )
+    settings = {name: getattr(config, name) for name in Coefficients._fields}
+    annealed = {
+        name: torch.tensor(config.schedule(name)[0], device=agent.device)
+        for name in schedules()
+        if name in settings
+    }
+    coefficients = Coefficients(**{**settings, **annealed})
     acts = [make_act(network)] * threads
 
     def advantages(rollout: Rollout) -> Batch:
@@ -73,7 +76,7 @@ def eager(
         samples = minibatch(batch, indices)
         return gradient_step(network, optimizer, samples, coefficients, config.max_grad_norm)
 
-    run = Executables(acts, advantages, train_step, clip_coef, network.frozen_weights)
+    run = Executables(acts, advantages, train_step, annealed, network.frozen_weights)
     if ranks is None or ranks.size == 1:
         return run
     envs = ranks.env_slice(config.num_envs)

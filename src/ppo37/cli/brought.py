@@ -10,11 +10,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, flags
+from ..config import ENV_SETTINGS, Config, flags
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..build import Brought
+    from ..envs import EnvFactory
     from ..envs.source import EnvSource
 
 OPTIONS = ("env", "imports", "wrappers", "network")
@@ -83,6 +84,12 @@ def source_typed(options: Namespace) -> "EnvSource | None":
         add_working_directory()
     kwargs, channels = getattr(options, "env_kwargs", "{}"), getattr(options, "channels", "auto")
     return EnvSource(absolute(env), kwargs, wrappers, imports, channels)
+
+
+def source_in_file(settings: dict[str, Any], options: Namespace) -> "EnvFactory | None":
+    """Return the environments that settings from a file name; UsageError as in `brought`."""
+    parts = {name: value for name, value in settings.items() if name in ("env", *ENV_SETTINGS)}
+    return brought(Config(**parts), options).make_envs
 
 
 def brought_object(text: str) -> Any:

@@ -14,10 +14,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config
+from ..config import Config, from_dict, implied_by
 from ..errors import UsageError
-from ..session.files import shown
-from .brought import brought, brought_object, source_typed
+from ..session.changes import FIXED
+from ..session.files import real_path, shown
+from .brought import brought, brought_object, source_in_file, source_typed
 
 if TYPE_CHECKING:
     from ..build import Brought
@@ -39,7 +40,8 @@ def train(options: Namespace) -> int:
     around = _around(options)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
     around |= brought(config, options)._asdict()
-    return _report(lambda: train(config, options.out, **around), options.json)
+    origin = options.init_from
+    return _report(lambda: train(config, options.out, init_from=origin, **around), options.json)
 
 
 def _around(options: Namespace) -> dict[str, Any]:
@@ -117,7 +119,10 @@ def resume(options: Namespace) -> int:
 
     around = _around(options) | _brought_by_run(options)._asdict()
     new_games = options.new_games
-    return _report(lambda: resume(options.run, new_games=new_games, **around), options.json)
+    changes = {name: value for name, value in settings_of(options).items() if name not in FIXED}
+    return _report(
+        lambda: resume(options.run, new_games=new_games, changes=changes, **around), options.json
+    )
 
 
 def _report(training: Callable[[], "Summary"], as_json: bool) -> int:
@@ -284,12 +289,13 @@ def bench(options: Namespace) -> int:
     """Measure how fast this machine is, and where the time goes."""
     from ..tools.bench import bench, peers, table
 
+    config = config_of(options, "breakout", "classic")
     if options.peers is None:
-        result = bench(config_of(options), options.seconds)
+        result = bench(config, options.seconds)
         text = table(result)
     else:
         compare, markdown = peers()
-        result = compare(config_of(options), options.peers, log=log)
+        result = compare(config, options.peers, log=log)
         text = markdown(result)
     _print_result(options, result, text)
     return 0
@@ -348,17 +354,57 @@ def doctor(options: Namespace) -> int:
     return 0 if healthy else 1
 
 
-def config_of(options: Namespace) -> Config:
-    """Return the configuration that GAME or --env, --preset and the settings ask for."""
-    from ..presets import from_preset
+def config(options: Namespace) -> int:
+    """Print settings as TOML, for --config of other commands."""
+    from .settings_file import to_toml
 
-    names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
-    changes = {name: value for name, value in vars(options).items() if name in names}
-    game = options.game
-    if (game is None) == ("env" not in changes):
+    run = options.game and Path(options.game).exists()
+    found = _config_of_run(options) if run else config_of(options)
+    title = f"the settings of {shown(real_path(options.game))}" if run else f"preset {found.preset}"
+    print(to_toml(found, f"{title}; ppo37 train --config FILE"))
+    return 0
+
+
+def _config_of_run(options: Namespace) -> Config:
+    """Return the settings of the run or agent that `options.game` names, with changes."""
+    from ..session.directory import read_config_of
+
+    if options.preset or options.config:
+        raise UsageError(f"{options.game} has all settings; leave --preset and --config out")
+    saved = dataclasses.asdict(read_config_of(Path(options.game)))
+    return from_dict({**saved, **implied_by(settings_of(options))})
+
+
+def config_of(options: Namespace, game: str | None = None, preset: str = "auto") -> Config:
+    """Return the configuration that GAME or --env, --config, --preset and the settings ask for.
+
+    game, preset: used where none is given.
+    """
+    from ..envs.games import is_built_in
+    from ..presets import from_preset
+    from .settings_file import read_settings
+
+    typed = settings_of(options)
+    if options.game is not None and "env" in typed:
         raise UsageError("give either GAME or --env: pong, CartPole-v1, --env module:Class, ...")
-    config = from_preset(options.preset, game, make_envs=source_typed(options), **changes)
-    if options.preset == "auto" and config.env is not None:
+    in_file = read_settings(options.config) if options.config else {}
+    if options.game is not None or "env" in typed:
+        in_file = {name: v for name, v in in_file.items() if name not in ("game", "env")}
+    preset_in_file, game_in_file = in_file.pop("preset", preset), in_file.pop("game", game)
+    preset = options.preset or preset_in_file
+    game = options.game or (None if "env" in typed else game_in_file)
+    changes = {**in_file, **implied_by(typed)}
+    if game is None and changes.get("env") is None:
+        raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")
+    own = changes.get("env") or (None if game is None or is_built_in(game) else game)
+    if own is None:
+        source = None
+    elif in_file:
+        source = source_in_file({**changes, "env": own}, options)
+    else:
+        source = source_typed(options)
+    config = from_preset(preset, game, make_envs=source, **changes)
+    if preset == "auto" and config.env is not None:
         log(f"auto is the preset {config.preset} for {_kind(config)}")
     return config
 
@@ -378,7 +424,13 @@ def _brought_by_run(options: Namespace) -> "Brought":
     return brought(read_config_of(Path(options.run)), options)
 
 
-def _checkpoint(run: str) -> "Checkpoint":
+def settings_of(options: Namespace) -> dict[str, Any]:
+    """Return the settings that were given as options, by name."""
+    names = {field.name for field in dataclasses.fields(Config)} - {"game", "preset"}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def _checkpoint(run: str | Path) -> "Checkpoint":
     """Return the checkpoint that RUN names, and print its warnings."""
     from ..session.directory import find_checkpoint
 

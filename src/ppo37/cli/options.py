@@ -5,18 +5,21 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import __version__, networks
-from ..config import RENAMED, Config, choices, field_type, item_type, option_of
+from ..config import RENAMED, Config, choices, field_type, item_type, option_of, schedules
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
+from ..session.changes import FIXED
 from . import brought, commands
 
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
   ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
   ppo37 resume RUN                       continue a stopped run, with the same result to the bit
+  ppo37 config RUN > mine.toml           its settings, for `ppo37 train --config mine.toml`
   ppo37 verify-resume pong               check that on this machine
   ppo37 eval RUN                         30 whole games with the trained agent
   ppo37 record RUN                       a video of one game
@@ -83,6 +86,9 @@ def build_parser() -> _Parser:
     _add_game(train)
     train.add_argument("--out", metavar="DIR", help="run directory to create")
     train.add_argument(
+        "--init-from", metavar="AGENT", help="RUN or published agent whose weights to begin with"
+    )
+    train.add_argument(
         "--budget",
         metavar="TIME",
         help="train for as many steps as fit in 90s, 30m or 1h30m, instead of --total-timesteps",
@@ -96,6 +102,7 @@ def build_parser() -> _Parser:
         "--new-games", action="store_true", help="start new games instead of restoring the old ones"
     )
     _add_run_options(resume)
+    _add_settings(resume, without=FIXED, text="to change from here on")
     _add_brought(resume)
 
     evaluate = add("eval", commands.evaluate)
@@ -115,6 +122,11 @@ def build_parser() -> _Parser:
     plot.add_argument("runs", metavar="RUN", nargs="+")
     plot.add_argument("--out", metavar="FILE.png")
     plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
+
+    config = add("config", commands.config)
+    config.add_argument("game", metavar="RUN|GAME", nargs="?", help="a run, or a game as for train")
+    _add_sources(config, AUTO)
+    _add_settings(config)
 
     export = add("export", commands.export)
     export.add_argument("run", metavar="RUN")
@@ -144,8 +156,8 @@ def build_parser() -> _Parser:
     _add_settings(ablate)
 
     bench = add("bench", commands.bench)
-    bench.add_argument("--game", default="breakout", metavar="GAME")
-    bench.add_argument("--preset", default="classic", choices=PRESET_NAMES)
+    bench.add_argument("--game", metavar="GAME", help="default: breakout")
+    _add_sources(bench, "classic")
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
     bench.add_argument(
         "--peers",
@@ -199,11 +211,21 @@ def _with_dashes(argument: str) -> str:
 def _add_game(parser: argparse.ArgumentParser) -> None:
     text = "pong, Pong, ALE/Pong-v5, ...; catch; or a Gymnasium id such as CartPole-v1"
     parser.add_argument("game", metavar="GAME", nargs="?", help=text)
-    text = (
-        "preset to start from; auto: fast for images, classic_control for vectors with choices as "
-        "actions, mujoco for vectors with real numbers"
-    )
-    parser.add_argument("--preset", default="auto", choices=PRESET_NAMES, help=text)
+    _add_sources(parser, AUTO)
+
+
+AUTO = (
+    "auto, which is fast for images, classic_control for vectors with choices as actions, mujoco "
+    "for vectors with real numbers"
+)
+
+
+def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options that say where settings come from that are not given one by one."""
+    text = f"preset to start from; default: {default}"
+    parser.add_argument("--preset", choices=PRESET_NAMES, help=text)
+    text = "file with settings, which options replace; see `ppo37 config`"
+    parser.add_argument("--config", metavar="FILE.toml", help=text)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -241,6 +263,9 @@ def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
 
 
+OF_PRESETS = "in brackets the value in the preset classic; other presets change some of them"
+
+
 def _add_brought(parser: argparse.ArgumentParser) -> None:
     """Add the options that name again what a run imports."""
     group = parser.add_argument_group("your own parts", "as they were given to `ppo37 train`")
@@ -255,23 +280,24 @@ def _add_allow(group: Any) -> None:
     group.add_argument("--allow", metavar="MODULE:NAME", action="append", help=text)
 
 
-def _add_settings(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
-    """Add an option for each setting of `Config`; the preset decides those that are not given."""
-    group = parser.add_argument_group(
-        "settings", "in brackets the value in the preset classic; other presets change some of them"
-    )
+def _add_settings(
+    parser: argparse.ArgumentParser, without: tuple[str, ...] = (), text: str = OF_PRESETS
+) -> None:
+    """Add an option for each setting of `Config`; only those that are given are in the result."""
+    group = parser.add_argument_group("settings", text)
     for field in dataclasses.fields(Config):
         if field.name in ("game", "preset", *without):
             continue
         default = field.default
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{field.metadata['help']} [{shown}]".replace("%", "%%")
+        more = f" [{shown}]" if text is OF_PRESETS else ""
         if field.name == "network":
-            text += f"; built in are {', '.join(networks.names())}"
-        _add_setting(group, field, field.name, text)
+            more += f"; built in are {', '.join(networks.names())}"
+        _add_setting(group, field, field.name, f"{field.metadata['help']}{more}".replace("%", "%%"))
         for old in [old for old, new in RENAMED.items() if new == field.name]:
             _add_setting(group, field, old, argparse.SUPPRESS)
-    _add_allow(group)
+    if "env" not in without:
+        _add_allow(group)
 
 
 def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: str) -> None:
@@ -285,9 +311,11 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
     elif item_type(field.name) is int:
         more = {"type": _integers, "metavar": "N,N"}
     else:
-        convert = _device if field.name == "device" else _or_none(kind) if optional else kind
+        convert = _device if field.name == "device" else _converter(field.name, kind, optional)
         more = {"type": convert, "choices": choices(field.name) or None}
         more["metavar"] = None if kind is str else kind.__name__.upper()
+        if field.name in schedules():
+            more["metavar"] = "FLOAT[:END]"
     flag = option_of(name) if name == field.name else "--" + name.replace("_", "-")
     hidden = argparse.SUPPRESS
     group.add_argument(flag, dest=field.name, default=hidden, help=text, **more)
@@ -307,11 +335,27 @@ def _device(text: str) -> str:
     return text
 
 
-def _or_none(kind: type) -> Any:
-    """Return a converter that turns `none` into None, and other texts into `kind`."""
+def _converter(name: str, kind: type, optional: bool) -> Callable[[str], Any]:
+    """Return the function that converts the text of a setting; its errors name the option."""
 
     def convert(text: str) -> Any:
-        return None if text.lower() == "none" else kind(text)
+        if optional and text.lower() == "none":
+            return None
+        if name in schedules() and ":" in text:
+            return text  # checked by Config
+        if kind is int:
+            return whole_number(text)
+        return kind(text)
 
     convert.__name__ = kind.__name__
     return convert
+
+
+def whole_number(text: str) -> int:
+    """Convert 1000000, 1_000_000 or 1e6; ArgumentTypeError for other texts."""
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError, OverflowError):
+        if float(text).is_integer():
+            return int(float(text))
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")

@@ -4,6 +4,7 @@ RUN/ has `config.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, TensorB
 lock; with evaluations also `evaluations.jsonl`, and `best/` if the best agent is kept.
 """
 
+import dataclasses
 import errno
 import fcntl
 import shutil
@@ -40,6 +41,8 @@ CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 EVALUATIONS, BEST = "evaluations.jsonl", "best"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
+INIT_FROM = "init_from"
+"""The key for the path and the fingerprint of the agent whose weights a run began with."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """The errors of a disk that does not support locks."""
 
@@ -281,6 +284,19 @@ def spaces_in(state: dict[str, Any], config: Config) -> Spaces:
         tuple(state.get("action_dims", action_dims(config.action_space, names))),
         tuple(state.get("view_shape", shape)),
     )
+
+
+def write_config(run: Path, config: Config, agent_steps: int) -> None:
+    """Replace the settings in `config.json`, and record there what changed after `agent_steps`."""
+    if read_config(run) == config:
+        return
+    document = read_document(run)
+    before = document["config"]
+    now = parse_json(to_json(dataclasses.asdict(config)), run / CONFIG)  # lists, as files have them
+    changed = {name: [before.get(name), v] for name, v in now.items() if before.get(name) != v}
+    history = [*document.get("changes", []), {"agent_steps": agent_steps, "changed": changed}]
+    with explained(f"cannot write {run / CONFIG}", kind=RunError):
+        write_atomically(run / CONFIG, to_json({**document, "config": now, "changes": history}))
 
 
 def describe_origin() -> dict[str, Any]:

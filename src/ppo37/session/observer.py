@@ -88,13 +88,17 @@ class Observer:
         """Release files and other resources; called once, also after an error."""
 
 
+ViewOption = Observer | Literal["auto"] | None
+Callbacks = Sequence[Observer]
+
+
 class SessionOptions(NamedTuple):
-    """What surrounds a session and never changes its result; see `train`."""
+    """Arguments of `train` and `resume` that never change the result."""
 
     checkpoint_every: int | None = None
     keep: int = KEPT
-    view: "Observer | Literal['auto'] | None" = "auto"
-    callbacks: Sequence[Observer] = ()
+    view: ViewOption = "auto"
+    callbacks: Callbacks = ()
 
     def check(self) -> None:
         """UsageError for values that make no sense."""
@@ -102,6 +106,8 @@ class SessionOptions(NamedTuple):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if not isinstance(self.callbacks, list | tuple):
+            raise UsageError(f"callbacks must be a list of observers, not {self.callbacks!r}")
         views = [] if self.view in (None, "auto") else [self.view]
         for observer in (*views, *self.callbacks):
             if not isinstance(observer, Observer):
@@ -121,54 +127,56 @@ class Observers(Observer):
 
     def start(self, run: RunStart) -> None:
         for observer in self._observers:
-            _call(observer, observer.start, run)
+            _call(observer, "start", run)
 
     def update(self, progress: Progress) -> str | None:
         """Call all observers. Returns the first reason to stop."""
-        reasons = [_call(each, each.update, progress) for each in self._observers]
+        reasons = [_call(each, "update", progress) for each in self._observers]
         found = next((reason for reason in reasons if reason), None)
         return None if found is None else one_line(str(found))
 
     def evaluation(self, record: dict[str, Any]) -> None:
         for observer in self._observers:
-            _call(observer, observer.evaluation, record)
+            _call(observer, "evaluation", record)
 
     def note(self, text: str) -> None:
         for observer in self._observers:
-            observer.note(text)
+            _call(observer, "note", text)
 
     def sync(self) -> None:
         for observer in self._observers:
-            _call(observer, observer.sync)
+            _call(observer, "sync")
 
     def finish(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for observer in self._observers:
-            found |= _call(observer, observer.finish) or {}
+            found |= _call(observer, "finish") or {}
         return found
 
     def close(self) -> None:
         for observer in self._observers:
-            observer.close()
+            _call(observer, "close")
 
 
 class _Failed(RunError):
     """An exception in an observer, with its name."""
 
 
-def _call(observer: Observer, method: Callable[..., Any], *arguments: Any) -> Any:
+def _call(observer: Observer, name: str, *arguments: Any) -> Any:
     """Call a method of an observer; RunError, which names it, for an exception other than a stop.
 
     In `start` a UsageError stays one.
     """
+    method = getattr(observer, name)
+    if not callable(method):  # a view of before, with an attribute of its own called `start`
+        method = getattr(type(observer), name).__get__(observer)
     try:
         return method(*arguments)
     except (Stopped, _Failed):
         raise
     except Exception as error:
-        if isinstance(error, UsageError) and method.__name__ == "start":
+        if isinstance(error, UsageError) and name == "start":
             raise
         ours = isinstance(error, RunError | UsageError)
         what = str(error) if ours else f"{type(error).__name__}: {error}"
-        name = f"{type(observer).__name__}.{method.__name__}"
-        raise _Failed(f"the callback {name} failed: {what}") from error
+        raise _Failed(f"the callback {type(observer).__name__}.{name} failed: {what}") from error

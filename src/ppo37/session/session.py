@@ -15,7 +15,7 @@ import torch
 
 from .. import randomness
 from ..algorithm.rollout import Rollout
-from ..algorithm.update import Batch
+from ..algorithm.update import Batch, set_learning_rate
 from ..backends.clock import Clock
 from ..backends.device import gc_frozen
 from ..backends.executables import Executables
@@ -26,6 +26,7 @@ from ..config import Config
 from ..envs import EnvState, Episode, VecEnv
 from ..errors import RunError, Stopped
 from . import directory
+from .changes import annealed
 from .files import shown
 from .loggers import Logs
 from .metrics import LAST_100, record_of
@@ -83,9 +84,7 @@ class Session:
     ) -> None:
         """Bind a run to a device. parts: the environments of each rollout thread of this rank."""
         self.config, self.path, self.state = config, path, state
-        self.optimizer = state.optimizer
         self.advantages, self.train_step = run.advantages, run.train_step
-        self.clip_coef = run.clip_coef
         self._parts, self._buffers, self._run = parts, buffers, run
         self._ranks, self._options, self._signals = ranks, options, signals
         self._observers, self._logs = observers, Observer()
@@ -129,6 +128,8 @@ class Session:
             ranks.broadcast_from_main(lambda: self._start_observers(run))
             self._signals.kept = self._describe_checkpoint()
             stack.enter_context(gc_frozen())
+            if state.init_from is not None:  # a resumed run does not read that agent again
+                self._save()
             yield self
         results = self._finish_observers()
         if ranks.is_main:
@@ -139,11 +140,25 @@ class Session:
 
     def updates(self) -> Iterator[int]:
         """Count the updates that are left, until the last one or a signal."""
-        for k in range(self.state.update, self.config.num_updates):
+        left = self.config.updates_left(self.state.agent_steps)
+        for k in range(self.state.update, self.state.update + left):
             self._update_started = time.monotonic()
             yield k
             if self._stop is not None or self._ended:
                 return
+
+    def anneal(self) -> None:
+        """Set the learning rate and the coefficients of the loss for the next update, by E9."""
+        values = annealed(self.config, self.state.agent_steps)
+        set_learning_rate(self.state.optimizer, values["learning_rate"])
+        for name, coefficient in self._run.annealed.items():
+            coefficient.fill_(values[name])  # A1
+        constant = [name for name in values if len({*self.config.schedule(name)}) == 1]
+        self._tags = {
+            f"charts/{name}": value
+            for name, value in values.items()
+            if name == "learning_rate" or name not in constant
+        }
 
     def collect(self, k: int) -> tuple[Rollout, list[Episode]]:
         """Collect a rollout. Returns it and the games that ended, on all ranks."""
@@ -162,7 +177,6 @@ class Session:
     def end_update(
         self,
         k: int,
-        learning_rate: float,
         batch: Batch,
         losses: dict[str, float],
         episodes: list[Episode],
@@ -176,6 +190,7 @@ class Session:
         now = time.monotonic()
         self._signals.takes = f", which takes about {duration(now - self._update_started)}"
         state.update = k + 1
+        state.agent_steps += config.batch_size
         state.wall_s = self._before_s + now - self._started - self._clock.seconds["callbacks"]
         state.games += len(episodes)
         state.recent.extend(episodes)
@@ -184,10 +199,10 @@ class Session:
         tags = {
             LAST_100: recent_mean(state),
             "charts/SPS": config.batch_size / (now - self._update_started),
-            "charts/learning_rate": learning_rate,
+            **self._tags,
             **{f"losses/{name}": value for name, value in losses.items()},
         }
-        steps = state.update * config.batch_size
+        steps = state.agent_steps
         frames = config.frames_per_step * steps
         record = record_of(state.update, steps, frames, state.wall_s, tags, episodes)
         if self._ranks.is_main:
@@ -209,14 +224,14 @@ class Session:
     def summary(self) -> Summary:
         """The progress of the run so far."""
         state, config = self.state, self.config
-        finished = state.update == config.num_updates
+        finished = not config.updates_left(state.agent_steps)
         stopped_by = self._reason
         if self._stop is not None:
             stopped_by = signal.Signals(self._stop).name
         return Summary(
             run=self.path,
             finished=finished,
-            agent_steps=state.update * config.batch_size,
+            agent_steps=state.agent_steps,
             wall_s=state.wall_s,
             games=state.games,
             last_100_mean=recent_mean(state),
@@ -237,7 +252,7 @@ class Session:
             config,
             state.agent,
             state.update,
-            state.update * config.batch_size,
+            state.agent_steps,
             reason,
             expected_s,
             brought,
@@ -249,6 +264,7 @@ class Session:
     def _start_observers(self, run: RunStart) -> None:
         """Move aside what the run has of later updates, and start logs and observers."""
         self._put_aside()
+        directory.write_config(self.path, self.config, self.state.agent_steps)
         self._logs.start(run)
         self._observers.start(run)
 
@@ -259,7 +275,7 @@ class Session:
     def _observe(self, record: dict[str, Any]) -> None:
         """Log an update, and show it to the observers, whose time is not counted as training."""
         state, config = self.state, self.config
-        finished = state.update == config.num_updates
+        finished = not config.updates_left(state.agent_steps)
         seconds = self._clock.seconds
         progress = Progress(record, config, state.agent, state.games, seconds, finished)
         self._logs.update(progress)
@@ -300,7 +316,7 @@ class Session:
             self._ended,
         )
         self._stop = stop or None
-        finished = state.update == self.config.num_updates
+        finished = not self.config.updates_left(state.agent_steps)
         saving = any((asked, finished, stop, self._ended))
         if saving or (state.update - 1) % CHECK_EVERY == 0:
             ranks.require_alike(state.agent.parameters(), state.update)
@@ -335,7 +351,7 @@ class Session:
 
     def _describe_checkpoint(self) -> str:
         """Describe the checkpoint that this run can be resumed from."""
-        if not self.state.update:
+        if not self.state.update and self.state.init_from is None:
             return "no checkpoint was saved yet"
         return f"checkpoint {self.state.update} is in {shown(self.path)}"
 

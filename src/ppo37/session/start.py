@@ -1,7 +1,7 @@
 """Start a session: in a new run directory, or in that of a run to resume."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,14 +29,22 @@ from ..envs.contract import spaces_of
 from ..errors import UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
+from .changes import DECIDE_THE_BACKEND, changed_config, schedule_notes
 from .checkpoint import Checkpoint
 from .estimate import estimate_s
-from .files import real_path
+from .files import real_path, shown
 from .metrics import length_to
 from .observer import Observer, Observers, SessionOptions
 from .session import Session
 from .signals import Signals
-from .state import RunState, checkpoints_bytes, restore, saved_env_states, saved_lstm_state
+from .state import (
+    RunState,
+    checkpoints_bytes,
+    initialize,
+    restore,
+    saved_env_states,
+    saved_lstm_state,
+)
 from .view import view_of
 
 STOPPING = "stopping after this update{takes}; a checkpoint will be left"
@@ -64,6 +72,7 @@ def new_session(
     out: str | Path | None,
     options: SessionOptions,
     brought: Brought,
+    init_from: str | Path | None = None,
 ) -> Iterator[Session]:
     """Enter a session in a new run directory; see `train`."""
     options.check()
@@ -74,11 +83,17 @@ def new_session(
         observers = _observers(options, ranks)
         if out is not None and ranks.broadcast_from_main(lambda: directory.is_run(path)):
             # torchrun has restarted this job.
-            resumed = _resumed(path, path, ranks, options, observers, brought, False)
+            own = directory.read_config(path)
+            resumed = _resumed(path, path, own, ranks, options, observers, brought, False)
             yield stack.enter_context(resumed)
             return
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
         parts, state = _open(stack, config, brought, ranks, NOTHING_SAVED)
+        if init_from is not None:
+            agent, warnings = directory.find_checkpoint(Path(init_from))
+            initialize(state, agent, config)
+            for line in (*warnings, f"the weights are those of {agent.path}"):
+                observers.note(line)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
         text = getattr(parts[0], "text", "")
@@ -112,12 +127,15 @@ def resumed_session(
     options: SessionOptions,
     brought: Brought,
     new_games: bool,
+    changes: Mapping[str, Any],
 ) -> Iterator[Session]:
     """Enter a session that resumes a run; see `resume`."""
     options.check()
     wanted = real_path(run)
     path = directory.run_of(wanted)
-    config = directory.read_config(path)
+    config = changed_config(directory.read_config(path), changes)
+    if "device" in changes:
+        config = dataclasses.replace(config, device=resolve_device(config.device))
     if config.device == "cuda" and resolve_device("auto") != "cuda":
         raise UsageError(
             f"{path} was trained on a GPU and none is available here; its agent can be evaluated "
@@ -125,7 +143,7 @@ def resumed_session(
         )
     with closing(join(config.device)) as ranks:
         observers = _observers(options, ranks)
-        resumed = _resumed(wanted, path, ranks, options, observers, brought, new_games)
+        resumed = _resumed(wanted, path, config, ranks, options, observers, brought, new_games)
         with resumed as session:
             yield session
 
@@ -134,14 +152,17 @@ def resumed_session(
 def _resumed(
     wanted: Path,
     path: Path,
+    config: Config,
     ranks: Ranks,
     options: SessionOptions,
     observers: Observer,
     brought: Brought,
     new_games: bool,
 ) -> Iterator[Session]:
-    """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints."""
-    config = directory.read_config(path)
+    """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints.
+
+    config: its settings, which may differ from those in the directory and then replace them.
+    """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
         ranks.broadcast_from_main(lambda: _lock(stack, path, observers))
@@ -150,6 +171,11 @@ def _resumed(
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))
         parts, state = _open(stack, own_config, brought, ranks, saved)
+        before = directory.read_config(path)
+        if any(getattr(config, name) != getattr(before, name) for name in DECIDE_THE_BACKEND):
+            choice = _choose(own_config, state.agent, parts[0], ranks)
+            config, own_config = choice.applied(config), choice.applied(own_config)
+            state.agent.bf16 = config.precision == "bf16"
         # A damaged log is refused before any file is moved.
         ranks.broadcast_from_main(lambda: length_to(path, state.update))
         if ranks.broadcast_from_main(lambda: state.update) != state.update:
@@ -158,11 +184,15 @@ def _resumed(
         session = Session(
             config, path, state, parts, buffers, run, ranks, options, observers, signals
         )
-        left = 1 - state.update / config.num_updates
+        left = config.updates_left(state.agent_steps)
         whole_s = estimate_s(config)
-        expected_s = None if whole_s is None else left * whole_s
+        expected_s = None if whole_s is None else left / config.num_updates * whole_s
         if not left:
-            observers.note(f"{path} is finished: nothing is left to do")
+            more = state.agent_steps + config.batch_size
+            observers.note(
+                f"{path} is finished: nothing is left to do. To continue it, give more steps in "
+                f"all: `ppo37 resume {shown(path)} --total-timesteps N`, at least {more:,}"
+            )
         own = ranks.env_slice(config.num_envs).envs
         lstm_state = None
         if saved.checkpoint and saved.env_states:
@@ -201,7 +231,7 @@ def _open(
     parts = stack.enter_context(_open_parts(config, brought, env_slice, saved.seedings))
     spaces = spaces_of(parts[0], config.action_space)
     agent = make_agent(config, spaces, brought.network).to(config.device)
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
+    optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     state = RunState(agent, optimizer, spaces, seedings=saved.seedings, exact=saved.exact)
     state.sources = sources_of(config, brought)
     if saved.checkpoint is not None:
@@ -273,6 +303,7 @@ def _create(
     document = {
         "config": dataclasses.asdict(config),
         "sources": state.sources,
+        **({} if state.init_from is None else {directory.INIT_FROM: state.init_from}),
         **directory.describe_origin(),
     }
     if job():
@@ -299,28 +330,37 @@ def _load(
     saved, warnings = _newest(wanted, path)
     changed = list[str]()
     if saved is None:
+        document = directory.read_document(path)
+        if directory.INIT_FROM in document:
+            raise UsageError(
+                f"{path} has no checkpoint of the weights that it began with; train a new run from "
+                f"{document[directory.INIT_FROM]}"
+            )
         warnings.append("no checkpoint was saved yet: training starts from the beginning")
     else:
-        if saved.state["update"] > config.num_updates:
+        agent_steps = saved.state["agent_steps"]
+        if agent_steps > config.total_timesteps:
             raise UsageError(
                 ranks.main_only(
-                    f"{path} has made {saved.state['agent_steps']:,} agent steps, and its "
-                    f"{directory.CONFIG} wants {config.agent_steps:,} in all: nothing is left to do"
+                    f"{path} has made {agent_steps:,} agent steps, and total_timesteps is "
+                    f"{config.total_timesteps:,}: nothing is left to do"
                 )
             )
-        saved_config = dataclasses.asdict(directory.config_of(saved.state))
+        saved_config = directory.config_of(saved.state)
         for before, now in (
             (saved.state["versions"], versions()),
             (_processors(saved.state["machine"]), _processors(describe_machine())),
-            (saved_config, dataclasses.asdict(config)),
+            (dataclasses.asdict(saved_config), dataclasses.asdict(config)),
             (saved.state.get("sources", {}), sources_of(config, brought)),
         ):
             changed += _changes(before, now)
-    for warning in warnings + changed:
+        warnings += schedule_notes(saved_config, config, agent_steps)
+    for warning in changed + warnings:
         observers.note(warning)
     if saved is None:
         return NOTHING_SAVED
-    unfinished = saved.state["update"] < config.num_updates
+    unfinished = config.updates_left(agent_steps) > 0
+    new_games = new_games or saved_config.num_envs != config.num_envs
     env_states = saved_env_states(saved, config) if unfinished and not new_games else []
     seedings = saved.state["seedings"]
     if unfinished and not env_states:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
-from ..config import Config
+from ..config import Config, flags
 from ..envs import EnvState, Episode
 from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
@@ -25,6 +25,19 @@ from .files import write_atomically
 
 LSTM_STATE = "lstm_state"
 """The name of the LSTM state in the file of actions."""
+ACTION_MASK = "policy.action_mask"
+"""The name of the mask of a game's actions among the weights."""
+OF_THE_NETWORK = (
+    "observation",
+    "network",
+    "hidden",
+    "frame_stack",
+    "action_space",
+    "mask_actions",
+    "norm_obs",
+    "norm_reward",
+)
+"""Settings that decide the names and shapes of an agent's tensors."""
 
 
 @dataclasses.dataclass
@@ -35,6 +48,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     spaces: Spaces
     update: int = 0
+    agent_steps: int = 0
     games: int = 0
     wall_s: float = 0.0
     seedings: int = 0
@@ -42,6 +56,8 @@ class RunState:
     """Whether nothing has changed since the beginning that could change the result."""
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
     """The SHA-256 of the source of all that the user brings, by its name."""
+    init_from: dict[str, str] | None = None
+    """See `directory.INIT_FROM`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
 
 
@@ -82,7 +98,7 @@ def _document(state: RunState, config: Config) -> dict[str, Any]:
     """Return the content of `state.json`, without games."""
     return {
         "update": state.update,
-        "agent_steps": state.update * config.batch_size,
+        "agent_steps": state.agent_steps,
         "games": state.games,
         "wall_s": state.wall_s,
         "seedings": state.seedings,
@@ -110,11 +126,43 @@ def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
         raise UsageError(f"{saved.path} has no optimizer: a published agent cannot be resumed")
     load_model(state.agent, saved)
     names = (name for name, _ in state.agent.named_parameters())
-    restore_optimizer(state.optimizer, names, saved)
+    if saved.state["update"] or saved.optimizer:  # Adam has no state before its first step
+        restore_optimizer(state.optimizer, names, saved)
     state.update = saved.state["update"]
+    state.agent_steps = saved.state["agent_steps"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
+
+
+def initialize(state: RunState, saved: Checkpoint, config: Config) -> None:
+    """Load the weights of a saved agent into a new state, with its running statistics.
+
+    UsageError if it has other actions, observations or another network.
+    """
+    old = directory.config_of(saved.state)
+    spaces = directory.spaces_in(saved.state, old)
+    names = [name for name in OF_THE_NETWORK if getattr(old, name) != getattr(config, name)]
+    options = flags({name: getattr(old, name) for name in names})
+    remedy = f"; use {' '.join(options)}" if options else ""
+    for what, found, expected in (
+        ("actions", spaces.action_names, state.spaces.action_names),
+        ("observations of shape", spaces.obs_shape, state.spaces.obs_shape),
+        ("observations of type", spaces.obs_dtype, state.spaces.obs_dtype),
+    ):
+        if found != expected:
+            raise UsageError(
+                f"the agent in {saved.path} has {what} {found}, and this run has {expected}{remedy}"
+            )
+    own = state.agent.state_dict()
+    model = {name: own[name] if name == ACTION_MASK else w for name, w in saved.model.items()}
+    try:
+        load_model(state.agent, saved._replace(model={**model}))
+    except Damaged as error:
+        raise UsageError(
+            f"the agent in {saved.path} has another network than this run{remedy or f': {error}'}"
+        ) from error
+    state.init_from = {"path": str(saved.path), "fingerprint": checkpoint.fingerprint(saved)}
 
 
 def saved_env_states(saved: Checkpoint, config: Config) -> list[EnvState]:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,7 +17,7 @@ from ..config import Config, describe_layers
 from ..envs.games import title
 from ..presets import describe
 from .metrics import LAST_100
-from .observer import Observer, Progress, RunStart
+from .observer import Observer, Progress, RunStart, ViewOption
 
 PLAIN_EVERY_S = 10.0
 FEWEST_UPDATES, RECENT_UPDATES = 3, 20
@@ -31,7 +31,7 @@ class View(Observer):
     """A display of a run; a class of its own overrides these methods, or those of `Observer`."""
 
     def start(self, run: RunStart) -> None:
-        if run.update < run.config.num_updates:
+        if run.config.updates_left(run.agent_steps):
             self.announce(run.config, run.path, run.reason, run.expected_s)
 
     def update(self, progress: Progress) -> str | None:
@@ -52,7 +52,7 @@ class NoView(View):
     """A view that shows nothing."""
 
 
-def view_of(view: Observer | Literal["auto"] | None) -> Observer:
+def view_of(view: ViewOption) -> Observer:
     """Return the view itself; for "auto" the console's where somebody may look, for None none."""
     if isinstance(view, Observer):
         return view
@@ -113,7 +113,7 @@ class ConsoleView(View):
         now = time.monotonic()
         training_s = now - seconds.get("callbacks", 0.0)
         self._recent.append((training_s, record["agent_steps"]))
-        finished = record["update"] == config.num_updates
+        finished = not config.updates_left(record["agent_steps"])
         wait_s = 0.25 if self._console.is_terminal else PLAIN_EVERY_S
         if now - self._shown_at_s < wait_s and not finished:
             return
@@ -155,14 +155,15 @@ def _facts(
 ) -> dict[str, str]:
     """Return the texts to show, by label."""
     steps = record["agent_steps"]
-    left = config.agent_steps - steps
+    left = config.updates_left(steps) * config.batch_size
+    total = steps + left
     mean, parts = record[LAST_100], shares(seconds)
     last = "1 game" if games == 1 else f"the last {min(games, 100)} games"
     frames = {"frames": f"{record['frames']:,}"} if config.frames_per_step > 1 else {}
     callbacks_s = seconds.get("callbacks", 0.0)
     apart = {"callbacks": f"{duration(callbacks_s)} beside training"} if callbacks_s >= 1 else {}
     return {
-        "steps": f"{steps:,} of {config.agent_steps:,} ({steps / config.agent_steps:.0%})",
+        "steps": f"{steps:,} of {total:,} ({steps / total:.0%})",
         **frames,
         "return": "no game has ended yet" if mean is None else f"{mean:.1f} (mean of {last})",
         "games": f"{games:,}",
@@ -177,7 +178,7 @@ def _panel(record: dict[str, Any], config: Config, facts: dict[str, str]) -> Gro
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), value)
-    bar = ProgressBar(total=config.num_updates, completed=record["update"], width=60)
+    bar = ProgressBar(total=config.agent_steps, completed=record["agent_steps"], width=60)
     return Group(bar, Text(), table)  # a bar does not end its line
 
 

@@ -46,7 +46,6 @@ from ..errors import UsageError
 from ..loop import train
 from ..networks.agent import Agent
 from ..presets import describe
-from ..session.metrics import FRAMES_PER_STEP
 from ..session.view import NoView, duration, shares
 
 CHECKOUT = Path(__file__).parents[3]
@@ -139,14 +138,16 @@ def table(result: dict[str, Any]) -> str:
     config, machine, gemm = result["config"], result["machine"], result["gemm_gflops_per_s"]
     parts = ", ".join(f"{share:.0%} {name}" for name, share in result["time_shares"].items())
     whole_s = config["total_timesteps"] / result["loop_sps"]
+    per_step, frames = from_dict(config).frames_per_step, ""
+    if per_step > 1:
+        frames = f" = {per_step * result['loop_sps']:,.0f} frames/s"
     rows = {
         "matrix product": f"{gemm['fp32']:,.0f} GFLOP/s fp32, {gemm['bf16']:,.0f} bf16",
         "environment alone": f"{result['env_sps']:,.0f} SPS with random actions",
         "acting alone": f"{result['act_sps']:,.0f} SPS in batches of {config['num_envs']}",
         "learning alone": f"{result['learn_samples_per_s']:,.0f} samples/s, each sample "
         f"{config['update_epochs']} times",
-        "whole loop": f"{result['loop_sps']:,.0f} SPS = "
-        f"{FRAMES_PER_STEP * result['loop_sps']:,.0f} frames/s: median of "
+        "whole loop": f"{result['loop_sps']:,.0f} SPS{frames}: median of "
         f"{result['loop_updates']} updates, {result['loop_sps_min']:,.0f} to "
         f"{result['loop_sps_max']:,.0f}",
         "its time": parts,
@@ -235,7 +236,7 @@ def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:
 
 def _network(agent: Agent, envs: VecEnv, config: Config, seconds: float) -> tuple[float, float]:
     """Return agent steps a second of acting alone, and samples a second of learning alone."""
-    optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps, Adam)
+    optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     buffers = make_buffers(agent, config.num_steps, config.num_envs, envs.obs_shape)
     run = make_executables(agent, optimizer, config, buffers, [config.num_envs])
     draws = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ..backends.ranks import join
-from ..config import Config
+from ..config import ANNEALED_BY, Config, from_dict, schedules
 from ..envs.games import title
 from ..errors import UsageError
 from ..presets import changes, preset_key
@@ -48,7 +48,10 @@ def plan(config: Config, budget_s: float, started: float, log: Callable[[str], N
     log(f"measuring {TRIED_UPDATES} updates")
     measuring = time.monotonic()
     # With annealing, the few updates would end at rate 0, where more epochs stop early.
-    constant = dataclasses.replace(config, anneal_lr=False, anneal_clip=False)
+    starts = {name: config.schedule(name)[0] for name in schedules()}
+    constant = from_dict(
+        {**dataclasses.asdict(config), **starts, **dict.fromkeys(ANNEALED_BY, False)}
+    )
     measured = whole_loop(constant, MEASURED_UPDATES)
 
     def planned() -> tuple[int, float]:

@@ -86,8 +86,9 @@ BATCHES = {
 
 
 def terms_of(inputs: Inputs, s: oracle.Settings) -> losses.LossTerms:
+    ent_coef, vf_coef = inputs["advantages"].new_tensor([s.ent_coef, s.vf_coef])
     coefficients = losses.Coefficients(
-        torch.tensor(s.clip_coef), s.clip_vloss, s.norm_adv, s.ent_coef, s.vf_coef
+        torch.tensor(s.clip_coef), s.clip_vloss, s.norm_adv, ent_coef, vf_coef
     )
     return losses.ppo_loss(**inputs, coefficients=coefficients)
 

@@ -98,14 +98,15 @@ def ours(s: oracle.Settings) -> Run:
     net, metrics = TinyNet(), []
     optimizer = make_optimizer(net, LEARNING_RATE, s.adam_eps)
     clip_coef = torch.tensor(s.clip_coef, dtype=torch.float64)
-    coefficients = Coefficients(clip_coef, s.clip_vloss, s.norm_adv, s.ent_coef, s.vf_coef)
+    ent_coef, vf_coef = (torch.tensor(x, dtype=torch.float64) for x in (s.ent_coef, s.vf_coef))
+    coefficients = Coefficients(clip_coef, s.clip_vloss, s.norm_adv, ent_coef, vf_coef)
 
     def train_step(batch: Batch, indices: Tensor) -> LossTerms:
         samples = minibatch(batch, indices)
         return gradient_step(net, optimizer, samples, coefficients, s.max_grad_norm)
 
     for k in range(UPDATES):
-        set_learning_rate(optimizer, linear(LEARNING_RATE, k, NUM_UPDATES))
+        set_learning_rate(optimizer, linear(LEARNING_RATE, 0.0, k, NUM_UPDATES))
         batch = make_batch(make_rollout(k), s.gamma, s.gae_lambda, s.bootstrap_truncated)
         terms = update(train_step, batch, make_permutations(k), s.num_minibatches)
         metrics.append(terms)
@@ -207,8 +208,12 @@ def test_a_changed_schedule_or_shuffle_is_noticed() -> None:
 
 
 def test_schedule() -> None:
-    assert [linear(8.0, k, 4) for k in range(4)] == [8.0, 6.0, 4.0, 2.0]
-    rates = [linear(2.5e-4, k, 9765) for k in range(9765)]
+    """E9; towards 0 in the very numbers of the reference, also counted in agent steps."""
+    assert [linear(8.0, 0.0, k, 4) for k in range(4)] == [8.0, 6.0, 4.0, 2.0]
+    assert [linear(8.0, 4.0, k, 4) for k in range(4)] == [8.0, 7.0, 6.0, 5.0]
+    assert {linear(0.1, 0.1, k, 9765) for k in range(9765)} == {0.1}
+    rates = [linear(2.5e-4, 0.0, k * 1024, 9765 * 1024) for k in range(9765)]
+    assert rates == [2.5e-4 * (1.0 - k / 9765) for k in range(9765)]
     assert rates[0] == 2.5e-4
     assert rates[-1] == pytest.approx(2.5e-4 / 9765, rel=1e-9)
     assert rates == pytest.approx([oracle.linear(2.5e-4, k, 9765) for k in range(9765)])
@@ -315,7 +320,8 @@ def test_a_sequence_has_consecutive_steps_of_one_environment(length: int) -> Non
 def test_the_gradient_norm_is_bounded(max_grad_norm: float) -> None:
     """Adam gets the gradient of the loss, scaled to the bound."""
     net, batch = TinyNet(), make_batch(make_rollout(0), 0.99, 0.95, True)
-    coefficients = Coefficients(torch.tensor(0.1), True, True, 0.01, 0.5)
+    clip_coef, ent_coef, vf_coef = torch.tensor([0.1, 0.01, 0.5])
+    coefficients = Coefficients(clip_coef, True, True, ent_coef, vf_coef)
     optimizer = make_optimizer(net, 0.0, 1e-5)
     for _ in range(2):  # the second would be longer if gradients were not cleared
         gradient_step(net, optimizer, batch, coefficients, max_grad_norm)

@@ -97,7 +97,8 @@ class Side:
         ]
         envs = self.parts[0]
         self.agent = make_agent(config, spaces_of(envs)).to(config.device)
-        self.optimizer = make_optimizer(self.agent, config.learning_rate, config.adam_eps)
+        rate = config.schedule("learning_rate")[0]
+        self.optimizer = make_optimizer(self.agent, rate, config.adam_eps)
         self.buffers = make_buffers(self.agent, config.num_steps, config.num_envs, envs.obs_shape)
         sizes = [part.num_envs for part in self.parts]
         self.run = make(self.agent, self.optimizer, self.buffers, sizes)
@@ -112,8 +113,9 @@ class Side:
                 closing(RolloutThreads(self.parts, self.run.acts, self.buffers))
             )
             for k in range(count):
-                set_learning_rate(self.optimizer, config.learning_rate / (k + 1))
-                self.run.clip_coef.fill_(config.clip_coef / (k + 1))
+                set_learning_rate(self.optimizer, config.schedule("learning_rate")[0] / (k + 1))
+                for name, coefficient in self.run.annealed.items():
+                    coefficient.fill_(config.schedule(name)[0] / (k + 1))
                 draws = noise(
                     config.seed,
                     k,

@@ -147,7 +147,8 @@ def test_an_update_equals_that_of_pytorchs_lstm() -> None:
     batch = make_batch(rollout, 0.99, 0.95, False, length=steps)
     expected = gae(rollout.rewards, rollout.values, rollout.dones, 0.99, 0.95)
     assert torch.equal(batch.advantages, expected.T)
-    coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
+    clip_coef, ent_coef, vf_coef = torch.tensor([0.1, 0.01, 0.5]).double()
+    coefficients = Coefficients(clip_coef, True, True, ent_coef, vf_coef)
     nets = Small(peer=False), Small(peer=True)
     for net in nets:
         optimizer = make_optimizer(net, 1e-2, 1e-5)
@@ -192,7 +193,8 @@ def test_a_gradient_step_starts_from_the_lstm_state_of_the_rollout() -> None:
         final_values=torch.zeros(steps, envs).double(),
     )
     batch = make_batch(rollout, 0.99, 0.95, False, length=steps)
-    coefficients = Coefficients(torch.tensor(0.1).double(), True, True, 0.01, 0.5)
+    clip_coef, ent_coef, vf_coef = torch.tensor([0.1, 0.01, 0.5]).double()
+    coefficients = Coefficients(clip_coef, True, True, ent_coef, vf_coef)
 
     def kl(before: Tensor) -> float:
         net = Small(peer=False)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import forward_step, relative_error, tiny
@@ -14,10 +15,10 @@ from torch.distributions import Categorical as TorchCategorical
 from ppo37 import Config, networks
 from ppo37.backends.network import DeviceNetwork, make_network
 from ppo37.backends.precision import choose_precision
-from ppo37.backends.self_test import noise
-from ppo37.build import make_agent
+from ppo37.backends.self_test import first_screens, noise
+from ppo37.build import Brought, make_agent, named
 from ppo37.config import from_dict, to_dict
-from ppo37.envs.contract import Spaces
+from ppo37.envs import Spaces, Step, VecEnv, spaces_of
 from ppo37.errors import UsageError
 from ppo37.networks import registry
 from ppo37.networks.agent import Agent
@@ -383,6 +384,49 @@ def test_illegal_actions_have_no_probability_and_no_gradient(
     assert gradient is not None
     assert gradient[1] == 0.0  # illegal in the first row, certain in the second
     assert gradient[0] != 0.0
+
+
+class MaskedEnvs(VecEnv):
+    """Two environments where one action is legal, another one in each step."""
+
+    num_envs, obs_shape, view_shape = 2, (1 * 4 * 4 + 3,), (1, 4, 4)
+    action_names = ("A", "B", "C")
+
+    def reset(self) -> np.ndarray:
+        self.time = 0
+        return self.observe()
+
+    def observe(self) -> np.ndarray:
+        obs = np.zeros((2, *self.obs_shape), np.uint8)
+        obs[:, 16 + self.time % 3] = 1
+        return obs
+
+    def step(self, actions: np.ndarray) -> Step:
+        assert actions.tolist() == [self.time % 3] * 2, "illegal"
+        self.time += 1
+        nothing = np.zeros(2, bool)
+        return Step(self.observe(), np.zeros(2, np.float32), nothing, nothing, self.observe(), [])
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_first_screens_are_played_with_legal_actions() -> None:
+    envs = MaskedEnvs()
+    agent = make_agent(tiny(network="minatar"), spaces_of(envs))
+    assert agent.masked
+    screens = first_screens(envs, agent)
+    assert screens is not None
+    assert screens.shape == (16, 19)
+    assert choose_precision(tiny(precision="auto"), agent, envs.obs_shape, 4, screens)[:2] == (
+        "fp32",
+        "torch",
+    )
+
+
+def test_a_preset_does_not_ask_for_zero_mean_init_in_ones_own_network() -> None:
+    config = named(from_preset("fast", "catch", "cpu"), Brought(None, Own))
+    assert (config.network, config.zero_mean_init) == (OWN, False)
 
 
 def test_a_mask_covers_each_part_of_an_action() -> None:

@@ -18,8 +18,7 @@ import pytest
 import speed
 import torch
 import watched
-from conftest import forward_step, tiny
-from torch.utils.flop_counter import FlopCounterMode
+from conftest import tiny
 
 from ppo37.backends.cuda_graphs import make_executables
 from ppo37.cli import main
@@ -93,20 +92,24 @@ def test_flops_of_the_nature_network_are_the_known_ones() -> None:
     assert per_step / 1e6 == pytest.approx(216.8, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("network", "shape"), [("nature", ATARI), ("nature_half", ATARI), ("mlp", (1, 128))]
-)
-def test_flops_are_those_of_the_executed_operations(network: str, shape: tuple[int, ...]) -> None:
-    agent, samples = Agent(shape, CategoricalPolicy(18), network, seed=0), 3
-    obs = torch.zeros(samples, *shape, dtype=torch.uint8)
-    with FlopCounterMode(display=False) as forward:
-        distribution, values = forward_step(agent, obs)
-    with FlopCounterMode(display=False) as backward:
-        (distribution.logits.sum() + values.sum()).backward()
-    flops = flops_per_sample(agent, shape)
-    assert forward.get_total_flops() == samples * flops.forward
-    both = forward.get_total_flops() + backward.get_total_flops()
-    assert both == samples * flops.forward_backward
+def test_flops_of_sequences_and_of_other_networks_are_counted() -> None:
+    """2 FLOP for each product by hand; the first layers need no gradient of the observations."""
+    agent = Agent((11,), CategoricalPolicy(3), "lstm", seed=0, obs_dtype=torch.float32)
+    first, rest = 11 * 64, 64 * 64 + 64 * 512 + 128 * (3 + 1)
+    recurrent = 128 * 512  # the state before the first step needs no gradient
+    assert flops_per_sample(agent, (11,), 4) == (
+        2 * (first + rest + recurrent),
+        2 * (2 * first + 3 * rest + 3 * recurrent) - 2 * recurrent // 4,
+    )
+    agent = Agent((4, 10, 10), CategoricalPolicy(6), "impala", seed=0)
+    cells = ((4, 16, 100), (16, 32, 25), (32, 32, 9))  # inputs, outputs, positions
+    convolutions = [9 * i * o * n for i, o, n in cells]
+    blocks = [4 * 9 * o * o * m for (_, o, _), m in zip(cells, (25, 9, 4), strict=True)]
+    products = sum(convolutions) + sum(blocks) + 32 * 4 * 256 + 256 * 7
+    assert flops_per_sample(agent, (4, 10, 10)) == (
+        2 * products,
+        6 * products - 2 * convolutions[0],
+    )
 
 
 @pytest.fixture(scope="module")

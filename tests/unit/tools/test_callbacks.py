@@ -107,7 +107,9 @@ def test_evaluations_and_the_best_agent_survive_a_resume(kept: Path, tmp_path: P
     assert [record["update"] for record in evaluations(run)] == [2]
     with (run / "evaluations.jsonl").open("a") as file:  # which a crash may leave
         file.write('{"update": 4}\n{"upd')
+    shutil.copytree(run / "best", run / ".ppo37-0123.tmp")  # an agent that was being evaluated
     resume(run, callbacks=[KeepBest(EVERY)])
+    assert not list(run.glob(".ppo37*"))
     assert evaluations(run) == evaluations(kept)
     summaries = [json.loads((path / "summary.json").read_text())["best"] for path in (run, kept)]
     assert summaries[0] == summaries[1]

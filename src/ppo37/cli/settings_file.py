@@ -1,0 +1,58 @@
+"""Settings in a TOML file: read for `--config`, and written by `ppo37 config`.
+
+Names and values are those of `Config`; "none" is written for None, as on the command line.
+"""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, checked, field_type
+from ..errors import UsageError
+from ..session.files import explained
+
+LARGEST_BYTES = 1 << 20
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Return the settings in a file, by name; UsageError, with its name, if one is wrong."""
+    with explained(f"cannot read {path}"):
+        content = Path(path).expanduser().open("rb").read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise UsageError(f"{path} is larger than a file of settings can be")
+    try:
+        values = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise UsageError(f"{path}: [{name}] is a table; settings stand side by side, in none")
+    optional = {field.name for field in dataclasses.fields(Config) if field_type(field)[1]}
+    values = {n: None if n in optional and v == "none" else v for n, v in values.items()}
+    try:
+        return checked(values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def to_toml(config: Config, title: str) -> str:
+    """Return all settings as TOML that `read_settings` reads.  title: a comment for the top."""
+    lines = [f"# {json.dumps(title)[1:-1]}"]
+    lines += [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(config).items()]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """Return a value of a setting as TOML."""
+    match value:
+        case None:
+            return '"none"'
+        case str():  # the escapes of JSON are those of TOML, except for one character
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)
