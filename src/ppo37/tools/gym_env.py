@@ -119,7 +119,7 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
         return last[0].copy(), float(step.rewards[0]), done and not truncated, truncated, info
 
     def render(self) -> Pixels | None:
-        """Return the screen [H, W, 3] uint8; None without `render_mode`."""
+        """Return the screen [H, W, 3] uint8; None without `render_mode` and before `reset`."""
         return None if self._image is None else self._image.copy()
 
     def close(self) -> None:

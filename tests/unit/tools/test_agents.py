@@ -62,6 +62,20 @@ class Points(VecEnv):
         """Do nothing."""
 
 
+class MaskedPoints(Points):
+    """The same with a mask at the end of each observation: B is never legal."""
+
+    obs_shape, view_shape = (6,), (3,)
+
+    def draw(self) -> np.ndarray:
+        mask = np.broadcast_to(np.array([1, 0, 1], "f4"), (self.num_envs, 3))
+        return np.concatenate([super().draw(), mask], axis=1)
+
+    def step(self, actions: np.ndarray) -> Step:
+        assert not (actions == 1).any()
+        return super().step(actions)
+
+
 def trained_run(tmp_path: Path, make_envs: EnvFactory | None = None, **changes: Any) -> Path:
     train(tiny(**{"total_timesteps": 128, **changes}), tmp_path / "run", make_envs=make_envs)
     return tmp_path / "run"
@@ -84,8 +98,8 @@ def scores(trained: TrainedAgent, games: int, make_envs: EnvFactory | None, **mo
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize(
     ("changes", "make_envs"),
-    [({}, None), ({"network": "lstm"}, None), (VECTOR, Points)],
-    ids=["cnn", "lstm", "normalized"],
+    [({}, None), ({"network": "lstm"}, None), (VECTOR, Points), (VECTOR, MaskedPoints)],
+    ids=["cnn", "lstm", "normalized", "masked"],
 )
 def test_act_plays_what_evaluate_plays(
     tmp_path: Path, changes: dict[str, Any], make_envs: EnvFactory | None, greedy: bool

@@ -118,10 +118,11 @@ def test_a_reset_in_the_middle_starts_another_game_and_a_seed_the_same() -> None
     [
         ({}, (1, 36, 36), spaces.Discrete(3)),
         ({**ATARI, "game": "pong"}, (4, 84, 84), spaces.Discrete(6)),
-        (
+        pytest.param(
             {"game": "pong", "network": "mlp", "observation": "ram", "action_space": "joystick"},
             (1, 128),
             spaces.MultiDiscrete([3, 3, 2]),
+            marks=pytest.mark.slow,
         ),
         (
             {"game": "breakout", "network": "mlp", "observation": "ram"}
