@@ -63,6 +63,8 @@ def make_factory(
         action_space=config.action_space,
         observation=config.observation,
         clip_rewards=config.clips_rewards,
+        modes=config.modes,
+        difficulty=config.difficulty,
     )
 
 

@@ -83,6 +83,15 @@ class Config:
         "classic: no sticky actions, the game's own few actions, a lost life ends the learning "
         "episode; machado: sticky actions .25, all 18 actions, only game over ends the episode",
     )
+    modes: tuple[int, ...] | None = _setting(
+        None,
+        "modes of the Atari game, which the environments play in turn; none: its own",
+        least=0,
+        most=(1 << 31) - 1,
+    )
+    difficulty: int | None = _setting(
+        None, "difficulty of the Atari game; none: its own", least=0, most=(1 << 31) - 1
+    )
     seed: int = _setting(1, "seed of everything random", least=0, most=MAX_SEED)
     total_timesteps: int = _setting(10_000_000, "agent steps (of 4 frames) in all", least=1)
     num_envs: int = _setting(8, "environments stepped together", least=1, most=4096)
@@ -226,6 +235,10 @@ class Config:
             )
         if self.mask_actions and self.action_space == "continuous":
             raise UsageError("mask_actions is for actions to choose from, not for real numbers")
+        if not self.is_atari and (self.modes is not None or self.difficulty is not None):
+            raise UsageError(f"modes and difficulty are for Atari, not for {self.game}")
+        if self.modes == ():
+            raise UsageError("modes must have at least one mode of the game, as 0,4")
         if self.clip_rewards and self.norm_reward:
             raise UsageError("clip_rewards and norm_reward exclude each other; use one of them")
         try:
@@ -338,7 +351,7 @@ class Config:
         return self.num_updates * self.batch_size
 
 
-NEVER_NONE = ("env", "clip_rewards")
+NEVER_NONE = ("env", "clip_rewards", "modes")
 """Settings whose option cannot mean None, which is their value in every preset."""
 ENV_SETTINGS = ("env_kwargs", "wrappers", "imports", "channels", "env_workers")
 """Settings of environments that are not built in."""

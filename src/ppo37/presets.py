@@ -80,7 +80,7 @@ ZERO_MEAN_NETWORKS = ("nature", "nature_half", "lstm")
 
 NOT_IN_PRESETS = (
     *("env", "imports", "channels", "env_workers"),
-    *("protocol", "seed", "device", "threads", "precision", "kernels"),
+    *("protocol", "modes", "difficulty", "seed", "device", "threads", "precision", "kernels"),
 )
 """Settings that no preset changes."""
 

@@ -5,7 +5,7 @@ from functools import partial
 from ..config import CATCH
 from ..errors import UsageError
 from .contract import EnvFactory, EnvState, Episode, Moment, Spaces, Step, VecEnv, spaces_of
-from .games import require_known
+from .games import require_known, require_mode
 
 
 def env_factory(
@@ -18,12 +18,15 @@ def env_factory(
     action_space: str = "discrete",
     observation: str = "pixels",
     clip_rewards: bool = True,
+    modes: tuple[int, ...] | None = None,
+    difficulty: int | None = None,
 ) -> EnvFactory:
     """Return the factory of the environments of a game; UsageError if the game is unknown.
 
     game: a name that `resolve_game` returned.  reseed_interval: steps between seeded resets; None
-    if the environments need not be saved.  The last four apply to Atari only: frames in an
-    observation, its action space, what is observed, and whether rewards are clipped to their signs.
+    if the environments need not be saved.  The others apply to Atari only: frames in an
+    observation, its action space, what is observed, whether rewards are clipped to their signs, and
+    the modes and the difficulty of the game, see `Atari`.
     """
     if game == CATCH:
         from .catch import Catch
@@ -32,6 +35,8 @@ def env_factory(
             raise UsageError("catch needs action_space discrete and observation pixels")
         return Catch
     require_known(game)
+    if modes is not None or difficulty is not None:
+        require_mode(game, modes, difficulty)
     from .atari import Atari
 
     return partial(
@@ -44,6 +49,8 @@ def env_factory(
         action_space=action_space,
         observation=observation,
         clip_rewards=clip_rewards,
+        modes=modes,
+        difficulty=difficulty,
     )
 
 

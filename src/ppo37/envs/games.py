@@ -95,6 +95,8 @@ class GameInfo(NamedTuple):
     """The names of the actions that it uses."""
     screen: tuple[int, int]
     """Rows and columns: 210 x 160 in most games."""
+    modes: tuple[int, ...]
+    difficulties: tuple[int, ...]
 
 
 @lru_cache(maxsize=8)
@@ -107,7 +109,20 @@ def game_info(game: str) -> GameInfo:
     emulator.loadROM(rom_of(game))
     height, width = emulator.getScreenDims()
     known = tuple(action.name for action in emulator.getMinimalActionSet())
-    return GameInfo(known, (height, width))
+    modes, difficulties = emulator.getAvailableModes(), emulator.getAvailableDifficulties()
+    return GameInfo(known, (height, width), tuple(modes), tuple(difficulties))
+
+
+def require_mode(game: str, modes: tuple[int, ...] | None, difficulty: int | None) -> None:
+    """UsageError unless an Atari game has these modes and this difficulty."""
+    for what, asked, found in (
+        ("mode", modes or (), game_info(game).modes),
+        ("difficulty", () if difficulty is None else (difficulty,), game_info(game).difficulties),
+    ):
+        for value in asked:
+            if value not in found:
+                have = ", ".join(map(str, found))
+                raise UsageError(f"{title(game)} has no {what} {value}; it has {have}")
 
 
 def title(game: str) -> str:

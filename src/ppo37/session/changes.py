@@ -17,6 +17,8 @@ FIXED = (
     "channels",
     "preset",
     "protocol",
+    "modes",
+    "difficulty",
     "seed",
     "observation",
     "network",

@@ -98,6 +98,8 @@ def _atari(config: Config, seed: int, protocol: str) -> ShownEnv:
         observation=config.observation,
         num_frames=config.num_frames,
         clip_rewards=False,
+        modes=config.modes,
+        difficulty=config.difficulty,
     )
     return ShownEnv(
         envs,

@@ -18,6 +18,8 @@ from ..contract import EnvState, Episode, Step, VecEnv
 from ..games import game_info
 from .controls import THRESHOLD, action_dims, make_controls
 from .protocols import FRAME_SHAPES, FRAME_SKIP, MAX_FRAMES, SIDE, STACK, Protocol, rules_of
+from .python_engine import PythonEngine
+from .reference import modes_of
 from .watchdog import Watchdog
 
 RESET_S = 0.2
@@ -30,7 +32,8 @@ class Atari(VecEnv):
     """N games of one kind, stepped by C++ threads; see `contract.VecEnv`.
 
     Observations: the last `num_frames` frames, [N, 4, 84, 84] uint8 (D18, D20), or [N, 1, 128] for
-    `ram`. Environment i is seeded by (seed, index, first_env + i) alone. A game is truncated after
+    `ram`. Environment i is seeded by (seed, index, first_env + i) alone, and plays the mode
+    `modes[(first_env + i) % len(modes)]`, or the game's own. A game is truncated after
     `max_frames`, counted from its first observation.
 
     The emulator cannot save all of its state, but everything after a seeded reset is a function of
@@ -56,6 +59,8 @@ class Atari(VecEnv):
         num_threads: int = 0,
         reseed_interval: int | None = None,
         max_frames: int = MAX_FRAMES,
+        modes: tuple[int, ...] | None = None,
+        difficulty: int | None = None,
         watchdog_s: float = 60.0,
     ) -> None:
         self.num_envs = num_envs
@@ -70,16 +75,20 @@ class Atari(VecEnv):
         self._steps = 0
         self._seeded_at = np.zeros(num_envs, np.int64)  # the step of the last seeded reset
         self.obs_shape = (num_frames, *FRAME_SHAPES[observation])
-        self._engine = _make_engine(
-            game,
-            num_envs,
-            self._protocol,
-            num_threads,
-            max_frames,
-            num_frames,
-            observation,
-            action_space == "continuous",
-        )
+        if observation == "ram" or modes is not None or difficulty is not None:
+            own_modes = modes_of(modes, num_envs, first_env)
+            limits = (max_frames, num_frames, observation)
+            self._engine = PythonEngine(game, self._protocol, *limits, own_modes, difficulty)
+        else:
+            self._engine = _make_engine(
+                game,
+                num_envs,
+                self._protocol,
+                num_threads,
+                max_frames,
+                num_frames,
+                action_space == "continuous",
+            )
         engine_names = tuple(action.name for action in self._engine.ale.get_action_set())
         self._controls = make_controls(action_space, engine_names)
         self.action_names, self.action_space = self._controls.names, action_space
@@ -257,13 +266,8 @@ def _make_engine(  # type: ignore[no-untyped-def]
     num_threads: int,
     max_frames: int,
     num_frames: int,
-    observation: str,
     continuous: bool,
 ):
-    if observation == "ram":
-        from .ram import RamEngine
-
-        return RamEngine(game, num_envs, protocol, max_frames, num_frames)
     from ale_py import ALEInterface, LoggerMode
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode

@@ -78,20 +78,25 @@ class ReferenceAtari(VecEnv):
         num_frames: int = STACK,
         clip_rewards: bool = True,
         max_frames: int = MAX_FRAMES,
+        modes: tuple[int, ...] | None = None,
+        difficulty: int | None = None,
     ) -> None:
         if variant not in GAME_VARIANTS:
             raise UsageError(f"unknown variant {variant!r}; there are {', '.join(GAME_VARIANTS)}")
         self.num_envs = num_envs
-        kind = RamGame if observation == "ram" else Game
+        kind = game_class(observation)
         self.obs_shape = (num_frames, *kind.frame_shape)
         self._first_env = first_env
         self._clip_rewards = clip_rewards
         self.screens: list[list[Pixels]] = [[] for _ in range(num_envs)]
         rules = rules_of(game, protocol, action_space)
         self._life_ends_episode = rules.life_ends_episode
+        limits = (max_frames, num_frames, True)
+        seeds = game_seeds(seed, index, num_envs, first_env)
+        own_modes = modes_of(modes, num_envs, first_env)
         self._games = [
-            kind(game, int(game_seed), rules, GAME_VARIANTS[variant], max_frames, num_frames)
-            for game_seed in game_seeds(seed, index, num_envs, first_env)
+            kind(game, int(game_seed), rules, GAME_VARIANTS[variant], *limits, mode, difficulty)
+            for game_seed, mode in zip(seeds, own_modes, strict=True)
         ]
         engine_names = tuple(action.name for action in self._games[0].actions)
         self._controls = make_controls(action_space, engine_names)
@@ -166,6 +171,8 @@ class Game:
         max_frames: int,
         num_frames: int,
         keep_screens: bool = True,
+        mode: int | None = None,
+        difficulty: int | None = None,
     ) -> None:
         rom = roms.get_rom_path(game)
         if rom is None:
@@ -173,6 +180,7 @@ class Game:
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self._rom, self._seed, self._fresh = rom, seed, False
         self._keep_screens = keep_screens
+        self._mode, self._difficulty = mode, difficulty
         self._variant = variant
         self._max_frames = max_frames
         self._num_frames = num_frames
@@ -194,6 +202,10 @@ class Game:
         self._seed = seed
         self._ale.setInt("random_seed", self._seed)
         self._ale.loadROM(self._rom)  # the seed takes effect only here
+        if self._mode is not None:  # takes effect when the next game starts
+            self._ale.setMode(self._mode)
+        if self._difficulty is not None:
+            self._ale.setDifficulty(self._difficulty)
         self._random = np.random.RandomState(self._seed)  # the Mersenne Twister of the engine
         self._fresh = True
 
@@ -322,6 +334,18 @@ class RamGame(Game):
 
     def _frame(self) -> Pixels:
         return self._ale.getRAM()
+
+
+def game_class(observation: str) -> type[Game]:
+    """Return the class of games with these observations: `pixels` or `ram`."""
+    return RamGame if observation == "ram" else Game
+
+
+def modes_of(modes: tuple[int, ...] | None, num_envs: int, first_env: int) -> list[int | None]:
+    """Return the mode of each environment: those of `modes` in turn; None for the game's own."""
+    if not modes:
+        return [None] * num_envs
+    return [modes[env % len(modes)] for env in range(first_env, first_env + num_envs)]
 
 
 def draw(random: np.random.RandomState, count: int) -> int:

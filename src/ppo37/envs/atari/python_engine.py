@@ -1,33 +1,43 @@
-"""An Atari engine that observes the console's RAM (128 bytes) instead of its screen.
+"""An Atari engine in Python, for what ale-py's C++ engine does not offer.
 
-ale-py's C++ engine does not offer RAM. This one steps its emulators one after another in Python;
-the same seeds and actions give the same games.
+It observes the console's RAM (128 bytes), and sets the mode and the difficulty of a game. It steps
+its emulators one after another; the same seeds and actions give the same games.
 
 Legend: N environments, K steps in an observation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .protocols import Protocol
-from .reference import GAME_VARIANTS, RamGame
+from .reference import GAME_VARIANTS, game_class
 
 
-class RamEngine:
+class PythonEngine:
     """An engine for `Atari` with the same interface as `AtariVectorEnv`: ale, reset, step, close.
 
-    Observations: the RAM after each of the last K steps, [N, K, 128] uint8.
+    Observations: the screen or the RAM after each of the last K steps, [N, K, 84, 84] or
+    [N, K, 128] uint8.  modes: of each environment; None for the game's own.
     """
 
     def __init__(
-        self, game: str, num_envs: int, protocol: Protocol, max_frames: int, num_frames: int
+        self,
+        game: str,
+        protocol: Protocol,
+        max_frames: int,
+        num_frames: int,
+        observation: str,
+        modes: Sequence[int | None],
+        difficulty: int | None,
     ) -> None:
         self._protocol = protocol
+        variant, kind = GAME_VARIANTS["engine"], game_class(observation)
+        limits = (max_frames, num_frames, False)
         self._games = [
-            RamGame(game, 0, protocol, GAME_VARIANTS["engine"], max_frames, num_frames, False)
-            for _ in range(num_envs)
+            kind(game, 0, protocol, variant, *limits, mode, difficulty) for mode in modes
         ]
         self.ale = self
 
