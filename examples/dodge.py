@@ -1,8 +1,6 @@
-"""Train on N environments of your own that step together: the game of environment.py in NumPy.
+"""Train on N games that step together as arrays, a `VecEnv`, faster than N objects of Gymnasium.
 
-    python examples/dodge.py
-
-A `VecEnv` restarts its environments by itself, and is faster than N objects of Gymnasium.
+python examples/dodge.py
 """
 
 import argparse
@@ -14,7 +12,7 @@ from ppo37.envs import Episode, Step, VecEnv
 
 
 class Dodge(VecEnv):
-    """N boards. Three attributes and the methods reset, step and close are all that is needed."""
+    """N boards. Three attributes and the methods reset and step are all that is needed."""
 
     obs_shape, action_names = (1, 36, 36), ("LEFT", "STAY", "RIGHT")
 
@@ -37,8 +35,8 @@ class Dodge(VecEnv):
         hit = self.boards[np.arange(self.num_envs), -1, self.columns]
         truncated = ~hit & (self.lengths == 200)
         ended = np.flatnonzero(hit | truncated)
-        lengths = self.lengths[ended].tolist()
-        games = [Episode(self.first_env + int(i), float(n), n) for i, n in zip(ended, lengths)]
+        lengths = zip(ended.tolist(), self.lengths[ended].tolist(), strict=True)
+        games = [Episode(self.first_env + env, float(length), length) for env, length in lengths]
         final_obs = self.draw()  # the last observation, before the restart
         self.boards[ended], self.columns[ended], self.lengths[ended] = False, 3, 0
         rewards = np.where(hit, -1.0, 0.0).astype(np.float32)  # for learning; not the score
@@ -47,10 +45,7 @@ class Dodge(VecEnv):
     def draw(self) -> np.ndarray:
         cells = np.where(self.boards, 255, 0).astype(np.uint8)
         cells[np.arange(self.num_envs), -1, self.columns] = 128
-        return np.kron(cells, np.ones((1, 6, 6), np.uint8))[:, None]
-
-    def close(self) -> None:
-        """Do nothing: there are no resources to release."""
+        return np.kron(cells, np.ones((1, 6, 6), np.uint8))[:, None]  # [N, C, H, W]
 
 
 if __name__ == "__main__":
@@ -58,16 +53,8 @@ if __name__ == "__main__":
     parser.add_argument("--total-timesteps", type=int, default=200_000)
     parser.add_argument("--out", help="new run directory (default: under runs/)")
     options = parser.parse_args()
-    config = Config(
-        game="dodge",
-        total_timesteps=options.total_timesteps,
-        num_envs=32,
-        num_steps=32,
-        learning_rate=1e-3,
-        clip_coef=0.2,
-        network="nature_half",
-        bootstrap_truncated=True,
-    )
+    sizes = {"total_timesteps": options.total_timesteps, "num_envs": 32, "num_steps": 32}
+    rates = {"learning_rate": 1e-3, "clip_coef": 0.2, "bootstrap_truncated": True}
+    config = Config(game="dodge", network="nature_half", **sizes, **rates)
     summary = train(config, options.out, make_envs=Dodge)
-    result = evaluate(summary.run, episodes=64, make_envs=Dodge)
-    print(f"steps survived: {result.mean:.1f} of 200")
+    print(f"steps survived: {evaluate(summary.run, 64, make_envs=Dodge).mean:.1f} of 200")

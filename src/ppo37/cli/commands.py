@@ -168,8 +168,8 @@ def evaluate(options: Namespace) -> int:
         options.device,
         _show_progress,
         log,
-        *_brought_by_run(options),
         greedy=options.greedy,
+        **_brought_by_run(options).arguments,
     )
     normalized = human_normalised(result.game, result.mean)
     published = reference(result.game, result.protocol)
