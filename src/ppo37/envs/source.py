@@ -1,7 +1,7 @@
 """The source of environments that a user brings: a Gymnasium id, `module:Class`, or an object.
 
-An object makes one environment of Gymnasium, or it has the parameter `num_envs` and makes N
-environments, see `contract.EnvFactory`.
+An object makes one environment of Gymnasium, or it takes `num_envs` and makes N environments, see
+`contract.EnvFactory`.
 """
 
 import inspect
@@ -129,11 +129,18 @@ def as_factory(make_envs: Any, config: Config) -> EnvFactory:
 
 
 def makes_many(make_envs: Any) -> bool:
-    """Return whether a class or function makes N environments: whether it takes `num_envs`."""
+    """Return whether a class or function makes N environments.
+
+    It does if it takes `num_envs`, or can be called as `EnvFactory` is.
+    """
     try:
-        return "num_envs" in inspect.signature(make_envs).parameters
+        signature = inspect.signature(make_envs)
+        if "num_envs" in signature.parameters:
+            return True
+        signature.bind(1, 0, first_env=0, index=0)
     except (TypeError, ValueError):
         return False
+    return True
 
 
 def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory:

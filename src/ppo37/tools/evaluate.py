@@ -34,8 +34,7 @@ class Evaluation(NamedTuple):
     """Raw scores of whole games, and how they were obtained.
 
     protocol: None for environments of one's own.  interval: the 95% interval of the mean; None for
-    a single game.  greedy: whether the most likely
-    actions were taken instead of sampled ones.
+    a single game.  greedy: whether the most likely actions were taken instead of sampled ones.
     """
 
     game: str
