@@ -137,7 +137,7 @@ def test_saved_actions_may_be_any_integers_up_to_255(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "expected"),
     [
-        (lambda *a, **k: None, "made a NoneType; it has to be"),
+        (lambda *a, **k: None, "a NoneType, which has no num_envs"),
         (type("Twice", (Catch,), {"action_names": ("A", "A", "B")}), "different names"),
         (type("Flat", (Catch,), {"obs_shape": 36}), "obs_shape of Flat must be"),
         (type("Truth", (Catch,), {"obs_shape": (True, 36, 36)}), "obs_shape of Truth must be"),
