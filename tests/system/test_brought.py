@@ -44,7 +44,18 @@ class Half(gymnasium.RewardWrapper):
 def register():
     gymnasium.register("Walks/Walk-v0", Walk)
 """
-TINY = "--total-timesteps 128 --num-envs 2 --num-steps 16 --num-minibatches 2 --device cpu".split()
+TINY = [
+    "--total-timesteps",
+    "128",
+    "--num-envs",
+    "2",
+    "--num-steps",
+    "16",
+    "--num-minibatches",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture
