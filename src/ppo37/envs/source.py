@@ -4,7 +4,6 @@ An object makes one environment of Gymnasium, or it has the parameter `num_envs`
 environments, see `contract.EnvFactory`.
 """
 
-import difflib
 import inspect
 import json
 import shlex
@@ -16,6 +15,7 @@ from typing import Any
 from ..config import Config, brought_flags
 from ..errors import UsageError
 from .contract import EnvFactory, VecEnv, name_of
+from .games import unknown_game
 from .loading import load_module, load_object, name_and_arguments
 
 
@@ -191,10 +191,6 @@ def _entry_point(name: str) -> Any:
 
 def _known_id(name: str) -> str:
     """Return an id; UsageError with the most similar ones if it is not registered."""
-    import gymnasium
-
     if not is_registered(name):
-        near = difflib.get_close_matches(name, list(gymnasium.registry), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "--import the module that has it"
-        raise UsageError(f"Gymnasium has no environment {name!r}; {hint}")
+        raise unknown_game(name)
     return name
