@@ -381,7 +381,6 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
     game, preset: used where none is given.
     """
     from ..envs.games import is_built_in
-    from ..envs.source import is_plain_id, is_registered
     from ..presets import from_preset
     from .settings_file import read_settings
 
@@ -398,10 +397,7 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
     if game is None and changes.get("env") is None:
         raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")
     own = changes.get("env") or (None if game is None or is_built_in(game) else game)
-    if own is None or (is_plain_id(own) and not changes.get("imports") and not is_registered(own)):
-        source = None  # a name that nobody knows gets the error that names similar games
-    else:
-        source = environments({**changes, "env": own}, options)
+    source = None if own is None else environments({**changes, "env": own}, options)
     config = from_preset(preset, game, make_envs=source, **changes)
     if preset == "auto" and config.env is not None:
         log(f"auto is the preset {config.preset} for {_kind(config)}")
