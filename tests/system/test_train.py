@@ -63,7 +63,7 @@ def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) 
 
 def test_run_directory_is_complete(finished_run: Path) -> None:
     config = json.loads((finished_run / "config.json").read_text())["config"]
-    assert config == dataclasses.asdict(tiny())
+    assert config == json.loads(json.dumps(dataclasses.asdict(tiny())))  # lists, as files have
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]
@@ -148,11 +148,12 @@ def test_resume_restores_every_tensor(finished_run: Path) -> None:
     start = sys.modules["ppo37.session.start"]
     config = tiny()
     envs = env_factory("catch")(4, 3)
-    agent = start.make_agent(config, spaces_of(envs))
+    spaces = spaces_of(envs)
+    agent = start.make_agent(config, spaces)
     optimizer = start.make_optimizer(agent, config.learning_rate, config.adam_eps)
-    state = start.RunState(agent, optimizer)
+    state = start.RunState(agent, optimizer, spaces)
     saved = load_newest(finished_run / "checkpoints")[0]
-    start.restore(state, saved, config, envs)
+    start.restore(state, saved, config)
     assert same_tensors(agent.state_dict(), saved.model)
     names = (name for name, _ in agent.named_parameters())
     assert same_tensors(tensors_of_optimizer(optimizer, names), saved.optimizer)
