@@ -51,8 +51,9 @@ if __name__ == "__main__":
     parser.add_argument("--total-timesteps", type=int, default=100_000)
     parser.add_argument("--out", help="new run directory (default: under runs/)")
     options = parser.parse_args()
-    steps = options.total_timesteps
-    config = from_preset("auto", device="cpu", make_envs=Dodge, total_timesteps=steps)
+    changes = {"num_envs": 32, "num_steps": 32, "norm_reward": True}
+    changes["total_timesteps"] = options.total_timesteps
+    config = from_preset("auto", device="cpu", make_envs=Dodge, **changes)
     summary = train(config, options.out, make_envs=Dodge)
     result = evaluate(summary.run, episodes=32, make_envs=Dodge)
     print(f"steps survived: {result.mean:.1f} of 200")

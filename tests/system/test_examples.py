@@ -35,9 +35,8 @@ def test_an_environment_is_trained_by_a_command_and_by_its_script(
     command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
     assert _steps_survived(command) > 1
     named = ("--env", f"{file}:Dodge")
-    code, _, err = run_command(
-        capsys, "train", *named, "--total-timesteps", "1024", "--device", "cpu", "--out", str(again)
-    )
+    settings = "--total-timesteps 1024 --num-envs 32 --num-steps 32 --norm-reward --device cpu"
+    code, _, err = run_command(capsys, "train", *named, *settings.split(), "--out", str(again))
     assert code == 0
     assert "image of 6 x 6 pixels" in err
     assert fingerprint_and_log(run)[1] == fingerprint_and_log(again)[1]
