@@ -1,8 +1,10 @@
 """The pages in docs/how-to: their commands parse, and what they import exists."""
 
+import ast
 import re
 import shlex
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from conftest import ROOT, tiny
 
 from ppo37 import evaluate, load_agent, train
 from ppo37.cli.options import build_parser
+from ppo37.envs.source import EnvSource
 
 PAGES = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
@@ -45,6 +48,7 @@ def test_commands_parse(page: Path) -> None:
 @each_page
 def test_imports_exist(page: Path) -> None:
     for block in _blocks(page, "python"):
+        ast.parse(block)
         for line in re.findall(r"^from ppo37\S* import .*$", block, re.MULTILINE):
             exec(line, {})
 
@@ -55,6 +59,36 @@ def _run_block(page: str, containing: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "page"}
     exec(next(block for block in blocks if containing in block), names)
     return names
+
+
+def test_daily_tasks(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 29 tasks are on the page, and its lines of Python run one after the other."""
+    page = ROOT / "docs" / "how-to" / "daily-tasks.md"
+    tasks = {int(number) for number in re.findall(r"(?:# |; |\*\*)(\d+)\b", page.read_text())}
+    assert tasks == set(range(1, 30))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run, "runs/catch")
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in _blocks(page, "python"):
+        exec(block.replace('"fast"', '"debug"').replace("100_000", "128"), names)
+    assert {path.name for path in Path("runs").iterdir()} == {"catch", "callbacks", "thread"}
+    assert Path("runs/thread/summary.json").exists()
+    assert names["screen"].shape[2] == 3
+
+
+def test_rewards_are_changed_as_the_pages_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_envs = _run_block("add-a-bonus.md", "class Cheaper")["make_envs"]
+    assert Path("runs/cheaper/summary.json").exists()
+    with closing(make_envs(2, 0)) as envs:
+        envs.reset()
+        np.testing.assert_array_equal(envs.step(np.ones(2, int)).rewards, np.float32([-0.001] * 2))
+    function = _run_block("your-own-environment.md", "tall_cartpole")["tall_cartpole"]
+    with closing(EnvSource(function)(2, 0)) as envs:
+        envs.reset()
+        np.testing.assert_array_equal(envs.step(np.ones(2, int)).rewards, np.float32(np.tanh(1)))
 
 
 def test_the_loop_with_an_agent(

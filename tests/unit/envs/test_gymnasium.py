@@ -1,6 +1,7 @@
 """The adapter of Gymnasium's environments, beside plain loops over the environments themselves."""
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
+from conftest import ROOT
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
@@ -411,6 +413,16 @@ def test_wrappers_of_gymnasium(name: str) -> None:
     wrapped = getattr(gymnasium.wrappers, name)(alone, **keywords)
     found = observations_of(wrapped.observation_space)
     assert found.shape == envs.view_shape
+
+
+def test_the_docs_name_every_wrapper_of_gymnasium() -> None:
+    """Those in the first two rows of the table are the tested ones."""
+    page = (ROOT / "docs" / "how-to" / "your-own-environment.md").read_text()
+    rows = re.findall(r"^\| (.*?) \|", page.partition("`gymnasium.wrappers` |")[2], re.MULTILINE)
+    names = [set(re.findall(r"`(\w+)`", row)) for row in rows[:6]]
+    assert names[0] | names[1] == set(WRAPPERS)
+    public = {name for name in gymnasium.wrappers.__all__ if name[0].isupper()}
+    assert public <= set.union(*names)
 
 
 def test_dict_observations_can_be_flattened() -> None:
