@@ -43,8 +43,8 @@ start = (SessionOptions(), Brought(extras={"bonus": bonus}))
 if options.resume:
     entered = resumed_session(options.resume, *start, new_games=False, changes={})
 else:
-    changes = {"total_timesteps": options.total_timesteps, "threads": 1}
-    changes["env_kwargs"] = '{"map_name": "8x8", "is_slippery": false}'
+    changes = {"total_timesteps": options.total_timesteps, "num_envs": 8, "threads": 1}
+    changes |= {"learning_rate": 1e-3, "env_kwargs": '{"map_name": "8x8", "is_slippery": false}'}
     config = from_preset("auto", "FrozenLake-v1", "cpu", **changes)
     entered = new_session(config, options.out, *start)
 with entered as session:

@@ -175,9 +175,11 @@ def load_mutants(source: Path, folder: Path, count: int, seed: int) -> dict[str,
         checkpoint.fingerprint(saved)
         load_agent(folder)
         envs = env_factory("catch")(config.num_envs, config.seed)
-        agent = start.make_agent(config, spaces_of(envs))
+        spaces = spaces_of(envs)
+        agent = start.make_agent(config, spaces)
         optimizer = make_optimizer(agent, config.learning_rate, config.adam_eps)
-        start.restore(start.RunState(agent, optimizer), saved, config, envs)
+        extras = {"bonus": torch.nn.Linear(3, 2)}
+        start.restore(start.RunState(agent, optimizer, spaces, extras=extras), saved, config)
         buffers = allocate(1, config.num_envs, envs.obs_shape, torch.device("cpu"))
         env_states = start.saved_env_states(saved, config)
         RolloutThreads(
@@ -229,7 +231,9 @@ def _guard(loading: list[bool], folder: Path) -> Callable[[str, tuple[Any, ...]]
 def test_mutated_checkpoints_are_read_or_refused(
     count: int, finished_run: Path, tmp_path: Path
 ) -> None:
-    source = checkpoint.numbered(finished_run / "checkpoints")[0]
+    saved = checkpoint.load(checkpoint.numbered(finished_run / "checkpoints")[0])
+    extras = {f"bonus/{key}": t for key, t in torch.nn.Linear(3, 2).state_dict().items()}
+    source = checkpoint.save(tmp_path / saved.path.name, *saved[1:5], extras)
     code = (
         "import json, sys; from pathlib import Path; from test_untrusted import load_mutants; "
         f"print(json.dumps(load_mutants(Path({str(source)!r}), Path({str(tmp_path / 'x')!r}), "

@@ -51,6 +51,16 @@ STATE_FORM: dict[str, Any] = {
     "versions": dict,
 }
 """The content of `state.json`, see `fits`."""
+LATER_FORM: dict[str, Any] = {
+    "obs_dtype": str,
+    "action_space": str,
+    "action_dims": [int],
+    "view_shape": [int],
+    "sources": dict,
+    "exact": bool,
+}
+"""More of its content, which earlier versions did not write."""
+OBS_DTYPES = ("uint8", "float32")
 
 
 class Damaged(UsageError):
@@ -86,8 +96,7 @@ def decode(
     """
     contents, number = _verified(directory)
     state = parse_json(contents[STATE], directory / STATE)
-    valid = fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
-    if not valid or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
+    if not _is_state(state):
         raise Damaged(f"{directory / STATE} is not the state of a run")
     model, optimizer, actions, extras = (
         _tensors(contents[name], directory / name, number) if name in contents else None
@@ -175,6 +184,18 @@ def fits(value: Any, form: Any) -> bool:
     if form is float:
         return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # false for nan
     return type(value) is form and (form is not int or 0 <= value <= LARGEST_NUMBER)
+
+
+def _is_state(state: Any) -> bool:
+    """Return whether a value from JSON is the state of a run."""
+    if not fits(state, STATE_FORM):
+        return False
+    later = {name: form for name, form in LATER_FORM.items() if name in state}
+    if not fits(state, later) or state.get("obs_dtype", OBS_DTYPES[0]) not in OBS_DTYPES:
+        return False
+    shapes = [state["obs_shape"], state.get("view_shape", state["obs_shape"])]
+    known = all(1 <= len(shape) <= MOST_DIMENSIONS and all(shape) for shape in shapes)
+    return known and all((state["action_names"], *state.get("action_dims", [])))
 
 
 def _refuse_constant(name: str) -> NoReturn:
