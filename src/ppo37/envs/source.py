@@ -45,8 +45,12 @@ class EnvSource:
             return self._make(made_by, num_envs, seed, **numbers)
         from .gymnasium import Gymnasium
 
-        make = partial(self._make_one, made_by, [self._wrapper(text) for text in self.wrappers])
+        make = self.maker(made_by)
         return Gymnasium(make, num_envs, seed, **numbers, channels=self.channels)
+
+    def maker(self, made_by: Callable[..., Any]) -> Callable[[], Any]:
+        """Return the function that makes one environment of Gymnasium and its `Scores`."""
+        return partial(self._make_one, made_by, [self._wrapper(text) for text in self.wrappers])
 
     @property
     def name(self) -> str:
