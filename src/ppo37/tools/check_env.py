@@ -125,8 +125,9 @@ class _Player:
 def check_env(make_envs: Any, steps: int = STEPS) -> list[Check]:
     """Play environments and check them; the first fault may leave some checks out.
 
-    make_envs: what makes them, as for `train`, or an `EnvSource`.  steps: of each of the three environments, with random actions.  A check that is `ok` with a
-    remedy is a note: it does not prevent training.  UsageError if the environments are unknown or
+    make_envs: what makes them, as for `train`, or an `EnvSource`.  steps: of each of the three
+    environments, with random actions.  A check that is `ok` with a remedy is a note: it does not
+    prevent training.  UsageError if the environments are unknown or
     built in.
     """
     source = make_envs if isinstance(make_envs, EnvSource) else EnvSource(make_envs)
@@ -149,10 +150,11 @@ def check_env(make_envs: Any, steps: int = STEPS) -> list[Check]:
         return [*found, Check("spaces" if found else "constructor", False, str(error))]
     found += _steps(played, spaces, steps)
     if not played.fault:
-        found += _repeated(make, played, again)
+        found += [_reset_again(played, again, source.makes_single)]
+        found += _repeated(make, played)
         found += [_resume(make, played, len(played.actions))]
     found.append(_render(source))
-    return found + (_of_gymnasium(source) if source.makes_single else [])
+    return [*found, *([_of_gymnasium(source)] if source.makes_single else [])]
 
 
 def _hashes(*arrays: NDArray[Any], games: list[list[Any]] | None = None) -> list[str]:
@@ -170,12 +172,9 @@ def _spaces(spaces: Spaces, text: str) -> Check:
     """Report the spaces, and which preset and networks fit."""
     actions = f"{spaces.action_space} actions {', '.join(spaces.action_names[:8])}"
     actions += ", ..." if len(spaces.action_names) > 8 else ""
-    shape = f"observations {list(spaces.view_shape)} {spaces.obs_dtype}; {actions}"
-    names = readers(spaces.view_shape)
-    detail = "; ".join(
-        [shape, *([text] if text else []), f"preset {auto_preset(spaces)}, networks {names}"]
-    ).replace("'", "")
-    return Check("spaces", bool(names), detail)
+    shape = f"{list(spaces.view_shape)} {spaces.obs_dtype}; {actions}"
+    names = f"preset {auto_preset(spaces)}; networks {', '.join(readers(spaces.view_shape))}"
+    return Check("spaces", True, "; ".join([shape, *([text] if text else []), names]))
 
 
 def _steps(played: _Player, spaces: Spaces, steps: int) -> list[Check]:
@@ -212,8 +211,9 @@ def _observations(played: _Player) -> Check:
 def _rewards(played: _Player) -> Check:
     rewards = played.rewards
     detail = f"from {min(rewards):g} to {max(rewards):g}"
-    if len(rewards) == 1:
-        return Check("rewards", True, detail, "all are equal: random play learns nothing from them")
+    if rewards == {0.0}:
+        remedy = "random play finds no reward: learning may never begin"
+        return Check("rewards", True, detail, remedy)
     return Check("rewards", True, detail)
 
 
@@ -265,10 +265,16 @@ def _final_obs(played: _Player) -> Check:
     return Check("final obs", True, f"{played.truncated} differ from the observation that follows")
 
 
-def _repeated(make: Callable[..., VecEnv], played: _Player, again: _Player) -> list[Check]:
+def _reset_again(played: _Player, again: _Player, of_gymnasium: bool) -> Check:
+    found = _same("reset again", "the same object after reset", played.rows, again.rows)
+    if found.ok or not of_gymnasium:
+        return found
+    return found._replace(ok=True, remedy="resume is not exact: something is kept over episodes")
+
+
+def _repeated(make: Callable[..., VecEnv], played: _Player) -> list[Check]:
     """Check what depends on seeds and numbers, by playing the same actions again."""
-    found = [_same("reset again", "the same object after reset", played.rows, again.rows)]
-    actions = played.actions
+    found, actions = list[Check](), played.actions
     with closing(make(NUM_ENVS, SEED)) as envs:
         other = _Player(envs).play(len(actions), actions)
     found.append(_same("determinism", "a new object with the same seed", played.rows, other.rows))
@@ -362,7 +368,7 @@ def _render(source: EnvSource) -> Check:
     return Check("render", True, f"images of {image.shape[0]} x {image.shape[1]} pixels")
 
 
-def _of_gymnasium(source: EnvSource) -> list[Check]:
+def _of_gymnasium(source: EnvSource) -> Check:
     """Run Gymnasium's own checker on one environment; what it says is a note."""
     from gymnasium.utils.env_checker import check_env
 
@@ -377,8 +383,8 @@ def _of_gymnasium(source: EnvSource) -> list[Check]:
     said += [str(warning.message) for warning in caught]
     texts = dict.fromkeys(" ".join(_plain(text).split())[:300] for text in said)
     if not texts:
-        return [Check("gymnasium", True, "its own checker finds nothing")]
-    return [Check("gymnasium", True, "its own checker says", text) for text in texts]
+        return Check("gymnasium", True, "its own checker finds nothing")
+    return Check("gymnasium", True, "its own checker says", " ".join(texts))
 
 
 def _plain(text: str) -> str:
