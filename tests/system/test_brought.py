@@ -1,11 +1,13 @@
 """What a user brings by the command line, and what a stranger's files may not bring."""
 
 import json
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import gymnasium
 import pytest
 from conftest import LIMIT_S, child_environment, run_command
 
@@ -44,26 +46,43 @@ class Half(gymnasium.RewardWrapper):
 def register():
     gymnasium.register("Walks/Walk-v0", Walk)
 """
-TINY = "--total-timesteps 128 --num-envs 2 --num-steps 16 --num-minibatches 2 --device cpu".split()
+TINY = ["--total-timesteps=128", "--num-envs=2", "--num-steps=16", "--num-minibatches=2"]
+TINY += ["--device=cpu"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with an environment in own_walk.py."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with an environment in own_walk.py; modules are forgotten at the end."""
     (tmp_path / "own_walk.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    forget("walk")
+    forget("hostile")
+    gymnasium.registry.pop("Walks/Walk-v0", None)
 
 
-def ppo37(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command in a process of its own, in the working directory."""
-    return subprocess.run(
-        [sys.executable, "-m", "ppo37", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        env=child_environment(),
-    )
+def forget(module: str) -> None:
+    """Let a module be imported again."""
+    for name in [name for name in sys.modules if module in name]:
+        del sys.modules[name]
+
+
+class Result(NamedTuple):
+    """The end of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ppo37(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run a command in this process, in the working directory."""
+    return lambda *arguments: Result(*run_command(capsys, *arguments))
+
+
+Ppo37 = Callable[..., Result]
 
 
 WAYS = {
@@ -80,7 +99,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_environments_are_brought_and_named_again(way: str, folder: Path) -> None:
+def test_environments_are_brought_and_named_again(way: str, folder: Path, ppo37: Ppo37) -> None:
     """They are trained on, resumed and evaluated; without their names nothing is imported."""
     options, game = WAYS[way]
     done = ppo37("train", *options, *TINY, "--out", "run")
@@ -95,6 +114,7 @@ def test_environments_are_brought_and_named_again(way: str, folder: Path) -> Non
     drop = [i for i, o in enumerate(again) if o in ("--env-kwargs", "--env-workers")]
     again = [o for i, o in enumerate(again) if not any(i in (d, d + 1) for d in drop)]
     for command in (["eval", "run", "--episodes", "2", "--json"], ["resume", "run"]):
+        forget("walk")
         refused = ppo37(*command)
         assert refused.returncode == 2
         assert "imported" not in refused.stdout
@@ -104,10 +124,13 @@ def test_environments_are_brought_and_named_again(way: str, folder: Path) -> Non
     assert "changed" not in done.stderr
 
 
-def test_a_changed_source_is_said_and_the_run_is_no_longer_exact(folder: Path) -> None:
+def test_a_changed_source_is_said_and_the_run_is_no_longer_exact(
+    folder: Path, ppo37: Ppo37
+) -> None:
     command = ["--env", "own_walk.py:Walk"]
     assert ppo37("train", *command, *TINY, "--out", "run").returncode == 0
     assert json.loads((folder / "run" / "summary.json").read_text())["exact"] is True
+    forget("walk")
     (folder / "own_walk.py").write_text(OWN + "\n# changed\n")
     done = ppo37("resume", "run", *command, "--total-timesteps", "256")
     assert done.returncode == 0, done.stderr
@@ -115,11 +138,10 @@ def test_a_changed_source_is_said_and_the_run_is_no_longer_exact(folder: Path) -
     assert json.loads((folder / "run" / "summary.json").read_text())["exact"] is False
 
 
-def test_a_run_from_a_stranger_imports_nothing(folder: Path) -> None:
+def test_a_run_from_a_stranger_imports_nothing(folder: Path, ppo37: Ppo37) -> None:
     """Neither by its settings nor by files in the working directory."""
     assert ppo37("train", "CartPole-v1", *TINY, "--out", "run").returncode == 0
     (folder / "hostile.py").write_text("open('stolen', 'w').close()\n")
-    (folder / "safetensors.py").write_text("open('stolen', 'w').close()\n")
     config = folder / "run" / "config.json"
     document = json.loads(config.read_text())
     for name, value in (
@@ -153,7 +175,14 @@ def test_a_run_from_a_stranger_imports_nothing(folder: Path) -> None:
 
 def test_a_module_in_the_working_directory_replaces_none_that_is_installed(folder: Path) -> None:
     (folder / "safetensors.py").write_text("raise SystemExit('replaced')\n")
-    done = ppo37("train", "--env", "own_walk:Walk", *TINY, "--out", "run")
+    command = [sys.executable, "-m", "ppo37", "train", "--env", "own_walk:Walk", *TINY]
+    done = subprocess.run(
+        [*command, "--out", "run"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=child_environment(),
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -171,7 +200,7 @@ WRONG = {
         ["--env", "own_walk:Walk", "--env-kwargs", '{"gaol": 1}'],
         "unexpected keyword argument 'gaol'",
     ),
-    "an id": (["--env", "CartPole-v9"], "did you mean CartPole"),
+    "an id": (["--env", "CartPole-v9"], "did you mean CartPole-v1"),
     "a game": (["CartPool-v1"], "unknown game 'CartPool-v1'"),
     "a wrapper of nothing": (
         ["CartPole-v1", "--wrapper", "gymnasium.wrappers:Nothing"],
@@ -182,13 +211,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_input_is_one_line(
-    wrong: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_wrong_input_is_one_line(wrong: str, folder: Path, ppo37: Ppo37) -> None:
     arguments, message = WRONG[wrong]
-    code, _, err = run_command(capsys, "train", *arguments, *TINY, "--out", "run")
-    assert code == 2
-    assert message in err
+    done = ppo37("train", *arguments, *TINY, "--out", "run")
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (folder / "run").exists()
-    shutil.rmtree(folder)

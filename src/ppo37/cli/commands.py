@@ -171,11 +171,14 @@ def evaluate(options: Namespace) -> int:
         *_brought_by_run(options),
         greedy=options.greedy,
     )
-    normalized = human_normalised(result.game, result.mean)
-    published = reference(result.game, result.protocol)
+    normalized, published = None, dict[str, float]()
+    if result.protocol is not None:  # otherwise an environment of one's own, of any name
+        normalized = human_normalised(result.game, result.mean)
+        published = reference(result.game, result.protocol)
+    protocol = "" if result.protocol is None else f"protocol {result.protocol}, "
     games = "1 whole game" if len(result.scores) == 1 else f"{len(result.scores)} whole games"
     lines = [
-        f"{result.game}, protocol {result.protocol}, {games}, seed "
+        f"{result.game}, {protocol}{games}, seed "
         f"{result.seed}, after {result.agent_steps:,} agent steps",
         f"score {result.mean:.2f} (one game is too few for an interval; --episodes 30)",
     ]
@@ -192,7 +195,7 @@ def evaluate(options: Namespace) -> int:
         lines.append("actions: the most likely ones (greedy), instead of sampled as in training")
     means = {name: value for name, value in published.items() if not name.endswith("_std")}
     lines += [f"  published {name:28} {value:10.2f}" for name, value in means.items()]
-    if result.protocol != "classic" and published:
+    if result.protocol == "machado" and published:
         lines.append(
             f"  (published agents trained without the sticky actions of {result.protocol})"
         )

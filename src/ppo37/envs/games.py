@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..config import CATCH
 from ..errors import UsageError
 
-CUSTOM = "your own environment is given by --env module:Class, see examples/"
+CUSTOM = "environments of your own are given by --env module:Class, or an id after --import"
 
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs of ale-py that have no single-player mode."""
@@ -43,9 +43,23 @@ def resolve_game(name: str) -> str:
         return known[letters]
     if letters in {game.replace("_", "") for game in MULTIPLAYER_ONLY}:
         raise UsageError(f"{name!r} has no single-player mode; `ppo37 games` lists the others")
-    near = [known[match] for match in difflib.get_close_matches(letters, known, n=3, cutoff=0.6)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"`ppo37 games` lists all; {CUSTOM}"
-    raise UsageError(f"unknown game {name!r}; {hint}")
+    raise unknown_game(name)
+
+
+def unknown_game(name: str) -> UsageError:
+    """Return the error for a name that neither ppo37 nor Gymnasium knows, with similar names."""
+    import gymnasium
+
+    known = {game.replace("_", ""): game for game in (CATCH, *atari_games())}
+    known |= {env_id: env_id for env_id in gymnasium.registry if not env_id.startswith("ALE/")}
+    near = [
+        known[match]
+        for written in (_letters(name), name)
+        for match in difflib.get_close_matches(written, known, n=3, cutoff=0.6)
+    ]
+    names = ", ".join(dict.fromkeys(near))
+    hint = f"did you mean {names}?" if near else f"`ppo37 games` lists those of Atari; {CUSTOM}"
+    return UsageError(f"unknown game {name!r}; {hint}")
 
 
 def _letters(name: str) -> str:

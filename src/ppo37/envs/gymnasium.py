@@ -103,6 +103,9 @@ class Gymnasium(VecEnv):
         self.obs_shape = self.view_shape = self._observe.shape
         self.obs_dtype = self._observe.dtype
         self.metadata = self._singles[0].metadata
+        self._renders = self._singles[0].render_mode == "rgb_array"
+        self.final_images: dict[int, NDArray[np.uint8]] = {}
+        """The last images of the episodes that ended in the last step, by environment."""
         self.exact, self._masked = self._try(make)
         if self._masked:
             self.obs_shape = (math.prod(self.view_shape) + sum(self._dims),)
@@ -139,7 +142,12 @@ class Gymnasium(VecEnv):
         final_obs = self._obs = self._observed(obs)
         truncated = truncated & ~terminated
         games = list[Episode]()
+        self.final_images = {}
         if dones.any():
+            if self._renders:
+                self.final_images = {
+                    int(env): self._image(int(env)) for env in np.flatnonzero(dones)
+                }
             self._episodes[dones] += 1
             self._start(dones)
             games = self._games(dones)
@@ -175,7 +183,11 @@ class Gymnasium(VecEnv):
 
     def render(self) -> list[NDArray[np.uint8]]:
         """Return an image [H, W, 3] of each environment, if it was made with `render_mode`."""
-        return [np.asarray(env.render()) for env in self._singles]
+        return [self._image(env) for env in range(self.num_envs)]
+
+    def _image(self, env: int) -> NDArray[np.uint8]:
+        with self._named("render"):
+            return np.asarray(self._singles[env].render())
 
     @property
     def scores(self) -> list[float]:

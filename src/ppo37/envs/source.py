@@ -1,10 +1,9 @@
 """The source of environments that a user brings: a Gymnasium id, `module:Class`, or an object.
 
-An object makes one environment of Gymnasium, or it has the parameter `num_envs` and makes N
-environments, see `contract.EnvFactory`.
+An object makes one environment of Gymnasium, or it takes `num_envs` and makes N environments, see
+`contract.EnvFactory`.
 """
 
-import difflib
 import inspect
 import json
 import shlex
@@ -16,6 +15,7 @@ from typing import Any
 from ..config import Config, brought_flags
 from ..errors import UsageError
 from .contract import EnvFactory, VecEnv, name_of
+from .games import unknown_game
 from .loading import load_module, load_object, name_and_arguments
 
 
@@ -135,11 +135,18 @@ def as_factory(make_envs: Any, config: Config) -> EnvFactory:
 
 
 def makes_many(make_envs: Any) -> bool:
-    """Return whether a class or function makes N environments: whether it takes `num_envs`."""
+    """Return whether a class or function makes N environments.
+
+    It does if it takes `num_envs`, or can be called as `EnvFactory` is.
+    """
     try:
-        return "num_envs" in inspect.signature(make_envs).parameters
+        signature = inspect.signature(make_envs)
+        if "num_envs" in signature.parameters:
+            return True
+        signature.bind(1, 0, first_env=0, index=0)
     except (TypeError, ValueError):
         return False
+    return True
 
 
 def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory:
@@ -197,10 +204,6 @@ def _entry_point(name: str) -> Any:
 
 def _known_id(name: str) -> str:
     """Return an id; UsageError with the most similar ones if it is not registered."""
-    import gymnasium
-
     if not is_registered(name):
-        near = difflib.get_close_matches(name, list(gymnasium.registry), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "--import the module that has it"
-        raise UsageError(f"Gymnasium has no environment {name!r}; {hint}")
+        raise unknown_game(name)
     return name

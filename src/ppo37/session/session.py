@@ -376,7 +376,8 @@ class Session:
             values.pop(name)
         frames = self.config.frames_per_step * self.summary.agent_steps
         callbacks_s = round(self._clock.seconds["callbacks"], 3)
-        return {**values, "frames": frames, "callbacks_s": callbacks_s, **results}
+        exact = self.state.exact
+        return {**values, "frames": frames, "callbacks_s": callbacks_s, "exact": exact, **results}
 
 
 def _versions(agent: torch.nn.Module) -> list[int]:

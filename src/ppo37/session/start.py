@@ -25,7 +25,7 @@ from ..backends.threads import emulator_threads, split_envs
 from ..build import Brought, is_divisible, make_agent, make_factory, named, sources_of
 from ..config import Config
 from ..envs import EnvState, VecEnv
-from ..envs.contract import spaces_of
+from ..envs.contract import Spaces, spaces_of
 from ..errors import UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
@@ -259,9 +259,11 @@ def _open_parts(
             first = env_slice.first + part.start
             envs = factory(size, config.seed, first_env=first, index=index)
             parts.append(stack.enter_context(closing(envs)))
-        found = {spaces_of(part, config.action_space) for part in parts}
-        if len(found) > 1:
-            raise UsageError(f"the spaces of all environments must be the same, not {found}")
+        spaces = [spaces_of(part, config.action_space) for part in parts]
+        for name in Spaces._fields:
+            found = {getattr(each, name) for each in spaces}
+            if len(found) > 1:
+                raise UsageError(f"{name} must be the same in all environments, not {found}")
         require_memory(env_slice.size * config.num_steps, parts[0].obs_shape)
         yield parts
 

@@ -94,9 +94,9 @@ class ConsoleView(View):
         expected = "known after the first updates"
         if expected_s is not None:
             expected = f"about {duration(expected_s)} on an idle machine"
+        protocol = f"protocol {config.protocol}, " if config.is_atari else ""
         for line in (
-            f"{title(config.game)}, {describe(config)}, protocol {config.protocol}, "
-            f"seed {config.seed} -> {path}",
+            f"{title(config.game)}, {describe(config)}, {protocol}seed {config.seed} -> {path}",
             f"{steps:,} agent steps{frames}: {config.num_updates:,} updates of "
             f"{config.num_envs} environments x {config.num_steps} steps, "
             f"{config.update_epochs} {epochs} x {config.num_minibatches} minibatches of "

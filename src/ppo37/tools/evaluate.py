@@ -33,12 +33,12 @@ Translation = Callable[[NDArray[Any]], NDArray[Any]]
 class Evaluation(NamedTuple):
     """Raw scores of whole games, and how they were obtained.
 
-    interval: the 95% interval of the mean; None for a single game.  greedy: whether the most likely
-    actions were taken instead of sampled ones.
+    protocol: None for environments of one's own.  interval: the 95% interval of the mean; None for
+    a single game.  greedy: whether the most likely actions were taken instead of sampled ones.
     """
 
     game: str
-    protocol: str
+    protocol: str | None
     seed: int
     scores: list[float]
     lengths: list[int]
@@ -105,7 +105,7 @@ def evaluate(
     scores = [game.score for game in games]
     return Evaluation(
         config.game,
-        protocol,
+        protocol if config.env is None else None,
         seed,
         scores,
         [game.length for game in games],

@@ -160,11 +160,13 @@ class _Rendered(Wrapper):
         return step
 
     def screens(self, step: Step) -> list[Pixels]:
-        """Return the image after the last step; where it ended the episode, the one before.
+        """Return the image after the last step; where it ended the episode, the final one.
 
-        The environment has restarted then, and its current image is of the next episode.
+        The environment has restarted then, and its current image is of the next episode. If it does
+        not keep `final_images`, by the number of the environment, it is the image before.
         """
-        before = self._image
+        final = getattr(self._inner, "final_images", {}).get(0)
+        before = self._image if final is None else final
         current = self.render()
         return [before if step.dones[0] and before is not None else current]
 

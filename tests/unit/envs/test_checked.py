@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "too large": (
         replace_parts(rewards=lambda s: s.rewards.astype(float) + 1e300),
-        "not all finite in fp32",
+        "not finite in environment 0",
     ),
     "objects": (replace_parts(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
     "swapped": (replace_parts(rewards=lambda s: s.dones), "rewards .* bool"),
