@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, fingerprint_and_log, run_command
 
@@ -59,10 +60,11 @@ def test_all_extras_are_installed_as_pinned() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date.*:DeprecationWarning")
-@pytest.mark.parametrize("env", ["HalfCheetah-v5", "Hopper-v4", "Ant-v5"])
+@pytest.mark.parametrize("env", ["HalfCheetah-v5", "Hopper-v4"])
 def test_mujoco_resumes_exactly(env: str, tmp_path: Path) -> None:
     needed("mujoco")
-    config = from_preset("auto", env, "cpu", total_timesteps=3 * 2048, update_epochs=1)
+    short = {"total_timesteps": 3 * 128, "num_steps": 128, "num_minibatches": 2, "threads": 1}
+    config = from_preset("auto", env, "cpu", **short)
     assert (config.preset, config.action_space) == ("mujoco", "continuous")
     train(config, tmp_path / "whole", view=None)
     train(config, tmp_path / "stopped", view=None, callbacks=[StopsAfterOne()])
@@ -88,16 +90,14 @@ def test_minatar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_video_of_cartpole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its size is 600 x 400, and nothing that pygame prints disturbs the result on stdout."""
     needed("pygame")
     image = needed("PIL.Image")
     run, video = tmp_path / "run", tmp_path / "x.gif"
     settings = ["--total-timesteps", "512", "--device", "cpu", "--out", str(run)]
     assert run_command(capsys, "train", "CartPole-v1", *settings)[0] == 0
-    code, out, err = run_command(capsys, "record", str(run), "--out", str(video), "--json")
+    code, out, err = run_command(capsys, "record", str(run), "--out", str(video))
     assert code == 0, err
-    found = json.loads(out)
+    assert "pygame" not in out + err  # it greets when it is loaded, unless it is told not to
     with image.open(video) as frames:
-        assert frames.width / frames.height < 1.6
         assert frames.n_frames > 5
-    assert found["frames"] > 5
+        assert len(np.unique(np.asarray(frames.convert("L")))) > 5  # a cart, a pole and the bar
