@@ -94,6 +94,12 @@ def runs_in(folder: Path, envs: list[str]) -> Iterator[Run]:
             yield Run(env, seed, folder / f"{env.replace('/', '-')}__s{seed}")
 
 
+def published_scores() -> list[dict[str, str]]:
+    """Return the rows of published.csv."""
+    with PUBLISHED.open() as file:
+        return list(csv.DictReader(file))
+
+
 def train(runs: list[Run], jobs: int) -> int:
     """Train `jobs` runs at a time. Returns 1 if one of them failed, else 0."""
 
@@ -117,7 +123,7 @@ def train(runs: list[Run], jobs: int) -> int:
 def table(runs: list[Run]) -> Iterator[str]:
     """Yield the lines of the table, of the runs that are not finished, and of the machine."""
     published = defaultdict(list)
-    for row in csv.DictReader(PUBLISHED.open()):
+    for row in published_scores():
         published[row["env"]].append(_published(row))
     by_env = defaultdict(list)
     for run in runs:
@@ -158,7 +164,7 @@ def _published(row: dict[str, str]) -> str:
 
 
 def _digits(score: float) -> int:
-    """Return how many decimals to show of a score."""
+    """Return how many decimals of a score to show."""
     return 0 if abs(score) >= 1000 else 2
 
 
