@@ -19,7 +19,7 @@ from ppo37.session import checkpoint
 MISTAKES = [
     (("train", "pomg"), "did you mean pong"),
     (("train", "combat"), "no single-player mode"),
-    (("train",), "which game?"),
+    (("train",), "give GAME or --env"),
     (("trian", "pong"), "invalid choice"),
     (("train", "pong", "--preset", "slow"), "invalid choice: 'slow'"),
     (("train", "pong", "--clip-coeff", "1"), "did you mean --clip-coef"),
@@ -94,7 +94,7 @@ def test_a_custom_game_needs_its_environments(
     checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
     code, _, err = run_command(capsys, command, str(path))
     assert (code, len(err.splitlines())) == (2, 1), err
-    assert "'dodge' is not an Atari game; custom environments are trained from Python" in err
+    assert "'dodge' is not an Atari game; your own environment is given by --env" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

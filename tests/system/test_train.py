@@ -19,7 +19,6 @@ from conftest import TinyNet, log_without_times, run_start, same_tensors, tiny
 from ppo37 import Config, evaluate, load_agent, resume, train
 from ppo37.algorithm.update import make_optimizer
 from ppo37.backends.adam import Adam
-from ppo37.config import to_dict
 from ppo37.envs import spaces_of
 from ppo37.envs.catch import MAX_BALLS
 from ppo37.session import checkpoint
@@ -64,7 +63,7 @@ def test_same_seed_same_run_in_the_emulator(breakout_run: Path, tmp_path: Path) 
 
 def test_run_directory_is_complete(finished_run: Path) -> None:
     config = json.loads((finished_run / "config.json").read_text())["config"]
-    assert config == to_dict(tiny())
+    assert config == json.loads(json.dumps(dataclasses.asdict(tiny())))  # lists, as files have
     log = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line["agent_steps"] for line in log] == [64 * k for k in range(1, 7)]
@@ -148,7 +147,8 @@ def test_resume_restores_every_tensor(finished_run: Path) -> None:
 
     start = sys.modules["ppo37.session.start"]
     config = tiny()
-    spaces = spaces_of(env_factory("catch")(4, 3))
+    envs = env_factory("catch")(4, 3)
+    spaces = spaces_of(envs)
     agent = start.make_agent(config, spaces)
     optimizer = start.make_optimizer(agent, config.learning_rate, config.adam_eps)
     state = start.RunState(agent, optimizer, spaces)
