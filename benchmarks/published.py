@@ -116,8 +116,11 @@ def train(runs: list[Run], jobs: int) -> int:
     pool = ThreadPoolExecutor(jobs)
     try:
         return 0 if all(list(pool.map(finish, runs))) else 1
+    except KeyboardInterrupt:  # the runs get it, too, and leave a checkpoint
+        print("the same command resumes the runs", flush=True)
+        return 130
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, which the runs get, too
+        pool.shutdown(cancel_futures=True)
 
 
 def table(runs: list[Run]) -> Iterator[str]:
