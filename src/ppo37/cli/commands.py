@@ -357,6 +357,21 @@ def doctor(options: Namespace) -> int:
     return 0 if healthy else 1
 
 
+def check_env(options: Namespace) -> int:
+    """Play your own environment, and report what is wrong with it."""
+    from ..tools.check_env import check_env
+    from ..tools.doctor import table
+
+    names = ("env", "env_kwargs", "imports", "wrappers", "channels")
+    settings = {name: value for name, value in settings_of(options).items() if name in names}
+    made_by = environments(with_real_paths(settings), options)
+    checks = check_env(made_by, options.steps)
+    usable = all(check.ok for check in checks)
+    document = {"ok": usable, "checks": [check._asdict() for check in checks]}
+    _print_result(options, document, table(checks))
+    return 0 if usable else 1
+
+
 def config(options: Namespace) -> int:
     """Print settings as TOML, for --config of other commands."""
     from .settings_file import to_toml

@@ -18,6 +18,7 @@ from . import brought, commands
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
   ppo37 train breakout --preset classic  the reference algorithm, 10 million steps
+  ppo37 check-env own.py:MyEnv           find what is wrong with your own environment
   ppo37 resume RUN                       continue a stopped run, with the same result to the bit
   ppo37 config RUN > mine.toml           its settings, for `ppo37 train --config mine.toml`
   ppo37 verify-resume pong               check that on this machine
@@ -122,6 +123,16 @@ def build_parser() -> _Parser:
     plot.add_argument("runs", metavar="RUN", nargs="+")
     plot.add_argument("--out", metavar="FILE.png")
     plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
+
+    check = add("check-env", commands.check_env)
+    text = "module:Class, module:function or file.py:Class, or the id of a Gymnasium environment"
+    check.add_argument("env", metavar="ENV", help=text)
+    text = "steps that three environments are played; default 1000"
+    check.add_argument("--steps", type=whole_number, default=1000, metavar="N", help=text)
+    _add_json(check)
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for name in ("env_kwargs", "imports", "wrappers", "channels"):
+        _add_setting(check, fields[name], name, fields[name].metadata["help"].replace("%", "%%"))
 
     config = add("config", commands.config)
     config.add_argument("game", metavar="RUN|GAME", nargs="?", help="a run, or a game as for train")

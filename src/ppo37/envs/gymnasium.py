@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
@@ -44,20 +45,82 @@ class Scores(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         self._end()  # a wrapper may end a game before the environment does
-        return super().reset(**arguments)
+        result: Any = self.env.reset(**arguments)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            _refuse(self, "reset", _form(result), "(obs, info), info a dict")
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        result = super().step(action)
-        self.score += float(result[1])
+        result: Any = self.env.step(action)
+        if not (isinstance(result, tuple) and len(result) == 5 and isinstance(result[4], dict)):
+            wanted = "(obs, reward, terminated, truncated, info), info a dict"
+            _refuse(self, "step", _form(result), wanted)
+        _, reward, terminated, truncated, _ = result
+        if not isinstance(reward, float):
+            self._require_number(reward)
+        if terminated.__class__ is not bool or truncated.__class__ is not bool:
+            self._require_truth(terminated, truncated)
+        self.score += float(reward)
         self._playing = True
-        if result[2] or result[3]:
+        if terminated or truncated:
             self._end()
         return result
+
+    def _require_number(self, reward: Any) -> None:
+        found = np.asarray(reward)
+        if found.shape or found.dtype.kind not in "fiub":
+            text = f"a reward {list(found.shape)} {found.dtype}: {str(reward)[:80]}"
+            _refuse(self, "step", text, "a number")
+
+    def _require_truth(self, *values: Any) -> None:
+        for name, value in zip(("terminated", "truncated"), values, strict=True):
+            if not isinstance(value, bool | int | np.bool_ | np.integer):
+                _refuse(self, "step", f"{name} of type {type(value).__name__}", "a bool")
 
     def _end(self) -> None:
         if self._playing:
             self.ended.append(self.score)
         self.score, self._playing = 0.0, False
+
+
+class Observed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose observations must have the shape and the kind of dtype of its space.
+
+    `SyncVectorEnv` copies them into one array of this dtype.
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        self._shape, self._dtype = space.shape, np.dtype(space.dtype)  # others are refused later
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        result = self.env.reset(**arguments)
+        self._check("reset", result[0])
+        return result
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        obs: Any = result[0]
+        if not (
+            obs.__class__ is np.ndarray and obs.dtype == self._dtype and obs.shape == self._shape
+        ):
+            self._check("step", obs)
+        return result
+
+    def _check(self, method: str, obs: Any) -> None:
+        found = np.asarray(obs)
+        same = found.dtype == self._dtype
+        # Integers in a space of real numbers are harmless; others in a space of bytes are not.
+        fits = same or (
+            self._dtype != np.uint8 and np.can_cast(found.dtype, self._dtype, "same_kind")
+        )
+        if found.shape != self._shape or not fits:
+            text = f"an observation {list(found.shape)} {found.dtype}"
+            if found.dtype == object:
+                text = f"an observation of type {type(obs).__name__}"
+            wanted = f"{list(self._shape or ())} {self._dtype}, as its observation_space says"
+            _refuse(self, method, text, wanted)
 
 
 class Gymnasium(VecEnv):
@@ -84,7 +147,8 @@ class Gymnasium(VecEnv):
         UsageError for spaces that are not supported.
         """
         made = [make() for _ in range(num_envs)]
-        self._singles, self._scores = [env for env, _ in made], [scores for _, scores in made]
+        self._singles = [Observed(env) for env, _ in made]
+        self._scores = [scores for _, scores in made]
         self._first_env, self._seeding = first_env, (seed, index)
         self.num_envs = num_envs
         self.name = str(self._singles[0].unwrapped)
@@ -103,6 +167,7 @@ class Gymnasium(VecEnv):
         self.obs_shape = self.view_shape = self._observe.shape
         self.obs_dtype = self._observe.dtype
         self.metadata = self._singles[0].metadata
+        self._outside = ""
         self._renders = self._singles[0].render_mode == "rgb_array"
         self.final_images: dict[int, NDArray[np.uint8]] = {}
         """The last images of the episodes that ended in the last step, by environment."""
@@ -119,6 +184,8 @@ class Gymnasium(VecEnv):
     def text(self) -> str:
         """The choices that were made, for the user."""
         found = [f"observations: {self._observe.text}"]
+        if self._outside:
+            found.append(self._outside)
         if self._masked:
             found.append("illegal actions are masked")
         if not self.exact:
@@ -248,11 +315,23 @@ class Gymnasium(VecEnv):
 
     def _observed(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Convert observations; those of Gymnasium are overwritten in the next step."""
+        if self._observe.bounds is not None:
+            self._require_range(obs, *self._observe.bounds)
         converted = self._observe.convert(obs)
         if self._masked:
             flat = converted.reshape(self.num_envs, -1)
             return np.concatenate([flat, self._masks.astype(flat.dtype)], axis=1)
         return converted.copy() if np.may_share_memory(converted, obs) else converted
+
+    def _require_range(self, obs: NDArray[Any], low: Any, high: Any) -> None:
+        """RunError if an image or a choice is not in its space; networks rely on its range."""
+        if (obs < low).any() or (obs > high).any():
+            wrong = np.argwhere((obs < low) | (obs > high))[0]
+            space = self._singles[0].observation_space
+            raise RunError(
+                f"{self.name} gave an observation with {obs[tuple(wrong)]:g} in environment "
+                f"{self._first_env + int(wrong[0])}; its observation_space is {space}"
+            )
 
     def _single(self, obs: Any, info: dict[str, Any]) -> NDArray[Any]:
         """Convert the observation of one environment."""
@@ -303,7 +382,7 @@ class Gymnasium(VecEnv):
 
         It is played in two new environments, twice in the first of them with another in between.
         """
-        first, second = make()[0], make()[0]
+        first, second = Observed(make()[0]), Observed(make()[0])
         envs = (first, first, first, second)
         try:
             with self._named("reset or step"):
@@ -322,14 +401,28 @@ class Gymnasium(VecEnv):
         obs, info = env.reset(seed=seed)
         masked = MASK in info
         digest = hashlib.sha256(np.asarray(obs).tobytes())
+        self._find_outside(obs)
         for _ in range(CHECK_STEPS):
             action = self._random_action(draws, info.get(MASK))
             obs, reward, terminated, truncated, info = env.step(action)
             digest.update(np.asarray(obs).tobytes() + f"{reward}{terminated}{truncated}".encode())
+            self._find_outside(obs)
             if terminated or truncated:
                 obs, info = env.reset()
                 digest.update(np.asarray(obs).tobytes())
         return digest.hexdigest(), masked
+
+    def _find_outside(self, obs: Any) -> None:
+        """Note a number of a vector that is outside of its space, which is harmless."""
+        space = self._singles[0].observation_space
+        if self._outside or not isinstance(space, spaces.Box) or self._observe.bounds:
+            return
+        for wrong in np.argwhere((obs < space.low) | (obs > space.high))[:1]:
+            place = tuple(wrong)
+            self._outside = (
+                f"an observation has {np.asarray(obs)[place]:g} at {wrong.tolist()}, outside of "
+                f"its space, {space.low[place]:g} to {space.high[place]:g}"
+            )
 
     def _random_action(self, draws: np.random.Generator, mask: Any) -> Any:
         """Draw an action of one environment, a legal one if there is a mask."""
@@ -341,6 +434,18 @@ class Gymnasium(VecEnv):
         parts = np.split(weights, np.cumsum(dims)[:-1].tolist())
         chosen = np.array([draws.choice(len(part), p=part / part.sum()) for part in parts])
         return self._actions.convert(chosen if self.action_space == "discrete" else chosen[None])[0]
+
+
+def _form(result: Any) -> str:
+    """Describe the form of a result of Gymnasium."""
+    kind = type(result).__name__
+    if not isinstance(result, tuple):
+        return f"a {kind}"
+    return f"a tuple of {len(result)}, the last a {type(result[-1]).__name__}" if result else kind
+
+
+def _refuse(env: Env, method: str, found: str, wanted: str) -> NoReturn:
+    raise RunError(f"{method} of {env.unwrapped} gave {found}; it has to be {wanted}")
 
 
 def _same(env: Env) -> Env:

@@ -18,6 +18,8 @@ CHANNELS = (1, 3, 4)
 """The lengths by which the axis of the channels is found."""
 FEWEST_PIXELS = 8
 """A matrix of bytes with at least so many rows and columns is an image."""
+MARGIN = 0.01
+"""The part of its range by which an image may exceed it, because numbers are rounded."""
 FLATTEN = "use --wrapper gymnasium.wrappers:FlattenObservation"
 
 
@@ -25,13 +27,15 @@ class Observations(NamedTuple):
     """The conversion of observations.
 
     convert: from the arrays [N, ...] of the space to [N, *shape] of `dtype`.  text: how it was
-    chosen, for the user.
+    chosen, for the user.  bounds: the lowest and highest values before the conversion; None where
+    any value can be learned from.
     """
 
     shape: tuple[int, ...]
     dtype: str
     convert: Callable[[NDArray[Any]], NDArray[Any]]
     text: str
+    bounds: tuple[Any, Any] | None = None
 
 
 class Actions(NamedTuple):
@@ -55,14 +59,17 @@ def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observa
     match space:
         case spaces.Discrete():
             n, start = int(space.n), int(space.start)
-            return _vector(n, lambda obs: np.arange(start, start + n) == obs[:, None], "one-hot")
+            found = _vector(n, lambda obs: np.arange(start, start + n) == obs[:, None], "one-hot")
+            return found._replace(bounds=(start, start + n - 1))
         case spaces.MultiDiscrete() if len(space.shape) == 1:
             firsts, sizes = np.asarray(space.start), np.asarray(space.nvec)
-            return _vector(
+            found = _vector(
                 int(sizes.sum()), lambda obs: _one_hot(obs - firsts, sizes), "one-hot, each part"
             )
+            return found._replace(bounds=(firsts, firsts + sizes - 1))
         case spaces.MultiBinary():
-            return _vector(math.prod(space.shape), _flat, "vector of 0 and 1")
+            found = _vector(math.prod(space.shape), _flat, "vector of 0 and 1")
+            return found._replace(bounds=(0, 1))
         case spaces.Box() if len(space.shape) == 0:
             return _vector(1, _flat, "number")
         case spaces.Box() if len(space.shape) in (3, 4):
@@ -176,7 +183,16 @@ def _image(space: spaces.Box, channels: str) -> Observations:
         return obs if as_bytes else obs.astype(np.float32) / scale
 
     text = f"image of {height} x {width} pixels, {planes} channels ({channels} axis)"
-    return Observations((planes, height, width), "uint8" if as_bytes else "float32", convert, text)
+    dtype, bounds = ("uint8", None) if as_bytes else ("float32", _bounds(space))
+    return Observations((planes, height, width), dtype, convert, text, bounds)
+
+
+def _bounds(space: spaces.Box) -> tuple[float, float] | None:
+    """Return the bounds of all pixels, with a margin; None if there are none, or no others."""
+    low, high = float(space.low.min()), float(space.high.max())
+    margin = MARGIN * (high - low)
+    limited = space.dtype != np.bool_ and math.isfinite(margin)
+    return (low - margin, high + margin) if limited else None
 
 
 def action_space_of(kind: str, dims: tuple[int, ...], parts: int) -> gymnasium.Space[Any]:

@@ -28,6 +28,8 @@ LSTM_STATE = "lstm_state"
 """The name of the LSTM state in the file of actions."""
 ACTION_MASK = "policy.action_mask"
 """The name of the mask of a game's actions among the weights."""
+LARGE = 1e4
+"""Observations and rewards above are probably why a loss is not finite."""
 OF_THE_NETWORK = (
     "observation",
     "network",
@@ -236,8 +238,20 @@ def require_finite(
     what = "" if not_finite is None else f" and {not_finite} is not finite"
     raise RunError(
         f"the loss is {loss:.3g}{what} in update {state.update}; no checkpoint of it was "
-        f"written. Lower the learning rate; {where}"
+        f"written. {_remedy(rollout)}; {where}"
     )
+
+
+def _remedy(rollout: Rollout) -> str:
+    """Return what probably makes the loss finite."""
+    for name, values, setting in (
+        ("observations", rollout.obs, "norm_obs"),
+        ("rewards", rollout.rewards, "norm_reward"),
+    ):
+        largest = float(values.abs().max())
+        if largest > LARGE:
+            return f"Its {name} are up to {largest:.1e}: scale them, or use {setting}"
+    return "Lower the learning rate"
 
 
 def load_model(agent: torch.nn.Module, saved: Checkpoint) -> None:

@@ -25,7 +25,7 @@ from .stats import interval_of_mean
 
 MAX_ENVS, MOST_EPISODES = 32, 1_000_000
 MOST_STEPS = 100_000
-"""Three times the longest game of Atari: the environment is wrong if no game ends by then."""
+"""Three times the longest game of Atari: a game that has not ended by then will never end."""
 Translation = Callable[[NDArray[Any]], NDArray[Any]]
 """A function from the agent's actions to those of the environment."""
 
@@ -130,16 +130,21 @@ def _play_games(
     """Return the first `wanted[env]` games of each environment, in the order of (game, env)."""
     games: list[list[Episode]] = [[] for _ in wanted]
     with Signals() as signals, network.frozen_weights():
+        since = played = 0
         for steps, (step, _) in enumerate(play(network, envs, translate, seed, greedy), 1):
             signals.check()
-            if steps == MOST_STEPS and not any(games):
+            if steps - since == MOST_STEPS:
+                missing = int(wanted.sum()) - played
                 raise RunError(
-                    f"no game has ended in {steps:,} steps; does `step` list the games that ended "
-                    "in `episodes`?"
+                    f"{missing} of {wanted.sum()} games did not end: nothing in {MOST_STEPS:,} "
+                    "steps. Limit the length of an episode (TimeLimit of Gymnasium), or list the "
+                    "games that end in `episodes` of a Step"
                 )
             for episode in step.episodes:
                 games[episode.env].append(episode)
+            before = played
             played = sum(min(len(g), n) for g, n in zip(games, wanted, strict=True))
+            since = steps if played > before else since
             if progress is not None and step.episodes:
                 progress(played, int(wanted.sum()))
             if played == wanted.sum():

@@ -25,7 +25,7 @@ from ..session.directory import is_run
 from ..session.files import OTHER_OUT, explained, own_folder, real_path
 from ..session.signals import Signals
 from .agents import TrainedAgent, load_agent
-from .evaluate import Translation, games_seed, play, translation
+from .evaluate import MOST_STEPS, Translation, games_seed, play, translation
 from .screens import Pixels, ShownEnv, fitting_scale, shown_env
 from .video import VideoFormat, find_ffmpeg, open_video, video_format
 
@@ -196,6 +196,8 @@ def _play(
     for count, (step, values) in enumerate(played, start=1):
         signals.check()
         ended = bool(step.episodes)
+        if count - began == MOST_STEPS and not ended:
+            raise RunError(f"the game did not end in {MOST_STEPS:,} steps; use --max-seconds")
         scores = (*ended_scores, step.episodes[0].score if ended else env.score())
         value = float(values)
         screens, action = env.screens(step), env.action()

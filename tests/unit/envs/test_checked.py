@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "too large": (
         replace_parts(rewards=lambda s: s.rewards.astype(float) + 1e300),
-        "not finite in environment 0",
+        r"rewards that are too large for fp32 in environment 0 \(1e\+300\)",
     ),
     "objects": (replace_parts(rewards=lambda s: s.rewards.astype(object)), "rewards .* object"),
     "swapped": (replace_parts(rewards=lambda s: s.dones), "rewards .* bool"),
@@ -54,6 +54,22 @@ WRONG: dict[str, tuple[Any, str]] = {
             final_obs=lambda s: None,
         ),
         "final_obs of type NoneType",
+    ),
+    "another final_obs": (
+        replace_parts(
+            dones=lambda s: all_of(s.dones),
+            truncated=lambda s: all_of(s.dones),
+            final_obs=lambda s: np.zeros((4, 1), np.uint8),
+        ),
+        r"final_obs \[4, 1\] uint8; it has to be \[4, 1, 36, 36\] uint8",
+    ),
+    "channels last": (
+        replace_parts(obs=lambda s: np.moveaxis(s.obs, 1, -1)),
+        r"obs \[4, 36, 36, 1\] uint8; .*: the channels have to be first",
+    ),
+    "Gymnasium's form": (
+        lambda s: (s.obs, s.rewards, s.dones, s.truncated, {}),
+        "gave a tuple of 5; .* to use an environment of Gymnasium, give a class",
     ),
     "a tuple": (tuple, "gave a tuple; it has to be a ppo37.envs.Step"),
     "no step": (lambda step: None, "gave a NoneType"),
@@ -168,13 +184,121 @@ def test_integers_of_numpy_are_valid_sizes(tmp_path: Path) -> None:
     assert load_agent(tmp_path / "run").state["obs_shape"] == [1, 36, 36]
 
 
-def test_an_evaluation_without_games_stops(
+def test_an_evaluation_in_which_a_game_never_ends_stops(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also if games of other environments end."""
     monkeypatch.setattr(sys.modules["ppo37.tools.evaluate"], "MOST_STEPS", 50)
-    make = partial(FaultyCatch, replace_parts(episodes=lambda s: []), 1)
-    with pytest.raises(RunError, match="no game has ended in 50 steps"):
-        evaluate(finished_run, 4, make_envs=make)
+    for ends, missing in ((-1, 4), (0, 3)):
+        change = replace_parts(episodes=lambda s, e=ends: [g for g in s.episodes if g.env == e])
+        with pytest.raises(RunError, match=f"{missing} of 4 games did not end: .* in 50 steps"):
+            evaluate(finished_run, 4, make_envs=partial(FaultyCatch, change, 1))
+
+
+class Failing(Catch):
+    """Catch that fails in its constructor, in reset, or in a late step."""
+
+    def __init__(self, where: str, *args: Any, **kwargs: Any) -> None:
+        if where == "constructor":
+            raise OSError("no simulator")
+        super().__init__(*args, **kwargs)
+        self._where, self._steps = where, 0
+
+    def reset(self) -> Any:
+        found = super().reset()
+        return (found, {}) if self._where == "reset" else found
+
+    def step(self, actions: Any) -> Any:
+        self._steps += 1
+        return super().step(actions if self._steps < 50 else actions[:1])
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        (partial(Failing, "constructor"), "Failing cannot be made: OSError: no simulator"),
+        (partial(Failing, "reset"), "reset of Failing gave a tuple as in Gymnasium"),
+        (
+            lambda num_envs: Catch(num_envs, 0),
+            r"called with \(num_envs, seed, first_env=..., index",
+        ),
+    ],
+    ids=["constructor", "reset", "parameters"],
+)
+def test_environments_that_cannot_begin_are_refused(
+    factory: Any, expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=expected):
+        train(tiny(), tmp_path / "run", make_envs=factory)
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_the_environments_name_them(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="step of Failing failed: ValueError: expected 4 actions"):
+        train(tiny(), tmp_path / "run", make_envs=partial(Failing, "step"))
+
+
+def test_rewards_that_are_too_large_are_named_and_not_the_learning_rate(tmp_path: Path) -> None:
+    make = partial(FaultyCatch, replace_parts(rewards=lambda s: s.rewards + 1e30), 1)
+    with pytest.raises(RunError, match=r"rewards are up to 1\.0e\+30: scale them, or use norm_rew"):
+        train(tiny(), tmp_path / "run", make_envs=make)
+
+
+class Numbers(Catch):
+    """Catch as real numbers from 0 to 1."""
+
+    obs_dtype = "float32"
+
+    def reset(self) -> Any:
+        return super().reset() / np.float32(255)
+
+    def step(self, actions: Any) -> Any:
+        step = super().step(actions)
+        both = (part / np.float32(255) for part in (step.obs, step.final_obs))
+        return step._replace(**dict(zip(("obs", "final_obs"), both, strict=True)))
+
+
+def test_images_of_real_numbers_train_as_those_of_bytes(tmp_path: Path) -> None:
+    """And with all kernels that can be chosen; native ones are only for bytes."""
+    for name, kernels in (("torch", "torch"), ("auto", "auto")):
+        train(tiny(kernels=kernels), tmp_path / name, make_envs=Numbers)
+    train(tiny(), tmp_path / "bytes", make_envs=Catch)
+    logs = [fingerprint_and_log(tmp_path / name)[1] for name in ("torch", "auto", "bytes")]
+    assert logs[0] == logs[1]
+    for key, value in logs[2][0].items():
+        if isinstance(value, float):
+            assert logs[0][0][key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+    with pytest.raises(UsageError, match="native kernels are for the convolutions of nature"):
+        train(tiny(kernels="native"), tmp_path / "native", make_envs=Numbers)
+    assert not (tmp_path / "native").exists()
+
+
+class Planes(Catch):
+    """Catch with two equal planes, as an array whose channels are last in memory."""
+
+    obs_shape = (2, 36, 36)
+    contiguous = False
+
+    def reset(self) -> Any:
+        return self._twice(super().reset())
+
+    def step(self, actions: Any) -> Any:
+        step = super().step(actions)
+        return step._replace(obs=self._twice(step.obs), final_obs=self._twice(step.final_obs))
+
+    def _twice(self, obs: Any) -> Any:
+        view = np.moveaxis(np.concatenate([np.moveaxis(obs, 1, -1)] * 2, axis=-1), -1, 1)
+        assert not view.flags.c_contiguous
+        return np.ascontiguousarray(view) if self.contiguous else view
+
+
+@pytest.mark.parametrize("kernels", ["torch", "auto"])
+def test_views_train_as_their_copies(kernels: str, tmp_path: Path) -> None:
+    copies = type("Copies", (Planes,), {"contiguous": True})
+    for name, make in (("views", Planes), ("copies", copies)):
+        train(tiny(kernels=kernels), tmp_path / name, make_envs=make)
+    logs = [fingerprint_and_log(tmp_path / name)[1] for name in ("views", "copies")]
+    assert logs[0] == logs[1]
 
 
 def test_a_wrong_later_step_ends_the_run_with_a_valid_checkpoint(
@@ -209,7 +333,7 @@ def test_valid_results_do_not_change(tmp_path: Path) -> None:
     same = {
         "obs": lambda s: np.asfortranarray(s.obs),
         "rewards": lambda s: s.rewards.astype(int),
-        "episodes": lambda s: tuple(s.episodes),
+        "episodes": lambda s: tuple(g._replace(score=np.float32(g.score)) for g in s.episodes),
     }
     train(tiny(), tmp_path / "plain", make_envs=Catch)
     train(tiny(), tmp_path / "same", make_envs=partial(FaultyCatch, replace_parts(**same), 1))
