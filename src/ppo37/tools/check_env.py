@@ -342,7 +342,10 @@ def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> Check:
         if not saved:
             remedy = "optional: `save` and `restore` make a resume exact"
             return Check("resume", True, "a resumed run starts new games", remedy)
-        other.restore(saved)
+        try:
+            other.restore(saved)
+        except (RunError, UsageError) as error:
+            return Check("resume", True, str(error), "resume such runs with --new-games")
         steps = ((envs.step(row), other.step(row)) for row in after)
         if all(_hashes(*one[:4]) == _hashes(*again[:4]) for one, again in steps):
             return Check("resume", True, "restored environments continue with the same bits")
