@@ -3,6 +3,7 @@
 # make check       set up, format, lint, types, and the tests that need no emulator
 # make test        make check, and the other tests
 # make test-slow   the tests that take longer, `make mutants` among them
+# make test-extras install every extra in .venv-extras, and run the tests that need them
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
 #                  DETAILS="D05 A1" for some
 # make dist        build the wheel and the source archive, and try both
@@ -20,7 +21,12 @@ KATEX := build/katex/katex-0.19.1.tgz
 QUICK := tests/unit/algorithm tests/unit/networks/test_agent.py tests/unit/tools/test_stats.py \
   tests/system/test_house.py tests/web/test_pages.py
 
-.PHONY: train check test test-slow mutants lint bench docs test-web dist clean
+# Tests of parts that an extra or a package of others brings.
+EXTRAS_BIN := .venv-extras/bin
+WITH_EXTRAS := tests/system/test_extras.py tests/system/test_how_to.py \
+  tests/unit/envs/test_gymnasium.py tests/unit/envs/test_reference_peers.py
+
+.PHONY: train check test test-slow test-extras mutants lint bench docs test-web dist clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -38,6 +44,10 @@ test: check
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# minatar is no extra: it is an example of environments that others have written.
+test-extras: .venv-extras/.installed
+	EXTRAS=1 $(EXTRAS_BIN)/python -m pytest -n auto $(WITH_EXTRAS)
 
 mutants: .venv/.installed-test
 	PYTHONPATH=src:tests $(BIN)/python -m mutants $(DETAILS)
@@ -96,5 +106,11 @@ $(KATEX):
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
+.venv-extras/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-extras
+	$(EXTRAS_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[test,mujoco,onnx,bench,dist,docs]' minatar
+	touch $@
+
 clean:
-	rm -rf .venv build dist site
+	rm -rf .venv .venv-extras build dist site

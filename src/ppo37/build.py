@@ -4,8 +4,10 @@ Legend: N environments.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -26,14 +28,29 @@ from .networks.agent import Agent
 from .networks.policies import make_policy
 
 
+class Stateful(Protocol):
+    """An object whose state is tensors by name, such as a PyTorch module."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
 class Brought(NamedTuple):
     """Objects that a user brings; None for those that the configuration describes.
 
     make_envs: makes environments, see `envs.source`.  network: a class, see `networks`.
+    extras: other objects that a loop of one's own changes, by name, such as an exploration bonus.
+    Checkpoints have their tensors, and resuming loads them. Several ranks cannot have extras.
     """
 
     make_envs: EnvFactory | None = None
     network: type[nn.Module] | None = None
+    extras: Mapping[str, Stateful] = MappingProxyType({})
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `train`, `resume`, `evaluate` and `record`, which have no extras."""
+        return {"make_envs": self.make_envs, "network": self.network}
 
 
 def make_factory(
@@ -100,6 +117,7 @@ def sources_of(config: Config, brought: Brought) -> dict[str, str]:
         things |= source.parts() if isinstance(source, EnvSource) else {config.env: source}
     if brought.network is not None:
         things[config.network] = brought.network
+    things |= {name: type(extra) for name, extra in brought.extras.items()}
     hashes = {name: source_hash(thing) for name, thing in things.items()}
     return {name: value for name, value in hashes.items() if value is not None}
 

@@ -1,14 +1,65 @@
 """The examples do what the docs say."""
 
+import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT_S, ROOT, child_environment
+from conftest import (
+    LIMIT_S,
+    ROOT,
+    child_environment,
+    fingerprint_and_log,
+    run_command,
+    wait_for_first_update,
+)
 
 from ppo37 import evaluate
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_examples_are_short(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 60
+
+
+def test_an_environment_is_trained_by_a_command_and_by_its_script(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both make the same run; its scores are the steps without a hit."""
+    file, run, again = EXAMPLES / "environment.py", tmp_path / "run", tmp_path / "again"
+    command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
+    assert _steps_survived(command) > 1
+    named = ("--env", f"{file}:Dodge")
+    settings = "--total-timesteps 1024 --num-envs 32 --num-steps 32 --norm-reward --device cpu"
+    code, _, err = run_command(capsys, "train", *named, *settings.split(), "--out", str(again))
+    assert code == 0
+    assert "image of 6 x 6 pixels" in err
+    assert fingerprint_and_log(run)[1] == fingerprint_and_log(again)[1]
+    code, out, _ = run_command(capsys, "eval", str(again), *named, "--episodes", "3", "--json")
+    assert code == 0
+    result = json.loads(out)
+    for score, length in zip(result["scores"], result["lengths"], strict=True):
+        assert score == length - (length < 200)
+
+
+def test_the_bonus_is_resumed_exactly(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    command = [sys.executable, str(EXAMPLES / "bonus.py")]
+    for run in (whole, stopped):
+        arguments = [*command, "--total-timesteps", "5120", "--out", str(run)]
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=child_environment())
+        if run == stopped:
+            wait_for_first_update(run)
+            process.send_signal(signal.SIGINT)
+        process.wait(LIMIT_S)
+    subprocess.run([*command, "--resume", str(stopped)], check=True, env=child_environment())
+    assert len(list((stopped / "checkpoints").iterdir())) > 1, "it was not stopped"
+    assert fingerprint_and_log(stopped) == fingerprint_and_log(whole)
 
 
 def test_dodge_runs(tmp_path: Path) -> None:
@@ -52,7 +103,6 @@ def _steps_survived(command: list[str]) -> float:
 
 def test_play_plays_the_evaluated_game(breakout_run: Path) -> None:
     path = ROOT / "examples" / "play.py"
-    assert len(path.read_text().splitlines()) <= 60
     command = [sys.executable, str(path), str(breakout_run), "--seed", "4"]
     done = subprocess.run(
         [*command, "--games", "1"],

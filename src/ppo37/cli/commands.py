@@ -39,7 +39,7 @@ def train(options: Namespace) -> int:
         raise UsageError("--budget and --max-time exclude each other; use one of them")
     around = _around(options)
     config = config_of(options) if options.budget is None else _within_budget(options, started)
-    around |= brought(config, options)._asdict()
+    around |= brought(config, options).arguments
     origin = options.init_from
     return _report(lambda: train(config, options.out, init_from=origin, **around), options.json)
 
@@ -117,7 +117,7 @@ def resume(options: Namespace) -> int:
     """Resume a stopped run."""
     from ..loop import resume
 
-    around = _around(options) | _brought_by_run(options)._asdict()
+    around = _around(options) | _brought_by_run(options).arguments
     new_games = options.new_games
     changes = {name: value for name, value in settings_of(options).items() if name not in FIXED}
     return _report(
@@ -168,8 +168,8 @@ def evaluate(options: Namespace) -> int:
         options.device,
         _show_progress,
         log,
-        *_brought_by_run(options),
         greedy=options.greedy,
+        **_brought_by_run(options).arguments,
     )
     normalized, published = None, dict[str, float]()
     if result.protocol is not None:  # otherwise an environment of one's own, of any name
@@ -221,7 +221,7 @@ def record(options: Namespace) -> int:
         device=options.device,
         warn=log,
         greedy=options.greedy,
-        **_brought_by_run(options)._asdict(),
+        **_brought_by_run(options).arguments,
         **limit,
     )
     games = "" if made.games == 1 else f"{made.games} games: mean "

@@ -41,7 +41,10 @@ def load_object(text: str) -> Any:
 
 
 def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
-    """Split `module:Class {"argument": value}`; UsageError if the arguments are not JSON."""
+    """Split `module:Class {"argument": value}`; UsageError if the arguments are not JSON.
+
+    Lists become tuples, because a shape has to be one.
+    """
     name, _, arguments = text.strip().partition(" ")
     try:
         found = json.loads(arguments or "{}")
@@ -49,7 +52,7 @@ def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"the arguments of {name} are not JSON ({error}): {arguments}") from error
     if not isinstance(found, dict):
         raise UsageError(f'the arguments of {name} must be as {{"stack_size": 4}}, not {arguments}')
-    return name, found
+    return name, {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
 
 
 def source_hash(thing: Any) -> str | None:

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from ..config import Config, brought_flags
@@ -65,7 +65,7 @@ class EnvSource:
     def load(self) -> Callable[..., Any]:
         """Return what makes the environments; UsageError if it cannot be found."""
         for text in self.imports:
-            load_module(text) if ":" not in text else load_object(text)()
+            load_module(text) if ":" not in text else _call_once(text)
         if not isinstance(self.env, str):
             return self.env
         module, colon, name = self.env.rpartition(":")
@@ -122,6 +122,12 @@ class EnvSource:
     def _wrapper(text: str) -> tuple[Any, dict[str, Any]]:
         name, arguments = name_and_arguments(text)
         return load_object(name), arguments
+
+
+@cache
+def _call_once(text: str) -> None:
+    """Call `module:function` the first time only: Gymnasium warns of ids that are replaced."""
+    load_object(text)()
 
 
 def as_factory(make_envs: Any, config: Config) -> EnvFactory:

@@ -1,9 +1,10 @@
 """Checkpoints of a run: written, found, loaded and deleted.
 
 A checkpoint is a folder `checkpoints/{update:08d}/` with `model.safetensors`,
-`optimizer.safetensors`, `actions.safetensors`, `state.json` and `manifest.json`; it is complete or
-absent. `checkpoint_format.py` defines these files, and `state.py` what is saved in them. A
-published agent has no optimizer and no actions.
+`optimizer.safetensors`, `actions.safetensors`, `state.json` and `manifest.json`, and with
+`extras.safetensors` if a loop of one's own brings more to save; it is complete or absent.
+`checkpoint_format.py` defines these files, and `state.py` what is saved in them. A published agent
+has only its weights.
 """
 
 import hashlib
@@ -45,10 +46,10 @@ SPACE_FACTOR = 2
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint; a published agent has no `optimizer` and no `actions`.
+    """The content of a checkpoint; a published agent has only `model` and `state`.
 
     actions: for every environment, by its number, the actions [n, ...] since it was seeded; None
-    if the environments cannot be saved.  state: values as in `STATE_FORM`.
+    if the environments cannot be saved.  state: values as in `STATE_FORM`.  extras: see `Brought`.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Checkpoint(NamedTuple):
     optimizer: Tensors | None
     state: dict[str, Any]
     actions: Tensors | None = None
+    extras: Tensors | None = None
 
 
 def save(
@@ -64,13 +66,14 @@ def save(
     optimizer: Tensors | None,
     state: dict[str, Any],
     actions: Tensors | None = None,
+    extras: Tensors | None = None,
 ) -> Path:
     """Write a checkpoint under a temporary name, sync it, read it back, rename it to `directory`.
 
     An existing checkpoint is replaced. RunError if something else is there, or if the checkpoint
     cannot be written or read back.
     """
-    contents = encode(model, optimizer, state, actions)
+    contents = encode(model, optimizer, state, actions, extras)
     for name, content in contents.items():
         if len(content) > LARGEST_BYTES[Path(name).suffix]:
             raise RunError(f"{directory / name} would be larger than can be read again")
@@ -165,7 +168,7 @@ def fingerprint(saved: Checkpoint) -> str:
     That is all but the clock, the machine and the versions.
     """
     digest = hashlib.sha256()
-    for part in (saved.model, saved.optimizer or {}, saved.actions or {}):
+    for part in (saved.model, saved.optimizer or {}, saved.actions or {}, saved.extras or {}):
         for name in sorted(part):
             tensor = part[name]
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -30,9 +30,11 @@ NAMES_OF_FORMAT_2 = {
     "memory": "lstm_state",
 }
 """Beginnings of tensor names in format 2, and the same in format 3."""
-MODEL, OPTIMIZER, ACTIONS = (f"{name}.safetensors" for name in ("model", "optimizer", "actions"))
+MODEL, OPTIMIZER, ACTIONS, EXTRAS = (
+    f"{name}.safetensors" for name in ("model", "optimizer", "actions", "extras")
+)
 STATE, MANIFEST = "state.json", "manifest.json"
-FILES = {MODEL, OPTIMIZER, ACTIONS, STATE, MANIFEST}
+FILES = {MODEL, OPTIMIZER, ACTIONS, EXTRAS, STATE, MANIFEST}
 LARGEST_BYTES = {".safetensors": 1 << 30, ".json": 1 << 22}
 STATE_FORM: dict[str, Any] = {
     "update": int,
@@ -56,21 +58,27 @@ class Damaged(UsageError):
 
 
 def encode(
-    model: Tensors, optimizer: Tensors | None, state: dict[str, Any], actions: Tensors | None
+    model: Tensors,
+    optimizer: Tensors | None,
+    state: dict[str, Any],
+    actions: Tensors | None,
+    extras: Tensors | None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint by name; RunError if they cannot be saved."""
     try:
         contents = {MODEL: safetensors.torch.save(model), STATE: to_json(state)}
     except (TypeError, ValueError) as error:  # JSON has no nan and no numbers of NumPy
         raise RunError(f"the state of the run cannot be saved: {error}") from error
-    for name, tensors in ((OPTIMIZER, optimizer), (ACTIONS, actions)):
+    for name, tensors in ((OPTIMIZER, optimizer), (ACTIONS, actions), (EXTRAS, extras)):
         if tensors is not None:
             contents[name] = safetensors.torch.save(tensors)
     contents[MANIFEST] = _manifest({name: _entry(c) for name, c in contents.items()}, FORMAT)
     return contents
 
 
-def decode(directory: Path) -> tuple[Tensors, Tensors | None, dict[str, Any], Tensors | None]:
+def decode(
+    directory: Path,
+) -> tuple[Tensors, Tensors | None, dict[str, Any], Tensors | None, Tensors | None]:
     """Read and verify a checkpoint. Returns what `encode` was given.
 
     Damaged if it differs from its manifest; UsageError for another format, or for files that cannot
@@ -81,12 +89,12 @@ def decode(directory: Path) -> tuple[Tensors, Tensors | None, dict[str, Any], Te
     valid = fits(state, STATE_FORM) and all((state["action_names"], *state["obs_shape"]))
     if not valid or not 1 <= len(state["obs_shape"]) <= MOST_DIMENSIONS:
         raise Damaged(f"{directory / STATE} is not the state of a run")
-    model, optimizer, actions = (
+    model, optimizer, actions, extras = (
         _tensors(contents[name], directory / name, number) if name in contents else None
-        for name in (MODEL, OPTIMIZER, ACTIONS)
+        for name in (MODEL, OPTIMIZER, ACTIONS, EXTRAS)
     )
     assert model is not None
-    return model, optimizer, state, actions
+    return model, optimizer, state, actions, extras
 
 
 def _verified(directory: Path) -> tuple[dict[str, bytes], int]:

@@ -44,6 +44,7 @@ from .state import (
     restore,
     saved_env_states,
     saved_lstm_state,
+    tensors_of_extras,
 )
 from .view import view_of
 
@@ -227,13 +228,17 @@ def _open(
 ) -> tuple[list[VecEnv], RunState]:
     """Make the environments of this rank, and the agent and its optimizer as they were saved."""
     env_slice = _env_slice(config, ranks)
+    if ranks.size > 1 and brought.extras:
+        names = ", ".join(brought.extras)
+        raise UsageError(ranks.main_only(f"several ranks cannot have {names} in common yet"))
     prepare_process(config.device, config.threads or 1)
     parts = stack.enter_context(_open_parts(config, brought, env_slice, saved.seedings))
     spaces = spaces_of(parts[0], config.action_space)
     agent = make_agent(config, spaces, brought.network).to(config.device)
     optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     state = RunState(agent, optimizer, spaces, seedings=saved.seedings, exact=saved.exact)
-    state.sources = sources_of(config, brought)
+    state.sources, state.extras = sources_of(config, brought), brought.extras
+    tensors_of_extras(brought.extras)  # refuses what cannot be saved
     if saved.checkpoint is not None:
         restore(state, saved.checkpoint, config)
     return parts, state

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch
+from ..build import Stateful
 from ..config import Config, flags
 from ..envs import EnvState, Episode
 from ..envs.contract import Spaces
@@ -20,7 +21,7 @@ from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
 from .checkpoint import Checkpoint
-from .checkpoint_format import LARGEST_BYTES, MODEL, OPTIMIZER, Damaged
+from .checkpoint_format import EXTRAS, LARGEST_BYTES, MODEL, OPTIMIZER, Damaged
 from .files import write_atomically
 
 LSTM_STATE = "lstm_state"
@@ -58,6 +59,8 @@ class RunState:
     """Whether nothing has changed since the beginning that could change the result."""
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
     """The SHA-256 of the source of all that the user brings, by its name."""
+    extras: Mapping[str, Stateful] = dataclasses.field(default_factory=dict)
+    """See `Brought`."""
     init_from: dict[str, str] | None = None
     """See `directory.INIT_FROM`."""
     recent: deque[Episode] = dataclasses.field(default_factory=lambda: deque(maxlen=100))
@@ -85,6 +88,7 @@ def save(
         tensors_of_optimizer(state.optimizer, names),
         document,
         games or None,
+        tensors_of_extras(state.extras) or None,
     )
     checkpoint.prune(checkpoints, keep)
     return written
@@ -130,6 +134,7 @@ def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
     names = (name for name, _ in state.agent.named_parameters())
     if saved.state["update"] or saved.optimizer:  # Adam has no state before its first step
         restore_optimizer(state.optimizer, names, saved)
+    restore_extras(state.extras, saved)
     state.update = saved.state["update"]
     state.agent_steps = saved.state["agent_steps"]
     state.games = saved.state["games"]
@@ -291,9 +296,44 @@ def restore_optimizer(optimizer: Any, names: Iterator[str], saved: Checkpoint) -
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _require_alike(expected: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+def tensors_of_extras(extras: Mapping[str, Stateful]) -> dict[str, Tensor]:
+    """Return the tensors of all extras as `{name}/{key}`; UsageError if one is no tensor."""
+    found = {
+        f"{name}/{key}": value
+        for name, extra in extras.items()
+        for key, value in extra.state_dict().items()
+    }
+    for name, value in found.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise UsageError(f"state_dict() must have tensors only, but {name} is a {kind}")
+    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+
+
+def restore_extras(extras: Mapping[str, Stateful], saved: Checkpoint) -> None:
+    """Load what `tensors_of_extras` returned.
+
+    UsageError if the run was saved with other extras, Damaged if their tensors differ.
+    """
+    tensors = saved.extras or {}
+    names = {name.partition("/")[0] for name in tensors}
+    if names != set(extras):
+        has, brings = (", ".join(sorted(each)) or "nothing" for each in (names, extras))
+        raise UsageError(
+            f"{saved.path} was saved with {has} beside the agent, and this program brings {brings};"
+            " resume the run by the program that trained it"
+        )
+    _require_alike(tensors_of_extras(extras), tensors, saved.path / EXTRAS, ", ".join(names))
+    for name, extra in extras.items():
+        own = {key: tensors[f"{name}/{key}"] for key in extra.state_dict()}
+        extra.load_state_dict(own)
+
+
+def _require_alike(
+    expected: dict[str, Tensor], found: dict[str, Tensor], path: Path, what: str = "the network"
+) -> None:
     """Damaged unless names, shapes and types agree."""
     kinds = [{name: (t.shape, t.dtype) for name, t in each.items()} for each in (expected, found)]
     differing = sorted(name for name, _ in set(kinds[0].items()) ^ set(kinds[1].items()))
     if differing:
-        raise Damaged(f"{path} does not fit the network: {differing[0]} differs")
+        raise Damaged(f"{path} does not fit {what}: {differing[0]} differs")

@@ -95,7 +95,7 @@ class EvaluateEvery(_EverySteps):
 
     def _evaluate(self, agent: Path, episodes: int, seed: int) -> Evaluation:
         run = self._run
-        own = run.brought._asdict()
+        own = run.brought.arguments
         return evaluate(agent, episodes, seed=seed, device=run.config.device, **own)
 
     def _compare(self, result: Evaluation) -> None:
@@ -168,7 +168,7 @@ class RecordEvery(_EverySteps):
         with explained(f"cannot write {videos}"):
             videos.mkdir(exist_ok=True)
         path = videos / f"{progress.record['update']:08d}.mp4"
-        seed, own = _seed_of(progress.config.seed), self._run.brought._asdict()
+        seed, own = _seed_of(progress.config.seed), self._run.brought.arguments
         device = progress.config.device
         record(folder, path, seed=seed, max_seconds=self.max_seconds, device=device, **own)
 

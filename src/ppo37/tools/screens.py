@@ -174,6 +174,8 @@ class _Rendered(Wrapper):
         """Return the current image; RunError if `render` gives something else."""
         try:
             images = self._inner.render()
+        except RunError:  # it names the environment already
+            raise
         except Exception as error:
             raise RunError(
                 f"render of {self._name} failed: {type(error).__name__}: {error}"

@@ -325,6 +325,21 @@ def test_other_observations_are_refused(space: Any, message: str) -> None:
         observations_of(space)
 
 
+class Screens(gymnasium.Env[Any, Any]):
+    """Images of noise."""
+
+    observation_space = spaces.Box(0, 255, (24, 24, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.integers(0, 256, (24, 24, 3), np.uint8), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.np_random.integers(0, 256, (24, 24, 3), np.uint8), 1.0, False, False, {}
+
+
+gymnasium.register("Screens-v0", Screens)
 WRAPPERS: dict[str, tuple[str, str]] = {
     "AddRenderObservation": ("CartPole-v1", '{"render_only": true}'),
     "AddWhiteNoise": ("CartPole-v1", '{"probability_of_noise_per_pixel": 0.1}'),
@@ -335,15 +350,25 @@ WRAPPERS: dict[str, tuple[str, str]] = {
     "DelayObservation": ("CartPole-v1", '{"delay": 2}'),
     "DiscretizeAction": ("Pendulum-v1", '{"bins": 5}'),
     "DiscretizeObservation": ("MountainCar-v0", '{"bins": 4}'),
+    "DtypeObservation": ("Screens-v0", '{"dtype": "float32"}'),
     "FlattenObservation": ("CartPole-v1", "{}"),
     "FrameStackObservation": ("CartPole-v1", '{"stack_size": 4}'),
+    "GrayscaleObservation": ("Screens-v0", '{"keep_dim": true}'),
     "MaxAndSkipObservation": ("CartPole-v1", '{"skip": 2}'),
     "NormalizeObservation": ("CartPole-v1", "{}"),
     "NormalizeReward": ("CartPole-v1", '{"gamma": 0.9}'),
+    "ObstructView": (
+        "Screens-v0",
+        '{"obstructed_pixels_ratio": 0.2, "obstruction_width": 2}',
+    ),
     "OrderEnforcing": ("CartPole-v1", "{}"),
     "PassiveEnvChecker": ("CartPole-v1", "{}"),
     "RecordEpisodeStatistics": ("CartPole-v1", "{}"),
     "RepeatAction": ("CartPole-v1", '{"num_repeats": 2}'),
+    "RescaleAction": ("Pendulum-v1", '{"min_action": -1, "max_action": 1}'),
+    "RescaleObservation": ("MountainCar-v0", '{"min_obs": -1, "max_obs": 1}'),
+    "ReshapeObservation": ("Screens-v0", '{"shape": [12, 48, 3]}'),
+    "ResizeObservation": ("Screens-v0", '{"shape": [12, 12]}'),
     "StickyAction": ("CartPole-v1", '{"repeat_action_probability": 0.25}'),
     "TimeAwareObservation": ("CartPole-v1", "{}"),
     "TimeLimit": ("CartPole-v1", '{"max_episode_steps": 10}'),
@@ -382,7 +407,8 @@ def test_wrappers_of_gymnasium(name: str) -> None:
             step = envs.step(zeros)
             assert np.isfinite(step.obs.astype(float)).all()
     alone = gymnasium.make(env_id, **kwargs)
-    wrapped = getattr(gymnasium.wrappers, name)(alone, **json.loads(arguments))
+    keywords = {k: tuple(v) if k == "shape" else v for k, v in json.loads(arguments).items()}
+    wrapped = getattr(gymnasium.wrappers, name)(alone, **keywords)
     found = observations_of(wrapped.observation_space)
     assert found.shape == envs.view_shape
 
