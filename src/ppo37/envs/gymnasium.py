@@ -27,8 +27,8 @@ from .spaces import Actions, actions_of, observations_of
 
 MASK = "action_mask"
 """The key of the mask of legal actions in `info`."""
-CHECK_STEPS = 20
-"""Steps of each of the four trials that show whether episodes can be replayed."""
+CHECK_SEEDS, CHECK_STEPS = 10, 8
+"""Of the trials that show whether episodes can be replayed: seeds, and steps of each."""
 Env = gymnasium.Env[Any, Any]
 
 
@@ -380,19 +380,21 @@ class Gymnasium(VecEnv):
     def _try(self, make: Callable[[], tuple[Env, Scores]]) -> tuple[bool, bool]:
         """Play some steps. Returns whether a seed gives the same episode again, and has masks.
 
-        It is played in two new environments, twice in the first of them with another in between.
+        Two new environments play the same seeds, the second in the opposite order: they differ if
+        anything is kept from one episode to the next.
         """
         first, second = Observed(make()[0]), Observed(make()[0])
-        envs = (first, first, first, second)
+        seeds = range(CHECK_SEEDS)
         try:
             with self._named("reset or step"):
-                played = [self._play(env, s) for env, s in zip(envs, (0, 1, 0, 0), strict=True)]
+                played = [self._play(first, seed) for seed in seeds]
+                backwards = [self._play(second, seed) for seed in reversed(seeds)]
         except RunError as error:
             raise UsageError(str(error)) from error
         finally:
             first.close()
             second.close()
-        same = played[0][0] == played[2][0] == played[3][0]
+        same = played == backwards[::-1]
         return same, played[0][1] and self.action_space != "continuous"
 
     def _play(self, env: Env, seed: int) -> tuple[str, bool]:

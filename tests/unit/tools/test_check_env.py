@@ -16,7 +16,7 @@ from ppo37.envs.catch import Catch
 from ppo37.errors import UsageError
 from ppo37.tools.check_env import check_env
 
-STEPS = 80
+STEPS = 100
 SHARED = np.random.default_rng(0)
 
 
@@ -46,7 +46,7 @@ class Walk(gymnasium.Env[Any, Any]):
         self.place += 2 * int(action) - 1
         self.steps += 1
         self.total += 1
-        late = self.total > 65  # after the trials at the start
+        late = self.total > 85  # after the trials at the start
         ended = self.place == 3 and self.fault != "never"
         timeout = self.steps == 9 and self.fault != "never"
         if self.fault == "old step":
@@ -55,7 +55,7 @@ class Walk(gymnasium.Env[Any, Any]):
         return self.observe(), reward if late else 1.0, ended, timeout, {}
 
     def observe(self) -> Any:
-        late = self.total > 65
+        late = self.total > 85
         if self.fault in ("floats", "bright"):
             pixels = np.full((8, 8, 1), 1.0 if self.fault == "floats" else 200.0, np.float32)
             return pixels if late else (pixels / 255).astype(self.observation_space.dtype)
@@ -104,7 +104,7 @@ def test_an_environment_of_gymnasium_without_faults() -> None:
     assert found["resume"] == "restored environments continue with the same bits"
     assert "truncated by a time limit" in found["episodes"]
     assert found["scores"] == "sums of the rewards"
-    assert "no game ended in 80 steps" in notes(partial(Walk, "never"))["episodes"]
+    assert "no game ended in 100 steps" in notes(partial(Walk, "never"))["episodes"]
     assert re.search(
         r"has \S+ at \[.\], outside of .* 0.5", notes(partial(Walk, "outside"))["spaces"]
     )
@@ -211,11 +211,11 @@ def test_notes_on_environments_that_can_be_trained_on() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run_command(capsys, "check-env", f"{__file__}:Walk", "--steps", "70", "--json")
+    code, out, _ = run_command(capsys, "check-env", f"{__file__}:Walk", "--steps", "90", "--json")
     document = json.loads(out)
     assert (code, document["ok"]) == (0, True)
     assert "gymnasium" in [check["name"] for check in document["checks"]]
-    arguments = ("--env-kwargs", '{"fault": "nan"}', "--steps", "70")
+    arguments = ("--env-kwargs", '{"fault": "nan"}', "--steps", "90")
     code, out, _ = run_command(capsys, "check-env", f"{__file__}:Walk", *arguments)
     assert code == 1
     assert "FAIL  steps" in out
