@@ -15,8 +15,12 @@ def test_the_former_name_of_a_state_still_works() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (require_known, "'cartpole' is not an Atari game; custom environments are trained from"),
-        (resolve_game, r"unknown game 'cartpole'; `ppo37 games` lists all; custom"),
+        (
+            require_known,
+            "'cartpole' is not an Atari game; environments of your own are given by --env",
+        ),
+        (resolve_game, r"unknown game 'cartpole'; did you mean CartPole-v1"),
+        (lambda _: resolve_game("qqq"), r"unknown game 'qqq'; `ppo37 games` lists .* --import"),
     ],
 )
 def test_an_unknown_game_is_refused_with_the_way_to_custom_environments(call, message) -> None:
