@@ -134,7 +134,7 @@ def test_a_changed_source_is_said_and_the_run_is_no_longer_exact(
     (folder / "own_walk.py").write_text(OWN + "\n# changed\n")
     done = ppo37("resume", "run", *command, "--total-timesteps", "256")
     assert done.returncode == 0, done.stderr
-    assert "own_walk.py:Walk changed from" in done.stderr
+    assert "own_walk.py:Walk changed since" in done.stderr
     assert json.loads((folder / "run" / "summary.json").read_text())["exact"] is False
 
 

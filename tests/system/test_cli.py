@@ -94,7 +94,7 @@ def test_a_custom_game_needs_its_environments(
     checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
     code, _, err = run_command(capsys, command, str(path))
     assert (code, len(err.splitlines())) == (2, 1), err
-    assert "'dodge' is not an Atari game; environments of your own are given by --env" in err
+    assert "'dodge' is not an Atari game; your own environments are given by --env" in err
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,11 +111,13 @@ def describe_machine() -> dict[str, str | int]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the software that determines the numbers of a run."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    names = ("torch", "numpy", "ale-py", "gymnasium")
-    ours = {"python": platform.python_version(), "ppo37": __version__}
-    return {**ours, **{name: version(name) for name in names}}
+    found = {"python": platform.python_version(), "ppo37": __version__}
+    for name in ("torch", "numpy", "ale-py", "gymnasium", "mujoco"):
+        with suppress(PackageNotFoundError):  # mujoco is optional
+            found[name] = version(name)
+    return found
 
 
 def prepare_process(device: str, threads: int) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..config import CATCH
 from ..errors import UsageError
 
-CUSTOM = "environments of your own are given by --env module:Class, or an id after --import"
+CUSTOM = "your own environments are given by --env module:Class, or an id after --import"
 
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs of ale-py that have no single-player mode."""
@@ -51,7 +51,7 @@ def unknown_game(name: str) -> UsageError:
     import gymnasium
 
     known = {game.replace("_", ""): game for game in (CATCH, *atari_games())}
-    known |= {env_id: env_id for env_id in gymnasium.registry if not env_id.startswith("ALE/")}
+    known |= {env_id: env_id for env_id in gymnasium.registry if not is_built_in(env_id)}
     near = [
         known[match]
         for written in (_letters(name), name)

@@ -203,7 +203,7 @@ class Gymnasium(VecEnv):
         self._lengths += 1
         dones = terminated | truncated
         if self.exact:
-            for env, action in enumerate(actions):
+            for env, action in enumerate(actions.copy()):  # the caller may reuse its array
                 self._logs[env].append(action)
         self._read_masks(infos, ~dones)
         final_obs = self._obs = self._observed(obs)

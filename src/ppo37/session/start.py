@@ -48,6 +48,7 @@ from .state import (
 )
 from .view import view_of
 
+MAY_DIFFER = "the result may differ from an uninterrupted run"
 STOPPING = "stopping after this update{takes}; a checkpoint will be left"
 
 
@@ -358,9 +359,9 @@ def _load(
             (saved.state["versions"], versions()),
             (_processors(saved.state["machine"]), _processors(describe_machine())),
             (dataclasses.asdict(saved_config), dataclasses.asdict(config)),
-            (saved.state.get("sources", {}), sources_of(config, brought)),
         ):
             changed += _changes(before, now)
+        changed += _changed_sources(saved.state.get("sources", {}), sources_of(config, brought))
         warnings += schedule_notes(saved_config, config, agent_steps)
     for warning in changed + warnings:
         observers.note(warning)
@@ -389,10 +390,19 @@ def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """List the versions or settings that have changed since the checkpoint."""
     return [
-        f"{name} changed from {before.get(name)} to {value} since the checkpoint: the result may "
-        "differ from an uninterrupted run"
+        f"{name} changed from {before[name]} to {value} since the checkpoint: {MAY_DIFFER}"
         for name, value in now.items()
-        if before.get(name) != value
+        if name in before and before[name] != value
+    ]
+
+
+def _changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """List the parts of the user's whose files have changed, under whatever name they come."""
+    known = set(before.values())
+    return [
+        f"the source of {name} changed since the checkpoint: {MAY_DIFFER}"
+        for name, value in now.items()
+        if before and value not in known
     ]
 
 

@@ -17,7 +17,7 @@ def test_the_former_name_of_a_state_still_works() -> None:
     [
         (
             require_known,
-            "'cartpole' is not an Atari game; environments of your own are given by --env",
+            "'cartpole' is not an Atari game; your own environments are given by --env",
         ),
         (resolve_game, r"unknown game 'cartpole'; did you mean CartPole-v1"),
         (lambda _: resolve_game("qqq"), r"unknown game 'qqq'; `ppo37 games` lists .* --import"),
