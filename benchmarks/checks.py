@@ -32,7 +32,7 @@ from ppo37.config import Config
 from ppo37.envs import Step, VecEnv, spaces_of
 from ppo37.envs.checked import checked
 from ppo37.envs.contract import Wrapper
-from ppo37.envs.gymnasium import Observed, Scores
+from ppo37.envs.single import Observed, Scores
 from ppo37.envs.source import EnvSource
 from ppo37.machine import cpu_info
 from ppo37.presets import from_preset

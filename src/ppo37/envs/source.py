@@ -93,7 +93,7 @@ class EnvSource:
         """Make an environment with its wrappers, and its scores."""
         from gymnasium import Env
 
-        from .gymnasium import Scores
+        from .single import Scores
 
         env = self._make(make, **({"render_mode": self.render_mode} if self.render_mode else {}))
         if not isinstance(env, Env):

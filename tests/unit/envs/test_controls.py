@@ -145,7 +145,7 @@ def test_a_masked_policy_never_takes_a_masked_action(space: str) -> None:
     """Its probabilities and entropy are those of the other actions alone (A4)."""
     mask = action_mask(space, LEGAL, game_info("pong").known_actions)
     sizes = CHOICES if space == "joystick" else (18,)
-    policy = make_policy(space, sizes, mask)
+    policy = make_policy(space, LEGAL, sizes, mask)
     generator = torch.Generator().manual_seed(0)
     outputs = 5 * torch.randn(4000, policy.num_outputs, generator=generator)
     uniforms = torch.rand(4000, *policy.action_shape, generator=generator)
