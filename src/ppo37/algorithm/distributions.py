@@ -72,6 +72,7 @@ class Categorical(NamedTuple):
         return (cumulative <= threshold).sum(-1)
 
     def mode(self) -> Tensor:
+        """Return the most likely actions [B]."""
         return self.logits.argmax(-1)
 
 
@@ -101,6 +102,7 @@ class MultiCategorical(NamedTuple):
         )
 
     def mode(self) -> Tensor:
+        """Return the most likely alternative of each choice, [B, D]."""
         return torch.stack([choice.mode() for choice in self.choices], dim=-1)
 
 
@@ -137,6 +139,7 @@ class Gaussian(NamedTuple):
         return self.mean + torch.exp(self.log_std) * normal.to(self.mean.dtype)  # D23
 
     def mode(self) -> Tensor:
+        """Return the mean [B, D]."""
         return self.mean
 
 

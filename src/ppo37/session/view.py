@@ -31,10 +31,12 @@ class View(Observer):
     """A display of a run; a class of its own overrides these methods, or those of `Observer`."""
 
     def start(self, run: RunStart) -> None:
+        """Announce a run that is not finished."""
         if run.config.updates_left(run.agent_steps):
             self.announce(run.config, run.path, run.reason, run.expected_s)
 
     def update(self, progress: Progress) -> str | None:
+        """Show an update. Returns None: a view does not stop the run."""
         self.show(progress.record, progress.games, progress.seconds)
         return None
 
