@@ -408,7 +408,7 @@ def test_a_missing_package_gives_one_line_with_the_command_to_install(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match="pip install imageio-ffmpeg pillow"):
+    with pytest.raises(UsageError, match=r"pip install 'ppo37\[video\]'"):
         record(finished_run, tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 
