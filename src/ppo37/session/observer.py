@@ -127,7 +127,7 @@ class Observers(Observer):
     """Several observers as one.
 
     RunError, which names the observer, for an exception in one of them, and for one that changes
-    the agent. What they change of PyTorch's threads and gradients is restored.
+    the agent. What they change of PyTorch's threads, gradients and default type is restored.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -175,11 +175,13 @@ class Observers(Observer):
 
         In `start` a UsageError stays one.
         """
-        before, threads, grad = self._marks(), torch.get_num_threads(), torch.is_grad_enabled()
+        before, threads = self._marks(), torch.get_num_threads()
+        grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
         try:
             result = self._call_once(observer, name, *arguments)
         finally:
             torch.set_grad_enabled(grad)
+            torch.set_default_dtype(dtype)
             if torch.get_num_threads() != threads:  # an evaluation has one
                 torch.set_num_threads(threads)
         if self._marks() != before:

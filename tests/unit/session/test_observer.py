@@ -166,18 +166,17 @@ def test_a_callback_that_changes_the_agent_is_refused(
         train(config, tmp_path / "run", callbacks=[Changes()])
 
 
-def test_gradients_that_a_callback_turns_off_are_turned_on_again(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_what_a_callback_changes_of_pytorch_is_restored(finished_run: Path, tmp_path: Path) -> None:
     class TurnsOff(Observer):
         def start(self, run: RunStart) -> None:
             torch.set_grad_enabled(False)
 
         def update(self, progress: Progress) -> None:
             torch.set_grad_enabled(False)
+            torch.set_default_dtype(torch.float64)
 
     train(tiny(), tmp_path / "run", callbacks=[TurnsOff()])
-    assert torch.is_grad_enabled()
+    assert (torch.is_grad_enabled(), torch.get_default_dtype()) == (True, torch.float32)
     assert fingerprint_and_log(tmp_path / "run") == fingerprint_and_log(finished_run)
 
 
