@@ -37,7 +37,7 @@ MOST_NAMES = 8
 RULE_OF_MANY = "environment i must depend on (seed, index, first_env + i) and its actions alone"
 RULE_OF_ONE = (
     "take random numbers from self.np_random only, after super().reset(seed=seed) in reset: "
-    "np.random and sample() of a space have another seed; and share nothing between environments"
+    "np.random and sample() of a space do not use this seed; and share nothing between environments"
 )
 """What makes environments repeatable: for a `VecEnv`, and for one environment of Gymnasium."""
 
@@ -198,9 +198,9 @@ def _bounds(source: EnvSource, spaces: Spaces) -> list[str]:
 def _spaces(spaces: Spaces, text: str, bounds: list[str]) -> Check:
     """Report the spaces, and which preset and networks fit."""
     names = bounds or spaces.action_names
-    parts = {"discrete": "", "multi_discrete": " parts", "continuous": " real numbers"}
-    count = f" of {len(names)}{parts[spaces.action_space]}" if parts[spaces.action_space] else ""
-    actions = f"{spaces.action_space} actions{count}: {', '.join(names[:MOST_NAMES])}"
+    kinds = {"multi_discrete": ", the parts", "continuous": ", real numbers"}
+    kind = spaces.action_space + " actions" + kinds.get(spaces.action_space, "")
+    actions = f"{kind}: {', '.join(names[:MOST_NAMES])}"
     actions += ", ..." if len(names) > MOST_NAMES else ""
     shape = f"{list(spaces.view_shape)} {spaces.obs_dtype}; {actions}"
     names = f"preset {auto_preset(spaces)}; networks {', '.join(readers(spaces.view_shape))}"

@@ -109,7 +109,7 @@ def test_an_environment_of_gymnasium_without_faults() -> None:
     assert found["scores"] == "sums of the rewards"
     assert found["rewards"] == "always 1"
     assert "add the argument render_mode to its constructor" in found["render"]
-    assert "actions of 1 real numbers: from -2 to 2;" in notes("Pendulum-v1")["spaces"]
+    assert "actions, real numbers: from -2 to 2;" in notes("Pendulum-v1")["spaces"]
     assert "no game ended in 100 steps" in notes(partial(Walk, "never"))["episodes"]
     assert re.search(
         r"has \S+ at \[.\], outside of .* 0.5", notes(partial(Walk, "outside"))["spaces"]
