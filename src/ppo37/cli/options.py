@@ -303,8 +303,8 @@ def _add_brought(parser: argparse.ArgumentParser) -> None:
 
 def _add_allow(group: Any) -> None:
     text = (
-        "let a file import this: module:Class or file.py:Class, as FILE.toml or the run names it; "
-        "needed only where no other option names it"
+        "permit the import of module:Class or file.py:Class, which FILE.toml or the run names; "
+        "another option that names the same, such as --env, permits it as well"
     )
     group.add_argument("--allow", metavar="MODULE:NAME", action="append", help=text)
 

@@ -197,11 +197,11 @@ def _bounds(source: EnvSource, spaces: Spaces) -> list[str]:
 
 def _spaces(spaces: Spaces, text: str, bounds: list[str]) -> Check:
     """Report the spaces, and which preset and networks fit."""
-    names = bounds or spaces.action_names
+    listed = bounds or spaces.action_names
     kinds = {"multi_discrete": ", the parts", "continuous": ", real numbers"}
     kind = spaces.action_space + " actions" + kinds.get(spaces.action_space, "")
-    actions = f"{kind}: {', '.join(names[:MOST_NAMES])}"
-    actions += ", ..." if len(names) > MOST_NAMES else ""
+    actions = f"{kind}: {', '.join(listed[:MOST_NAMES])}"
+    actions += ", ..." if len(listed) > MOST_NAMES else ""
     shape = f"{list(spaces.view_shape)} {spaces.obs_dtype}; {actions}"
     names = f"preset {auto_preset(spaces)}; networks {', '.join(readers(spaces.view_shape))}"
     return Check("spaces", True, "; ".join([shape, *([text] if text else []), names]))
