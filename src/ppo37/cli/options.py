@@ -9,7 +9,16 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import __version__, networks
-from ..config import RENAMED, Config, choices, field_type, item_type, option_of, schedules
+from ..config import (
+    OTHER_NAMES,
+    RENAMED,
+    Config,
+    choices,
+    field_type,
+    item_type,
+    option_of,
+    schedules,
+)
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
 from ..session.changes import FIXED
@@ -207,11 +216,14 @@ def _hint(argument: str, parser: _Parser) -> str:
     renamed = {old.replace("_", "-"): new.replace("_", "-") for old, new in RENAMED.items()}
     names |= {old: names[new] for old, new in renamed.items() if new in names}
     settings = {field.name.replace("_", "-") for field in dataclasses.fields(Config)} | {*renamed}
-    near = difflib.get_close_matches(name.lstrip("-"), names, n=1)
+    written = name.lstrip("-")
+    is_setting = written.removeprefix("no-") in settings
+    if is_setting and parser.prog.endswith(("resume", "eval", "record")):
+        return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
+    other = OTHER_NAMES.get(written.replace("-", "_"), "").replace("_", "-")
+    near = [other] if other in names else difflib.get_close_matches(written, names, n=1)
     if near and argument.startswith("-"):
         return f"; did you mean {names[near[0]]}?"
-    if name.lstrip("-") in settings and parser.prog.endswith(("resume", "eval", "record")):
-        return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
     return f" (see `{parser.prog} --help`)"
 
 

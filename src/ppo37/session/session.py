@@ -64,6 +64,8 @@ class TrainingStopped(Stopped):
     def __init__(self, summary: Summary) -> None:
         super().__init__(summary.signal_number or 0)
         self.summary = summary
+        name = signal.Signals(self.signal_number).name
+        self.args = (f"{name} has stopped the run; resume({str(summary.run)!r}) continues it",)
 
 
 class Session:
