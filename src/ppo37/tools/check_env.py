@@ -160,7 +160,7 @@ def check_env(make_envs: Any, steps: int = STEPS) -> list[Check]:
         found += [_reset_again(played, again, source.makes_single)]
         try:
             found += _repeated(make, played, source.makes_single)
-            found.append(_resume(make, played.actions))
+            found.append(_resume(make, played.actions, source.makes_single))
         except (RunError, UsageError) as error:  # of objects that are made and played again
             found.append(Check("again", False, str(error)))
     found.append(_render(source))
@@ -355,13 +355,13 @@ def _same(
             env = next((env for env, (a, b) in enumerate(pairs) if a != b), 0)
             where = "after reset" if step == 0 else f"in step {step}"
             rule = RULE_OF_ONE if of_gymnasium else RULE_OF_MANY
-            return Check(name, False, f"{what} differs {where} in environment {env}; {rule}")
+            return Check(name, False, f"{what} differs {where} in environment {env}", rule)
     if len(found) < len(expected):
         return Check(name, False, f"{what} failed after {len(found)} steps")
     return Check(name, True, f"{what} gives the same bits")
 
 
-def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> Check:
+def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]], of_gymnasium: bool) -> Check:
     """Save in the middle, restore a new object and compare what follows."""
     before, after = actions[: len(actions) // 2], actions[len(actions) // 2 :]
     with closing(make(NUM_ENVS, SEED)) as envs, closing(make(NUM_ENVS, SEED)) as other:
@@ -370,7 +370,9 @@ def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> Check:
             envs.step(row)
         saved = envs.save()
         if not saved:
-            remedy = "optional: `save` and `restore` make a resume exact"
+            need = "episodes that depend on seed and actions alone"
+            remedy = f"optional: {need if of_gymnasium else '`save` and `restore`'}"
+            remedy += " make a resume exact"
             return Check("resume", True, "a resumed run starts new games", remedy)
         try:
             other.restore(saved)
