@@ -183,7 +183,8 @@ class Checked(Wrapper):
             kind = f"{name} {list(found.shape)} {found.dtype}"
             self._refuse(method, kind, _described(shape, types) + _hint(found, shape, types))
         if found.dtype.kind == "f" and not _is_finite(found):
-            self._refuse(method, f"{name} {self._not_finite(found)}", _described(shape, types))
+            wanted = f"{list(shape)} finite real numbers"
+            self._refuse(method, f"{name} {self._not_finite(found)}", wanted)
         return found if found.flags.carray else np.require(found, requirements=["C", "W"])
 
     def _not_finite(self, found: NDArray[Any]) -> str:
