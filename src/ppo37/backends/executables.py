@@ -22,7 +22,6 @@ from ..networks.agent import Agent
 from .network import DeviceNetwork, make_network
 from .ranks import Ranks, shared_train_step, with_global_advantages
 
-
 SMALL_NETWORK = 100_000
 """Parameters of a network below which several threads of PyTorch only wait for each other."""
 
