@@ -95,7 +95,7 @@ class Checked(Wrapper):
 
     def save(self) -> list[EnvState]:
         """Check the states before they are saved; RunError if they could not be read again."""
-        env_states = self._envs.save()
+        env_states: list[EnvState] = self._call(self._envs.save)
         if len(env_states) not in (0, self.num_envs):
             self._refuse("save", f"{len(env_states)} states", f"{self.num_envs} or none")
         return [self._env_state(env_state) for env_state in env_states]
