@@ -56,8 +56,8 @@ class Config:
     env_kwargs: str = _setting("{}", "arguments of the environment's constructor, as JSON")
     wrappers: tuple[str, ...] = _setting(
         (),
-        "wrapper of a Gymnasium environment, as 'module:Class {\"argument\": value}'; repeat it "
-        "for several, the innermost first",
+        "wrapper of a Gymnasium environment: module:Class or file.py:Class, with arguments "
+        "'module:Class {\"argument\": value}'; repeat it for several, the innermost first",
         option="wrapper",
     )
     imports: tuple[str, ...] = _setting(
@@ -122,8 +122,8 @@ class Config:
     )
     network: str = _setting(
         "nature",
-        "a built-in network by its name, or your own as module:Class; lstm has by default no more "
-        "minibatches than environments",
+        "a built-in network by its name, or your own as module:Class or file.py:Class; lstm has by "
+        "default no more minibatches than environments",
     )
     hidden: tuple[int, ...] = _setting(
         (64, 64),

@@ -12,6 +12,7 @@ import gymnasium
 import pytest
 from conftest import LIMIT_S, child_environment, run_command
 
+from ppo37.cli.brought import absolute
 from ppo37.session.directory import read_config
 
 OWN = """
@@ -55,9 +56,9 @@ TINY += ["--device=cpu"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with an environment in own_walk.py; modules are forgotten at the end."""
     (tmp_path / "own_walk.py").write_text(OWN)
+    (tmp_path / "exits.py").write_text("import sys\n\nsys.exit(7)\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
+    yield tmp_path.resolve()
     forget("walk")
     forget("hostile")
     gymnasium.registry.pop("Walks/Walk-v0", None)
@@ -175,8 +176,17 @@ def test_a_run_from_a_stranger_imports_nothing(folder: Path, ppo37: Ppo37) -> No
 
 
 def test_a_module_in_the_working_directory_replaces_none_that_is_installed(folder: Path) -> None:
-    (folder / "safetensors.py").write_text("raise SystemExit('replaced')\n")
-    command = [sys.executable, "-m", "ppo37", "train", "--env", "own_walk:Walk", *TINY]
+    """Nor does it stand in for one that a library would use; the user's own ones are found."""
+    libraries = ("safetensors", "tensorflow", "tensorboard", "multiprocessing", "selectors", "jax")
+    for name in libraries:
+        (folder / f"{name}.py").write_text(f"open('stolen {name}', 'w').close()\n")
+    (folder / "goals.py").write_text("")
+    with (folder / "own_walk.py").open("a") as file:
+        file.write("\n\nclass Late(Walk):\n")
+        file.write("    def step(self, action):\n        import goals\n\n")
+        file.write("        return super().step(action)\n")
+    command = [sys.executable, "-m", "ppo37", "train", "--env", "own_walk:Late", *TINY]
+    command += ["--env-workers", "2"]
     done = subprocess.run(
         [*command, "--out", "run"],
         capture_output=True,
@@ -185,6 +195,25 @@ def test_a_module_in_the_working_directory_replaces_none_that_is_installed(folde
         env=child_environment(),
     )
     assert done.returncode == 0, done.stderr
+    assert not list(folder.glob("stolen*"))
+
+
+def test_arguments_that_may_name_a_module_have_to_be_allowed(folder: Path, ppo37: Ppo37) -> None:
+    """Environments that other libraries register take the id of another one, with its module."""
+    settings = folder / "mine.toml"
+    settings.write_text("env = 'CartPole-v1'\nenv_kwargs = '{\"env_id\": \"hostile\"}'\n")
+    done = ppo37("train", "--config", "mine.toml", *TINY)
+    assert done.returncode == 2
+    assert "repeat --env=CartPole-v1" in done.stderr
+    done = ppo37("train", "--config", "mine.toml", "--env=CartPole-v1", *TINY)
+    assert "unexpected keyword argument 'env_id'" in done.stderr
+
+
+def test_files_in_any_folder_get_their_real_paths(folder: Path) -> None:
+    for text in ("my.pyfiles/own.py:Walk", "my.pyfiles/own.py", 'a/w.py:Wrap {"x": "b.py:C"}'):
+        assert absolute(text) == f"{folder}/{text}"
+    for text in ("my.pyfiles", "module:Class", 'module:Class {"x": "b.py"}', "CartPole-v1"):
+        assert absolute(text) == text
 
 
 WRONG = {
@@ -203,6 +232,8 @@ WRONG = {
     ),
     "an id": (["--env", "CartPole-v9"], "did you mean CartPole-v1"),
     "a game": (["CartPool-v1"], "unknown game 'CartPool-v1'"),
+    "a file that exits": (["--env", "exits.py:Walk"], "exits.py: SystemExit: 7"),
+    "a module that exits": (["--env", "exits:Walk"], "cannot import exits: SystemExit: 7"),
     "a wrapper of nothing": (
         ["CartPole-v1", "--wrapper", "gymnasium.wrappers:Nothing"],
         "gymnasium.wrappers has no Nothing",

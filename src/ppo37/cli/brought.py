@@ -5,7 +5,6 @@ text stands on the command line, so that a run from a stranger cannot execute an
 """
 
 import shlex
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +33,11 @@ def typed_texts(options: Namespace) -> set[str]:
 
 def absolute(text: str) -> str:
     """Return `file.py:Class` with the real path of the file, and any other text unchanged."""
-    file, colon, rest = text.partition(".py")
-    if not colon or (rest and not rest.startswith(":")):
+    name, brace, arguments = text.partition(" {")  # a wrapper may have arguments
+    file, colon, path = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    if not file.endswith(".py"):
         return text
-    return f"{Path(file + colon).expanduser().resolve()}{rest}"
+    return f"{Path(file).expanduser().resolve()}{colon}{path}{brace}{arguments}"
 
 
 def brought(config: Config, options: Namespace) -> "Brought":
@@ -46,14 +46,18 @@ def brought(config: Config, options: Namespace) -> "Brought":
     UsageError with the options to repeat otherwise.
     """
     from ..build import Brought
-    from ..envs.source import EnvSource, is_plain_id
+    from ..envs.source import EnvSource, is_plain_id, may_import
 
     texts = [config.env or "", *config.imports, *config.wrappers, config.network]
     named = [text for text in texts if not is_plain_id(text) or text in config.imports]
     typed = typed_texts(options)
     missing = [text for text in named if absolute(text) not in typed]
+    repeat = [flag for flag in brought_flags(config) if flag.partition("=")[2] in missing]
+    given = config.env in typed or getattr(options, "env_kwargs", None) is not None
+    if config.env and is_plain_id(config.env) and not given and may_import(config.env_kwargs):
+        missing.append(f"{config.env} {config.env_kwargs}")
+        repeat.append(f"--env={config.env}")
     if missing:
-        repeat = [flag for flag in brought_flags(config) if flag.partition("=")[2] in missing]
         raise UsageError(
             f"this run imports {', '.join(missing)}, which only you may name: repeat "
             f"{shlex.join(repeat)} on the command line"
@@ -96,7 +100,7 @@ def brought_object(text: str) -> Any:
 
 
 def add_working_directory() -> None:
-    """Let modules be found in the working directory, after all that is installed."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    """Let the user's modules be found in the working directory, after all that is installed."""
+    from ..envs.loading import find_in
+
+    find_in(Path.cwd())

@@ -24,6 +24,7 @@ from .contract import (
     Step,
     VecEnv,
     Wrapper,
+    close_or_warn,
     name_of,
     obs_dtype_of,
 )
@@ -53,7 +54,7 @@ def checked(factory: EnvFactory, real_obs: bool = False) -> EnvFactory:
             envs = factory(num_envs, seed, first_env=first_env, index=index)
         except (UsageError, RunError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             call = "(num_envs, seed, first_env=..., index=...)"
             hint = f"; it is called with {call}" if isinstance(error, TypeError) else ""
             raise UsageError(
@@ -63,7 +64,7 @@ def checked(factory: EnvFactory, real_obs: bool = False) -> EnvFactory:
             return Checked(envs, num_envs, first_env, real_obs)
         except BaseException:
             if hasattr(envs, "close"):
-                envs.close()
+                close_or_warn(envs, type(envs).__name__)
             raise
 
     return make
@@ -125,6 +126,9 @@ class Checked(Wrapper):
         learned = rewards.astype(np.float32, copy=False)
         return Step(obs, learned, dones, truncated, final_obs, games)
 
+    def close(self) -> None:
+        close_or_warn(self._envs, self.name)
+
     def _games(self, episodes: Any, dones: NDArray[np.bool_]) -> list[Episode]:
         """Check that each game ended where `dones` is set, and is not longer than possible."""
         if not isinstance(episodes, list | tuple):
@@ -183,7 +187,8 @@ class Checked(Wrapper):
             kind = f"{name} {list(found.shape)} {found.dtype}"
             self._refuse(method, kind, _described(shape, types) + _hint(found, shape, types))
         if found.dtype.kind == "f" and not _is_finite(found):
-            self._refuse(method, f"{name} {self._not_finite(found)}", _described(shape, types))
+            wanted = f"{list(shape)} finite real numbers"
+            self._refuse(method, f"{name} {self._not_finite(found)}", wanted)
         return found if found.flags.carray else np.require(found, requirements=["C", "W"])
 
     def _not_finite(self, found: NDArray[Any]) -> str:
@@ -200,7 +205,7 @@ class Checked(Wrapper):
             return method(*arguments)
         except (RunError, UsageError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(
                 f"{method.__name__} of {self.name} failed: {type(error).__name__}: {error}"
             ) from error
@@ -259,8 +264,8 @@ def checked_attributes(envs: VecEnv, num_envs: int) -> tuple[tuple[int, ...], tu
     whole = len(sizes) == len(shape) and not any(isinstance(size, bool) for size in sizes)
     if not whole or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise UsageError(
-            f"obs_shape of {kind} must be 1 to {MOST_DIMENSIONS} integers of at least 1, not "
-            f"{envs.obs_shape}"
+            f"obs_shape of {getattr(envs, 'name', None) or kind} must be 1 to {MOST_DIMENSIONS} "
+            f"integers of at least 1, not {envs.obs_shape}"
         )
     return tuple(map(int, sizes)), names
 

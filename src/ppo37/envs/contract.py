@@ -4,6 +4,7 @@ Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 """
 
 import functools
+import warnings
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -161,6 +162,15 @@ class Wrapper(VecEnv):
 
     def close(self) -> None:
         self._envs.close()
+
+
+def close_or_warn(envs: Any, name: str) -> None:
+    """Close environments; warn if that fails, which does not make a finished run a failed one."""
+    try:
+        envs.close()
+    except (Exception, SystemExit) as error:
+        text = f"close of {name} failed: {type(error).__name__}: {error}"
+        warnings.warn(" ".join(text.split()), RuntimeWarning, stacklevel=2)
 
 
 def obs_dtype_of(envs: VecEnv) -> str:

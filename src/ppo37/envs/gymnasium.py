@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
 from ..randomness import ACTIONS, GAMES, generator
-from .contract import EnvState, Episode, Step, VecEnv
+from .checked import LARGEST_FP32
+from .contract import EnvState, Episode, Step, VecEnv, close_or_warn
 from .single import Env, Observed, Scores
 from .spaces import Actions, actions_of, observations_of
 
 MASK = "action_mask"
 """The key of the mask of legal actions in `info`."""
+HASHED_BYTES = 1024
+"""The largest observations that are hashed in every step; of others, only the last one is."""
 CHECK_SEEDS, CHECK_STEPS = 10, 8
 """Of the trials that show whether episodes can be replayed: seeds, and steps of each."""
 
@@ -60,8 +63,11 @@ class Gymnasium(VecEnv):
         self._first_env, self._seeding = first_env, (seed, index)
         self.num_envs = num_envs
         self.name = str(self._singles[0].unwrapped)
-        self._observe = observations_of(self._singles[0].observation_space, channels)
-        self._actions = actions_of(self._singles[0].action_space)
+        try:
+            self._observe = observations_of(self._singles[0].observation_space, channels)
+            self._actions = actions_of(self._singles[0].action_space)
+        except UsageError as error:
+            raise UsageError(f"{self.name}: {error}") from error
         try:
             self._envs = SyncVectorEnv(
                 [partial(_same, env) for env in self._singles],
@@ -86,6 +92,8 @@ class Gymnasium(VecEnv):
         self._episodes = np.zeros(num_envs, np.int64)
         self._lengths = np.zeros(num_envs, np.int64)
         self._logs: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
+        # Of all rewards, ends and observations of the episodes in progress.
+        self._digests = [hashlib.sha256() for _ in range(num_envs)]
         self._obs: NDArray[Any] = np.zeros((num_envs, *self.obs_shape), self.obs_dtype)
 
     @property
@@ -115,6 +123,10 @@ class Gymnasium(VecEnv):
                 self._logs[env].append(action)
         self._read_masks(infos, ~dones)
         final_obs = self._obs = self._observed(obs)
+        if self.exact:
+            results = self._bytes(self._obs, rewards, terminated, truncated)
+            for digest, row in zip(self._digests, results, strict=True):
+                digest.update(row)
         truncated = truncated & ~terminated
         games = list[Episode]()
         self.final_images = {}
@@ -126,7 +138,9 @@ class Gymnasium(VecEnv):
             self._episodes[dones] += 1
             self._start(dones)
             games = self._games(dones)
-        learned = rewards.astype(np.float32)
+        learned: NDArray[Any] = rewards
+        if np.abs(rewards).max() <= LARGEST_FP32:  # others are refused by who checks them
+            learned = rewards.astype(np.float32)
         return Step(self._obs, learned, dones, truncated, final_obs, games)
 
     def save(self) -> list[EnvState]:
@@ -139,7 +153,7 @@ class Gymnasium(VecEnv):
             return []
         return [
             EnvState(
-                {"episode": int(self._episodes[env]), "sha256": _hash(self._obs[env])},
+                {"episode": int(self._episodes[env]), "sha256": self._hash(env)},
                 self._log_of(env),
             )
             for env in range(self.num_envs)
@@ -149,10 +163,11 @@ class Gymnasium(VecEnv):
         self._start_at(np.array([each.state["episode"] for each in env_states], np.int64))
         for env, (state, actions) in enumerate(env_states):
             self._replay(env, actions)
-            if _hash(self._obs[env]) != state["sha256"]:
+            if self._hash(env) != state["sha256"]:
                 raise UsageError(
                     f"environment {self._first_env + env}, {self.name}, does not replay its "
-                    "episode: it has changed or is not deterministic; use --new-games"
+                    "episode: it has changed, is not deterministic, or keeps something from "
+                    "earlier episodes; use --new-games"
                 )
         return self._obs.copy()
 
@@ -170,7 +185,10 @@ class Gymnasium(VecEnv):
         return [scores.score for scores in self._scores]
 
     def close(self) -> None:
-        self._envs.close()
+        if not self._envs.closed:
+            for single in self._singles:
+                close_or_warn(single, self.name)
+            self._envs.closed = True
 
     def _start_at(self, episodes: NDArray[np.int64]) -> None:
         """Start all environments at their episodes of these numbers, and new games."""
@@ -189,6 +207,8 @@ class Gymnasium(VecEnv):
         for env in np.flatnonzero(which):
             self._logs[env] = []
         self._obs = self._observed(obs)
+        for env in np.flatnonzero(which):
+            self._digests[env] = hashlib.sha256(self._bytes(self._obs[env : env + 1])[0])
 
     def _seed(self, env: int) -> int:
         (seed, index), episode = self._seeding, int(self._episodes[env])
@@ -212,8 +232,25 @@ class Gymnasium(VecEnv):
         single = self._singles[env]
         for action in self._actions.convert(actions.astype(_dtype(self._actions))):
             with self._named("step"):
-                obs, _, _, _, info = single.step(action)
+                obs, reward, terminated, truncated, info = single.step(action)
             self._obs[env] = self._single(obs, info)
+            ends = (np.array([each], np.bool_) for each in (terminated, truncated))
+            rewards = np.array([reward], np.float64)
+            self._digests[env].update(self._bytes(self._obs[env : env + 1], rewards, *ends)[0])
+
+    def _bytes(self, obs: NDArray[Any], *results: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the results [n, ...] of a step as bytes [n, ...], without large observations."""
+        flat = obs.reshape(len(obs), -1)
+        parts = [*(part[:, np.newaxis] for part in results), flat]
+        if obs[0].nbytes > HASHED_BYTES:
+            parts[-1] = flat[:, :0]
+        return np.concatenate([np.ascontiguousarray(p).view(np.uint8) for p in parts], axis=1)
+
+    def _hash(self, env: int) -> str:
+        """Return the SHA-256 of an environment's episode and of its last observation."""
+        digest = self._digests[env].copy()
+        digest.update(self._obs[env].tobytes())
+        return digest.hexdigest()
 
     def _log_of(self, env: int) -> NDArray[Any]:
         """Return the actions of an environment's episode, [n, ...], uint8 or fp32."""
@@ -280,7 +317,7 @@ class Gymnasium(VecEnv):
             yield
         except (RunError, UsageError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(
                 f"{method} of {self.name} failed: {type(error).__name__}: {error}"
             ) from error
@@ -300,8 +337,8 @@ class Gymnasium(VecEnv):
         except RunError as error:
             raise UsageError(str(error)) from error
         finally:
-            first.close()
-            second.close()
+            close_or_warn(first, self.name)
+            close_or_warn(second, self.name)
         same = played == backwards[::-1]
         return same, played[0][1] and self.action_space != "continuous"
 
@@ -348,10 +385,6 @@ class Gymnasium(VecEnv):
 
 def _same(env: Env) -> Env:
     return env
-
-
-def _hash(obs: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(obs).tobytes()).hexdigest()
 
 
 def _dtype(actions: Actions) -> type[Any]:

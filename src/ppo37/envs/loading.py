@@ -10,11 +10,65 @@ import importlib.util
 import inspect
 import json
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from ..errors import UsageError
+
+IMPORTLIB = ("<frozen importlib", importlib.__file__)
+"""How the names of the files begin in which Python itself imports modules."""
+
+
+class _WorkingDirectory:
+    """A finder of modules in a folder, for what the user has typed and for modules of that folder.
+
+    `sys.path` would offer them to all libraries: some try to import others that are not installed,
+    and any file of that name would be executed.
+    """
+
+    folder: Path | None = None
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        """Find a module that is not installed; see `importlib.abc.MetaPathFinder`."""
+        if path is not None or self.folder is None or not self._is_for_the_user(self.folder):
+            return None
+        return PathFinder.find_spec(name, [str(self.folder)], target)
+
+    @staticmethod
+    def _is_for_the_user(folder: Path) -> bool:
+        """Return whether the import stands in this module, or in a file of the folder.
+
+        Libraries that are installed in the folder, as in a virtual environment, do not count.
+        """
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename.startswith(IMPORTLIB):
+            frame = frame.f_back
+        if frame is None or frame.f_globals is globals():
+            return frame is not None
+        parents = Path(frame.f_code.co_filename).parents
+        installed = [path for path in map(Path, sys.path) if folder in path.parents]
+        return folder in parents and not any(path in parents for path in installed)
+
+
+_WORKING_DIRECTORY = _WorkingDirectory()
+
+
+def find_in(folder: Path) -> None:
+    """Find the user's modules in a folder, too, after all that is installed."""
+    _WORKING_DIRECTORY.folder = folder
+    if _WORKING_DIRECTORY not in sys.meta_path:
+        sys.meta_path.append(_WORKING_DIRECTORY)
+    importlib.invalidate_caches()
+
+
+def working_directory() -> Path | None:
+    """Return the folder of `find_in`; None if there is none."""
+    return _WORKING_DIRECTORY.folder
 
 
 def load_module(name: str) -> ModuleType:
@@ -23,7 +77,7 @@ def load_module(name: str) -> ModuleType:
         return _load_file(Path(name).expanduser().resolve())
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 
@@ -78,7 +132,9 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # pickle looks for it there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
+        if not isinstance(error, Exception | SystemExit):
+            raise
         raise UsageError(f"cannot execute {path}: {type(error).__name__}: {error}") from error
     return module

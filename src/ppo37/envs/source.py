@@ -88,14 +88,15 @@ class EnvSource:
         return replace(self, render_mode="rgb_array")
 
     def _make_one(
-        self, make: Callable[..., Any], wrappers: list[tuple[Any, dict[str, Any]]]
+        self, make: Callable[..., Any], wrappers: list[tuple[str, Any, dict[str, Any]]]
     ) -> Any:
         """Make an environment with its wrappers, and its scores."""
         from gymnasium import Env
 
         from .single import Scores
 
-        env = self._make(make, **({"render_mode": self.render_mode} if self.render_mode else {}))
+        mode = {"render_mode": self.render_mode} if self.render_mode else {}
+        env = self._make(make, **mode)
         if not isinstance(env, Env):
             raise UsageError(
                 f"{self.name} made a {type(env).__name__}; it has to be a gymnasium.Env, or take "
@@ -103,31 +104,41 @@ class EnvSource:
             )
         scores = Scores(env)
         env = scores
-        for wrapper, arguments in wrappers:
-            env = self._call(wrapper, f"wrapper {name_of(wrapper)}", env, **arguments)
+        for name, wrapper, arguments in wrappers:
+            env = self._call(wrapper, f"wrapper {name}", env, **arguments)
+            if not isinstance(env, Env):
+                raise UsageError(
+                    f"wrapper {name} made a {type(env).__name__}; it has to be a gymnasium.Wrapper"
+                )
         return env, scores
 
-    def _make(self, make: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        return self._call(make, self.name, *arguments, **keywords, **json.loads(self.kwargs))
+    def _make(self, make: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+        return self._call(make, self.name, *arguments, **{**json.loads(self.kwargs), **keywords})
 
-    def _call(self, make: Callable[..., Any], name: str, *arguments: Any, **keywords: Any) -> Any:
+    def _call(
+        self, make: Callable[..., Any], name: str, /, *arguments: Any, **keywords: Any
+    ) -> Any:
         try:
             return make(*arguments, **keywords)
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
 
     @staticmethod
-    def _wrapper(text: str) -> tuple[Any, dict[str, Any]]:
+    def _wrapper(text: str) -> tuple[str, Any, dict[str, Any]]:
         name, arguments = name_and_arguments(text)
-        return load_object(name), arguments
+        return name, load_object(name), arguments
 
 
 @cache
 def _call_once(text: str) -> None:
     """Call `module:function` the first time only: Gymnasium warns of ids that are replaced."""
-    load_object(text)()
+    function = load_object(text)
+    try:
+        function()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{text} failed: {type(error).__name__}: {error}") from error
 
 
 def as_factory(make_envs: Any, config: Config) -> EnvFactory:
@@ -161,8 +172,10 @@ def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory
     if make_envs is not None:
         return as_factory(make_envs, config)
     assert config.env is not None
-    if not is_plain_id(config.env) or config.wrappers or config.imports:
-        repeat = shlex.join(brought_flags(config))
+    arguments_import = may_import(config.env_kwargs)
+    if not is_plain_id(config.env) or config.wrappers or config.imports or arguments_import:
+        again = [f"--env={config.env}"] if arguments_import and is_plain_id(config.env) else []
+        repeat = shlex.join([*again, *brought_flags(config)])
         raise UsageError(
             f"these environments import modules that only you may name: repeat {repeat} "
             "on the command line, or give make_envs from Python"
@@ -173,6 +186,22 @@ def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory
 def is_plain_id(env: str) -> bool:
     """Return whether a text can only be the id of a registered environment."""
     return ":" not in env and not env.endswith(".py")
+
+
+def may_import(kwargs: str) -> bool:
+    """Return whether arguments may name a module, as those of environments of other libraries do.
+
+    For example the id of Gym in `GymV26Environment-v0`, which may begin with a module.
+    """
+
+    def names_module(value: Any) -> bool:
+        if isinstance(value, dict):
+            return "env_id" in value or any(map(names_module, value.values()))
+        if isinstance(value, list):
+            return any(map(names_module, value))
+        return isinstance(value, str) and ":" in value
+
+    return names_module(json.loads(kwargs))
 
 
 def is_registered(name: str) -> bool:
@@ -191,11 +220,13 @@ def short_name(env: str) -> str:
     return env.rpartition(":")[2]
 
 
-def _make_by_id(name: str, **keywords: Any) -> Any:
+def _make_by_id(name: str, /, **keywords: Any) -> Any:
     import gymnasium
 
+    if isinstance(entry_point := gymnasium.spec(name).entry_point, str):
+        load_module(entry_point.partition(":")[0])  # it may be in the working directory
     # Our own checks are done in every step and cost less.
-    return gymnasium.make(name, disable_env_checker=True, **keywords)
+    return gymnasium.make(name, **{"disable_env_checker": True, **keywords})
 
 
 def _entry_point(name: str) -> Any:

@@ -18,6 +18,8 @@ CHANNELS = (1, 3, 4)
 """The lengths by which the axis of the channels is found."""
 FEWEST_PIXELS = 8
 """A matrix of bytes with at least so many rows and columns is an image."""
+LARGEST_SIDE = 4096
+"""The most rows or columns of an image, as networks have it."""
 MARGIN = 0.01
 """The part of its range by which an image may exceed it, because numbers are rounded."""
 FLATTEN = "use --wrapper gymnasium.wrappers:FlattenObservation"
@@ -56,6 +58,29 @@ def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observa
 
     channels: the axis of the channels of an image, "first" or "last"; "auto" finds it.
     """
+    found = _observations(space, channels)
+    if not all(found.shape):
+        raise UsageError(f"observations of {space} have no numbers")
+    if len(found.shape) == 3 and max(found.shape[1:]) > LARGEST_SIDE:
+        raise UsageError(
+            f"images of {found.shape[1]} x {found.shape[2]} pixels are too large, the limit is "
+            f"{LARGEST_SIDE} on each side; use --wrapper gymnasium.wrappers:ResizeObservation"
+        )
+    return found
+
+
+def actions_of(space: spaces.Space[Any]) -> Actions:
+    """Choose how to act in a space; UsageError for those that no policy has."""
+    found = _actions(space)
+    if found is None or not found.names:
+        raise UsageError(
+            f"actions of {space} are not supported; a policy has Discrete, MultiDiscrete and "
+            "MultiBinary actions of one axis, and Box of real numbers"
+        )
+    return found
+
+
+def _observations(space: spaces.Space[Any], channels: str) -> Observations:
     match space:
         case spaces.Discrete():
             n, start = int(space.n), int(space.start)
@@ -84,8 +109,7 @@ def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observa
     )
 
 
-def actions_of(space: spaces.Space[Any]) -> Actions:
-    """Choose how to act in a space; UsageError for those that no policy has."""
+def _actions(space: spaces.Space[Any]) -> Actions | None:
     match space:
         case spaces.Discrete():
             n, start = int(space.n), int(space.start)
@@ -109,10 +133,7 @@ def actions_of(space: spaces.Space[Any]) -> Actions:
                 return np.clip(actions.reshape(-1, *shape), low, high).astype(space.dtype)  # D27
 
             return Actions("continuous", names, (), clipped)
-    raise UsageError(
-        f"actions of {space} are not supported; a policy has Discrete, MultiDiscrete and "
-        "MultiBinary actions of one axis, and Box of real numbers"
-    )
+    return None
 
 
 def space_of_observations(shape: tuple[int, ...], dtype: str) -> spaces.Box:

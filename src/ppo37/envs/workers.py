@@ -7,22 +7,32 @@ Legend: N environments.
 """
 
 import multiprocessing
+import os
 import signal
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
+from . import loading
 from .contract import EnvFactory, EnvState, Step, VecEnv, spaces_of
 
 CLOSE_S = 5.0
 """How long a worker may take to close its environments, before it is killed."""
 ATTRIBUTES = ("name", "text", "metadata")
 """Optional attributes of environments that are for the user."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a run to save and stop; a group of processes receives them together."""
+SAFE_PATH, OURS = "PYTHONSAFEPATH", "ppo37"
+"""The variable that keeps the working directory from Python's search path, and its value here."""
 
 
 class _Failure(NamedTuple):
@@ -36,7 +46,7 @@ class _Failure(NamedTuple):
 class Workers(VecEnv):
     """N environments, divided among worker processes in the order of their numbers.
 
-    RunError if a worker fails or ends; its message has the traceback of the worker.
+    RunError if a worker fails or ends; the traceback of the worker is its note.
     """
 
     def __init__(
@@ -105,16 +115,22 @@ class _Worker:
         self._envs = envs
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, factory, envs, seed, index), daemon=True
+            target=_serve,
+            args=(theirs, factory, envs, seed, index, loading.working_directory()),
+            daemon=True,
         )
         try:
-            self._process.start()
+            with _starting():
+                self._process.start()
         except (AttributeError, TypeError, ValueError) as error:  # what pickle raises
             raise UsageError(
                 f"env_workers cannot send the environments to another process: {error}; define "
                 "their class or function in a module"
             ) from error
         theirs.close()
+        # Also at the end of Python, which would wait forever for a process without a limit.
+        ends = (self._process, self._pipe)
+        self.close = util.Finalize(self, _close, args=ends, exitpriority=0)
 
     def send(self, *call: Any) -> None:
         with suppress(OSError):  # `receive` tells why it has ended
@@ -131,26 +147,78 @@ class _Worker:
                 f"with exit code {code}"
             ) from None
         if isinstance(found, _Failure):
-            if found.wrong_input:
-                raise UsageError(found.text)
-            raise RunError(
-                f"the worker of environments {self._envs.start} to {self._envs.stop - 1} failed: "
-                f"{found.text}\n{found.traceback}"
+            numbers = f"{self._envs.start} to {self._envs.stop - 1}"
+            error = (
+                UsageError(found.text)
+                if found.wrong_input
+                else RunError(f"the worker of environments {numbers} failed: {found.text}")
             )
+            error.add_note(f"In the worker:\n{found.traceback}")  # --debug shows it
+            raise error
         return found
 
-    def close(self) -> None:
-        self.send("close")
-        self._process.join(CLOSE_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._pipe.close()
+
+def _close(process: SpawnProcess, pipe: Connection) -> None:
+    """End a worker: ask it to close its environments, and kill it if it does not."""
+    with suppress(OSError):
+        pipe.send(("close",))
+    process.join(CLOSE_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    pipe.close()
 
 
-def _serve(pipe: Connection, factory: EnvFactory, envs: range, seed: int, index: int) -> None:
-    """Make environments and call their methods as asked, until `close` or the end of the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides when to stop
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Start processes that no file in the working directory and no signal can disturb.
+
+    They import modules before they can remove that directory from their search path or handle
+    signals: so the one is left out by a variable, and the others are blocked until `_serve`.
+    """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = before or OURS
+    try:
+        resource_tracker.ensure_running()  # a process of `multiprocessing`, which unblocks signals
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    finally:
+        os.environ.pop(SAFE_PATH)
+        if before is not None:
+            os.environ[SAFE_PATH] = before
+
+
+def _be_undisturbed() -> None:
+    """Ignore the signals that ask the run to stop: it decides when its workers end.
+
+    A function that does nothing, because SIG_IGN would be inherited by programs that environments
+    start.
+    """
+    for each in STOPPING:
+        signal.signal(each, lambda _, __: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    if os.environ.get(SAFE_PATH) == OURS:
+        del os.environ[SAFE_PATH]  # such programs may be Python
+
+
+def _serve(
+    pipe: Connection,
+    factory: EnvFactory,
+    envs: range,
+    seed: int,
+    index: int,
+    working_directory: Path | None,
+) -> None:
+    """Make environments and call their methods as asked, until `close` or the end of the run.
+
+    working_directory: where modules of the user are found, see `loading.find_in`.
+    """
+    _be_undisturbed()
+    if working_directory is not None:
+        loading.find_in(working_directory)
     with suppress(EOFError, OSError):
         try:
             made = factory(len(envs), seed, first_env=envs.start, index=index)
@@ -161,7 +229,8 @@ def _serve(pipe: Connection, factory: EnvFactory, envs: range, seed: int, index:
             made.close()
         except (EOFError, OSError):
             raise
-        except Exception as error:
-            text = str(error) if isinstance(error, (UsageError, RunError)) else repr(error)
+        except (Exception, SystemExit) as error:
             wrong = isinstance(error, UsageError)
+            known = wrong or isinstance(error, RunError)
+            text = str(error) if known else f"{type(error).__name__}: {error}"
             pipe.send(_Failure(wrong, text, traceback.format_exc()))

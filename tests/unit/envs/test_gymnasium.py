@@ -1,7 +1,10 @@
 """The adapter of Gymnasium's environments, beside plain loops over the environments themselves."""
 
 import json
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, ClassVar
@@ -51,13 +54,21 @@ class Line(gymnasium.Env[Any, Any]):
         late = self.total > LATE
         if self.fault == "raises" and late:
             raise ZeroDivisionError("no such place")
+        if self.fault == "exits" and late:
+            sys.exit(7)
         self.place += action
         self.steps += 1
-        reward = np.nan if self.fault == "nan" and late else self.place / 4
+        reward = {"nan": np.nan, "large": 1e300}.get(self.fault if late else "", self.place / 4)
+        if self.fault == "curriculum":
+            reward *= max(self.games, 12)
         return self._observe(), reward, self.place == 5, self.steps == 12, self._info()
 
     def render(self) -> Any:
         return np.full((4, 6, 3), 20 + self.place, np.uint8)
+
+    def close(self) -> None:
+        if self.fault == "close":
+            raise ValueError("cannot close")
 
     def _observe(self) -> Any:
         second = self.games if self.fault == "remembers" else self.steps
@@ -69,6 +80,14 @@ class Line(gymnasium.Env[Any, Any]):
         if self.fault == "mask none" and self.total > LATE:
             return {"action_mask": np.zeros(3, np.int8)}
         return {"action_mask": np.array([self.place > -4, True, True], np.int8)}
+
+
+class Named(Line):
+    """A line with arguments of names that are used on the way to it."""
+
+    def __init__(self, name: str, make: int, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        assert (name, make) == ("x", 1)
 
 
 class LessReward(gymnasium.RewardWrapper[Any, Any]):
@@ -224,7 +243,9 @@ def test_a_mask_ends_the_observation() -> None:
     ("fault", "message"),
     [
         ("raises", "step of .*Line.* failed: ZeroDivisionError: no such place"),
+        ("exits", "step of .*Line.* failed: SystemExit: 7"),
         ("nan", "step of .*Line.* gave rewards that are not finite in environment 0"),
+        ("large", r"rewards that are too large for fp32 in environment 0 \(1e\+300\)"),
     ],
 )
 def test_failures_name_the_environment(fault: str, message: str) -> None:
@@ -232,6 +253,52 @@ def test_failures_name_the_environment(fault: str, message: str) -> None:
     envs = factory(N, 7)
     with closing(envs), pytest.raises(RunError, match=message):
         step_often(envs)
+
+
+def test_rewards_that_depend_on_earlier_episodes_are_noticed_on_resume() -> None:
+    """They begin to after 12 episodes, later than the trials at the start see."""
+    source = EnvSource(Line, '{"fault": "curriculum"}')
+    with closing(source(N, 7)) as envs, closing(source(N, 7)) as again:
+        envs.reset()
+        for _ in range(12 * 12 + 2):
+            envs.step(np.ones(N, int))
+        with pytest.raises(UsageError, match="keeps something from earlier episodes"):
+            again.restore(envs.save())
+
+
+def test_arguments_may_have_any_name() -> None:
+    source = EnvSource(Named, '{"name": "x", "make": 1, "render_mode": null}').rendered()
+    with closing(source(N, 7)) as envs:
+        envs.reset()
+        assert isinstance(envs, Gymnasium)
+        assert envs.render()[0].shape == (4, 6, 3)
+
+
+def test_an_environment_that_cannot_be_closed_is_a_warning() -> None:
+    with pytest.warns(RuntimeWarning, match="close of .*Line.* failed: ValueError: cannot close"):
+        made(Line, kwargs='{"fault": "close"}').close()
+
+
+class NoWrapper:
+    """An object that is no environment."""
+
+    def __init__(self, env: Any) -> None:
+        pass
+
+
+def test_a_wrapper_has_to_be_one() -> None:
+    wrapper = f"{__name__}:NoWrapper"
+    with pytest.raises(UsageError, match=f"wrapper {wrapper} made a NoWrapper; it has to be a"):
+        made(Line, wrappers=(wrapper,))
+
+
+def test_large_images_can_be_restored() -> None:
+    """Only the last observation of large ones is hashed."""
+    with closing(made("Screens-v0")) as envs, closing(made("Screens-v0")) as again:
+        envs.reset()
+        for _ in range(3):
+            step = envs.step(np.ones(N, int))
+        np.testing.assert_array_equal(again.restore(envs.save()), step.obs)
 
 
 def test_workers_give_the_same_bits() -> None:
@@ -255,12 +322,25 @@ def test_a_worker_that_fails_is_named() -> None:
     with closing(Workers(source, 2, 3, 3)) as workers:
         with pytest.raises(RunError, match=r"environments 0 to 1 failed: .*ZeroDivision") as caught:
             step_often(workers)
-        assert "in step" in str(caught.value)  # the traceback of the worker
+        assert "\n" not in str(caught.value)
+        assert "in step" in caught.value.__notes__[0]  # the traceback of the worker
     with closing(Workers(source, 2, 3, 3)) as workers:
         workers.reset()
         workers._workers[1]._process.kill()
         with pytest.raises(RunError, match=r"environments 2 to 2 has ended with exit code -9"):
             workers.step(np.ones(3, int))
+
+
+def test_workers_outlive_the_signals_that_stop_a_run() -> None:
+    """A terminal sends them to all processes; the run needs its workers to save."""
+    with closing(Workers(EnvSource("CartPole-v1"), 1, 2, 3)) as workers:
+        pid = workers._workers[0]._process.pid
+        assert pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        workers.reset()
+        assert workers.step(np.ones(2, int)).obs.shape == (2, 4)
+        assert len(workers.save()) == 2
 
 
 IMAGES = [
@@ -320,11 +400,19 @@ def test_actions() -> None:
         (spaces.Dict({"a": spaces.Discrete(2)}), "gymnasium.wrappers:FlattenObservation"),
         (spaces.Tuple([spaces.Discrete(2)]), "gymnasium.wrappers:FlattenObservation"),
         (spaces.Text(5), "Text"),
+        (spaces.Box(-1, 1, (0,)), "have no numbers"),
+        (spaces.Box(0, 255, (5000, 20, 3), np.uint8), "5000 x 20 pixels are too large"),
     ],
 )
 def test_other_observations_are_refused(space: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         observations_of(space)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([[2], [2]])])
+def test_other_actions_are_refused(space: Any) -> None:
+    with pytest.raises(UsageError, match=f"actions of {re.escape(str(space))} are not supported"):
+        actions_of(space)
 
 
 class Screens(gymnasium.Env[Any, Any]):
