@@ -21,6 +21,7 @@ from ppo37 import (
     resume,
     train,
 )
+from ppo37.backends import executables
 from ppo37.envs.catch import Catch
 from ppo37.errors import UsageError
 from ppo37.presets import from_preset
@@ -63,8 +64,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_callbacks_do_not_change_a_run(tmp_path: Path) -> None:
+def test_callbacks_do_not_change_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.setattr(executables, "SMALL_NETWORK", 0)  # so that training has two threads
     config, counts = tiny(threads=2), CountsThreads()
     train(config, tmp_path / "plain")
     callbacks = [counts, KeepBest(EVERY, 3), RecordEvery(EVERY, max_seconds=0.2)]
