@@ -2,7 +2,7 @@
 
     python examples/network.py
 
-From a terminal, `ppo37 train catch --network network:Rows` does the same in the folder examples/.
+From a terminal, `ppo37 train catch --network examples/network.py:Rows` does the same.
 """
 
 import argparse

@@ -56,8 +56,8 @@ class Config:
     env_kwargs: str = _setting("{}", "arguments of the environment's constructor, as JSON")
     wrappers: tuple[str, ...] = _setting(
         (),
-        "wrapper of a Gymnasium environment, as 'module:Class {\"argument\": value}'; repeat it "
-        "for several, the innermost first",
+        "wrapper of a Gymnasium environment: module:Class or file.py:Class, with arguments "
+        "'module:Class {\"argument\": value}'; repeat it for several, the innermost first",
         option="wrapper",
     )
     imports: tuple[str, ...] = _setting(
@@ -122,8 +122,8 @@ class Config:
     )
     network: str = _setting(
         "nature",
-        "a built-in network by its name, or your own as module:Class; lstm has by default no more "
-        "minibatches than environments",
+        "a built-in network by its name, or your own as module:Class or file.py:Class; lstm has by "
+        "default no more minibatches than environments",
     )
     hidden: tuple[int, ...] = _setting(
         (64, 64),
@@ -359,6 +359,16 @@ ENV_SETTINGS = ("env_kwargs", "wrappers", "imports", "channels", "env_workers")
 ANNEALED_BY = {"anneal_lr": "learning_rate", "anneal_clip": "clip_coef"}
 """CleanRL's switches of annealing to 0, and the settings that they anneal."""
 
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "n_envs": "num_envs",
+    "n_steps": "num_steps",
+    "n_epochs": "update_epochs",
+    "clip_range": "clip_coef",
+    "env_id": "env",
+}
+"""Names in other libraries, and the settings that they mean here; for messages."""
+
 RENAMED = {"contrast_init": "zero_mean_init"}
 """Old names of settings, which files, options and keyword arguments may still use."""
 
@@ -417,7 +427,8 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name, value in values.items():
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
+            near = [OTHER_NAMES.get(name, "")] if name in OTHER_NAMES else []
+            near = near or difflib.get_close_matches(name, fields, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"unknown setting {name!r}{hint}")
         _check(fields[name], plain(fields[name], value))
@@ -511,6 +522,8 @@ def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
 def _check_value(field: "dataclasses.Field[Any]", plain: type, value: Any) -> None:
     """UsageError unless a value, or an item of one, has the type and is within the bounds."""
     name, rules = field.name, field.metadata
+    if plain is tuple:
+        raise UsageError(f"{name} must be a list, as [64, 64] in a file, not {value!r}")
     if plain is int and isinstance(value, float):
         raise UsageError(f"{name} must be a whole number, not {value!r}")
     accepted = (int, float) if plain is float else plain

@@ -122,7 +122,8 @@ def from_preset(
     if changes.get("env") is not None:
         spaces = _spaces(Config(**_of_source(changes)), make_envs)
         name = auto_preset(spaces) if preset == "auto" else preset
-        changes = {**_settings_of(spaces), **changes}
+        _require_meaning(changes, spaces)
+        changes = {**changes, **_settings_of(spaces, changes)}
     values = {**_preset_values(name, changes), **changes, "preset": name}
     if changes.get("env") is not None and "network" not in changes:
         values["network"] = _network_for(spaces, values.get("network", Config.network))
@@ -183,9 +184,30 @@ def _network_for(spaces: Spaces, network: str) -> str:
     return "minatar" if too_small else network
 
 
-def _settings_of(spaces: Spaces) -> dict[str, Any]:
-    """Return the settings that follow from spaces."""
-    observation = "pixels" if spaces.is_image else "vector"
+def _require_meaning(changes: dict[str, Any], spaces: Spaces) -> None:
+    """UsageError for a setting of Atari, which would do nothing in these environments."""
+    stack = "gymnasium.wrappers:FrameStackObservation"
+    advice = {
+        "protocol": "its rules are its own",
+        "frame_stack": f"use --wrapper '{stack} {{\"stack_size\": 4}}'",
+        "modes": "its arguments are given by --env-kwargs",
+        "difficulty": "its arguments are given by --env-kwargs",
+    }
+    for name, hint in advice.items():
+        if changes.get(name, getattr(Config, name)) != getattr(Config, name):
+            raise UsageError(f"{name} is for Atari, not for {changes['game']}; {hint}")
+    found = _settings_of(spaces, {})
+    allowed = {**found, "channels": changes.get("channels") if spaces.is_image else "auto"}
+    for name, value in allowed.items():
+        given = changes.get(name, value)
+        is_bytes = name == "observation" and given == "ram" and spaces.obs_dtype == "uint8"
+        if given != value and not (is_bytes and not spaces.is_image):
+            raise UsageError(f"{name} of {changes['game']} is {value}, not {given}; leave it out")
+
+
+def _settings_of(spaces: Spaces, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from spaces; bytes may be observed as `ram` if asked for."""
+    observation = "pixels" if spaces.is_image else changes.get("observation", "vector")
     return {"observation": observation, "action_space": spaces.action_space}
 
 

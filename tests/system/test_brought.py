@@ -1,6 +1,7 @@
 """What a user brings by the command line, and what a stranger's files may not bring."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -248,3 +249,27 @@ def test_wrong_input_is_one_line(wrong: str, folder: Path, ppo37: Ppo37) -> None
     assert done.returncode == 2
     assert message in done.stderr
     assert not (folder / "run").exists()
+
+
+MEANINGLESS = {
+    "--frame-stack=4": "FrameStackObservation",
+    "--protocol=machado": "protocol is for Atari",
+    "--observation=ram": "observation of CartPole-v1 is vector",
+    "--action-space=joystick": "action_space of CartPole-v1 is discrete",
+    "--channels=last": "channels of CartPole-v1 is auto",
+}
+
+
+@pytest.mark.parametrize("option", MEANINGLESS)
+def test_an_option_that_would_do_nothing_is_refused(
+    option: str, folder: Path, ppo37: Ppo37
+) -> None:
+    done = ppo37("train", "CartPole-v1", option, *TINY, "--out", "run")
+    assert (done.returncode, (folder / "run").exists()) == (2, False)
+    assert MEANINGLESS[option] in done.stderr
+
+
+def test_the_next_command_names_what_was_brought(folder: Path, ppo37: Ppo37) -> None:
+    done = ppo37("train", "--env", "own_walk.py:Walk", *TINY, "--out", "run")
+    command = done.stderr.splitlines()[-1].partition("next: ppo37 ")[2]
+    assert ppo37(*shlex.split(command), "--episodes", "1").returncode == 0

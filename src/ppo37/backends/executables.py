@@ -22,6 +22,9 @@ from ..networks.agent import Agent
 from .network import DeviceNetwork, make_network
 from .ranks import Ranks, shared_train_step, with_global_advantages
 
+SMALL_NETWORK = 100_000
+"""Parameters of a network below which several threads of PyTorch only wait for each other."""
+
 
 class Executables(NamedTuple):
     """The functions act, advantages and train_step for one device."""
@@ -48,7 +51,8 @@ def eager(
     threads: the number of rollout threads.  ranks: the processes that share the work; None for
     this process alone.
     """
-    if config.kernels == "native":
+    size = sum(parameter.numel() for parameter in agent.parameters())
+    if config.kernels == "native" or size < SMALL_NETWORK:
         # The native kernels have their own threads; the rest is too small to be shared.
         torch.set_num_threads(1)
     network = make_network(agent, config.kernels, config.threads or 1)

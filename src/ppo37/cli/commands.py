@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, from_dict, implied_by
+from ..config import Config, brought_flags, from_dict, implied_by
 from ..errors import UsageError
 from ..session.changes import FIXED
 from ..session.files import real_path, shown
@@ -131,6 +131,7 @@ def _report(training: Callable[[], "Summary"], as_json: bool) -> int:
     Only rank 0 reports, and its exit code is that of the job.
     """
     from ..backends.ranks import own_rank
+    from ..session.directory import read_config
     from ..session.session import TrainingStopped
 
     try:
@@ -146,7 +147,8 @@ def _report(training: Callable[[], "Summary"], as_json: bool) -> int:
     if summary.stopped_by and summary.signal_number is None:
         ended = f"stopped by {summary.stopped_by}"
     log(f"{ended} after {summary.agent_steps:,} agent steps and {summary.wall_s:.0f} s: {mean}")
-    log(f"next: ppo37 {command} {shlex.quote(shown(summary.run))}")
+    again = brought_flags(read_config(summary.run))
+    log(f"next: ppo37 {shlex.join([command, shown(summary.run), *again])}")
     if as_json:
         document = json.loads((summary.run / "summary.json").read_text())
         print(json.dumps({"run": str(summary.run), **document}))

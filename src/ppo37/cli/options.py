@@ -9,7 +9,16 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .. import __version__, networks
-from ..config import RENAMED, Config, choices, field_type, item_type, option_of, schedules
+from ..config import (
+    OTHER_NAMES,
+    RENAMED,
+    Config,
+    choices,
+    field_type,
+    item_type,
+    option_of,
+    schedules,
+)
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
 from ..session.changes import FIXED
@@ -30,6 +39,10 @@ _EXAMPLES = """examples:
 
 RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
 published agent such as agents/pong."""
+
+
+A_RUN = "run directory, or a checkpoint in it"
+AN_AGENT = "run directory, a checkpoint in it, or a published agent"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,7 +111,7 @@ def build_parser() -> _Parser:
     _add_settings(train)
 
     resume = add("resume", commands.resume)
-    resume.add_argument("run", metavar="RUN")
+    resume.add_argument("run", metavar="RUN", help=A_RUN)
     resume.add_argument(
         "--new-games", action="store_true", help="start new games instead of restoring the old ones"
     )
@@ -107,21 +120,21 @@ def build_parser() -> _Parser:
     _add_brought(resume)
 
     evaluate = add("eval", commands.evaluate)
-    evaluate.add_argument("run", metavar="RUN")
+    evaluate.add_argument("run", metavar="RUN", help=AN_AGENT)
     evaluate.add_argument("--episodes", type=int, default=30, metavar="N", help="default 30")
     _add_playing_options(evaluate)
     _add_json(evaluate)
 
     record = add("record", commands.record)
-    record.add_argument("run", metavar="RUN")
+    record.add_argument("run", metavar="RUN", help=AN_AGENT)
     record.add_argument("--out", metavar="FILE", help="FILE.mp4 or FILE.gif")
     record.add_argument("--games", type=int, default=1, metavar="N", help="whole games; default 1")
     record.add_argument("--max-seconds", type=float, metavar="S", help="longest length of a video")
     _add_playing_options(record)
 
     plot = add("plot", commands.plot)
-    plot.add_argument("runs", metavar="RUN", nargs="+")
-    plot.add_argument("--out", metavar="FILE.png")
+    plot.add_argument("runs", metavar="RUN", nargs="+", help="run directories")
+    plot.add_argument("--out", metavar="FILE.png", help="image to write")
     plot.add_argument("--group", action="store_true", help="average the seeds of equal settings")
 
     check = add("check-env", commands.check_env)
@@ -140,11 +153,11 @@ def build_parser() -> _Parser:
     _add_settings(config)
 
     export = add("export", commands.export)
-    export.add_argument("run", metavar="RUN")
-    export.add_argument("--out", metavar="DIR", required=True)
+    export.add_argument("run", metavar="RUN", help=AN_AGENT)
+    export.add_argument("--out", metavar="DIR", required=True, help="new folder for the agent")
 
     fingerprint = add("fingerprint", commands.fingerprint)
-    fingerprint.add_argument("run", metavar="RUN")
+    fingerprint.add_argument("run", metavar="RUN", help=AN_AGENT)
     _add_json(fingerprint)
 
     verify = add("verify-resume", commands.verify_resume)
@@ -203,11 +216,14 @@ def _hint(argument: str, parser: _Parser) -> str:
     renamed = {old.replace("_", "-"): new.replace("_", "-") for old, new in RENAMED.items()}
     names |= {old: names[new] for old, new in renamed.items() if new in names}
     settings = {field.name.replace("_", "-") for field in dataclasses.fields(Config)} | {*renamed}
-    near = difflib.get_close_matches(name.lstrip("-"), names, n=1)
+    written = name.lstrip("-")
+    is_setting = written.removeprefix("no-") in settings
+    if is_setting and parser.prog.endswith(("resume", "eval", "record")):
+        return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
+    other = OTHER_NAMES.get(written.replace("-", "_"), "").replace("_", "-")
+    near = [other] if other in names else difflib.get_close_matches(written, names, n=1)
     if near and argument.startswith("-"):
         return f"; did you mean {names[near[0]]}?"
-    if name.lstrip("-") in settings and parser.prog.endswith(("resume", "eval", "record")):
-        return f": a setting is fixed when `ppo37 train` starts a run (see `{parser.prog} --help`)"
     return f" (see `{parser.prog} --help`)"
 
 
@@ -254,9 +270,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
     text = "keep the best agent by --eval-every in RUN/best, and report its score in other games"
     group.add_argument("--keep-best", action="store_true", help=text)
-    text = "add a logger or another callback, a class of ppo37.Observer; may be repeated"
+    text = (
+        "add a logger or another callback, module:Class or file.py:Class of a ppo37.Observer; "
+        "repeat it for several"
+    )
     group.add_argument(
-        "--logger", dest="loggers", action="append", default=[], metavar="MODULE:CLASS", help=text
+        "--logger", dest="loggers", action="append", default=[], metavar="MODULE:NAME", help=text
     )
     _add_json(parser)
 
@@ -274,20 +293,31 @@ def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=_device, default="auto", choices=choices("device"))
 
 
+AGAIN = {
+    "env": "the environment: file.py:Class, module:Class or module:function",
+    "imports": "the module that registers the environment: module or module:function",
+    "wrappers": "a wrapper of the environment, with its arguments; repeat it for several",
+    "network": "the network: file.py:Class or module:Class",
+}
+"""What the options in `brought.OPTIONS` mean where they repeat those of `ppo37 train`."""
 OF_PRESETS = "in brackets the value in the preset classic; other presets change some of them"
 
 
 def _add_brought(parser: argparse.ArgumentParser) -> None:
     """Add the options that name again what a run imports."""
-    group = parser.add_argument_group("your own parts", "as they were given to `ppo37 train`")
+    text = "repeat those that `ppo37 train` was given: a file of a run never imports a module"
+    group = parser.add_argument_group("your own parts", text)
     for name in brought.OPTIONS:
         field = next(field for field in dataclasses.fields(Config) if field.name == name)
-        _add_setting(group, field, name, f"the {name.rstrip('s')} of the run")
+        _add_setting(group, field, name, AGAIN[name])
     _add_allow(group)
 
 
 def _add_allow(group: Any) -> None:
-    text = "module:Class that a file of the run or of settings names and that may be imported"
+    text = (
+        "permit the import of module:Class or file.py:Class, which FILE.toml or the run names; "
+        "another option that names the same, such as --env, permits it as well"
+    )
     group.add_argument("--allow", metavar="MODULE:NAME", action="append", help=text)
 
 
@@ -318,7 +348,7 @@ def _add_setting(group: Any, field: "dataclasses.Field[Any]", name: str, text: s
     if kind is bool:
         more = {"action": argparse.BooleanOptionalAction}
     elif item_type(field.name) is str:
-        more = {"action": "append", "metavar": "TEXT"}
+        more = {"action": "append", "metavar": "MODULE:NAME"}
     elif item_type(field.name) is int:
         more = {"type": _integers, "metavar": "N,N"}
     else:

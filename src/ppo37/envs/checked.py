@@ -96,7 +96,7 @@ class Checked(Wrapper):
 
     def save(self) -> list[EnvState]:
         """Check the states before they are saved; RunError if they could not be read again."""
-        env_states = self._envs.save()
+        env_states: list[EnvState] = self._call(self._envs.save)
         if len(env_states) not in (0, self.num_envs):
             self._refuse("save", f"{len(env_states)} states", f"{self.num_envs} or none")
         return [self._env_state(env_state) for env_state in env_states]
@@ -187,7 +187,8 @@ class Checked(Wrapper):
             kind = f"{name} {list(found.shape)} {found.dtype}"
             self._refuse(method, kind, _described(shape, types) + _hint(found, shape, types))
         if found.dtype.kind == "f" and not _is_finite(found):
-            self._refuse(method, f"{name} {self._not_finite(found)}", _described(shape, types))
+            wanted = f"{list(shape)} finite real numbers"
+            self._refuse(method, f"{name} {self._not_finite(found)}", wanted)
         return found if found.flags.carray else np.require(found, requirements=["C", "W"])
 
     def _not_finite(self, found: NDArray[Any]) -> str:

@@ -58,6 +58,11 @@ def unknown_game(name: str) -> UsageError:
         for match in difflib.get_close_matches(written, known, n=3, cutoff=0.6)
     ]
     names = ", ".join(dict.fromkeys(near))
+    if "/" in name and not name.startswith("ALE/"):
+        package = name.partition("/")[0]
+        return UsageError(
+            f"unknown game {name!r}; if another package has it, --import what registers {package}/"
+        )
     hint = f"did you mean {names}?" if near else f"`ppo37 games` lists those of Atari; {CUSTOM}"
     return UsageError(f"unknown game {name!r}; {hint}")
 

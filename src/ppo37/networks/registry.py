@@ -15,6 +15,7 @@ file in this folder with `@register("name", ...)`: the modules in it are found b
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +31,8 @@ M = TypeVar("M", bound=MakeTrunk)
 
 LARGEST_SIDE = 4096
 """The most pixels per side; more than any screen has."""
+LARGEST_VECTOR = 1 << 20
+"""The most numbers of an observation that is no image."""
 
 
 class Network(NamedTuple):
@@ -97,7 +100,10 @@ def find(network: str | type[nn.Module]) -> Network:
         name = f"{network.__module__}:{network.__qualname__}"
         return Network(name, network, smallest_side=1, vectors=True)
     if ":" in network:
-        raise UsageError(f"{network} is a network of your own: name it again, --network {network}")
+        raise UsageError(
+            f"{network} is a network of your own: name it again: --network {network}, "
+            "or network=... from Python, with its class"
+        )
     known = built_in()
     if network not in known:
         near = difflib.get_close_matches(network, known, n=1)
@@ -121,8 +127,11 @@ def make_trunk(
     seed: of the first weights that the agent does not initialize, in a network of one's own.
     """
     name = network.name
-    if max(obs_shape) > LARGEST_SIDE:
-        raise UsageError(f"observations of {obs_shape} are too large; {LARGEST_SIDE} is most")
+    largest, most, unit = max(obs_shape), LARGEST_SIDE, "pixels per side"
+    if not is_image(obs_shape):
+        largest, most, unit = math.prod(obs_shape), LARGEST_VECTOR, "numbers"
+    if largest > most:
+        raise UsageError(f"observations of {obs_shape} are too large; {most:,} {unit} are most")
     if not network.reads(obs_shape):
         raise UsageError(
             f"network {name} reads {network.describe_inputs()}, not {_describe(obs_shape)}; "

@@ -7,6 +7,7 @@ lock; with evaluations also `evaluations.jsonl`, and `best/` if the best agent i
 import dataclasses
 import errno
 import fcntl
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -43,14 +44,25 @@ CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
 INIT_FROM = "init_from"
 """The key for the path and the fingerprint of the agent whose weights a run began with."""
+LONGEST_NAME = 80
+"""The most characters of a name that is made from a text; a file system allows 255 bytes."""
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """The errors of a disk that does not support locks."""
 
 
 def default_path(config: Config) -> Path:
     """Return `runs/{game}__{preset}__s{seed}__{unixtime}`."""
-    name = f"{config.game.replace('/', '-')}__{config.preset}__s{config.seed}__{int(time.time())}"
-    return real_path(Path("runs", name))
+    parts = (file_name(config.game), file_name(config.preset), f"s{config.seed}")
+    return real_path(Path("runs", "__".join((*parts, str(int(time.time()))))))
+
+
+def file_name(text: str) -> str:
+    """Return a name for a file or folder: `text` with `-` for all but letters, digits, `-_.`.
+
+    A text from a file of a stranger cannot become a path, and the name cannot be hidden.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:LONGEST_NAME]
+    return re.sub(r"^\.*$|^\.", "-", name)
 
 
 def alternatives(first: Path) -> Iterator[Path]:
@@ -267,10 +279,17 @@ def read_config_of(path: Path) -> Config:
 
 
 def config_of(document: dict[str, Any]) -> Config:
-    """Return the configuration in the state of a checkpoint, or in `config.json`."""
+    """Return the configuration in the state of a checkpoint, or in `config.json`.
+
+    UsageError for a game whose name is a path outside of a folder, which no game has.
+    """
     values = document["config"]
     made_by = document.get("made_by")  # where version 0.2 names your own environments
-    return from_dict(values if made_by is None else {"env": made_by, **values})
+    config = from_dict(values if made_by is None else {"env": made_by, **values})
+    game = config.game
+    if game.startswith("/") or ".." in game or not game.isprintable():
+        raise UsageError(f"{one_line(repr(game))} is not the name of a game")
+    return config
 
 
 def spaces_in(state: dict[str, Any], config: Config) -> Spaces:

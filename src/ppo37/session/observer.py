@@ -7,12 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from ..build import Brought
 from ..config import Config
 from ..errors import RunError, Stopped, UsageError
 from ..networks.agent import Agent
 from .checkpoint import KEPT
-from .files import one_line
+from .directory import SUMMARY
+from .files import one_line, to_json
+
+OF_SUMMARY = {"finished", "agent_steps", "wall_s", "games", "last_100_mean", "stopped_by"}
+OF_SUMMARY |= {"frames", "callbacks_s", "exact"}
+"""The keys of `summary.json`; results of observers have other ones."""
 
 
 class RunStart(NamedTuple):
@@ -81,7 +88,7 @@ class Observer:
     def finish(self) -> dict[str, Any] | None:
         """Finish. Called after the last update, unless a signal or an error has ended the run.
 
-        Returns values for `summary.json`, or None.
+        Returns values for `summary.json` by names of your own, as JSON has them; or None.
         """
 
     def close(self) -> None:
@@ -119,13 +126,16 @@ class SessionOptions(NamedTuple):
 class Observers(Observer):
     """Several observers as one.
 
-    RunError, which names the observer, for an exception in one of them.
+    RunError, which names the observer, for an exception in one of them, and for one that changes
+    the agent. What they change of PyTorch's threads and gradients is restored.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
+        self._agent: Agent | None = None
 
     def start(self, run: RunStart) -> None:
+        self._agent = run.agent
         self._call_all("start", run)
 
     def update(self, progress: Progress) -> str | None:
@@ -145,7 +155,11 @@ class Observers(Observer):
 
     def finish(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for results in self._call_all("finish"):
+        for observer in self._observers:
+            results = self._call(observer, "finish")
+            fault = None if results is None else _fault_of(results)
+            if fault is not None:
+                raise _Failed(f"the callback {type(observer).__name__}.finish returned {fault}")
             found |= results or {}
         return found
 
@@ -161,6 +175,21 @@ class Observers(Observer):
 
         In `start` a UsageError stays one.
         """
+        before, threads, grad = self._marks(), torch.get_num_threads(), torch.is_grad_enabled()
+        try:
+            result = self._call_once(observer, name, *arguments)
+        finally:
+            torch.set_grad_enabled(grad)
+            if torch.get_num_threads() != threads:  # an evaluation has one
+                torch.set_num_threads(threads)
+        if self._marks() != before:
+            raise _Failed(
+                f"the callback {type(observer).__name__}.{name} has changed the agent, which is "
+                "not allowed"
+            )
+        return result
+
+    def _call_once(self, observer: Observer, name: str, *arguments: Any) -> Any:
         method = getattr(observer, name)
         if not callable(method):  # a view of before, with an attribute of its own called `start`
             method = getattr(type(observer), name).__get__(observer)
@@ -168,7 +197,7 @@ class Observers(Observer):
             return method(*arguments)
         except (Stopped, _Failed):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if isinstance(error, UsageError) and name == "start":
                 raise
             ours = isinstance(error, RunError | UsageError)
@@ -177,6 +206,29 @@ class Observers(Observer):
                 f"the callback {type(observer).__name__}.{name} failed: {what}"
             ) from error
 
+    def _marks(self) -> list[tuple[int, int, bool]]:
+        """Return what changes when a weight or a running statistic is written or frozen."""
+        if self._agent is None:
+            return []
+        tensors = (*self._agent.parameters(), *self._agent.buffers())
+        return [(id(tensor), tensor._version, tensor.requires_grad) for tensor in tensors]
+
+
+def _fault_of(results: Any) -> str | None:
+    """Return what is wrong with the results of `finish`; None if nothing is."""
+    if not isinstance(results, dict):
+        return f"{type(results).__name__}, not a dict or None"
+    for key in results:
+        if not isinstance(key, str):
+            return f"the key {key!r}, which is not a text"
+        if key in OF_SUMMARY:
+            return f"{key}, which {SUMMARY} has already; choose another name"
+    try:
+        to_json(results)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"what JSON cannot have: {error}"
+    return None
+
 
 class _Failed(RunError):
-    """An exception in an observer, with its name."""
+    """A fault of an observer, with its name."""

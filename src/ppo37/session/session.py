@@ -7,7 +7,7 @@ It owns the environments, ranks, precision, logs, checkpoints and signals of one
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from ..backends.threads import RolloutThreads
 from ..build import Brought, normalized
 from ..config import Config
 from ..envs import EnvState, Episode, VecEnv
-from ..errors import RunError, Stopped
+from ..errors import RunError, Stopped, UsageError
 from . import directory
 from .changes import annealed
 from .files import shown
@@ -64,6 +64,8 @@ class TrainingStopped(Stopped):
     def __init__(self, summary: Summary) -> None:
         super().__init__(summary.signal_number or 0)
         self.summary = summary
+        name = signal.Signals(self.signal_number).name
+        self.args = (f"{name} has stopped the run; resume({str(summary.run)!r}) continues it",)
 
 
 class Session:
@@ -114,7 +116,7 @@ class Session:
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
         self._before_s, self._started = state.wall_s, time.monotonic()
-        self._saved_at_s = self._started
+        self._saved_at_s, self._saved_update = self._started, state.update
         with ExitStack() as stack:
             # First the games, because they may fail to be restored: until then no file is changed.
             self._threads = RolloutThreads(
@@ -162,8 +164,9 @@ class Session:
 
     def collect(self, k: int) -> tuple[Rollout, list[Episode]]:
         """Collect a rollout. Returns it and the games that ended, on all ranks."""
-        with self.timed("rollout"), self._run.frozen_weights():
-            episodes = self._threads.collect(self._uniforms(k))
+        with self.timed("rollout"):
+            with self._rescued(), self._run.frozen_weights():
+                episodes = self._threads.collect(self._uniforms(k))
             return self._buffers, self._ranks.episodes(episodes)
 
     def permutations(self, k: int) -> torch.Tensor:
@@ -279,19 +282,14 @@ class Session:
         seconds = self._clock.seconds
         progress = Progress(record, config, state.agent, state.games, seconds, finished)
         self._logs.update(progress)
-        threads, weights = torch.get_num_threads(), _versions(state.agent)
         with self.timed("callbacks"):
             try:
                 self._reason = self._observers.update(progress)
                 self._ended = ENDED if self._reason else 0
-                if _versions(state.agent) != weights:
-                    raise RunError("a callback has changed the agent, which is not allowed")
             except Stopped as stop:  # by a signal during an evaluation or a recording
                 self._signals.stop = self._signals.stop or stop.signal_number
             except RunError as error:
                 self._failure, self._ended = error, FAILED
-        if torch.get_num_threads() != threads:  # an evaluation has one
-            torch.set_num_threads(threads)
 
     def _finish_observers(self) -> dict[str, Any]:
         """Let the observers finish, unless a signal has come. Returns their results."""
@@ -325,13 +323,48 @@ class Session:
 
     def _save(self) -> None:
         """Write a checkpoint with the games of all ranks."""
-        games, lstm_state = self._ranks.games(self._threads.save(), self._threads.lstm_state)
-        if not self._ranks.is_main:
-            return
+        with self._rescued():
+            own_games = self._threads.save()
+        games, lstm_state = self._ranks.games(own_games, self._threads.lstm_state)
+        if self._ranks.is_main:
+            self._write(games, lstm_state, self._options.keep)
+
+    def _write(self, games: Sequence[EnvState], lstm_state: torch.Tensor | None, keep: int) -> None:
         with self._signals.saving():
-            keep = self._options.keep
             save(self.path, self.state, self.config, games, lstm_state, keep)
+            self._saved_update = self.state.update
             self._signals.kept = self._describe_checkpoint()
+
+    @contextmanager
+    def _rescued(self) -> Iterator[None]:
+        """Save a checkpoint if the environments fail, and name it in the error.
+
+        The block is between two updates. The checkpoint is without games, which the environments
+        cannot give any more; the one before it, which has them, is kept.
+        """
+        buffers = list(self.state.agent.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        except BaseException as error:
+            # Running statistics have seen a part of the rollout.
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            self._save_without_games()
+            if not self._saved_update or not isinstance(error, RunError | UsageError):
+                raise
+            raise type(error)(f"{error}; {self._signals.kept}") from error
+
+    def _save_without_games(self) -> None:
+        """Save the state after the last update, unless it is saved; other ranks may be lost."""
+        if self._ranks.size > 1 or self.state.update == self._saved_update:
+            return
+        # The failure before is the one to report.
+        with suppress(RunError):
+            self._observers.sync()
+        with suppress(RunError):
+            self._logs.sync()
+            self._write((), None, self._options.keep + 1)
 
     def _put_aside(self) -> None:
         """Move aside what the run has of later updates, and say what stopped it before."""
@@ -378,8 +411,3 @@ class Session:
         callbacks_s = round(self._clock.seconds["callbacks"], 3)
         exact = self.state.exact
         return {**values, "frames": frames, "callbacks_s": callbacks_s, "exact": exact, **results}
-
-
-def _versions(agent: torch.nn.Module) -> list[int]:
-    """Return numbers that change when a weight is written."""
-    return [parameter._version for parameter in agent.parameters()]

@@ -1,7 +1,7 @@
 """Start a session: in a new run directory, or in that of a run to resume."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,7 +145,8 @@ def resumed_session(
         )
     with closing(join(config.device)) as ranks:
         observers = _observers(options, ranks)
-        resumed = _resumed(wanted, path, config, ranks, options, observers, brought, new_games)
+        arguments = (wanted, path, config, ranks, options, observers, brought, new_games)
+        resumed = _resumed(*arguments, asked=changes)
         with resumed as session:
             yield session
 
@@ -160,16 +161,18 @@ def _resumed(
     observers: Observer,
     brought: Brought,
     new_games: bool,
+    asked: Collection[str] = (),
 ) -> Iterator[Session]:
     """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints.
 
     config: its settings, which may differ from those in the directory and then replace them.
+    asked: those that this command changes.
     """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
         ranks.broadcast_from_main(lambda: _lock(stack, path, observers))
         stack.enter_context(closing(observers))
-        saved = _load(wanted, path, config, ranks, observers, brought, new_games)
+        saved = _load(wanted, path, config, ranks, observers, brought, new_games, asked)
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))
         parts, state = _open(stack, own_config, brought, ranks, saved)
@@ -330,6 +333,7 @@ def _load(
     observers: Observer,
     brought: Brought,
     new_games: bool,
+    asked: Collection[str],
 ) -> _Saved:
     """Load the checkpoint to resume from, and print what has changed since.
 
@@ -360,7 +364,7 @@ def _load(
             (_processors(saved.state["machine"]), _processors(describe_machine())),
             (dataclasses.asdict(saved_config), dataclasses.asdict(config)),
         ):
-            changed += _changes(before, now)
+            changed += _changes(before, now, asked)
         changed += _changed_sources(saved.state.get("sources", {}), sources_of(config, brought))
         warnings += schedule_notes(saved_config, config, agent_steps)
     for warning in changed + warnings:
@@ -387,10 +391,15 @@ def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:
     return directory.find_checkpoint(wanted)
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List the versions or settings that have changed since the checkpoint."""
+def _changes(before: dict[str, Any], now: dict[str, Any], asked: Collection[str]) -> list[str]:
+    """List the versions or settings that have changed since the checkpoint.
+
+    asked: those that this command has changed.
+    """
     return [
-        f"{name} changed from {before[name]} to {value} since the checkpoint: {MAY_DIFFER}"
+        f"{name} is {value} from now on, as asked; it was {before[name]}"
+        if name in asked
+        else f"{name} changed from {before[name]} to {value} since the checkpoint: {MAY_DIFFER}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]

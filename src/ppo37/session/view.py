@@ -89,8 +89,10 @@ class ConsoleView(View):
     def announce(self, config: Config, path: Path, reason: str, expected_s: float | None) -> None:
         self._config = config
         steps, frames = config.agent_steps, ""
+        if steps != config.total_timesteps:
+            frames = f" ({config.total_timesteps:,} in whole rollouts)"
         if config.frames_per_step > 1:
-            frames = f" = {config.frames_per_step * steps:,} frames"
+            frames = f" = {config.frames_per_step * steps:,} frames{frames}"
         layers = describe_layers(config.precision, config.kernels)
         epochs = "epoch" if config.update_epochs == 1 else "epochs"
         expected = "known after the first updates"

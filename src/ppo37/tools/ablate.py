@@ -85,7 +85,8 @@ def ablate(
 
 def _default_path(config: Config) -> Path:
     """Make a new directory, also if several studies start in the same second."""
-    name = f"ablation__{config.game}__{config.preset}__{int(time.time())}"
+    game, preset = directory.file_name(config.game), directory.file_name(config.preset)
+    name = f"ablation__{game}__{preset}__{int(time.time())}"
     return directory.claim(directory.alternatives(real_path(Path("runs", name))))
 
 

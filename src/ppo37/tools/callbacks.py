@@ -6,7 +6,7 @@ None of them changes the run. Evaluations have their own environments and random
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,8 @@ class KeepBest(EvaluateEvery):
 class RecordEvery(_EverySteps):
     """Video of one game every `steps` agent steps and after the last update, in `videos/`.
 
-    A video shows at most `max_seconds`. UsageError if ffmpeg is missing.
+    A video shows at most `max_seconds`. UsageError if ffmpeg is missing; before training starts
+    also for environments that cannot be shown.
     """
 
     def __init__(self, steps: int, max_seconds: float = VIDEO_SECONDS) -> None:
@@ -160,6 +161,15 @@ class RecordEvery(_EverySteps):
         super().__init__(steps)
         find_ffmpeg()
         self.max_seconds = max_seconds
+
+    def start(self, run: RunStart) -> None:
+        from .screens import shown_env
+
+        super().start(run)
+        env = shown_env(run.config, _seed_of(run.config.seed), make_envs=run.brought.make_envs)
+        with closing(env.envs):
+            env.envs.reset()
+            env.render()
 
     def _work(self, folder: Path, progress: Progress) -> None:
         from .record import record

@@ -32,6 +32,14 @@ NUM_ENVS, SEED, STEPS = 3, 0, 1000
 """The environments that are played, their seed, and by default for how many steps."""
 TOLERANCE = 1e-3
 """Largest relative difference of a score from the sum of its rewards, which are fp32."""
+MOST_NAMES = 8
+"""Parts of an action, or actions, that are listed."""
+RULE_OF_MANY = "environment i must depend on (seed, index, first_env + i) and its actions alone"
+RULE_OF_ONE = (
+    "take random numbers from self.np_random only, after super().reset(seed=seed) in reset: "
+    "np.random and sample() of a space do not use this seed; and share nothing between environments"
+)
+"""What makes environments repeatable: for a `VecEnv`, and for one environment of Gymnasium."""
 
 
 class _Player:
@@ -142,17 +150,17 @@ def check_env(make_envs: Any, steps: int = STEPS) -> list[Check]:
         with closing(make(NUM_ENVS, SEED)) as envs:
             spaces, text = spaces_of(envs), getattr(envs, "text", "")
             found += [Check("constructor", True, f"{source.name} made {NUM_ENVS} environments")]
-            found += [_spaces(spaces, text)]
+            found += [_spaces(spaces, text, _bounds(source, spaces))]
             played = _Player(envs).play(steps)
             again = played if played.fault else _Player(envs).play(steps, played.actions)
     except (UsageError, RunError) as error:
-        return [*found, Check("spaces" if found else "constructor", False, str(error))]
+        return [*found, _first_fault(error, bool(found))]
     found += _steps(played, spaces, steps)
     if not played.fault:
         found += [_reset_again(played, again, source.makes_single)]
         try:
-            found += _repeated(make, played)
-            found.append(_resume(make, played.actions))
+            found += _repeated(make, played, source.makes_single)
+            found.append(_resume(make, played.actions, source.makes_single))
         except (RunError, UsageError) as error:  # of objects that are made and played again
             found.append(Check("again", False, str(error)))
     found.append(_render(source))
@@ -170,10 +178,30 @@ def _hashes(*arrays: NDArray[Any], games: list[list[Any]] | None = None) -> list
     return rows
 
 
-def _spaces(spaces: Spaces, text: str) -> Check:
+def _first_fault(error: Exception, made: bool) -> Check:
+    """Report why environments cannot be used: they are not made, or their first steps fail."""
+    in_trials = isinstance(error.__cause__, RunError)  # `Gymnasium` plays some steps when made
+    name = "first steps" if in_trials else "spaces" if made else "constructor"
+    return Check(name, False, str(error))
+
+
+def _bounds(source: EnvSource, spaces: Spaces) -> list[str]:
+    """Return the range of each number of an action; none where they are unknown."""
+    if spaces.action_space != "continuous" or not source.makes_single:
+        return []
+    env, _ = source.maker(source.load())()
+    with closing(env):
+        low, high = np.ravel(env.action_space.low), np.ravel(env.action_space.high)
+    return [f"from {first:g} to {last:g}" for first, last in zip(low, high, strict=True)]
+
+
+def _spaces(spaces: Spaces, text: str, bounds: list[str]) -> Check:
     """Report the spaces, and which preset and networks fit."""
-    actions = f"{spaces.action_space} actions {', '.join(spaces.action_names[:8])}"
-    actions += ", ..." if len(spaces.action_names) > 8 else ""
+    listed = bounds or spaces.action_names
+    kinds = {"multi_discrete": ", the parts", "continuous": ", real numbers"}
+    kind = spaces.action_space + " actions" + kinds.get(spaces.action_space, "")
+    actions = f"{kind}: {', '.join(listed[:MOST_NAMES])}"
+    actions += ", ..." if len(listed) > MOST_NAMES else ""
     shape = f"{list(spaces.view_shape)} {spaces.obs_dtype}; {actions}"
     names = f"preset {auto_preset(spaces)}; networks {', '.join(readers(spaces.view_shape))}"
     return Check("spaces", True, "; ".join([shape, *([text] if text else []), names]))
@@ -212,7 +240,8 @@ def _observations(played: _Player) -> Check:
 
 def _rewards(played: _Player) -> Check:
     rewards = played.rewards
-    detail = f"from {min(rewards):g} to {max(rewards):g}"
+    low, high = min(rewards), max(rewards)
+    detail = f"always {low:g}" if low == high else f"from {low:g} to {high:g}"
     if rewards == {0.0}:
         remedy = "random play finds no reward: learning may never begin"
         return Check("rewards", True, detail, remedy)
@@ -268,20 +297,23 @@ def _final_obs(played: _Player) -> Check:
 
 
 def _reset_again(played: _Player, again: _Player, of_gymnasium: bool) -> Check:
-    found = _same("reset again", "the same object after reset", played.rows, again.rows)
+    what = "the same object after reset"
+    found = _same("reset again", what, played.rows, again.rows, of_gymnasium)
     if found.ok or not of_gymnasium:
         return found
     return found._replace(ok=True, remedy="resume is not exact: something is kept over episodes")
 
 
-def _repeated(make: Callable[..., VecEnv], played: _Player) -> list[Check]:
+def _repeated(make: Callable[..., VecEnv], played: _Player, of_gymnasium: bool) -> list[Check]:
     """Check what depends on seeds and numbers, by playing the same actions again."""
     found, actions = list[Check](), played.actions
     with closing(make(NUM_ENVS, SEED)) as envs:
-        other = _Player(envs).play(len(actions), actions)
-    found.append(_same("determinism", "a new object with the same seed", played.rows, other.rows))
+        other = _Player(envs).play(len(actions), actions).rows
+    what = "a new object with the same seed"
+    found.append(_same("determinism", what, played.rows, other, of_gymnasium))
     if found[-1].ok:  # otherwise the parts would differ, too
-        found.append(_same("parts", "objects with a part each", played.rows, _parts(make, actions)))
+        what, other = "objects with a part each", _parts(make, actions)
+        found.append(_same("parts", what, played.rows, other, of_gymnasium))
     same = list[str]()
     for name, arguments in (("seed", (SEED + 1, 0)), ("index", (SEED, 1))):
         with closing(make(NUM_ENVS, arguments[0], index=arguments[1])) as envs:
@@ -313,25 +345,23 @@ def _parts(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> list[lis
         return [a + b for a, b in zip(one.rows, other.rows, strict=False)]
 
 
-def _same(name: str, what: str, expected: list[list[str]], found: list[list[str]]) -> Check:
+def _same(
+    name: str, what: str, expected: list[list[str]], found: list[list[str]], of_gymnasium: bool
+) -> Check:
     """Compare the rows of two plays."""
     for step, (row, other) in enumerate(zip(expected, found, strict=False)):
         if row != other:
             pairs = zip(row, other, strict=False)
             env = next((env for env, (a, b) in enumerate(pairs) if a != b), 0)
             where = "after reset" if step == 0 else f"in step {step}"
-            return Check(
-                name,
-                False,
-                f"{what} differs {where} in environment {env}; environment i must depend on "
-                "(seed, index, first_env + i) and its actions alone",
-            )
+            rule = RULE_OF_ONE if of_gymnasium else RULE_OF_MANY
+            return Check(name, False, f"{what} differs {where} in environment {env}", rule)
     if len(found) < len(expected):
         return Check(name, False, f"{what} failed after {len(found)} steps")
     return Check(name, True, f"{what} gives the same bits")
 
 
-def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> Check:
+def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]], of_gymnasium: bool) -> Check:
     """Save in the middle, restore a new object and compare what follows."""
     before, after = actions[: len(actions) // 2], actions[len(actions) // 2 :]
     with closing(make(NUM_ENVS, SEED)) as envs, closing(make(NUM_ENVS, SEED)) as other:
@@ -340,7 +370,9 @@ def _resume(make: Callable[..., VecEnv], actions: list[NDArray[Any]]) -> Check:
             envs.step(row)
         saved = envs.save()
         if not saved:
-            remedy = "optional: `save` and `restore` make a resume exact"
+            need = "episodes that depend on seed and actions alone"
+            remedy = f"optional: {need if of_gymnasium else '`save` and `restore`'}"
+            remedy += " make a resume exact"
             return Check("resume", True, "a resumed run starts new games", remedy)
         try:
             other.restore(saved)
@@ -361,6 +393,10 @@ def _render(source: EnvSource) -> Check:
         ) as envs:
             envs.reset()
             images = envs.render()  # type: ignore[attr-defined]
+    except UsageError as error:  # its constructor raised an exception, given render_mode
+        if source.makes_single and isinstance(error.__cause__, TypeError):
+            remedy = f"add the argument render_mode to its constructor; {remedy}"
+        return Check("render", True, str(error)[:200], remedy)
     except Exception as error:  # whatever a renderer raises
         return Check("render", True, f"{type(error).__name__}: {error}"[:200], remedy)
     image = np.asarray(images[0]) if len(images) == 1 else np.asarray(images)

@@ -5,6 +5,7 @@ Modules are imported in their checks, so that a broken installation can be check
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -31,7 +32,8 @@ LEAST_MEMORY_BYTES = 1 << 30
 
 INSTALL_TORCH = "install PyTorch as pytorch.org recommends, or `pip install torch`"
 INSTALL_ALE = "pip install 'ale-py>=0.12.1'"
-INSTALL_VIDEO = "`ppo37 record` needs it: pip install imageio-ffmpeg pillow"
+INSTALL_VIDEO = "`ppo37 record` needs it: pip install 'ppo37[video]'"
+INSTALL_PYGAME = "videos of CartPole and its like need it: pip install 'ppo37[video]'"
 INSTALL_PLOT = "`ppo37 plot` needs it: pip install matplotlib"
 INSTALL_TENSORBOARD = "pip install tensorboard"
 
@@ -223,7 +225,10 @@ def _video() -> Check:
         return Check("video", True, f"{missing} is not installed", INSTALL_VIDEO)
     import imageio_ffmpeg
 
-    return Check("video", True, f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}")
+    ffmpeg = f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+    if importlib.util.find_spec("pygame") is None:  # to import it would print a line
+        return Check("video", True, f"{ffmpeg}, but pygame is not installed", INSTALL_PYGAME)
+    return Check("video", True, ffmpeg)
 
 
 def _plot() -> Check:

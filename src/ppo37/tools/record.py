@@ -21,7 +21,7 @@ from ..config import Device
 from ..envs import EnvFactory
 from ..envs.games import title
 from ..errors import RunError, UsageError
-from ..session.directory import is_run
+from ..session.directory import file_name, is_run
 from ..session.files import OTHER_OUT, explained, own_folder, real_path
 from ..session.signals import Signals
 from .agents import TrainedAgent, load_agent
@@ -117,11 +117,11 @@ def record(
     The game is the one that `evaluate` plays with this seed and one episode; the video begins
     where the agent takes over.  out: `.mp4` shows every frame (of Atari 60 a second), `.gif` one
     image per agent step (of Atari 15 a second); by default `videos/{game}-{update}.mp4` in the run,
-    or `{game}.mp4` in the working directory for an agent that is in no run.  A file of that name is
-    replaced when the new one is complete; a failure leaves it as it was.  max_seconds: length at
-    which the video is cut; None: 30 for a GIF, without limit for an MP4.  make_envs: as for
-    `train`; its environments need a method `render()`, see `tools/screens.py`.  greedy: take the
-    most likely actions instead of sampled ones.
+    or a new file `{game}.mp4` (or -2, ...) in the working directory for an agent that is in no run.
+    A file of that name is replaced when the new one is complete; a failure leaves it as it was.
+    max_seconds: length at which the video is cut; None: 30 for a GIF, without limit for an MP4.
+    make_envs: as for `train`; its environments need a method `render()`, see `tools/screens.py`.
+    greedy: take the most likely actions instead of sampled ones.
     UsageError for wrong arguments and outputs that cannot be written; RunError if ffmpeg fails;
     Stopped, a KeyboardInterrupt, after a signal.
     """
@@ -286,10 +286,16 @@ def _write(
 
 
 def _default_output(trained: TrainedAgent) -> Path:
-    """Return a path in `videos/` of the agent's run, which is made, or in the working directory."""
-    game, run = trained.config.game, trained.path.parent.parent
-    if not is_run(run):
-        return real_path(f"{game}.mp4")
+    """Return a path in `videos/` of the agent's run, which is made, or in the working directory.
+
+    There no file is replaced that may not be of this program.
+    """
+    game, folder = file_name(trained.config.game), trained.path
+    run = next((each for each in (folder.parent.parent, folder.parent) if is_run(each)), None)
+    if run is None:
+        names = itertools.chain([game], (f"{game}-{n}" for n in itertools.count(2)))
+        paths = (real_path(f"{name}.mp4") for name in names)
+        return next(path for path in paths if not path.exists())
     path = own_folder(run, "videos") / f"{game}-{trained.state['update']}.mp4"
     with explained(f"cannot write {path}", OTHER_OUT):
         path.parent.mkdir(exist_ok=True)

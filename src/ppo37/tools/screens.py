@@ -171,12 +171,19 @@ class _Rendered(Wrapper):
         return [before if step.dones[0] and before is not None else current]
 
     def render(self) -> Pixels:
-        """Return the current image; RunError if `render` gives something else."""
+        """Return the current image; RunError if `render` gives something else.
+
+        UsageError if pygame is missing, by which many environments draw.
+        """
         try:
             images = self._inner.render()
-        except RunError:  # it names the environment already
-            raise
         except Exception as error:
+            if _misses_pygame(error):
+                raise UsageError(
+                    f"render of {self._name} needs pygame: pip install 'ppo37[video]'"
+                ) from error
+            if isinstance(error, RunError):  # it names the environment already
+                raise
             raise RunError(
                 f"render of {self._name} failed: {type(error).__name__}: {error}"
             ) from error
@@ -226,6 +233,15 @@ def _rendered(envs: VecEnv) -> ShownEnv:
     """Show an environment by its own `render()`."""
     shown = _Rendered(envs)
     return ShownEnv(shown, shown.render, shown.screens, shown.action, shown.score, None, shown.fps)
+
+
+def _misses_pygame(error: BaseException | None) -> bool:
+    """Return whether an error comes from an import of pygame, through any other errors."""
+    while error is not None:
+        if isinstance(error, ImportError) and error.name == "pygame":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def fitting_scale(width: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def find_ffmpeg() -> str:
         import PIL.ImageFont  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "recording needs imageio-ffmpeg and Pillow: pip install imageio-ffmpeg pillow"
+            "recording needs imageio-ffmpeg and Pillow: pip install 'ppo37[video]'"
         ) from error
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())

@@ -5,17 +5,19 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import fingerprint_and_log, log_without_times, run_command, tiny, train_arguments
+from torch import nn
 
 from ppo37 import Config, MaxTime, Observer, evaluate, load_agent, resume, train
 from ppo37.errors import RunError, Stopped, UsageError
 from ppo37.session.metrics import read_metrics
-from ppo37.session.observer import Progress, RunStart
+from ppo37.session.observer import OF_SUMMARY, Progress, RunStart
 from ppo37.session.view import ConsoleView, NoView, View, view_of
 from ppo37.tools.plots import figure, read_history
 
@@ -137,14 +139,80 @@ def test_a_fault_in_a_callback_leaves_a_checkpoint(
     assert fingerprint_and_log(run) == fingerprint_and_log(finished_run)
 
 
-def test_a_callback_that_changes_the_agent_is_refused(tmp_path: Path) -> None:
+def add_to_a_weight(agent: nn.Module) -> None:
+    with torch.no_grad():
+        next(agent.parameters()).add_(1)
+
+
+def add_to_the_statistics(agent: nn.Module) -> None:
+    for buffer in agent.buffers():
+        buffer.add_(1)
+
+
+def freeze(agent: nn.Module) -> None:
+    agent.requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [add_to_a_weight, add_to_the_statistics, freeze])
+def test_a_callback_that_changes_the_agent_is_refused(
+    change: Callable[[nn.Module], None], tmp_path: Path
+) -> None:
     class Changes(Observer):
         def update(self, progress: Progress) -> None:
-            with torch.no_grad():
-                next(progress.agent.parameters()).add_(1)
+            change(progress.agent)
 
-    with pytest.raises(RunError, match="has changed the agent"):
-        train(tiny(), tmp_path / "run", callbacks=[Changes()])
+    config = tiny(norm_reward=True, clip_rewards=False)
+    with pytest.raises(RunError, match=r"the callback Changes.update has changed the agent"):
+        train(config, tmp_path / "run", callbacks=[Changes()])
+
+
+def test_gradients_that_a_callback_turns_off_are_turned_on_again(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    class TurnsOff(Observer):
+        def start(self, run: RunStart) -> None:
+            torch.set_grad_enabled(False)
+
+        def update(self, progress: Progress) -> None:
+            torch.set_grad_enabled(False)
+
+    train(tiny(), tmp_path / "run", callbacks=[TurnsOff()])
+    assert torch.is_grad_enabled()
+    assert fingerprint_and_log(tmp_path / "run") == fingerprint_and_log(finished_run)
+
+
+def test_a_callback_that_exits_is_named_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+    class Exits(Observer):
+        def update(self, progress: Progress) -> None:
+            sys.exit(9)
+
+    with pytest.raises(RunError, match=r"the callback Exits.update failed: SystemExit: 9"):
+        train(tiny(), tmp_path / "run", callbacks=[Exits()])
+    assert load_agent(tmp_path / "run").state["update"] == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "fault"),
+    [
+        ([1, 2], "list, not a dict or None"),
+        ({3: 1}, "the key 3, which is not a text"),
+        ({"finished": False}, "finished, which summary.json has already"),
+        ({"x": float("nan")}, "what JSON cannot have"),
+        ({"x": object()}, "what JSON cannot have"),
+    ],
+)
+def test_results_that_do_not_fit_the_summary_are_refused(
+    results: Any, fault: str, tmp_path: Path
+) -> None:
+    class Finishes(Observer):
+        def finish(self) -> Any:
+            return results
+
+    config = tiny(total_timesteps=64)
+    with pytest.raises(RunError, match=f"the callback Finishes.finish returned {fault}"):
+        train(config, tmp_path / "run", callbacks=[Finishes()])
+    summary = summary_of(tmp_path / "run")
+    assert (summary["finished"], set(summary)) == (True, OF_SUMMARY)
 
 
 def test_an_interrupt_raises_after_the_checkpoint_is_saved(tmp_path: Path) -> None:

@@ -196,8 +196,9 @@ def test_doctor_finds_no_fault_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("check", "module", "remedy"),
     [
-        (doctor._video, "imageio_ffmpeg", "pip install imageio-ffmpeg"),
-        (doctor._video, "PIL", "pip install imageio-ffmpeg pillow"),
+        (doctor._video, "imageio_ffmpeg", "pip install 'ppo37[video]'"),
+        (doctor._video, "PIL", "pip install 'ppo37[video]'"),
+        (doctor._video, "pygame", "pip install 'ppo37[video]'"),
         (doctor._plot, "matplotlib", "pip install matplotlib"),
     ],
 )

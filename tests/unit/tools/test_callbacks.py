@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from ppo37 import (
     resume,
     train,
 )
+from ppo37.envs.catch import Catch
+from ppo37.errors import UsageError
+from ppo37.presets import from_preset
 from ppo37.session import checkpoint
 from ppo37.session.metrics import read_evaluations
 from ppo37.session.observer import Progress
@@ -70,6 +74,26 @@ def test_callbacks_do_not_change_a_run(tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "watched" / "videos").iterdir())
     assert names == ["00000002.mp4", "00000004.mp4", "00000006.mp4"]
     assert not list((tmp_path / "watched").glob(".ppo37*"))
+
+
+def test_videos_that_cannot_be_made_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    config = from_preset("classic_control", "CartPole-v1", "cpu", total_timesteps=4096)
+
+    class Blind(Catch):
+        render = None  # type: ignore[assignment]
+
+    for name, settings, make_envs, message in (
+        ("CartPole", config, None, r"needs pygame: pip install 'ppo37\[video\]'"),
+        ("Blind", tiny(), Blind, "Blind has no screens"),
+    ):
+        run = tmp_path / name
+        with pytest.raises(UsageError, match=message):
+            train(settings, run, make_envs=make_envs, callbacks=[RecordEvery(64)])
+        assert not (run / "metrics.jsonl").read_text()
 
 
 def test_an_evaluation_is_that_of_the_checkpoint(kept: Path) -> None:

@@ -69,17 +69,23 @@ class Walk(gymnasium.Env[Any, Any]):
 
 FOUND = {
     "constructor": ("constructor", "Walk cannot be made: OSError: no simulator"),
-    "old reset": ("constructor", r"reset of .*Walk.* gave a ndarray; it has to be \(obs, info\)"),
-    "old step": ("constructor", "step of .*Walk.* gave a tuple of 4, .*truncated, info"),
+    "old reset": ("first steps", r"reset of .*Walk.* gave a ndarray; it has to be \(obs, info\)"),
+    "old step": ("first steps", "step of .*Walk.* gave a tuple of 4, .*truncated, info"),
     "shape": ("steps", r"step of .*Walk.* gave an observation \[1, 2\] float32; .*\[2\] float32"),
     "dict": ("steps", "gave an observation of type dict"),
     "floats": ("steps", r"observation \[8, 8, 1\] float32; .* \[8, 8, 1\] uint8, as its"),
     "bright": ("steps", r"observation with 200 in environment 0; .* Box\(0.0, 1.0"),
     "choice": ("steps", r"observation with 2 in environment 0; .*Discrete\(2\)"),
-    "nan": ("steps", r"rewards that are not finite in environment 0 \(nan\)"),
+    "nan": (
+        "steps",
+        r"rewards that are not finite in environment 0 \(nan\).* \[3\] finite real numbers",
+    ),
     "a row": ("steps", r"gave a reward \[1\] float64: \[0.\]; it has to be a number"),
     "text": ("steps", "gave a reward .*: 1; it has to be a number"),
-    "unseeded": ("determinism", "a new object with the same seed differs after reset"),
+    "unseeded": (
+        "determinism",
+        "the same seed differs after reset .*take random numbers from self.np_random",
+    ),
 }
 
 
@@ -87,7 +93,7 @@ FOUND = {
 def test_faults_are_found_and_named(fault: str) -> None:
     name, message = FOUND[fault]
     found = check_env(partial(Walk, fault), STEPS)
-    wrong = {check.name: check.detail for check in found if not check.ok}
+    wrong = {check.name: check.detail + check.remedy for check in found if not check.ok}
     assert list(wrong) == [name]
     assert re.search(message, wrong[name]), wrong[name]
 
@@ -104,6 +110,9 @@ def test_an_environment_of_gymnasium_without_faults() -> None:
     assert found["resume"] == "restored environments continue with the same bits"
     assert "truncated by a time limit" in found["episodes"]
     assert found["scores"] == "sums of the rewards"
+    assert found["rewards"] == "always 1"
+    assert "add the argument render_mode to its constructor" in found["render"]
+    assert "actions, real numbers: from -2 to 2;" in notes("Pendulum-v1")["spaces"]
     assert "no game ended in 100 steps" in notes(partial(Walk, "never"))["episodes"]
     assert re.search(
         r"has \S+ at \[.\], outside of .* 0.5", notes(partial(Walk, "outside"))["spaces"]

@@ -16,6 +16,8 @@ from ppo37 import evaluate, load_agent, train
 from ppo37.envs import Step
 from ppo37.envs.catch import CELLS, Catch
 from ppo37.errors import RunError, UsageError
+from ppo37.session import checkpoint
+from ppo37.session.directory import file_name
 from ppo37.tools import record as recording
 from ppo37.tools import video
 from ppo37.tools.evaluate import translation
@@ -309,6 +311,39 @@ def test_the_default_path_is_in_the_run_or_the_working_directory(
     monkeypatch.chdir(tmp_path)
     assert record(agent).path == tmp_path / "catch.mp4"
     assert Path("catch.mp4").is_file()
+    assert record(agent).path == tmp_path / "catch-2.mp4"
+    best = Path(shutil.copytree(newest, run / "best"))
+    assert record(best).path == run / "videos" / "catch-6.mp4"
+
+
+def test_the_game_of_a_stranger_is_no_path(finished_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    saved, _ = checkpoint.load_newest(run / "checkpoints")
+    precious = tmp_path / "precious.mp4"
+    precious.write_text("mine")
+    for game in (f"{tmp_path}/precious", "../../../x", "a\nb"):
+        state = {**saved.state, "config": {**saved.state["config"], "game": game}}
+        folder = checkpoint.save(saved.path, saved.model, saved.optimizer, state, saved.actions)
+        with pytest.raises(UsageError, match="is not the name of a game"):
+            record(folder)
+    assert precious.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"precious.mp4", "run"}
+    assert not (run / "videos").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("MinAtar/Breakout-v1", "MinAtar-Breakout-v1"),
+        ("../../x", "-.-..-x"),
+        ("..", "-"),
+        ("/a b:\u00e9", "-a-b--"),
+        (".hidden", "-hidden"),
+        ("x" * 999, "x" * 80),
+    ],
+)
+def test_texts_become_names_of_files(text: str, name: str) -> None:
+    assert file_name(text) == name
 
 
 def test_an_existing_video_is_replaced(finished_run: Path, tmp_path: Path) -> None:
@@ -373,7 +408,7 @@ def test_a_missing_package_gives_one_line_with_the_command_to_install(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match="pip install imageio-ffmpeg pillow"):
+    with pytest.raises(UsageError, match=r"pip install 'ppo37\[video\]'"):
         record(finished_run, tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 
