@@ -92,7 +92,7 @@ class Gymnasium(VecEnv):
         self._episodes = np.zeros(num_envs, np.int64)
         self._lengths = np.zeros(num_envs, np.int64)
         self._logs: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
-        # Of all rewards, ends and observations of the episodes in progress.
+        # Of all observations and rewards of the episodes in progress.
         self._digests = [hashlib.sha256() for _ in range(num_envs)]
         self._obs: NDArray[Any] = np.zeros((num_envs, *self.obs_shape), self.obs_dtype)
 
@@ -124,8 +124,7 @@ class Gymnasium(VecEnv):
         self._read_masks(infos, ~dones)
         final_obs = self._obs = self._observed(obs)
         if self.exact:
-            results = self._bytes(self._obs, rewards, terminated, truncated)
-            for digest, row in zip(self._digests, results, strict=True):
+            for digest, row in zip(self._digests, _bytes(self._obs, rewards), strict=True):
                 digest.update(row)
         truncated = truncated & ~terminated
         games = list[Episode]()
@@ -208,7 +207,8 @@ class Gymnasium(VecEnv):
             self._logs[env] = []
         self._obs = self._observed(obs)
         for env in np.flatnonzero(which):
-            self._digests[env] = hashlib.sha256(self._bytes(self._obs[env : env + 1])[0])
+            self._digests[env] = hashlib.sha256()
+            self._digests[env].update(_bytes(self._obs[env : env + 1], np.zeros(1))[0])
 
     def _seed(self, env: int) -> int:
         (seed, index), episode = self._seeding, int(self._episodes[env])
@@ -234,17 +234,10 @@ class Gymnasium(VecEnv):
             with self._named("step"):
                 obs, reward, terminated, truncated, info = single.step(action)
             self._obs[env] = self._single(obs, info)
-            ends = (np.array([each], np.bool_) for each in (terminated, truncated))
             rewards = np.array([reward], np.float64)
-            self._digests[env].update(self._bytes(self._obs[env : env + 1], rewards, *ends)[0])
-
-    def _bytes(self, obs: NDArray[Any], *results: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return the results [n, ...] of a step as bytes [n, ...], without large observations."""
-        flat = obs.reshape(len(obs), -1)
-        parts = [*(part[:, np.newaxis] for part in results), flat]
-        if obs[0].nbytes > HASHED_BYTES:
-            parts[-1] = flat[:, :0]
-        return np.concatenate([np.ascontiguousarray(p).view(np.uint8) for p in parts], axis=1)
+            self._digests[env].update(_bytes(self._obs[env : env + 1], rewards)[0])
+            if terminated or truncated:  # the saved episode has not ended
+                self._digests[env].update(b"ended")
 
     def _hash(self, env: int) -> str:
         """Return the SHA-256 of an environment's episode and of its last observation."""
@@ -385,6 +378,15 @@ class Gymnasium(VecEnv):
 
 def _same(env: Env) -> Env:
     return env
+
+
+def _bytes(obs: NDArray[Any], rewards: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return observations [n, ...], unless they are large, and rewards [n] as bytes [n, ...]."""
+    flat = obs.reshape(len(obs), -1)
+    reward_bytes = rewards.view(np.uint8).reshape(-1, 8)
+    if flat.nbytes > HASHED_BYTES * len(flat):
+        return reward_bytes
+    return np.concatenate([flat.view(np.uint8), reward_bytes], axis=1)
 
 
 def _dtype(actions: Actions) -> type[Any]:
