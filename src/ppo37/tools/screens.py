@@ -188,6 +188,8 @@ class _Rendered(Wrapper):
                 f"render of {self._name} failed: {type(error).__name__}: {error}"
             ) from error
         image = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f" and (image <= 1.0).all():
+            image = np.uint8(255 * image.clip(0.0, 1.0))  # as MinAtar draws
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
             found = f"{getattr(image, 'dtype', '')} {list(np.shape(image))}".strip()
             raise RunError(
