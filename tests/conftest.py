@@ -97,7 +97,7 @@ def wait_for_first_update(run: Path) -> None:
 
 def run_start(run: Path, update: int) -> Any:
     """Return the part of a `RunStart` of `tiny` that a logger needs."""
-    return SimpleNamespace(path=run, update=update, agent_steps=64 * update)
+    return SimpleNamespace(path=run, update=update, agent_steps=64 * update, agent=nn.Module())
 
 
 def log_without_times(run: Path) -> list[dict[str, Any]]:

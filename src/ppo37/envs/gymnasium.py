@@ -176,7 +176,10 @@ class Gymnasium(VecEnv):
 
     def _image(self, env: int) -> NDArray[np.uint8]:
         with self._named("render"):
-            return np.asarray(self._singles[env].render())
+            image: NDArray[Any] = np.asarray(self._singles[env].render())
+        if image.dtype.kind == "f" and image.size and image.min() >= 0.0 and image.max() <= 1.0:
+            return (255 * image).astype(np.uint8)  # as MinAtar draws
+        return image
 
     @property
     def scores(self) -> list[float]:

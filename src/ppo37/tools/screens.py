@@ -166,7 +166,7 @@ class _Rendered(Wrapper):
         not keep `final_images`, by the number of the environment, it is the image before.
         """
         final = getattr(self._inner, "final_images", {}).get(0)
-        before = self._image if final is None else final
+        before = self._image if final is None else self._checked(final)
         current = self.render()
         return [before if step.dones[0] and before is not None else current]
 
@@ -188,8 +188,11 @@ class _Rendered(Wrapper):
                 f"render of {self._name} failed: {type(error).__name__}: {error}"
             ) from error
         image = images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
-        if isinstance(image, np.ndarray) and image.dtype.kind == "f" and (image <= 1.0).all():
-            image = np.uint8(255 * image.clip(0.0, 1.0))  # as MinAtar draws
+        self._image = self._checked(image)
+        return self._image
+
+    def _checked(self, image: Any) -> Pixels:
+        """Return an image in a row of bytes; RunError if it is none."""
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
             found = f"{getattr(image, 'dtype', '')} {list(np.shape(image))}".strip()
             raise RunError(
@@ -201,8 +204,7 @@ class _Rendered(Wrapper):
                 f"render of {self._name} gave an image {list(image.shape)}; it has to be "
                 "[height, width, 3]"
             )
-        self._image = image
-        return image
+        return np.ascontiguousarray(image)
 
     def action(self) -> str:
         """Return the name of the last action; of several parts each with its value."""

@@ -64,6 +64,8 @@ class Line(gymnasium.Env[Any, Any]):
         return self._observe(), reward, self.place == 5, self.steps == 12, self._info()
 
     def render(self) -> Any:
+        if self.fault == "floats":  # in another order in memory
+            return np.full((3, 6, 4), (20 + self.place) / 255).T
         return np.full((4, 6, 3), 20 + self.place, np.uint8)
 
     def close(self) -> None:
@@ -194,6 +196,18 @@ def test_a_wrapper_that_ends_the_episode_ends_the_game() -> None:
         [4] * N,
     ]
     assert steps[3].truncated.all()
+
+
+@pytest.mark.parametrize("fault", ["", "floats"])
+def test_images_are_bytes_and_the_final_one_is_that_of_the_old_episode(fault: str) -> None:
+    source = EnvSource(Line, json.dumps({"fault": fault})).rendered()
+    with closing(source(1, 7)) as envs:
+        envs.reset()
+        while not (step := envs.step(np.array([2]))).dones[0]:
+            assert envs.render()[0][0, 0, 0] == 20 + step.obs[0, 0]
+        assert envs.final_images[0].dtype == envs.render()[0].dtype == np.uint8
+        assert envs.final_images[0][0, 0, 0] == 20 + step.final_obs[0, 0] == 25
+        assert envs.render()[0][0, 0, 0] == 20 + step.obs[0, 0]
 
 
 @pytest.mark.parametrize(("fault", "exact"), [("", True), ("remembers", False), ("mask", True)])
