@@ -47,6 +47,7 @@ def test_an_environment_is_trained_by_a_command_and_by_its_script(
         assert score == length - (length < 200)
 
 
+@pytest.mark.slow
 def test_the_bonus_is_resumed_exactly(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     command = [sys.executable, str(EXAMPLES / "bonus.py")]

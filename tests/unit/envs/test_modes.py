@@ -42,7 +42,11 @@ def same(a: list[Any], b: list[Any]) -> bool:
 @same_arithmetic
 @pytest.mark.parametrize(
     ("game", "protocol"),
-    [("breakout", "classic"), ("space_invaders", "machado"), ("tennis", "classic")],
+    [
+        ("breakout", "classic"),
+        pytest.param("space_invaders", "machado", marks=pytest.mark.slow),
+        pytest.param("tennis", "classic", marks=pytest.mark.slow),
+    ],
 )
 def test_the_own_mode_plays_the_games_of_the_other_engine(game: str, protocol: str) -> None:
     """Bit for bit, for games whose own mode is 0, over the ends of lives and games."""
