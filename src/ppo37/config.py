@@ -23,6 +23,8 @@ Kernels = Literal["auto", "torch", "native"]
 Schedule = float | str
 """A number, or "START:END": a setting that is annealed linearly, see `algorithm/schedules.py`."""
 LARGEST_BATCH = 1 << 31
+LARGEST_SIDE = 4096
+"""The most pixels per side of an image; more than any screen has."""
 CATCH = "catch"
 """The name of the small game that needs no ROM."""
 LARGEST_FP32 = 3.4e38

@@ -24,6 +24,7 @@ from .contract import (
     Step,
     VecEnv,
     Wrapper,
+    called,
     close_or_warn,
     name_of,
     obs_dtype_of,
@@ -201,14 +202,7 @@ class Checked(Wrapper):
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method; RunError that names it and the environments if it fails."""
-        try:
-            return method(*arguments)
-        except (RunError, UsageError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise RunError(
-                f"{method.__name__} of {self.name} failed: {type(error).__name__}: {error}"
-            ) from error
+        return called(method.__name__, self.name, method, *arguments)
 
     def _refuse(self, method: str, found: str, wanted: str) -> NoReturn:
         raise RunError(f"{method} of {self.name} gave {found}; it has to be {wanted}")

@@ -5,12 +5,13 @@ Legend: N environments. Arrays are NumPy and belong to the caller once returned.
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 
 MOST_DIMENSIONS = 4
 """Upper limit of the dimensions of an observation; images have three."""
@@ -171,6 +172,19 @@ def close_or_warn(envs: Any, name: str) -> None:
     except (Exception, SystemExit) as error:
         text = f"close of {name} failed: {type(error).__name__}: {error}"
         warnings.warn(" ".join(text.split()), RuntimeWarning, stacklevel=2)
+
+
+def called(name: str, env_name: str, method: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    """Call a method of environments; RunError that names it and them for errors that are not ours.
+
+    name: of the method, for the message.
+    """
+    try:
+        return method(*args, **more)
+    except (RunError, UsageError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise RunError(f"{name} of {env_name} failed: {type(error).__name__}: {error}") from error
 
 
 def obs_dtype_of(envs: VecEnv) -> str:

@@ -9,8 +9,7 @@ Legend: N environments.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import RunError, UsageError
 from ..randomness import ACTIONS, GAMES, generator
 from .checked import LARGEST_FP32
-from .contract import EnvState, Episode, Step, VecEnv, close_or_warn
+from .contract import EnvState, Episode, Step, VecEnv, called, close_or_warn
 from .single import Env, Observed, Scores
 from .spaces import Actions, actions_of, observations_of
 
@@ -114,8 +113,9 @@ class Gymnasium(VecEnv):
 
     def step(self, actions: NDArray[Any]) -> Step:
         converted = self._actions.convert(actions)
-        with self._named("step"):
-            obs, rewards, terminated, truncated, infos = self._envs.step(converted)
+        obs, rewards, terminated, truncated, infos = called(
+            "step", self.name, self._envs.step, converted
+        )
         self._lengths += 1
         dones = terminated | truncated
         if self.exact:
@@ -175,8 +175,7 @@ class Gymnasium(VecEnv):
         return [self._image(env) for env in range(self.num_envs)]
 
     def _image(self, env: int) -> NDArray[np.uint8]:
-        with self._named("render"):
-            image: NDArray[Any] = np.asarray(self._singles[env].render())
+        image: NDArray[Any] = np.asarray(called("render", self.name, self._singles[env].render))
         if image.dtype.kind == "f" and image.size and image.min() >= 0.0 and image.max() <= 1.0:
             return (255 * image).astype(np.uint8)  # as MinAtar draws
         return image
@@ -203,8 +202,9 @@ class Gymnasium(VecEnv):
     def _start(self, which: NDArray[np.bool_]) -> None:
         """Start an episode in some environments."""
         seeds = [self._seed(env) if starts else None for env, starts in enumerate(which)]
-        with self._named("reset"):
-            obs, infos = self._envs.reset(seed=seeds, options={"reset_mask": which})
+        obs, infos = called(
+            "reset", self.name, self._envs.reset, seed=seeds, options={"reset_mask": which}
+        )
         self._read_masks(infos, which)
         for env in np.flatnonzero(which):
             self._logs[env] = []
@@ -234,8 +234,9 @@ class Gymnasium(VecEnv):
         self._logs[env] = list(actions)
         single = self._singles[env]
         for action in self._actions.convert(actions.astype(_dtype(self._actions))):
-            with self._named("step"):
-                obs, reward, terminated, truncated, info = single.step(action)
+            obs, reward, terminated, truncated, info = called(
+                "step", self.name, single.step, action
+            )
             self._obs[env] = self._single(obs, info)
             rewards = np.array([reward], np.float64)
             self._digests[env].update(_bytes(self._obs[env : env + 1], rewards)[0])
@@ -306,18 +307,6 @@ class Gymnasium(VecEnv):
             raise RunError(f"{self.name} gave an {MASK} in which no action is legal: {found}")
         return mask
 
-    @contextmanager
-    def _named(self, method: str) -> Iterator[None]:
-        """Name the environment in errors that it raises."""
-        try:
-            yield
-        except (RunError, UsageError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise RunError(
-                f"{method} of {self.name} failed: {type(error).__name__}: {error}"
-            ) from error
-
     def _try(self, make: Callable[[], tuple[Env, Scores]]) -> tuple[bool, bool]:
         """Play some steps. Returns whether a seed gives the same episode again, and has masks.
 
@@ -327,9 +316,8 @@ class Gymnasium(VecEnv):
         first, second = Observed(make()[0]), Observed(make()[0])
         seeds = range(CHECK_SEEDS)
         try:
-            with self._named("reset or step"):
-                played = [self._play(first, seed) for seed in seeds]
-                backwards = [self._play(second, seed) for seed in reversed(seeds)]
+            played = [self._played(first, seed) for seed in seeds]
+            backwards = [self._played(second, seed) for seed in reversed(seeds)]
         except RunError as error:
             raise UsageError(str(error)) from error
         finally:
@@ -337,6 +325,10 @@ class Gymnasium(VecEnv):
             close_or_warn(second, self.name)
         same = played == backwards[::-1]
         return same, played[0][1] and self.action_space != "continuous"
+
+    def _played(self, env: Env, seed: int) -> tuple[str, bool]:
+        found: tuple[str, bool] = called("reset or step", self.name, self._play, env, seed)
+        return found
 
     def _play(self, env: Env, seed: int) -> tuple[str, bool]:
         """Play with random actions. Returns a hash of the results, and whether it gives masks."""

@@ -12,14 +12,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from ..config import LARGEST_SIDE
 from ..errors import UsageError
+from .contract import Spaces
 
 CHANNELS = (1, 3, 4)
 """The lengths by which the axis of the channels is found."""
 FEWEST_PIXELS = 8
 """A matrix of bytes with at least so many rows and columns is an image."""
-LARGEST_SIDE = 4096
-"""The most rows or columns of an image, as networks have it."""
 MARGIN = 0.01
 """The part of its range by which an image may exceed it, because numbers are rounded."""
 FLATTEN = "use --wrapper gymnasium.wrappers:FlattenObservation"
@@ -216,8 +216,10 @@ def _bounds(space: spaces.Box) -> tuple[float, float] | None:
     return (low - margin, high + margin) if limited else None
 
 
-def action_space_of(kind: str, dims: tuple[int, ...], parts: int) -> gymnasium.Space[Any]:
-    """Return the Gymnasium space of a policy's actions."""
-    if kind == "continuous":
-        return spaces.Box(-np.inf, np.inf, (parts,), np.float32)
-    return spaces.Discrete(dims[0]) if kind == "discrete" else spaces.MultiDiscrete(np.array(dims))
+def action_space_of(found: Spaces) -> gymnasium.Space[Any]:
+    """Return the action space of a policy. Real numbers have no bounds: environments clip them."""
+    if found.action_space == "continuous":
+        return spaces.Box(-np.inf, np.inf, (len(found.action_names),), np.float32)
+    if found.action_space == "discrete":
+        return spaces.Discrete(len(found.action_names))
+    return spaces.MultiDiscrete(np.array(found.action_dims))

@@ -23,14 +23,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import Config
+from ..config import LARGEST_SIDE, Config
 from ..errors import UsageError
 
 MakeTrunk = Callable[..., nn.Module]
 M = TypeVar("M", bound=MakeTrunk)
 
-LARGEST_SIDE = 4096
-"""The most pixels per side; more than any screen has."""
 LARGEST_VECTOR = 1 << 20
 """The most numbers of an observation that is no image."""
 

@@ -8,6 +8,17 @@ from ..algorithm.schedules import linear
 from ..config import Config, from_dict, implied_by, schedules
 from ..errors import UsageError
 
+OF_THE_NETWORK = (
+    "observation",
+    "network",
+    "hidden",
+    "frame_stack",
+    "action_space",
+    "mask_actions",
+    "norm_obs",
+    "norm_reward",
+)
+"""Settings that decide the names and shapes of an agent's tensors."""
 FIXED = (
     "game",
     "env",
@@ -20,14 +31,7 @@ FIXED = (
     "modes",
     "difficulty",
     "seed",
-    "observation",
-    "network",
-    "hidden",
-    "frame_stack",
-    "action_space",
-    "mask_actions",
-    "norm_obs",
-    "norm_reward",
+    *OF_THE_NETWORK,
     "zero_mean_init",
 )
 """Settings that cannot change during a run: they decide what is played, and the network."""

@@ -20,6 +20,7 @@ from ..envs.contract import Spaces
 from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from . import checkpoint, directory
+from .changes import OF_THE_NETWORK
 from .checkpoint import Checkpoint
 from .checkpoint_format import EXTRAS, LARGEST_BYTES, MODEL, OPTIMIZER, Damaged
 from .files import write_atomically
@@ -30,17 +31,6 @@ ACTION_MASK = "policy.action_mask"
 """The name of the mask of a game's actions among the weights."""
 LARGE = 1e4
 """Observations and rewards above are probably why a loss is not finite."""
-OF_THE_NETWORK = (
-    "observation",
-    "network",
-    "hidden",
-    "frame_stack",
-    "action_space",
-    "mask_actions",
-    "norm_obs",
-    "norm_reward",
-)
-"""Settings that decide the names and shapes of an agent's tensors."""
 
 
 @dataclasses.dataclass

@@ -20,6 +20,7 @@ from ..backends.executables import make_act
 from ..backends.network import make_network
 from ..build import make_agent
 from ..config import Config, Device
+from ..envs.checked import LARGEST_FP32
 from ..envs.normalize import normalize_view
 from ..errors import UsageError
 from ..networks.agent import Agent
@@ -111,7 +112,7 @@ class TrainedAgent:
             return found
         if found.dtype.kind not in "biuf":
             raise UsageError(f"act needs observations of real numbers, not {found.dtype}")
-        if found.dtype.kind == "f" and not (abs(found) <= np.finfo(np.float32).max).all():
+        if found.dtype.kind == "f" and not (abs(found) <= LARGEST_FP32).all():
             raise UsageError("act needs observations that are finite in fp32")
         return found.astype(np.float32, copy=False)
 

@@ -56,7 +56,7 @@ class _EverySteps(Observer):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _work(self, folder: Path, progress: Progress) -> None:
-        raise NotImplementedError
+        """Work on the agent in a folder; a subclass does."""
 
 
 class EvaluateEvery(_EverySteps):

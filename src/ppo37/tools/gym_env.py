@@ -6,14 +6,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ..backends.device import usable_cores
 from ..build import make_factory
 from ..config import Config
 from ..envs import EnvFactory, VecEnv
-from ..envs.contract import Spaces, spaces_of
+from ..envs.contract import spaces_of
+from ..envs.spaces import action_space_of, space_of_observations
 from ..errors import UsageError
 from ..session.directory import config_of, find_checkpoint
 from .evaluate import games_seed
@@ -65,10 +65,9 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
         self._envs, self._shown = self._make(0)
         self._obs = self._envs.reset()
         self._image: Pixels | None = None
-        found, dtype = spaces_of(self._envs, config.action_space), self._obs.dtype
-        low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
-        self.observation_space = spaces.Box(low, high, found.obs_shape, dtype.type)
-        self.action_space = _action_space(found)
+        found = spaces_of(self._envs, config.action_space)
+        self.observation_space = space_of_observations(found.obs_shape, self._obs.dtype.name)
+        self.action_space = action_space_of(found)
         self.metadata = {"render_modes": [RGB]}
         if self._shown is not None:
             self.metadata["render_fps"] = self._shown.fps / self._shown.frames_per_step
@@ -144,12 +143,3 @@ class AgentEnv(gymnasium.Env[NDArray[Any], Any]):
     def _show_current(self) -> None:
         if self._shown is not None:
             self._image = self._shown.render()
-
-
-def _action_space(found: Spaces) -> spaces.Space[Any]:
-    """Return the action space of a policy. Real numbers have no bounds: environments clip them."""
-    if found.action_space == "continuous":
-        return spaces.Box(-np.inf, np.inf, (len(found.action_names),), np.float32)
-    if found.action_space == "discrete":
-        return spaces.Discrete(len(found.action_names))
-    return spaces.MultiDiscrete(np.array(found.action_dims))

@@ -155,8 +155,6 @@ class _Rendered(Wrapper):
         step = self._envs.step(actions)
         self._action = actions[0]
         self._score = 0.0 if step.episodes else self._score + float(step.rewards[0])
-        if hasattr(self._inner, "scores"):  # of rewards that wrappers have not changed
-            self._score = self._inner.scores[0]
         return step
 
     def screens(self, step: Step) -> list[Pixels]:
