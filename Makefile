@@ -1,7 +1,7 @@
 # make train       set up, train an agent, evaluate it, film it and draw its curve;
 #                  GAME=breakout, ARGS="--seed 2" (options of ppo37 train), RUN=directory
 # make check       set up, format, lint, types, and the tests that need no emulator
-# make test        make check, and the other tests
+# make test        set up, format, lint, types, and all tests that are not slow
 # make test-slow   the tests that take longer, `make mutants` among them
 # make test-extras install every extra in .venv-extras, and run the tests that need them
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
@@ -39,8 +39,8 @@ check: lint
 	$(BIN)/python -m pytest -q $(QUICK)
 
 # One worker for each core: most tests wait for processes that they start.
-test: check
-	$(BIN)/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(QUICK))
+test: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow

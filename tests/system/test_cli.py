@@ -231,6 +231,7 @@ def test_the_published_agent_can_be_evaluated(capsys: pytest.CaptureFixture[str]
     assert json.loads(out)["mean"] >= 10
 
 
+@pytest.mark.slow
 def test_the_first_command_of_the_readme_runs(tmp_path: Path) -> None:
     """Run `make train` on a small game, in the environment of the tests."""
     command = [

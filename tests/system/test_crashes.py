@@ -304,14 +304,15 @@ def _complete(config: Config, run: Path) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 50])
 @pytest.mark.parametrize(
     ("game", "protocol", "preset"),
     [
         ("breakout", "classic", "classic"),
-        pytest.param("space_invaders", "machado", "fast", marks=pytest.mark.slow),
-        pytest.param("breakout", "machado", "fast", marks=pytest.mark.slow),
-        pytest.param("space_invaders", "classic", "classic", marks=pytest.mark.slow),
+        ("space_invaders", "machado", "fast"),
+        ("breakout", "machado", "fast"),
+        ("space_invaders", "classic", "classic"),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_like_one_without_a_kill(

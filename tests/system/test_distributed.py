@@ -359,9 +359,8 @@ def test_two_ranks_make_the_same_run_as_one(network: str, tmp_path: Path) -> Non
     assert newest(tmp_path / "two").state["seedings"] == 0
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_any_rank_stops_all_after_the_same_update(
     number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -416,6 +415,7 @@ def seconds_until_all_end(how: signal.Signals, run: Path, timeout_s: int) -> flo
     return took_s
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:
     """The limit is also the longest time between the starts of the ranks: not too short."""
     seconds_until_all_end(signal.SIGSTOP, tmp_path / "run", 10)
@@ -490,18 +490,13 @@ def test_a_restarted_job_resumes_only_its_own_run(
     assert directory.job_of(finished_run) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"num_envs": 3, "num_minibatches": 1}, "num_envs = 3 does not divide among 2 ranks"),
-        pytest.param(
-            {"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            {"norm_reward": True},
-            "norm_obs and norm_reward look at all environments",
-            marks=pytest.mark.slow,
-        ),
+        ({"num_envs": 1}, "num_envs = 1 does not divide among 2 ranks"),
+        ({"norm_reward": True}, "norm_obs and norm_reward look at all environments"),
     ],
 )
 def test_settings_that_several_ranks_cannot_use_are_one_line(

@@ -102,6 +102,7 @@ def _steps_survived(command: list[str]) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 def test_play_plays_the_evaluated_game(breakout_run: Path) -> None:
     path = ROOT / "examples" / "play.py"
     command = [sys.executable, str(path), str(breakout_run), "--seed", "4"]

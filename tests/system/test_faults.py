@@ -272,6 +272,7 @@ def test_total_timesteps_below_the_steps_already_made_are_refused(
     assert read_files(run) == before
 
 
+@pytest.mark.slow
 def test_a_closed_session_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
@@ -498,6 +499,7 @@ def send_until_it_ends(process: "subprocess.Popen[str]", number: signal.Signals)
     return process.communicate()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],

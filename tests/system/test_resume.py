@@ -202,6 +202,7 @@ def test_a_restored_game_continues_identically(game: str, protocol: str) -> None
     _replayed_exactly(game, protocol, 300, 75)
 
 
+@pytest.mark.slow
 def test_a_seeded_reset_does_not_change_other_environments() -> None:
     """Compare each environment, until it is reseeded, with an engine that is never reseeded."""
     seeded = Atari("breakout", 3, 7, num_threads=1, reseed_interval=300)

@@ -3,13 +3,18 @@
 Observations are normalized by their running mean and standard deviation; rewards are divided by
 the running standard deviation of the discounted return. Both are clipped.
 
-Legend: N environments. Statistics are fp64, in tensors that change in place.
+The arrays are NumPy's: environments give them in every step, often a few numbers only, for which
+an operation of PyTorch takes several times as long.
+
+Legend: N environments. Statistics are fp64, in arrays that change in place.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
 
 EPSILON = 1e-8
 PSEUDO_COUNT = 1e-4
@@ -19,49 +24,49 @@ PSEUDO_COUNT = 1e-4
 class RunningMeanStd(NamedTuple):
     """Mean and variance [...] of all values so far, and their number (0-d)."""
 
-    mean: Tensor
-    variance: Tensor
-    number: Tensor
+    mean: Doubles
+    variance: Doubles
+    number: Doubles
 
 
 def initial_statistics(shape: tuple[int, ...]) -> RunningMeanStd:
     """Return the statistics before the first value."""
-    mean = torch.zeros(shape, dtype=torch.float64)
-    return RunningMeanStd(mean, torch.ones_like(mean), mean.new_full((), PSEUDO_COUNT))
+    return RunningMeanStd(np.zeros(shape), np.ones(shape), np.full((), PSEUDO_COUNT))
 
 
-def add_values(statistics: RunningMeanStd, values: Tensor) -> None:
+def add_values(statistics: RunningMeanStd, values: NDArray[Any]) -> None:
     """Add `values` [N, ...] to the statistics, which are then those of all values together.
 
     mean' = mean + delta * n / (count + n), with delta = mean(values) - mean
     var' = (var * count + var(values) * n + delta^2 * count * n / (count + n)) / (count + n)
     Source: Chan et al. 1979, as in openai/baselines running_mean_std.py.
     """
-    values = values.double()
-    n = len(values)
-    total = statistics.number + n
-    delta = values.mean(0) - statistics.mean
-    squares = statistics.variance * statistics.number + values.var(0, correction=0) * n
-    statistics.variance.copy_((squares + delta.square() * statistics.number * n / total) / total)
-    statistics.mean.add_(delta * n / total)
-    statistics.number.copy_(total)
+    values = values.astype(np.float64)
+    n, count = len(values), statistics.number
+    total = count + n
+    mean = values.sum(0) / n
+    delta = mean - statistics.mean
+    squares = statistics.variance * count + np.square(values - mean).sum(0)
+    statistics.variance[...] = (squares + np.square(delta) * (count * n / total)) / total
+    statistics.mean[...] += delta * (n / total)
+    statistics.number[...] = total
 
 
-def normalize(obs: Tensor, statistics: RunningMeanStd, clip: float) -> Tensor:
-    """Compute (o - mean) / sqrt(var + 1e-8), clipped to [-clip, clip]; [N, ...] fp32."""
-    normalized = (obs - statistics.mean) / (statistics.variance + EPSILON).sqrt()  # D28
-    return normalized.clamp(-clip, clip).float()  # D29
+def normalize(obs: NDArray[Any], statistics: RunningMeanStd, clip: float) -> NDArray[np.float32]:
+    """Compute (o - mean) / sqrt(var + 1e-8), clipped to [-clip, clip]; [N, ...]."""
+    normalized = (obs - statistics.mean) / np.sqrt(statistics.variance + EPSILON)  # D28
+    return normalized.clip(-clip, clip).astype(np.float32)  # D29
 
 
-def discount(returns: Tensor, rewards: Tensor, gamma: float) -> Tensor:
+def discount(returns: Doubles, rewards: NDArray[Any], gamma: float) -> Doubles:
     """Update the discounted sums [N] of all rewards so far: gamma * returns + rewards."""
     return gamma * returns + rewards
 
 
-def scale(rewards: Tensor, statistics: RunningMeanStd, clip: float) -> Tensor:
-    """Divide rewards [N] by the standard deviation of returns, clipped to [-clip, clip]; fp32.
+def scale(rewards: NDArray[Any], statistics: RunningMeanStd, clip: float) -> NDArray[np.float32]:
+    """Divide rewards [N] by the standard deviation of returns, clipped to [-clip, clip].
 
     The mean is not subtracted: that would change which behaviour is best.
     """
-    scaled = rewards / (statistics.variance + EPSILON).sqrt()  # D30
-    return scaled.clamp(-clip, clip).float()  # D31
+    scaled = rewards / np.sqrt(statistics.variance + EPSILON)  # D30
+    return scaled.clip(-clip, clip).astype(np.float32)  # D31

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..algorithm.normalization import RunningMeanStd, add_values, discount, normalize, scale
@@ -36,7 +35,9 @@ class NormalizedObservations(Wrapper):
 
     def step(self, actions: NDArray[Any]) -> Step:
         step = self._envs.step(actions)
-        return step._replace(obs=self._add(step.obs), final_obs=self._normalize(step.final_obs))
+        obs = self._add(step.obs)
+        same = step.final_obs is step.obs  # as `Checked` returns them where no episode has ended
+        return step._replace(obs=obs, final_obs=obs if same else self._normalize(step.final_obs))
 
     def restore(self, env_states: list[EnvState]) -> NDArray[np.float32]:
         # The saved statistics already include this observation.
@@ -45,25 +46,20 @@ class NormalizedObservations(Wrapper):
     def _add(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Update the statistics, then normalize."""
         if self._learn:
-            add_values(self._statistics, self._view(obs))
+            add_values(self._statistics, obs if self._size is None else obs[:, : self._size])
         return self._normalize(obs)
 
     def _normalize(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         return normalize_view(obs, self._statistics, self._clip, self._size)
-
-    def _view(self, obs: NDArray[Any]) -> torch.Tensor:
-        """Return the part of the observations without the mask."""
-        return torch.from_numpy(obs if self._size is None else obs[:, : self._size])
 
 
 def normalize_view(
     obs: NDArray[Any], statistics: RunningMeanStd, clip: float, size: int | None
 ) -> NDArray[np.float32]:
     """Normalize observations [N, ...]. size: of the part before a mask, which stays as it is."""
-    view = torch.from_numpy(obs if size is None else obs[:, :size])
-    normalized = normalize(view, statistics, clip).numpy()
     if size is None:
-        return normalized
+        return normalize(obs, statistics, clip)
+    normalized = normalize(obs[:, :size], statistics, clip)
     return np.concatenate([normalized, obs[:, size:].astype(np.float32)], axis=1)
 
 
@@ -86,19 +82,18 @@ class ScaledRewards(Wrapper):
     def __init__(self, envs: VecEnv, statistics: RunningMeanStd, gamma: float, clip: float) -> None:
         super().__init__(envs)
         self._statistics, self._gamma, self._clip = statistics, gamma, clip
-        self._returns = torch.zeros(envs.num_envs, dtype=torch.float64)
+        self._returns = np.zeros(envs.num_envs)
 
     def reset(self) -> NDArray[Any]:
-        self._returns.zero_()
+        self._returns[:] = 0.0
         return self._envs.reset()
 
     def step(self, actions: NDArray[Any]) -> Step:
         step = self._envs.step(actions)
-        rewards = torch.from_numpy(step.rewards)
-        self._returns = discount(self._returns, rewards, self._gamma)
+        self._returns = discount(self._returns, step.rewards, self._gamma)
         add_values(self._statistics, self._returns)
-        self._returns[torch.from_numpy(step.dones)] = 0.0
-        return step._replace(rewards=scale(rewards, self._statistics, self._clip).numpy())
+        self._returns[step.dones] = 0.0
+        return step._replace(rewards=scale(step.rewards, self._statistics, self._clip))
 
     def save(self) -> list[EnvState]:
         saved = zip(self._envs.save(), self._returns.tolist(), strict=False)
@@ -108,5 +103,5 @@ class ScaledRewards(Wrapper):
         returns = [s.state["discounted_return"] for s in env_states]
         if not all(isinstance(r, float) and math.isfinite(r) for r in returns):
             raise ValueError("a discounted return is not a finite number")
-        self._returns = torch.tensor(returns, dtype=torch.float64)
+        self._returns = np.array(returns)
         return self._envs.restore(env_states)

@@ -91,10 +91,12 @@ class Agent(nn.Module):
         action_mask = None
         if self.masked:
             obs, action_mask = self.split_mask(obs)
-        # Autocast's cache is global to the process, and several threads act at once.
-        with torch.autocast(
-            obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
-        ):
+        # Autocast takes time, also where it is not enabled. Its cache is global to the process,
+        # and several threads act at once.
+        if self.bf16:
+            with torch.autocast(obs.device.type, torch.bfloat16, cache_enabled=False):
+                features = self.trunk(obs)
+        else:
             features = self.trunk(obs)
         return self.heads(features, lstm_state, dones, action_mask)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..algorithm.normalization import RunningMeanStd, initial_statistics
@@ -16,7 +17,7 @@ class RunningStatistics(nn.Module):
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         for name, value in initial_statistics(shape)._asdict().items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, torch.from_numpy(value))
 
     def _apply(self, fn: Any, recurse: bool = True) -> "RunningStatistics":
         """Stay on the CPU when the agent is moved to another device."""
@@ -24,4 +25,5 @@ class RunningStatistics(nn.Module):
 
     @property
     def values(self) -> RunningMeanStd:
-        return RunningMeanStd(*(self.get_buffer(name) for name in RunningMeanStd._fields))
+        """The statistics in arrays that share the memory of the buffers."""
+        return RunningMeanStd(*(self.get_buffer(name).numpy() for name in RunningMeanStd._fields))

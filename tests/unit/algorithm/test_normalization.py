@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from gymnasium.wrappers.utils import RunningMeanStd
 
 from ppo37.algorithm.normalization import add_values, initial_statistics
@@ -44,7 +43,7 @@ def test_statistics_are_those_of_all_values_and_of_a_peer() -> None:
     batches = [np.random.default_rng(k).normal(3.0, 50.0, (k + 1, 5)) for k in range(20)]
     ours, theirs = initial_statistics((5,)), RunningMeanStd(epsilon=1e-4, shape=(5,))
     for batch in batches:
-        add_values(ours, torch.from_numpy(batch))
+        add_values(ours, batch)
         theirs.update(batch)
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-12)
     np.testing.assert_allclose(ours.variance, theirs.var, rtol=1e-12)
@@ -84,12 +83,12 @@ def test_observations_are_deviations_from_all_that_was_seen_so_far() -> None:
 
 def test_statistics_do_not_change_without_learning() -> None:
     statistics = initial_statistics((1, 4))
-    add_values(statistics, torch.from_numpy(Script().obs[:, 0]))
-    before = [part.clone() for part in statistics]
+    add_values(statistics, Script().obs[:, 0])
+    before = [part.copy() for part in statistics]
     envs = NormalizedObservations(Script(), statistics, clip=10.0, learn=False)
     envs.reset()
     envs.step(np.zeros(ENVS, np.int64))
-    assert all(torch.equal(a, b) for a, b in zip(before, statistics, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, statistics, strict=True))
 
 
 def test_rewards_are_in_deviations_of_the_discounted_return() -> None:
@@ -131,7 +130,7 @@ def test_discounted_returns_are_restored() -> None:
         envs.step(rng.integers(4, size=2))
     other = make()
     other.restore(envs.save())
-    assert torch.equal(other._returns, envs._returns)
+    assert np.array_equal(other._returns, envs._returns)
     envs.close()
     other.close()
 

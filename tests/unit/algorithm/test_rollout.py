@@ -89,7 +89,7 @@ def test_a_batch_flattens_steps_then_environments() -> None:
         ]
 
 
-@pytest.mark.parametrize("game", ["catch", "breakout"])
+@pytest.mark.parametrize("game", ["catch", pytest.param("breakout", marks=pytest.mark.slow)])
 def test_rollout_threads_equal_one_thread(game: str) -> None:
     whole = env_factory(game)(4, 5)
     parts = [env_factory(game)(2, 5), env_factory(game)(2, 5, first_env=2)]

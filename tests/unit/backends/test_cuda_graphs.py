@@ -232,6 +232,7 @@ def test_reading_a_value_cannot_be_recorded() -> None:
         tape(lambda: (number + float(number),))
 
 
+@pytest.mark.slow
 def test_a_replay_reads_the_recorded_memory() -> None:
     """A learning rate in other memory is not read: the recording reads the recorded memory."""
     config = config_of("classic")

@@ -254,6 +254,7 @@ def test_two_callers_at_once_get_what_each_gets_alone() -> None:
                 assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.slow
 @native_only
 def test_a_child_of_fork_has_a_pool_of_its_own() -> None:
     """Also where another thread of its parent was in the middle of a task."""
@@ -351,6 +352,7 @@ def test_every_exported_c_function_has_our_prefix() -> None:
             assert defined is None or defined[1].startswith("ppo37_"), f"{path.name}: {line}"
 
 
+@pytest.mark.slow
 def test_the_folder_can_be_deleted(tmp_path: Path) -> None:
     """Then PyTorch computes, and the reason is printed; what is asked for is refused in a line."""
     without = shutil.ignore_patterns("__pycache__", "native")
@@ -463,6 +465,7 @@ def test_the_choice_is_kept_by_the_run(tmp_path: Path) -> None:
     assert config.kernels in ("torch", "native")
 
 
+@pytest.mark.slow
 @native_only
 def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And two processes that start at the same time both get it."""

@@ -113,7 +113,8 @@ def test_the_number_of_threads_is_recorded_and_kept(
     assert seen[0] == 3, "the recorded number, not the cores that there are now"
 
 
-@pytest.mark.parametrize("kernels", [pytest.param("torch", marks=pytest.mark.slow), "native"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["torch", "native"])
 def test_other_work_on_the_machine_does_not_change_a_run(kernels: str, tmp_path: Path) -> None:
     """A run beside three busy processes ends exactly like a run alone."""
     arguments = [

@@ -333,7 +333,7 @@ def test_workers_give_the_same_bits() -> None:
 
 def test_a_worker_that_fails_is_named() -> None:
     source = EnvSource(f"{__file__}:Line", '{"fault": "raises"}')
-    with closing(Workers(source, 2, 3, 3)) as workers:
+    with closing(Workers(source, 1, 2, 3)) as workers:
         with pytest.raises(RunError, match=r"environments 0 to 1 failed: .*ZeroDivision") as caught:
             step_often(workers)
         assert "\n" not in str(caught.value)

@@ -55,6 +55,7 @@ def test_the_own_mode_plays_the_games_of_the_other_engine(game: str, protocol: s
     assert same(played, play(Atari(game, 2, num_threads=1, **settings)))
 
 
+@pytest.mark.slow
 def test_environments_play_the_modes_in_turn() -> None:
     """Environment i of all plays modes[i % n], also if a part of them is made alone."""
     modes = game_info("breakout").modes[:2]
@@ -94,6 +95,7 @@ def test_other_environments_have_no_modes() -> None:
         Config(modes=())
 
 
+@pytest.mark.slow
 def test_a_run_with_modes_is_resumed_and_evaluated(tmp_path: Path) -> None:
     config = tiny(game="breakout", modes=(0, 4), difficulty=1, num_envs=2, total_timesteps=128)
     run = tmp_path / "run"

@@ -153,10 +153,10 @@ def test_sticky_actions_are_the_same_in_both(make, game) -> None:
     ("game", "protocol"),
     [
         ("breakout", "classic"),
-        ("ms_pacman", "machado"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("ms_pacman", "machado"),
                 ("breakout", "machado"),
                 ("ms_pacman", "classic"),
                 ("kaboom", "classic"),
@@ -269,7 +269,8 @@ def trajectory(envs, steps: int = 40) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("protocol", ["machado", pytest.param("classic", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["machado", "classic"])
 def test_the_seed_determines_the_games(make, protocol) -> None:
     base = trajectory(make("space_invaders", 3, 5, protocol))
     assert all(not np.array_equal(base[:, i], base[:, j]) for i, j in [(0, 1), (0, 2), (1, 2)])

@@ -206,7 +206,7 @@ def test_a_gradient_step_starts_from_the_lstm_state_of_the_rollout() -> None:
     assert kl(torch.zeros_like(batch.lstm_state)) > 1e-4
 
 
-@pytest.mark.parametrize("game", ["catch", "breakout"])
+@pytest.mark.parametrize("game", ["catch", pytest.param("breakout", marks=pytest.mark.slow)])
 def test_an_update_sees_the_states_of_the_rollout(game: str) -> None:
     """An update computes the same log-probabilities and values as the rollout (D34, D36)."""
     factory = env_factory(game, num_frames=1)

@@ -178,6 +178,7 @@ def _handles(number: signal.Signals, pid: int) -> bool:
     return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 def test_training_continues_when_nobody_reads_stderr(tmp_path: Path) -> None:
     """For example because Ctrl-C ended `tee` too."""
     process = _long_training(tmp_path / "run")

@@ -266,6 +266,7 @@ def test_the_command_records_several_greedy_games(
     assert (code, "--games must be at least 1, not 0" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(finished_run: Path, tmp_path: Path) -> None:
     def peak(seconds: float) -> int:
         tracemalloc.start()
@@ -380,6 +381,7 @@ def test_an_empty_video_is_refused(finished_run: Path, tmp_path: Path, options: 
         record(finished_run, tmp_path / "a.mp4", **options)
 
 
+@pytest.mark.slow
 def test_an_agent_with_few_actions_plays_where_all_are_offered(
     breakout_run: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ COMMAND = [
 ]
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_is_identical() -> None:
     done = subprocess.run(
         [*COMMAND, "--updates", "20", "--json"], capture_output=True, text=True, check=False
