@@ -121,14 +121,18 @@ def build_parser() -> _Parser:
 
     evaluate = add("eval", commands.evaluate)
     evaluate.add_argument("run", metavar="RUN", help=AN_AGENT)
-    evaluate.add_argument("--episodes", type=int, default=30, metavar="N", help="default 30")
+    evaluate.add_argument(
+        "--episodes", type=whole_number, default=30, metavar="N", help="default 30"
+    )
     _add_playing_options(evaluate)
     _add_json(evaluate)
 
     record = add("record", commands.record)
     record.add_argument("run", metavar="RUN", help=AN_AGENT)
     record.add_argument("--out", metavar="FILE", help="FILE.mp4 or FILE.gif")
-    record.add_argument("--games", type=int, default=1, metavar="N", help="whole games; default 1")
+    record.add_argument(
+        "--games", type=whole_number, default=1, metavar="N", help="whole games; default 1"
+    )
     record.add_argument("--max-seconds", type=float, metavar="S", help="longest length of a video")
     _add_playing_options(record)
 
@@ -163,7 +167,7 @@ def build_parser() -> _Parser:
     verify = add("verify-resume", commands.verify_resume)
     _add_game(verify)
     text = "updates before and after the checkpoint; default 8"
-    verify.add_argument("--updates", type=int, default=8, metavar="N", help=text)
+    verify.add_argument("--updates", type=whole_number, default=8, metavar="N", help=text)
     _add_json(verify)
     _add_settings(verify, without=("total_timesteps", "reseed_interval"))
 
@@ -172,9 +176,9 @@ def build_parser() -> _Parser:
     text = "numbers of details, as 4,7 (default: all of the 37 that have a switch and are on)"
     ablate.add_argument("--details", metavar="N,N", help=text)
     text = "seeds for each, the first is --seed; default 3"
-    ablate.add_argument("--seeds", type=int, default=3, metavar="N", help=text)
+    ablate.add_argument("--seeds", type=whole_number, default=3, metavar="N", help=text)
     text = "runs at the same time, which share the cores; default 1"
-    ablate.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    ablate.add_argument("--jobs", type=whole_number, default=1, metavar="N", help=text)
     ablate.add_argument("--out", metavar="DIR", help="directory of the study, new or to resume")
     _add_json(ablate)
     _add_settings(ablate)
@@ -185,7 +189,7 @@ def build_parser() -> _Parser:
     bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="about this long")
     bench.add_argument(
         "--peers",
-        type=int,
+        type=whole_number,
         metavar="ROUNDS",
         help="compare with Stable-Baselines3 instead, in so many rounds of about two minutes each "
         "(needs ppo37[bench])",
@@ -259,14 +263,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "around the run", "these never change its result; STEPS are agent steps"
     )
-    for name, kind, metavar, text in (
-        ("checkpoint-every", int, "UPDATES", "updates between checkpoints (default: two minutes)"),
-        ("keep", int, "N", "checkpoints that are kept, the newest; default 3"),
-        ("eval-every", int, "STEPS", "evaluate whole games every so many steps, and at the end"),
-        ("eval-episodes", int, "N", "games of each of these evaluations; default 10"),
-        ("record-every", int, "STEPS", "record a video into RUN/videos every so many steps"),
-        ("max-time", str, "TIME", "stop after 90s, 30m or 1h30m, with a checkpoint"),
+    for name, metavar, text in (
+        ("checkpoint-every", "UPDATES", "updates between checkpoints (default: two minutes)"),
+        ("keep", "N", "checkpoints that are kept, the newest; default 3"),
+        ("eval-every", "STEPS", "evaluate whole games every so many steps, and at the end"),
+        ("eval-episodes", "N", "games of each of these evaluations; default 10"),
+        ("record-every", "STEPS", "record a video into RUN/videos every so many steps"),
+        ("max-time", "TIME", "stop after 90s, 30m or 1h30m, with a checkpoint"),
     ):
+        kind = str if metavar == "TIME" else whole_number
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
     text = "keep the best agent by --eval-every in RUN/best, and report its score in other games"
     group.add_argument("--keep-best", action="store_true", help=text)
@@ -286,7 +291,9 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_playing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=choices("protocol"), help="default: as trained")
-    parser.add_argument("--seed", type=int, default=0, help="of the games and actions; default 0")
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, help="of the games and actions; default 0"
+    )
     _add_brought(parser)
     text = "take the most likely actions instead of sampling as in training"
     parser.add_argument("--greedy", action="store_true", help=text)

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -33,6 +33,18 @@ CHECK_SEEDS, CHECK_STEPS = 10, 8
 """Of the trials that show whether episodes can be replayed: seeds, and steps of each."""
 
 
+class Tried(NamedTuple):
+    """What some steps have shown of environments.
+
+    exact: whether a seed gives the same episode again.  masked: whether they give masks of legal
+    actions.  outside: a number that is outside of its space, in words; empty if there was none.
+    """
+
+    exact: bool
+    masked: bool
+    outside: str
+
+
 class Gymnasium(VecEnv):
     """N environments of Gymnasium, stepped one after the other.
 
@@ -50,10 +62,12 @@ class Gymnasium(VecEnv):
         first_env: int = 0,
         index: int = 0,
         channels: str = "auto",
+        tried: Tried | None = None,
     ) -> None:
         """Make the environments.
 
         make: makes one, with all wrappers, and its `Scores`.  channels: see `observations_of`.
+        tried: what is known of them; without it they are tried.
         UsageError for spaces that are not supported.
         """
         made = [make() for _ in range(num_envs)]
@@ -80,11 +94,12 @@ class Gymnasium(VecEnv):
         self.obs_shape = self.view_shape = self._observe.shape
         self.obs_dtype = self._observe.dtype
         self.metadata = self._singles[0].metadata
-        self._outside = ""
         self._renders = self._singles[0].render_mode == "rgb_array"
         self.final_images: dict[int, NDArray[np.uint8]] = {}
         """The last images of the episodes that ended in the last step, by environment."""
-        self.exact, self._masked = self._try(make)
+        self.tried = tried or self._try(make)
+        self.exact = self.tried.exact
+        self._masked = self.tried.masked and self.action_space != "continuous"
         if self._masked:
             self.obs_shape = (math.prod(self.view_shape) + sum(self._dims),)
         self._masks = np.ones((num_envs, sum(self._dims)), np.bool_)
@@ -99,8 +114,8 @@ class Gymnasium(VecEnv):
     def text(self) -> str:
         """The choices that were made, for the user."""
         found = [f"observations: {self._observe.text}"]
-        if self._outside:
-            found.append(self._outside)
+        if self.tried.outside:
+            found.append(self.tried.outside)
         if self._masked:
             found.append("illegal actions are masked")
         if not self.exact:
@@ -307,8 +322,8 @@ class Gymnasium(VecEnv):
             raise RunError(f"{self.name} gave an {MASK} in which no action is legal: {found}")
         return mask
 
-    def _try(self, make: Callable[[], tuple[Env, Scores]]) -> tuple[bool, bool]:
-        """Play some steps. Returns whether a seed gives the same episode again, and has masks.
+    def _try(self, make: Callable[[], tuple[Env, Scores]]) -> Tried:
+        """Play some steps.
 
         Two new environments play the same seeds, the second in the opposite order: they differ if
         anything is kept from one episode to the next.
@@ -323,41 +338,42 @@ class Gymnasium(VecEnv):
         finally:
             close_or_warn(first, self.name)
             close_or_warn(second, self.name)
-        same = played == backwards[::-1]
-        return same, played[0][1] and self.action_space != "continuous"
+        outside = next((trial.outside for trial in played if trial.outside), "")
+        return Tried(played == backwards[::-1], played[0].masked, outside)
 
-    def _played(self, env: Env, seed: int) -> tuple[str, bool]:
-        found: tuple[str, bool] = called("reset or step", self.name, self._play, env, seed)
+    def _played(self, env: Env, seed: int) -> "_Trial":
+        found: _Trial = called("reset or step", self.name, self._play, env, seed)
         return found
 
-    def _play(self, env: Env, seed: int) -> tuple[str, bool]:
-        """Play with random actions. Returns a hash of the results, and whether it gives masks."""
+    def _play(self, env: Env, seed: int) -> "_Trial":
+        """Play with random actions."""
         draws = generator(seed, ACTIONS)
         obs, info = env.reset(seed=seed)
         masked = MASK in info
         digest = hashlib.sha256(np.asarray(obs).tobytes())
-        self._find_outside(obs)
+        outside = self._outside(obs)
         for _ in range(CHECK_STEPS):
             action = self._random_action(draws, info.get(MASK))
             obs, reward, terminated, truncated, info = env.step(action)
             digest.update(np.asarray(obs).tobytes() + f"{reward}{terminated}{truncated}".encode())
-            self._find_outside(obs)
+            outside = outside or self._outside(obs)
             if terminated or truncated:
                 obs, info = env.reset()
                 digest.update(np.asarray(obs).tobytes())
-        return digest.hexdigest(), masked
+        return _Trial(digest.hexdigest(), masked, outside)
 
-    def _find_outside(self, obs: Any) -> None:
-        """Note a number of a vector that is outside of its space, which is harmless."""
+    def _outside(self, obs: Any) -> str:
+        """Describe a number of a vector that is outside of its space, which is harmless."""
         space = self._singles[0].observation_space
-        if self._outside or not isinstance(space, spaces.Box) or self._observe.bounds:
-            return
+        if not isinstance(space, spaces.Box) or self._observe.bounds:
+            return ""
         for wrong in np.argwhere((obs < space.low) | (obs > space.high))[:1]:
             place = tuple(wrong)
-            self._outside = (
+            return (
                 f"an observation has {np.asarray(obs)[place]:g} at {wrong.tolist()}, outside of "
                 f"its space, {space.low[place]:g} to {space.high[place]:g}"
             )
+        return ""
 
     def _random_action(self, draws: np.random.Generator, mask: Any) -> Any:
         """Draw an action of one environment, a legal one if there is a mask."""
@@ -369,6 +385,14 @@ class Gymnasium(VecEnv):
         parts = np.split(weights, np.cumsum(dims)[:-1].tolist())
         chosen = np.array([draws.choice(len(part), p=part / part.sum()) for part in parts])
         return self._actions.convert(chosen if self.action_space == "discrete" else chosen[None])[0]
+
+
+class _Trial(NamedTuple):
+    """An episode of some steps: a hash of the results, and two parts of `Tried`."""
+
+    sha256: str
+    masked: bool
+    outside: str
 
 
 def _same(env: Env) -> Env:

@@ -18,6 +18,9 @@ from .contract import EnvFactory, VecEnv, name_of
 from .games import unknown_game
 from .loading import load_module, load_object, name_and_arguments
 
+_TRIED: dict[str, Any] = {}
+"""What is known of environments by their source, which is tried once in a process."""
+
 
 @dataclass(frozen=True)
 class EnvSource:
@@ -45,12 +48,20 @@ class EnvSource:
             return self._make(made_by, num_envs, seed, **numbers)
         from .gymnasium import Gymnasium
 
-        make = self.maker(made_by)
-        return Gymnasium(make, num_envs, seed, **numbers, channels=self.channels)
+        make, known = self.maker(made_by), _TRIED.get(self.text)
+        envs = Gymnasium(make, num_envs, seed, **numbers, channels=self.channels, tried=known)
+        if self.text:
+            _TRIED[self.text] = envs.tried
+        return envs
 
     def maker(self, made_by: Callable[..., Any]) -> Callable[[], Any]:
         """Return the function that makes one environment of Gymnasium and its `Scores`."""
         return partial(self._make_one, made_by, [self._wrapper(text) for text in self.wrappers])
+
+    @property
+    def text(self) -> str:
+        """All of it in words; empty if the environments are made by an object."""
+        return repr(self) if isinstance(self.env, str) else ""
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ import pytest
 from conftest import fingerprint_and_log, run_command, tiny, train_arguments
 
 from ppo37 import Config, resume, train
+from ppo37.cli.options import parse
 from ppo37.errors import UsageError
 from ppo37.session import checkpoint
 from ppo37.session.changes import annealed
@@ -91,6 +92,9 @@ def test_wrong_values_are_explained(values: dict[str, Any], expected: str | None
 def test_whole_numbers_may_be_floats() -> None:
     config = Config(total_timesteps=1e6)  # type: ignore[arg-type]
     assert (config.total_timesteps, type(config.total_timesteps)) == (1_000_000, int)
+    options = parse(["train", "pong", "--eval-every", "1e5", "--keep", "2e0"])
+    assert (options.eval_every, options.keep) == (100_000, 2)
+    assert parse(["eval", "runs/pong", "--episodes", "1e2"]).episodes == 100
 
 
 # ---- resume with changes ----
