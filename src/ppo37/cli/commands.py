@@ -279,8 +279,8 @@ def verify_resume(options: Namespace) -> int:
 
 def ablate(options: Namespace) -> int:
     """Train with and without each detail of PPO, and compare."""
-    from ..tools.ablate import ablate
-    from ..tools.ablation_results import PICTURE, table
+    from ..suites.ablate import ablate
+    from ..suites.ablation_results import PICTURE, table
 
     config = config_of(options)
     details = None if options.details is None else options.details.split(",")

@@ -15,11 +15,11 @@ from ..errors import RunError
 from ..presets import describe
 from ..session.files import to_json, write_atomically
 from ..session.metrics import read_metrics, steps_of
+from ..tools.bench import commit
+from ..tools.figures import save_png
+from ..tools.stats import t_interval_of_mean
 from . import ablation_plot
 from .ablation_arms import Arm, Run, Study
-from .bench import commit
-from .figures import save_png
-from .stats import t_interval_of_mean
 
 DOCUMENT, PICTURE = "ablation.json", "ablation.png"
 SLICES = 40

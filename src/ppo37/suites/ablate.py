@@ -21,10 +21,10 @@ from ..networks.agent import Agent
 from ..session import directory
 from ..session.files import OTHER_OUT, TEMPORARY, explained, own_folder, real_path
 from ..session.signals import Signals
+from ..tools.figures import import_matplotlib
 from .ablation_arms import Study, make_arms
 from .ablation_results import DOCUMENT, measure, write_results
-from .ablation_runs import is_finished, shares_of_cores, train_all
-from .figures import import_matplotlib
+from .engine import is_finished, shares_of_cores, train_all
 
 STOPPING = "stopping: the active runs save checkpoints"
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config, flags, from_dict
 from ..errors import UsageError
-from .details import AUXILIARY, Detail, find, load
+from ..tools.details import AUXILIARY, Detail, find, load
 
 BASE = "all"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..config import from_dict
 from ..envs.games import title
 from ..presets import describe
-from .figures import (
+from ..tools.figures import (
     BAND,
     COLORS,
     DOTS,

@@ -17,10 +17,10 @@ from ppo37 import train
 from ppo37.cli import main
 from ppo37.config import Config
 from ppo37.errors import RunError, UsageError
-from ppo37.tools.ablate import ablate
-from ppo37.tools.ablation_arms import BASE, Run, make_arms
-from ppo37.tools.ablation_plot import spread
-from ppo37.tools.ablation_results import (
+from ppo37.suites.ablate import ablate
+from ppo37.suites.ablation_arms import BASE, Run, make_arms
+from ppo37.suites.ablation_plot import spread
+from ppo37.suites.ablation_results import (
     DOCUMENT,
     PICTURE,
     difference,
@@ -28,7 +28,7 @@ from ppo37.tools.ablation_results import (
     measure,
     table,
 )
-from ppo37.tools.ablation_runs import shares_of_cores
+from ppo37.suites.engine import shares_of_cores
 
 pytest.importorskip("matplotlib")
 
@@ -156,7 +156,7 @@ def test_the_document_is_complete(study: Path) -> None:
 
 
 def test_the_figure_names_every_arm(study: Path) -> None:
-    from ppo37.tools import ablation_plot as ablation
+    from ppo37.suites import ablation_plot as ablation
     from ppo37.tools.figures import DOTS, MEANS
 
     drawing = ablation.figure(read(study))

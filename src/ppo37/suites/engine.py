@@ -14,9 +14,9 @@ from ..errors import UsageError
 from ..session import directory
 from ..session.signals import Signals
 from ..session.view import duration
+from ..tools.processes import POLL_S, Child, start
 from .ablation_arms import Run, Study
 from .ablation_results import Result, measure, write_results
-from .processes import POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
 

@@ -1,0 +1,1 @@
+"""Many runs: suites, ablation studies, and comparisons of what they reached."""
