@@ -1,0 +1,149 @@
+"""Make the numbers of `rliable` that the tests compare `suites/aggregate.py` with.
+
+    python benchmarks/rliable_numbers.py tests/data/rliable.json           write them
+    python benchmarks/rliable_numbers.py tests/data/rliable.json --check   make and compare them
+
+rliable 1.2.0 needs an environment of its own, with pandas<3: `make test-rliable`. The intervals
+are random. So the file has three of each, from the same draws: that of 95%, and a smaller and a
+larger one. If another program draws as many samples from the same distribution, its percentiles
+lie between those of the smaller and the larger interval, except by chance: the part of samples
+below a percentile p has the standard deviation sqrt(p (1 - p) / repetitions) in both programs, and
+the two are `DEVIATIONS` standard deviations of the difference away.
+"""
+
+import json
+import math
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.random import RandomState
+from rliable import library, metrics
+
+REPETITIONS, DEVIATIONS, SEED = 50_000, 4.0, 37
+TAIL = 0.025
+MARGIN = DEVIATIONS * math.sqrt(2 * TAIL * (1 - TAIL) / REPETITIONS)
+LEVELS = {
+    "interval": 1 - 2 * TAIL,
+    "inner": 1 - 2 * (TAIL + MARGIN),
+    "outer": 1 - 2 * (TAIL - MARGIN),
+}
+AGGREGATES = {
+    "iqm": metrics.aggregate_iqm,
+    "median": metrics.aggregate_median,
+    "mean": metrics.aggregate_mean,
+    "optimality_gap": metrics.aggregate_optimality_gap,
+}
+THRESHOLDS = np.linspace(-0.5, 3.0, 15)
+
+
+def make_scores() -> dict[str, dict[str, np.ndarray]]:
+    """Return studies of two entries, each with scores [runs, games]."""
+    rng = np.random.default_rng(SEED)
+    level = rng.gamma(2.0, 0.5, size=4)
+    ten = {name: rng.normal(level * gain, 0.3, (10, 4)) for name, gain in (("a", 1), ("b", 1.2))}
+    three = {name: rng.lognormal(shift, 0.6, (3, 3)) for name, shift in (("a", -0.4), ("b", 0))}
+    # Scores with ties, within an entry and between both; the last game is the same in both.
+    tied = {name: rng.integers(0, 5, (7, 3)) / 4 for name in ("a", "b")}
+    tied["b"][:, -1] = tied["a"][:, -1]
+    uneven = {"a": ten["a"][:6, :3], "b": ten["b"][:9, :3]}  # more runs of one entry
+    return {"ten_runs": ten, "three_runs": three, "ties": tied, "uneven": uneven}
+
+
+def intervals(bootstrap, function) -> dict[str, list[list[float]]]:
+    """Return the intervals of a function of scores, [low or high][value], for each of LEVELS.
+
+    It is what `library.get_interval_estimates` does, with the same draws for all levels.
+    """
+    return {
+        name: bootstrap.conf_int(
+            function, reps=REPETITIONS, size=level, method="percentile", reuse=name != "interval"
+        ).tolist()
+        for name, level in LEVELS.items()
+    }
+
+
+def numbers_of(study: dict[str, np.ndarray]) -> dict:
+    """Return all that rliable computes for a study."""
+
+    def aggregates(scores: np.ndarray) -> np.ndarray:
+        return np.array([function(scores) for function in AGGREGATES.values()])
+
+    def improvement(new: np.ndarray, base: np.ndarray) -> np.ndarray:
+        return np.array([metrics.probability_of_improvement(new, base)])
+
+    def profile(scores: np.ndarray) -> np.ndarray:
+        return library.score_distributions(scores, THRESHOLDS)
+
+    def bootstrap(scores: np.ndarray) -> library.StratifiedBootstrap:
+        return library.StratifiedBootstrap(scores, random_state=RandomState(SEED))
+
+    return {
+        "scores": {name: scores.T.tolist() for name, scores in study.items()},
+        "aggregates": {
+            name: {
+                "values": dict(zip(AGGREGATES, aggregates(scores).tolist(), strict=True)),
+                "bounds": intervals(bootstrap(scores), aggregates),
+            }
+            for name, scores in study.items()
+        },
+        "improvement": {
+            "value": metrics.probability_of_improvement(study["b"], study["a"]),
+            "bounds": intervals(
+                library.StratifiedIndependentBootstrap(
+                    study["b"], study["a"], random_state=RandomState(SEED)
+                ),
+                improvement,
+            ),
+        },
+        "profiles": {
+            name: {
+                "values": profile(scores).tolist(),
+                "bounds": intervals(bootstrap(scores), profile),
+            }
+            for name, scores in study.items()
+        },
+    }
+
+
+def make() -> dict:
+    packages = ("rliable", "arch", "numpy", "scipy", "pandas")
+    return {
+        "made_by": "benchmarks/rliable_numbers.py",
+        "versions": {name: version(name) for name in packages},
+        "repetitions": REPETITIONS,
+        "levels": LEVELS,
+        "thresholds": THRESHOLDS.tolist(),
+        "studies": {name: numbers_of(study) for name, study in make_scores().items()},
+    }
+
+
+def leaves(value, path: str = ""):
+    """Yield the path and the value of each number in a document."""
+    if isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in items:
+            yield from leaves(part, f"{path}/{key}")
+    elif isinstance(value, (int, float)):
+        yield path, value
+
+
+def check(path: Path) -> None:
+    """Compare the numbers made now with those in a file; exit with 1 if they differ."""
+    made, known = dict(leaves(make())), dict(leaves(json.loads(path.read_text())))
+    if made.keys() != known.keys():
+        sys.exit(f"{path} has other numbers than rliable computes: {made.keys() ^ known.keys()}")
+    exact = max(abs(made[name] - known[name]) for name in made if "bounds" not in name)
+    drawn = max(abs(made[name] - known[name]) for name in made)
+    print(f"{len(made)} numbers; largest difference {exact:.1e}, of intervals {drawn:.1e}")
+    if exact > 1e-12 or drawn > 0.05:
+        sys.exit(f"{path} differs from what rliable computes now")
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    if "--check" in sys.argv:
+        check(file)
+    else:
+        file.write_text(json.dumps(make()) + "\n")
