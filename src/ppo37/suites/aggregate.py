@@ -3,7 +3,7 @@
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021.
 
 Legend: G games; n_g runs in game g; R repetitions of the bootstrap; T thresholds. Scores are a list
-of G arrays [..., n_g], where leading axes are repetitions; those of several games are normalised,
+of G arrays [..., n_g], where leading axes are repetitions; those of several games are normalized,
 so that they can be averaged. A game counts the same however many runs it has.
 """
 

@@ -24,6 +24,7 @@ from .compare_inputs import (
     NOT_TRAINED,
     OTHER_ESTIMATE,
     Entry,
+    Run,
     curve_of,
     entries_of_suite,
     read_entries,
@@ -34,11 +35,11 @@ __all__ = ["compare", "compare_entries", "entries_of_suite", "table", "write_com
 
 DOCUMENT, TABLE = "compare.json", "table.md"
 POINTS, THRESHOLDS, DENSE_TO = 60, 201, 2.0
-HUMAN, ANCHORED, RAW = "human-normalised score", "normalised score", "raw score"
+HUMAN, ANCHORED, RAW = "human-normalized score", "normalized score", "raw score"
 LARGEST_BYTES = 1 << 20
 
 Anchors = dict[str, tuple[float, float]]
-"""The two scores of each game, by its key, that are 0 and 1 when normalised."""
+"""The two scores of each game, by its key, that are 0 and 1 when normalized."""
 
 
 def compare(
@@ -49,22 +50,20 @@ def compare(
 ) -> tuple[Path, dict[str, Any]]:
     """Compare suites, runs and published scores; return the folder and the result.
 
-    inputs: two or more, the first is the one that others are compared with. Each is the directory
-    of a suite (an entry for each of its variants), a run directory (those with equal settings
-    except for seed and game are one entry), or a published column such as `cleanrl_ppo_atari`;
-    `LABEL=PATH` names an entry.  anchors: a TOML file with `low` and `high` in a table for each
-    environment, the scores that are 0 and 1 when normalised; Atari games have random play and the
-    human.  out: a folder for `compare.json`, `table.md` and pictures, whose earlier files are
-    replaced; by default a new one.  log: called with lines about runs and games that are left out.
+    inputs: the first is the one that others are compared with. Each is the directory of a suite (an
+    entry for each of its variants), a run directory (those with equal settings except for seed and
+    game are one entry), or a published column such as `cleanrl_ppo_atari`; `LABEL=PATH` names an
+    entry.  anchors: a TOML file with `low` and `high` in a table for each environment, the scores
+    that are 0 and 1 when normalized; Atari games have random play and the human.  out: a folder for
+    `compare.json`, `table.md` and pictures, whose earlier files are replaced; by default a new one.
+    log: called with a line for each run that is left out.
     The score of a run is the mean raw score of its last 100 training games. The result is made of
     plain values; Agarwal et al. 2021 define its statistics (`suites/aggregate.py`).
     UsageError, before anything is written, for inputs that cannot be compared.
     """
     import_matplotlib()  # fails before minutes of reading, not after
-    entries = read_entries(inputs, log)
-    document = compare_entries(entries, read_anchors(anchors) if anchors is not None else {})
-    for note in document["notes"]:
-        log(note)
+    bounds = read_anchors(anchors) if anchors is not None else {}
+    document = compare_entries(read_entries(inputs, log), bounds)
     folder = _folder(out)
     write_comparison(document, folder)
     return folder, document
@@ -78,15 +77,21 @@ def compare_entries(entries: Sequence[Entry], anchors: Anchors | None = None) ->
     games = [game for game in entries[0].games if all(game in entry.games for entry in entries)]
     if not games:
         raise UsageError(f"{join_names([entry.name for entry in entries])} have no game in common")
-    _require_comparable(entries, games)
-    bounds = {game: found for game in games if (found := _anchors_of(entries, game, anchors or {}))}
-    scale = HUMAN if not set(anchors or {}) & set(games) else ANCHORED
-    if len(bounds) < len(games):
-        scale = RAW
+    protocol = _common_protocol(entries, games)
+    _require_equal_steps(entries, games)
+    anchors = anchors or {}
+    bounds = {game: found for game in games if (found := _anchors_of(entries, game, anchors))}
+    if len(games) == 1 and not _given(entries, games[0], anchors):
+        bounds = {}  # the unit of a single game is the clearest
+    scale = RAW
+    if len(bounds) == len(games):
+        given = any(_given(entries, game, anchors) for game in games)
+        scale = ANCHORED if given else HUMAN
     averaged = games if scale != RAW or len(games) == 1 else []
     document: dict[str, Any] = {
         "score": f"mean raw score of the last {LAST_GAMES} training games of a run",
         "scale": scale,
+        "protocol": protocol,
         "games": games,
         "titles": {game: _title(entries, game) for game in games},
         "anchors": {game: list(found) for game, found in bounds.items()},
@@ -96,6 +101,7 @@ def compare_entries(entries: Sequence[Entry], anchors: Anchors | None = None) ->
         "thresholds": [],
         "curve_steps": [],
         "notes": _notes(entries, games, averaged, bounds),
+        "origins": sorted({run.origin for game in games for run in _runs(entries, game)}),
         "machine": describe_machine(),
         "versions": versions(),
         "commit": commit(),
@@ -160,8 +166,8 @@ def _folder(out: str | Path | None) -> Path:
     return path
 
 
-def _require_comparable(entries: Sequence[Entry], games: list[str]) -> None:
-    """UsageError for different protocols, or games in which a step has other numbers of frames."""
+def _common_protocol(entries: Sequence[Entry], games: list[str]) -> str | None:
+    """Return the protocol of Atari games; None without any. UsageError for different ones."""
     protocols: dict[str, str] = {}
     for entry in entries:
         for run in entry.runs:
@@ -172,6 +178,11 @@ def _require_comparable(entries: Sequence[Entry], games: list[str]) -> None:
     if len(protocols) > 1:
         parts = " and ".join(f"{name} in {protocol}" for protocol, name in protocols.items())
         raise UsageError(f"scores of different protocols cannot be compared: {parts}")
+    return next(iter(protocols), None)
+
+
+def _require_equal_steps(entries: Sequence[Entry], games: list[str]) -> None:
+    """UsageError for a game in which the steps of entries have different numbers of frames."""
     for game in games:
         frames: dict[int, str] = {}
         for entry in entries:
@@ -186,29 +197,31 @@ def _anchors_of(
     entries: Sequence[Entry], game: str, anchors: Anchors
 ) -> tuple[float, float] | None:
     """Return the scores of a game that are 0 and 1: the given ones, or random play and a human."""
-    runs = [run for entry in entries for run in entry.of_game(game)]
-    for name in (game, *(run.config.game for run in runs)):
-        if name in anchors:
-            return anchors[name]
-    if not all(run.config.is_atari for run in runs):
-        return None
+    given = _given(entries, game, anchors)
+    if given or not all(run.config.is_atari for run in _runs(entries, game)):
+        return given
     known = published_scores().get(game, {})
     return (known["random"], known["human"]) if {"random", "human"} <= set(known) else None
 
 
+def _given(entries: Sequence[Entry], game: str, anchors: Anchors) -> tuple[float, float] | None:
+    """Return the given anchors of a game, by its key or the name that its runs have."""
+    names = (game, *(run.config.game for run in _runs(entries, game)))
+    return next((anchors[name] for name in names if name in anchors), None)
+
+
+def _runs(entries: Sequence[Entry], game: str) -> list[Run]:
+    return [run for entry in entries for run in entry.of_game(game)]
+
+
 def _title(entries: Sequence[Entry], game: str) -> str:
-    names = [run.config.game for entry in entries for run in entry.of_game(game)]
-    return title(names[0] if names else game)
+    runs = _runs(entries, game)
+    return title(runs[0].config.game if runs else game)
 
 
 def _frames_per_step(entries: Sequence[Entry], games: list[str]) -> int:
     """Return the frames in an agent step; 1, so that steps are shown, if games have different."""
-    found = {
-        run.config.frames_per_step
-        for entry in entries
-        for game in games
-        for run in entry.of_game(game)
-    }
+    found = {run.config.frames_per_step for game in games for run in _runs(entries, game)}
     return found.pop() if len(found) == 1 else 1
 
 
@@ -240,11 +253,11 @@ def _add_statistics(
 ) -> None:
     """Add aggregates, differences, profiles and curves over games to the result."""
 
-    def normalised(game: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def normalized(game: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         low, high = bounds.get(game, (0.0, 1.0))
         return (scores - low) / (high - low)
 
-    scores = [[normalised(game, entry.scores(game)) for game in games] for entry in entries]
+    scores = [[normalized(game, entry.scores(game)) for game in games] for entry in entries]
     thresholds = _thresholds([each for of_entry in scores for each in of_entry])
     steps = _steps(entries, games)
     document |= {"thresholds": thresholds.tolist(), "curve_steps": steps.tolist()}
@@ -254,7 +267,7 @@ def _add_statistics(
         found["profile"] = _plain(aggregate.performance_profile(its_scores, thresholds))
         if entry.runs:
             curves = [
-                normalised(game, np.stack([curve_of(run, steps) for run in entry.of_game(game)]))
+                normalized(game, np.stack([curve_of(run, steps) for run in entry.of_game(game)]))
                 for game in games
             ]
             found["curve"] = _plain(_curve(curves))
@@ -322,7 +335,10 @@ def _difference_document(
     first = next(iter(gaps))
     needed = _seeds_needed(gaps[first], len(games), all(paired))
     improvement = aggregate.probability_of_improvement(new_scores, base_scores)
+    seeds = min(len(each) for each in (*new_scores, *base_scores))
     few = len(games) > 1 and any(map(aggregate.are_few, (new_scores, base_scores)))
+    if needed is not None and needed <= seeds:
+        few = False  # so large a difference is seen with few seeds
     return {
         "entry": new.name,
         "base": base.name,
@@ -330,7 +346,7 @@ def _difference_document(
         "differences": {name: _plain(Estimate(*gap[:2])) for name, gap in gaps.items()},
         "probability_of_improvement": _plain(improvement),
         "seeds_needed": needed,
-        "verdict": _verdict(new, base, first, gaps[first], needed, games, few),
+        "verdict": _verdict(new, base, first, gaps[first], needed, seeds, games, few),
     }
 
 
@@ -348,12 +364,13 @@ def _verdict(
     name: str,
     gap: Difference,
     needed: int | None,
+    seeds: int,
     games: list[str],
     few: bool,
 ) -> str:
     """Return a sentence that says which entry is better, or why that cannot be told."""
     what = f"{NAMES[name]} {format_signed(gap.value)}"
-    in_games = "in each game" if len(games) > 1 else "of each"
+    in_games = "in each game" if len(games) > 1 else "each"
     if gap.interval is None:
         published = [entry.name for entry in (new, base) if not entry.runs]
         if published:
@@ -361,21 +378,19 @@ def _verdict(
         return f"{what}; cannot tell: an interval needs at least 2 seeds {in_games}"
     low, high = gap.interval
     seen = f"{what} ({format_signed(low)} to {format_signed(high)})"
-    most = f"more than {aggregate.MOST_SEEDS:,}"
-    seeds = f"{most if needed is None else f'about {needed:,}'} seeds {in_games}"
-    power = f"{aggregate.POWER:.0%} power, 5% two-sided"
+    more = "more than" if needed is None else "about"
+    wanted = f"{more} {needed or aggregate.MOST_SEEDS:,} seeds {in_games}"
+    power = f"({aggregate.POWER:.0%} power, two-sided {1 - aggregate.LEVEL:.0%})"
     if low <= 0 <= high:
+        cannot = f"{seen}; cannot tell with {seeds} seeds {in_games}"
         if gap.value == 0:
-            return f"{seen}; cannot tell: no difference is seen with these seeds"
-        return (
-            f"{seen}; cannot tell with these seeds: if the difference is what is seen, {seeds} "
-            f"would show it ({power})"
-        )
+            return f"{cannot}: no difference is seen"
+        return f"{cannot}: a difference of this size needs {wanted} {power}"
     word = "better" if gap.value > 0 else "worse"
     if few:
         return (
-            f"{seen}; {new.name} looks {word} than {base.name}, but the intervals of so few runs "
-            f"are too narrow: {seeds} would show this difference ({power})"
+            f"{seen}; {new.name} looks {word} than {base.name}, but intervals of so few runs are "
+            f"too narrow: a difference of this size needs {wanted} {power}"
         )
     return f"{seen}; {new.name} is {word} than {base.name}"
 
@@ -385,8 +400,10 @@ def _notes(
 ) -> list[str]:
     """Return lines about what is left out, and what makes the entries differ."""
     notes = []
-    every = dict.fromkeys(game for entry in entries for game in entry.games)
-    others = [game for game in every if game not in games]
+    # A published column has many games, whose absence says nothing.
+    measured = [entry for entry in entries if entry.runs] or entries
+    every = dict.fromkeys(game for entry in measured for game in entry.games)
+    others = [_title(entries, game) for game in every if game not in games]
     if others:
         notes.append(f"games that not all entries have are left out: {join_names(others)}")
     names = [entry.name for entry in entries]
@@ -395,7 +412,7 @@ def _notes(
         parts = [f"{name} {format_range(found)}" for name, found in by_entry.items() if found]
         notes.append(f"agent steps differ, and so does what they reach: {'; '.join(parts)}")
     if not averaged:
-        without = [game for game in games if game not in bounds]
+        without = [_title(entries, game) for game in games if game not in bounds]
         notes.append(
             f"no aggregates over games: {join_names(without)} "
             f"{'has' if len(without) == 1 else 'have'} no human score; give --anchors FILE.toml"

@@ -38,11 +38,12 @@ OTHER_ESTIMATE = {
 
 
 class Run(NamedTuple):
-    """A finished run and its score."""
+    """A finished run, its score, and a line about its machine and versions."""
 
     path: Path
     config: Config
     score: float
+    origin: str
 
     @property
     def game(self) -> str:
@@ -223,10 +224,20 @@ def _read_run(path: Path, log: Callable[[str], None]) -> Run | None:
         if not path.exists():
             raise UsageError("it has not been started")
         config = directory.read_config(path)
-        return Run(path, config, _score_of(path))
+        return Run(path, config, _score_of(path), _origin(directory.read_document(path)))
     except UsageError as error:
         log(f"left out: {path}: {error}")
         return None
+
+
+def _origin(document: dict[str, Any]) -> str:
+    """Return the processor and the versions of a run, as far as its file says them."""
+    machine, versions = document.get("machine"), document.get("versions")
+    machine = machine if isinstance(machine, dict) else {}
+    versions = versions if isinstance(versions, dict) else {}
+    named = [f"{name} {versions[name]}" for name in ("ppo37", "torch") if name in versions]
+    cpu = [str(machine["cpu"])] if "cpu" in machine else []
+    return one_line(", ".join([*cpu, *named]))
 
 
 def _score_of(path: Path) -> float:
@@ -270,8 +281,6 @@ def _entry_of(label: str, runs: list[Run]) -> Entry:
 
 def _check_entries(entries: list[Entry]) -> None:
     """UsageError for entries that cannot be told apart, or runs that are there twice."""
-    if len(entries) < 2:
-        raise UsageError("one entry is nothing to compare; name another suite, run or column")
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:

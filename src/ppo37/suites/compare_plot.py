@@ -64,14 +64,15 @@ def aggregates_figure(document: dict[str, Any]) -> "Figure":
         drawing = new_figure(figsize=size, layout="constrained")
         panels = drawing.subplots(1, len(names), squeeze=False, sharey=True)[0]
         for name, panel in zip(names, panels, strict=True):
-            lower = " (lower is better)" if name == "optimality_gap" else ""
-            panel.set_title(f"{NAMES[name]}{lower}", fontsize=12)
+            panel.set_title(NAMES[name], fontsize=12)
             for row, (entry, style) in enumerate(zip(entries, _styles(entries), strict=True)):
                 _draw_estimate(panel, row, entry["aggregates"][name], style["color"])
-            panel.locator_params(axis="x", nbins=max(3, 10 // len(names)))
+            panel.locator_params(axis="x", nbins=4 if len(names) > 1 else 10)
+            panel.tick_params(axis="x", labelsize=9.5)
         _name_rows(panels, entries)
         drawing.supxlabel(document["scale"], fontsize=11, color=INK)
-        _explain(drawing, document, "Points and bars: value and 95% interval")
+        lower = "; a lower optimality gap is better" if "optimality_gap" in names else ""
+        _explain(drawing, document, f"Points and bars: value and 95% interval{lower}")
     return drawing
 
 
@@ -112,7 +113,7 @@ def curves_figure(document: dict[str, Any]) -> "Figure":
                 continue
             value = entry["aggregates"][name]["value"]
             line = {"color": style["color"], "linewidth": 1.4, "dashes": (4, 3), "zorder": 1.5}
-            label = f"{entry['name']} (published, at the end)"
+            label = f"{entry['name']} (published)"
             panel.axhline(value, label=label, gid=MEANS, **line)
         panel.set_xlim(0, steps[-1])
         panel.set_xlabel(f"{frames_or_steps(frames)} (millions)")
@@ -135,7 +136,7 @@ def games_figure(document: dict[str, Any]) -> "Figure":
         drawing = new_figure(figsize=size, layout="constrained")
         panels = drawing.subplots(rows, columns, squeeze=False, sharey=True)
         for panel, game in zip(panels.flat, games, strict=False):
-            panel.set_title(document["titles"][game], fontsize=11)
+            panel.set_title("" if len(games) == 1 else document["titles"][game], fontsize=11)
             for row, (entry, style) in enumerate(zip(entries, _styles(entries), strict=True)):
                 _draw_seeds(panel, row, entry["scores"][game], entry["published"], style["color"])
             panel.margins(x=0.08)
@@ -147,7 +148,9 @@ def games_figure(document: dict[str, Any]) -> "Figure":
         for line in panels:
             _name_rows(line, entries)
         drawing.supxlabel("raw score", fontsize=11, color=INK)
-        _explain(drawing, document, "Dots: single seeds; bars: means; diamonds: published scores")
+        diamonds = any(entry["published"] for entry in entries)
+        published = "; diamonds: published scores" if diamonds else ""
+        _explain(drawing, document, f"Dots: single seeds; bars: means{published}")
     return drawing
 
 

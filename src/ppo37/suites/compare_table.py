@@ -15,7 +15,8 @@ NAMES = {
 def table(document: dict[str, Any]) -> str:
     """Return the result as tables in Markdown."""
     parts = [_aggregates_table(document), _differences_table(document), _games_table(document)]
-    notes = "\n".join(f"- {note}" for note in (*document["notes"], _intervals(document)))
+    lines = (*document["notes"], _intervals(document), _origin(document))
+    notes = "\n".join(f"- {line}" for line in lines)
     return "\n\n".join([*(part for part in parts if part), notes])
 
 
@@ -23,11 +24,20 @@ def _intervals(document: dict[str, Any]) -> str:
     """Return how the intervals were computed."""
     kind = "percentiles of the bootstrap, stratified by game"
     if len(document["games"]) == 1:
-        kind = "Student's t over seeds"
+        kind = "Student's t over seeds, of P(improvement) the bootstrap"
     return (
         f"score: {document['score']}; intervals: 95%, {kind}; P(improvement): that a run beats one "
         "of the first entry, ties count 1/2"
     )
+
+
+def _origin(document: dict[str, Any]) -> str:
+    """Return where the runs and the comparison were made."""
+    protocol = f"protocol {document['protocol']}; " if document["protocol"] else ""
+    runs = "".join(f"runs: {origin}; " for origin in document["origins"] if origin)
+    made = f"compared by ppo37 {document['versions']['ppo37']}"
+    commit = f", commit {document['commit']}" if document["commit"] else ""
+    return f"{protocol}{runs}{made}{commit}"
 
 
 def _aggregates_table(document: dict[str, Any]) -> str:
