@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.device import describe_machine, versions
-from ..envs.games import title
+from ..envs.games import resolve_game, title
 from ..errors import UsageError
 from ..session import directory
 from ..session.files import OTHER_OUT, explained, own_file, real_path, to_json, write_atomically
@@ -216,7 +216,7 @@ def _runs(entries: Sequence[Entry], game: str) -> list[Run]:
 
 def _title(entries: Sequence[Entry], game: str) -> str:
     runs = _runs(entries, game)
-    return title(runs[0].config.game if runs else game)
+    return title(runs[0].config.game if runs else resolve_game(game))
 
 
 def _frames_per_step(entries: Sequence[Entry], games: list[str]) -> int:
@@ -258,7 +258,8 @@ def _add_statistics(
         return (scores - low) / (high - low)
 
     scores = [[normalized(game, entry.scores(game)) for game in games] for entry in entries]
-    thresholds = _thresholds([each for of_entry in scores for each in of_entry])
+    every = [each for of_entry in scores for each in of_entry]
+    thresholds = _thresholds(every, document["scale"])
     steps = _steps(entries, games)
     document |= {"thresholds": thresholds.tolist(), "curve_steps": steps.tolist()}
     for entry, found, its_scores in zip(entries, document["entries"], scores, strict=True):
@@ -275,17 +276,20 @@ def _add_statistics(
     document["differences"] = [_difference_document(*other, *base, games) for other in others]
 
 
-def _thresholds(scores: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return thresholds from the lowest score, or 0, to the highest.
+def _thresholds(scores: list[NDArray[np.float64]], scale: str) -> NDArray[np.float64]:
+    """Return thresholds from the lowest score to the highest.
 
-    Scores of several games may be far above 1: half of the thresholds are up to there.
+    Normalized scores may be far above 1: half of their thresholds are below DENSE_TO.
     """
-    every = np.concatenate(scores)
-    low, high = min(0.0, float(every.min())), float(every.max())
-    if len(scores) > 1 and high > DENSE_TO:
-        dense = np.linspace(low, DENSE_TO, THRESHOLDS // 2, endpoint=False)
-        return np.concatenate([dense, np.geomspace(DENSE_TO, high, THRESHOLDS // 2 + 1)])
-    return np.linspace(low, high if high > low else low + 1, THRESHOLDS)
+    low, high = float(min(map(np.min, scores))), float(max(map(np.max, scores)))
+    margin = (high - low or 1) / 20
+    if scale == RAW:
+        return np.linspace(low - margin, high + margin, THRESHOLDS)
+    low, high = min(0.0, low), max(1.0, high)
+    if high <= DENSE_TO:
+        return np.linspace(low, high, THRESHOLDS)
+    dense = np.linspace(low, DENSE_TO, THRESHOLDS // 2, endpoint=False)
+    return np.concatenate([dense, np.geomspace(DENSE_TO, high, THRESHOLDS // 2 + 1)])
 
 
 def _steps(entries: Sequence[Entry], games: list[str]) -> NDArray[np.float64]:
@@ -372,9 +376,8 @@ def _verdict(
     what = f"{NAMES[name]} {format_signed(gap.value)}"
     in_games = "in each game" if len(games) > 1 else "each"
     if gap.interval is None:
-        published = [entry.name for entry in (new, base) if not entry.runs]
-        if published:
-            return f"{what}; no interval, because {join_names(published)} has no seeds"
+        if not (new.runs and base.runs):
+            return f"{what}; no interval: published scores have no seeds"
         return f"{what}; cannot tell: an interval needs at least 2 seeds {in_games}"
     low, high = gap.interval
     seen = f"{what} ({format_signed(low)} to {format_signed(high)})"

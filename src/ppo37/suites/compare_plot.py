@@ -30,7 +30,7 @@ INTERVAL = "interval"
 """The id of a bar; the others are in figures.py."""
 WIDTH_INCHES, CURVE_INCHES = 11.0, 5.2
 ROW_INCHES, FRAME_INCHES = 0.42, 1.5
-LABEL_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS = 26, 120, 10
+LABEL_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS = 28, 120, 10
 MOST_COLUMNS = 4
 LINEAR_TO = 4.0
 """Thresholds up to this are on a linear axis; one with higher ones is logarithmic above 1."""
@@ -93,7 +93,8 @@ def profiles_figure(document: dict[str, Any]) -> "Figure":
         panel.set_xlabel(document["scale"])
         panel.set_ylabel("part of runs above this score")
         panel.set_title("Performance profiles")
-        _explain(drawing, document, "Lines: mean over games; bands: 95% interval")
+        mean = "Lines: mean over games; bands" if len(document["games"]) > 1 else "Bands"
+        _explain(drawing, document, f"{mean}: 95% interval")
         _add_legend(drawing, panel)
     return drawing
 
@@ -117,7 +118,7 @@ def curves_figure(document: dict[str, Any]) -> "Figure":
             panel.axhline(value, label=label, gid=MEANS, **line)
         panel.set_xlim(0, steps[-1])
         panel.set_xlabel(f"{frames_or_steps(frames)} (millions)")
-        panel.set_ylabel(f"{NAMES[name]} of the {document['scale']}")
+        panel.set_ylabel(f"{NAMES[name]} of {document['scale']}s")
         panel.set_title("Sample efficiency")
         text = "Score during training: mean of the last 100 games; bands: 95% interval"
         _explain(drawing, document, text)
@@ -207,14 +208,21 @@ def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
         panel.grid(visible=False, axis="y")
         panel.tick_params(axis="y", length=0)
         panel.spines["left"].set_visible(False)
-    names = [textwrap.shorten(entry["name"], 2 * LABEL_LETTERS) for entry in entries]
-    labels = [textwrap.fill(name, LABEL_LETTERS) for name in names]
+    labels = [_wrapped(entry["name"]) for entry in entries]
     panels[0].set_yticks(range(len(entries)), labels, fontsize=10, color=INK)
+
+
+def _wrapped(name: str) -> str:
+    """Break a long name into at most two lines, also at underscores."""
+    lines = textwrap.wrap(name.replace("_", "_ "), LABEL_LETTERS, max_lines=2, placeholder="...")
+    return "\n".join(lines).replace("_ ", "_")
 
 
 def _short(value: float, _: Any) -> str:
     """Format a score on a small axis: 12000 as `12k`."""
-    text = f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
+    text = f"{value:g}"
+    if abs(value) >= 10_000:
+        text = f"{value / 1e3:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

@@ -159,7 +159,7 @@ def test_published_scores_have_no_interval(suite: Path) -> None:
     assert human["aggregates"]["iqm"]["interval"] is None
     assert human["scores"]["breakout"]["mean"] == 30.5
     verdict = document["differences"][1]["verdict"]
-    assert "no interval, because ppo_paper has no seeds" in verdict
+    assert "no interval: published scores have no seeds" in verdict
     notes = "\n".join(document["notes"])
     assert "agent steps differ" in notes
     assert "ppo_paper 10,000,000" in notes
