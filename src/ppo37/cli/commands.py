@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..session.checkpoint import Checkpoint
     from ..session.observer import Observer
     from ..session.session import Summary
+    from ..suites.plan import Plan
 
 SIGNAL_EXIT = 128
 """The exit code of a stopped run is this plus the number of the signal."""
@@ -35,6 +36,10 @@ def train(options: Namespace) -> int:
     started = time.monotonic()
     from ..loop import train
 
+    if options.seeds is not None:
+        return _train_seeds(options)
+    if options.jobs is not None:
+        raise UsageError("--jobs is for several seeds; add --seeds")
     if options.budget is not None and options.max_time is not None:
         raise UsageError("--budget and --max-time exclude each other; use one of them")
     around = _around(options)
@@ -42,6 +47,69 @@ def train(options: Namespace) -> int:
     around |= brought(config, options).arguments
     origin = options.init_from
     return _report(lambda: train(config, options.out, init_from=origin, **around), options.json)
+
+
+def _train_seeds(options: Namespace) -> int:
+    """Train the same settings with several seeds, as a suite of one game."""
+    from ..suites.plan import make_plan
+
+    if options.budget is not None and "total_timesteps" in options:
+        raise UsageError("--budget and --total-timesteps exclude each other; use one of them")
+    values = {"games": ["own"], "seeds": options.seeds, "budget": options.budget}
+
+    def make_config(_: str | None, __: str | None, changes: dict[str, Any]) -> Config:
+        return config_of(Namespace(**{**vars(options), **changes}))
+
+    return _run_suite(options, make_plan(values, make_config), _first(options))
+
+
+def suite(options: Namespace) -> int:
+    """Train several games, seeds and variants of settings, side by side."""
+    from ..suites.plan import make_plan, read_plan
+
+    values = {} if options.plan is None else read_plan(options.plan)
+    for name in ("games", "seeds", "preset", "budget"):
+        if getattr(options, name) is not None:
+            values[name] = getattr(options, name)
+    typed = settings_of(options)
+    if not values.get("games") and "env" not in {**values.get("settings", {}), **typed}:
+        raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
+    values["seed"] = typed.pop("seed", Config.seed)
+    values["settings"] = {**values.get("settings", {}), **typed}
+
+    def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
+        return _config_from(preset or "auto", game, implied_by(changes), options)
+
+    return _run_suite(options, make_plan(values, make_config), [])
+
+
+def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
+    """Train a plan, and print the results.  first: options for the beginning of each run."""
+    from ..suites.suite import suite
+    from ..suites.suite_results import PAGE
+
+    if options.max_time is not None:
+        raise UsageError("--max-time is for one run; for several use --budget")
+    _around(options)  # checks them
+    path, result = suite(
+        plan, options.out, options.jobs, log, lambda c: brought(c, options), _more(options), first
+    )
+    _print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
+    return 0
+
+
+def _more(options: Namespace) -> list[str]:
+    """Return the options around a run, for each run of several."""
+    names = ("checkpoint_every", "keep", "eval_every", "eval_episodes", "record_every")
+    given = {name: getattr(options, name) for name in names}
+    found = [f"--{n.replace('_', '-')}={v}" for n, v in given.items() if v is not None]
+    found += [f"--logger={text}" for text in options.loggers]
+    return found + ["--keep-best"] * options.keep_best
+
+
+def _first(options: Namespace) -> list[str]:
+    """Return the options that only the beginning of a run gets, for each run of several."""
+    return [] if options.init_from is None else [f"--init-from={real_path(options.init_from)}"]
 
 
 def _around(options: Namespace) -> dict[str, Any]:
@@ -409,8 +477,6 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
 
     game, preset: used where none is given.
     """
-    from ..envs.games import is_built_in
-    from ..presets import from_preset
     from .settings_file import read_settings
 
     typed = settings_of(options)
@@ -422,7 +488,17 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
     preset_in_file, game_in_file = in_file.pop("preset", preset), in_file.pop("game", game)
     preset = options.preset or preset_in_file
     game = options.game or (None if "env" in typed else game_in_file)
-    changes = with_real_paths({**in_file, **implied_by(typed)})
+    return _config_from(preset, game, {**in_file, **implied_by(typed)}, options)
+
+
+def _config_from(
+    preset: str, game: str | None, changes: dict[str, Any], options: Namespace
+) -> Config:
+    """Return the configuration of a preset with changes, and say what `auto` stands for."""
+    from ..envs.games import is_built_in
+    from ..presets import from_preset
+
+    changes = with_real_paths(changes)
     if game is None and changes.get("env") is None:
         raise UsageError("give GAME or --env: pong, CartPole-v1, --env module:Class, ...")
     own = changes.get("env") or (None if game is None or is_built_in(game) else game)

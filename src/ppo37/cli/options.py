@@ -108,8 +108,23 @@ def build_parser() -> _Parser:
         metavar="TIME",
         help="train for as many steps as fit in 90s, 30m or 1h30m, instead of --total-timesteps",
     )
+    _add_seeds(train, "train several seeds", None)
+    _add_jobs(train, "default: what is fastest for all")
     _add_run_options(train)
     _add_settings(train)
+
+    suite = add("suite", commands.suite)
+    suite.add_argument("plan", metavar="PLAN.toml", nargs="?", help="games, seeds and settings")
+    text = "pong,breakout,... or a set: atari5, classic7, atari26, atari57"
+    suite.add_argument("--games", metavar="GAME,GAME", help=text)
+    _add_seeds(suite, "seeds of each game and variant", None, "; default 3")
+    suite.add_argument("--preset", choices=PRESET_NAMES, help=f"default: {AUTO}")
+    text = "time of each run, 90s, 30m or 1h30m: as many steps as fit, the same for all seeds"
+    suite.add_argument("--budget", metavar="TIME", help=text)
+    suite.add_argument("--out", metavar="DIR", help="directory of the suite, new or to resume")
+    _add_jobs(suite, "default: what is fastest for all")
+    _add_run_options(suite)
+    _add_settings(suite)
 
     resume = add("resume", commands.resume)
     resume.add_argument("run", metavar="RUN", help=A_RUN)
@@ -176,10 +191,8 @@ def build_parser() -> _Parser:
     _add_game(ablate)
     text = "numbers of details, as 4,7 (default: all of the 37 that have a switch and are on)"
     ablate.add_argument("--details", metavar="N,N", help=text)
-    text = "seeds for each, the first is --seed; default 3"
-    ablate.add_argument("--seeds", type=whole_number, default=3, metavar="N", help=text)
-    text = "runs at the same time, which share the cores; default 1"
-    ablate.add_argument("--jobs", type=whole_number, default=1, metavar="N", help=text)
+    _add_seeds(ablate, "seeds of each arm", "3")
+    _add_jobs(ablate, "default 1", 1)
     ablate.add_argument("--out", metavar="DIR", help="directory of the study, new or to resume")
     _add_json(ablate)
     _add_settings(ablate)
@@ -300,6 +313,19 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--logger", dest="loggers", action="append", default=[], metavar="MODULE:NAME", help=text
     )
     _add_json(parser)
+
+
+def _add_seeds(
+    parser: argparse.ArgumentParser, what: str, default: str | None, more: str = ""
+) -> None:
+    shown = more if default is None else f"; default {default}"
+    text = f"{what}: a number, counted from --seed, or the seeds, as 1-5 or 1,4,7{shown}"
+    parser.add_argument("--seeds", default=default, metavar="SEEDS", help=text)
+
+
+def _add_jobs(parser: argparse.ArgumentParser, text: str, default: int | None = None) -> None:
+    text = f"runs at the same time, which share the cores; {text}"
+    parser.add_argument("--jobs", type=whole_number, default=default, metavar="N", help=text)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

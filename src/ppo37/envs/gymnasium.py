@@ -34,7 +34,7 @@ CHECK_SEEDS, CHECK_STEPS = 10, 8
 
 
 class Tried(NamedTuple):
-    """What some steps have shown of environments.
+    """Facts about environments, which some steps have shown.
 
     exact: whether a seed gives the same episode again.  masked: whether they give masks of legal
     actions.  outside: a number that is outside of its space, in words; empty if there was none.

@@ -163,6 +163,18 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
     return file
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether another process uses a run directory, as far as its disk has locks."""
+    try:
+        with (path / LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no directory yet, or no locks; who trains there says what is wrong
+        return False
+    return False
+
+
 def put_aside(run: Path, update: int) -> Path | None:
     """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
 

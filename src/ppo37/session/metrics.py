@@ -6,6 +6,7 @@
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ RECORD_FORM = {
 }
 """What a record has at least, see `fits`."""
 LONGEST_LINE = 1 << 28
+LAST_BYTES = 1 << 14
+"""The bytes at the end of a log that are read for its last record, unless it is longer."""
 
 
 def record_of(
@@ -81,6 +84,23 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             raise UsageError(f"{path}, line {number} does not follow the line before it")
         records.append(record)
     return records
+
+
+def last_record(run: Path) -> dict[str, Any] | None:
+    """Read the last complete record of a run, without the others; None if there is none."""
+    try:
+        with (run / METRICS).open("rb") as file:
+            size, wanted, end = file.seek(0, os.SEEK_END), LAST_BYTES, b""
+            while True:
+                file.seek(max(size - wanted, 0))
+                end = file.read().rpartition(b"\n")[0]
+                if b"\n" in end or wanted >= size:
+                    break
+                wanted *= 8
+        record = json.loads(end.rpartition(b"\n")[2])
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if _is_record(record) else None
 
 
 def steps_of(record: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from ..backends.device import (
     prepare_process,
     require_memory,
     resolve_device,
+    usable_cores,
     versions,
 )
 from ..backends.executables import Executables, make_buffers
@@ -365,6 +366,7 @@ def _load(
             (dataclasses.asdict(saved_config), dataclasses.asdict(config)),
         ):
             changed += _changes(before, now, asked)
+        changed += _missing_cores(config)
         changed += _changed_sources(saved.state.get("sources", {}), sources_of(config, brought))
         warnings += schedule_notes(saved_config, config, agent_steps)
     for warning in changed + warnings:
@@ -403,6 +405,15 @@ def _changes(before: dict[str, Any], now: dict[str, Any], asked: Collection[str]
         for name, value in now.items()
         if name in before and before[name] != value
     ]
+
+
+def _missing_cores(config: Config) -> list[str]:
+    """Say if a run has more threads than there are cores, as on another machine."""
+    cores, threads = usable_cores(), config.threads or 1
+    if threads <= cores or config.device != "cpu":
+        return []
+    text = f"only {cores} of the cores" if cores > 1 else "only one core"
+    return [f"the run has {threads} threads, and only {cores} can be used here: {MAY_DIFFER}"]
 
 
 def _changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:

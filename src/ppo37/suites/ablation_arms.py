@@ -5,7 +5,6 @@ Legend: an arm is one configuration, `all` as it was given and the others with o
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Config, flags, from_dict
@@ -32,36 +31,6 @@ class Arm(NamedTuple):
         if self.detail is None:
             return "all details"
         return f"{_with_or_without(self.detail)} {self.detail.tag} {self.detail.name}"
-
-
-class Run(NamedTuple):
-    """One arm with one seed, and its run directory."""
-
-    arm: Arm
-    config: Config
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The name of its run directory."""
-        return self.path.name
-
-
-class Study(NamedTuple):
-    """Every arm with every seed, in the directory `path`."""
-
-    path: Path
-    arms: list[Arm]
-    seeds: list[int]
-
-    @property
-    def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that a study that is stopped can be compared so far."""
-        return [
-            Run(arm, dataclasses.replace(arm.config, seed=seed), self.path / f"{arm.name}__s{seed}")
-            for seed in self.seeds
-            for arm in self.arms
-        ]
 
 
 def make_arms(

@@ -11,15 +11,14 @@ import numpy as np
 from ..backends.device import describe_machine, versions
 from ..config import from_dict, to_dict
 from ..envs.games import title
-from ..errors import RunError
 from ..presets import describe
-from ..session.files import to_json, write_atomically
 from ..session.metrics import read_metrics, steps_of
 from ..tools.bench import commit
 from ..tools.figures import save_png
 from ..tools.stats import t_interval_of_mean
-from . import ablation_plot
-from .ablation_arms import Arm, Run, Study
+from . import ablation_plot, folder
+from .ablation_arms import Arm
+from .engine import Grid, Run
 
 DOCUMENT, PICTURE = "ablation.json", "ablation.png"
 SLICES = 40
@@ -33,6 +32,13 @@ MEASURES = {
     "none did)",
 }
 """Steps and not games: an agent with long games needs more steps for the same number of games."""
+
+
+class Study(NamedTuple):
+    """The arms of a study, the first with all details, and their runs."""
+
+    arms: list[Arm]
+    grid: Grid
 
 
 class Result(NamedTuple):
@@ -137,29 +143,22 @@ def write_results(study: Study, results: dict[str, Result]) -> dict[str, Any]:
     results: those of the finished runs, by the names of the runs.  RunError if that fails.
     """
     document = _document(study, results)
-    path = study.path / DOCUMENT
-    try:
-        write_atomically(path, to_json(document))
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; the runs are valid, repeat the command to "
-            "resume"
-        ) from error
+    folder.write_document(study.grid.path / DOCUMENT, document)
     if all(arm["score_mean"] is not None for arm in document["arms"]):
-        save_png(ablation_plot.figure(document), study.path / PICTURE)
+        save_png(ablation_plot.figure(document), study.grid.path / PICTURE)
     return document
 
 
 def _document(study: Study, results: dict[str, Result]) -> dict[str, Any]:
     config = study.arms[0].config
     slices = min(SLICES, config.num_updates)
-    missing = [run.name for run in study.runs if run.name not in results]
+    missing = [run.name for run in study.grid.runs if run.name not in results]
     return {
         "config": to_dict(config),
         "agent_steps": config.agent_steps,
-        "seeds": study.seeds,
+        "seeds": study.grid.seeds,
         "judgement": MEASURES,
-        "notes": _notes(len(study.seeds), missing),
+        "notes": _notes(len(study.grid.seeds), missing),
         "complete": not missing,
         "missing": missing,
         "curve_steps": [config.agent_steps * (i + 1) / slices for i in range(slices)],
@@ -194,11 +193,8 @@ def _arm_document(study: Study, results: dict[str, Result], arm: Arm) -> dict[st
 
 def _by_seed(study: Study, results: dict[str, Result], arm: Arm) -> dict[int, tuple[str, Result]]:
     """Return the names and results of an arm's finished runs."""
-    return {
-        run.config.seed: (run.name, results[run.name])
-        for run in study.runs
-        if run.arm is arm and run.name in results
-    }
+    runs = [study.grid.run(arm.name, seed) for seed in study.grid.seeds]
+    return {run.config.seed: (run.name, results[run.name]) for run in runs if run.name in results}
 
 
 def _notes(seeds: int, missing: list[str]) -> list[str]:

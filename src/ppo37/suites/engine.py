@@ -1,32 +1,178 @@
-"""Training of the runs of an ablation study, each by a command in a process of its own."""
+"""The engine of all that trains many runs: it trains each by a command in a process of its own.
 
+What is known of a run is in its run directory. So whoever finds the directory can go on: the same
+command after a kill, or another machine.
+"""
+
+import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..backends.device import usable_cores
-from ..config import arguments_of, brought_flags
+from ..backends.device import cores_of_process, usable_cores
+from ..config import Config, arguments_of, brought_flags
 from ..errors import UsageError
 from ..session import directory
+from ..session.metrics import last_record
 from ..session.signals import Signals
 from ..session.view import duration
 from ..tools.processes import POLL_S, Child, start
-from .ablation_arms import Run, Study
-from .ablation_results import Result, measure, write_results
 
 REPORT_EVERY_S = 60.0
 
 
-class Job(NamedTuple):
-    """A run in training, its process, and the cores that it uses."""
+class Run(NamedTuple):
+    """A run by its settings, and its run directory, which need not exist yet."""
 
-    run: Run
-    child: Child
-    cores: list[int]
+    config: Config
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its run directory."""
+        return self.path.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has finished; False if it was stopped or its summary is damaged."""
+        try:
+            return bool(json.loads((self.path / directory.SUMMARY).read_text())["finished"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+
+    @property
+    def updates(self) -> int:
+        """The updates that it has logged."""
+        record = last_record(self.path)
+        return 0 if record is None else int(record["update"])
+
+
+class Grid(NamedTuple):
+    """Every arm with every seed, in the directory `path`; an arm is settings with a name."""
+
+    path: Path
+    arms: dict[str, Config]
+    seeds: list[int]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed, so that arms can be compared before the last seed is trained."""
+        return [self.run(arm, seed) for seed in self.seeds for arm in self.arms]
+
+    def run(self, arm: str, seed: int) -> Run:
+        """Return the run of an arm and a seed."""
+        config = dataclasses.replace(self.arms[arm], seed=seed)
+        return Run(config, self.path / f"{arm}__s{seed}")
+
+
+class Pool(Protocol):
+    """Places where runs are trained; a run that was begun elsewhere is resumed."""
+
+    places: int
+    """The runs that are trained at the same time."""
+    active: list[Run]
+
+    def start(self, run: Run) -> None:
+        """Begin or resume a run, in a free place."""
+
+    def ended(self) -> list[tuple[Run, str]]:
+        """Return the runs that have ended since the last call, with an error or an empty text."""
+
+    def close(self) -> None:
+        """Stop the active runs; they leave checkpoints."""
+
+
+class Processes:
+    """A pool of processes on this machine, each on its share of the cores.
+
+    more: options of `ppo37 train` and `resume` for every run; `first` are those of `train` only.
+    """
+
+    def __init__(
+        self, shares: list[list[int]], more: Sequence[str] = (), first: Sequence[str] = ()
+    ) -> None:
+        """Make the places. shares: of the cores, see `shares_of_cores`."""
+        self.places = len(shares)
+        self.active = list[Run]()
+        self._free, self._children = list(shares), list[tuple[Run, Child, list[int]]]()
+        self._more, self._first = more, first
+
+    def start(self, run: Run) -> None:
+        cores = self._free.pop(0)
+        child = start(*command_of(run, self._more, self._first), cores=cores)
+        self.active.append(run)
+        self._children.append((run, child, cores))
+
+    def ended(self) -> list[tuple[Run, str]]:
+        found = []
+        for each in [each for each in self._children if each[1].process.poll() is not None]:
+            run, child, cores = each
+            failed = child.process.returncode != 0 or not run.is_finished
+            found.append((run, child.stderr_tail() if failed else ""))
+            child.close()
+            self._children.remove(each)
+            self.active.remove(run)
+            self._free.append(cores)
+        return found
+
+    def close(self) -> None:
+        for _, child, _ in self._children:
+            child.process.terminate()
+        for _, child, _ in self._children:
+            child.close()
+
+
+def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> list[str]:
+    """Return the arguments of `ppo37` that begin a run or resume it."""
+    if directory.is_run(run.path):
+        return ["resume", str(run.path), *brought_flags(run.config), *more]
+    return ["train", *arguments_of(run.config), "--out", str(run.path), *first, *more]
+
+
+def train_all(
+    runs: Sequence[Run],
+    pool: Pool,
+    finished: Callable[[Run], str],
+    signals: Signals,
+    log: Callable[[str], None],
+) -> dict[str, str]:
+    """Train every run that has not finished.
+
+    finished: is called after each run that has finished, and returns its result in words.
+    Returns the error of each run that failed. A failure does not stop the others: a run may diverge
+    because of its settings.  Stopped after a signal, with checkpoints of the active runs.
+    """
+    waiting = [run for run in runs if not run.is_finished]
+    failures = dict[str, str]()
+    progress = Progress(runs, pool, log)
+    try:
+        while waiting or pool.active:
+            signals.check()
+            while len(pool.active) < pool.places and (run := _first_free(waiting)):
+                waiting.remove(run)
+                log(f"{'resuming' if directory.is_run(run.path) else 'starting'} {run.name}")
+                pool.start(run)
+            for run, error in pool.ended():
+                if error:
+                    failures[run.name] = error
+                    log(f"{run.name} failed: {error}")
+                else:
+                    log(f"{run.name} finished: {finished(run)}")
+            progress.report(waiting)
+            time.sleep(POLL_S)
+    finally:
+        pool.close()
+    return failures
+
+
+def _first_free(waiting: Iterable[Run]) -> Run | None:
+    """Return the first run that no other process trains, such as one of a command just killed."""
+    return next((run for run in waiting if not directory.is_locked(run.path)), None)
 
 
 def shares_of_cores(jobs: int) -> list[list[int]]:
@@ -35,108 +181,69 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
         raise UsageError(f"--jobs must be at least 1, not {jobs}")
     if jobs == 1:
         return [[]]
-    if not hasattr(os, "sched_setaffinity"):
+    if not can_pin():
         raise UsageError("this system cannot tie runs to cores: leave --jobs at 1")
     if jobs > usable_cores():
         raise UsageError(f"--jobs must be at most {usable_cores()}, the cores here, not {jobs}")
-    return [share.tolist() for share in np.array_split(sorted(os.sched_getaffinity(0)), jobs)]
+    return [share.tolist() for share in np.array_split(sorted(cores_of_process()), jobs)]
 
 
-def is_finished(run: Run) -> bool:
-    """Return whether a run has finished; False if it was stopped or its summary is damaged."""
-    try:
-        return bool(json.loads((run.path / directory.SUMMARY).read_text())["finished"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+def can_pin() -> bool:
+    """Return whether this system can tie processes to cores."""
+    return hasattr(os, "sched_setaffinity")
 
 
-def train_all(
-    study: Study,
-    results: dict[str, Result],
-    shares: list[list[int]],
-    signals: Signals,
-    log: Callable[[str], None],
-) -> list[str]:
-    """Train every run that has no result, one at a time on each share of the cores.
+class Progress:
+    """A log of how much of all runs is trained, with a line every minute."""
 
-    Returns a message for each run that failed. A failure does not stop the others: a run may
-    diverge because of the detail that it lacks.
-    """
-    waiting = [run for run in study.runs if run.name not in results]
-    free, active, failures = list(shares), list[Job](), list[str]()
-    reporter = ProgressReporter(study, log)
-    try:
-        while waiting or active:
-            signals.check()
-            while waiting and free:
-                active.append(_start(waiting.pop(0), free.pop(0), log))
-            for job in [job for job in active if job.child.process.poll() is not None]:
-                active.remove(job)
-                free.append(job.cores)
-                failures += _finish(job, results, log)
-                write_results(study, results)
-            reporter.report([job.run for job in active])
-            time.sleep(POLL_S)
-    finally:
-        for job in active:
-            job.child.process.terminate()  # it leaves a checkpoint
-        for job in active:
-            job.child.close()
-    return failures
+    def __init__(self, runs: Sequence[Run], pool: Pool, log: Callable[[str], None]) -> None:
+        self._runs, self._pool, self._log = runs, pool, log
+        self._last_s = time.monotonic()
 
-
-def _start(run: Run, cores: list[int], log: Callable[[str], None]) -> Job:
-    """Start or resume a run in a process."""
-    if directory.is_run(run.path):
-        log(f"resuming {run.name}")
-        command = ("resume", str(run.path), *brought_flags(run.config))
-        return Job(run, start(*command, cores=cores), cores)
-    log(f"starting {run.name}")
-    args = ("train", *arguments_of(run.config), "--out", str(run.path))
-    return Job(run, start(*args, cores=cores), cores)
-
-
-def _finish(job: Job, results: dict[str, Result], log: Callable[[str], None]) -> list[str]:
-    """Add the result of a run whose process has ended, or return its error message in a list."""
-    name = job.run.name
-    error = job.child.stderr_tail()
-    job.child.close()
-    if job.child.process.returncode != 0 or not is_finished(job.run):
-        log(f"{name} failed: {error}")
-        return [f"{name}: {error}"]
-    result = results[name] = measure(job.run)
-    score = "no game ended late" if result.score is None else f"score {result.score:.2f}"
-    log(f"{name} finished after {duration(result.wall_s)}: {score}")
-    return []
-
-
-class ProgressReporter:
-    """A log of how much of a study is trained, with a line every minute."""
-
-    def __init__(self, study: Study, log: Callable[[str], None]) -> None:
-        self._study, self._log = study, log
-        self._start_s = self._last_s = time.monotonic()
-        self._updates_at_start = self._updates()
-
-    def report(self, active: list[Run]) -> None:
+    def report(self, waiting: Sequence[Run]) -> None:
         """Log the progress if runs are active and the last line is old enough."""
-        now = time.monotonic()
+        now, active = time.monotonic(), self._pool.active
         if not active or now - self._last_s < REPORT_EVERY_S:
             return
         self._last_s = now
-        done, total = self._updates(), sum(run.config.num_updates for run in self._study.runs)
-        shares = [f"{run.name} {_updates(run) / run.config.num_updates:.0%}" for run in active]
-        pace = (done - self._updates_at_start) / (now - self._start_s)
-        left = f", about {duration((total - done) / pace)} left" if pace else ""
-        self._log(f"{', '.join(shares)}; {done / total:.0%} of all{left}")
-
-    def _updates(self) -> int:
-        return sum(_updates(run) for run in self._study.runs)
+        updates = {run.name: run.updates for run in self._runs}
+        done, total = sum(updates.values()), sum(run.config.num_updates for run in self._runs)
+        shares = [f"{run.name} {updates[run.name] / run.config.num_updates:.0%}" for run in active]
+        left_s = time_left([*active, *waiting], self._runs, self._pool.places)
+        left = "" if left_s is None else f", about {duration(left_s)} left"
+        self._log(f"{', '.join(shares)}; {done / total:.0%} of all updates{left}")
 
 
-def _updates(run: Run) -> int:
-    """Return the number of updates that a run has logged."""
-    try:
-        return (run.path / directory.METRICS).read_bytes().count(b"\n")
-    except OSError:
-        return 0
+def time_left(unfinished: Sequence[Run], runs: Sequence[Run], places: int) -> float | None:
+    """Estimate the seconds until all unfinished runs have finished; None without any update yet.
+
+    unfinished: the active runs first, then the others in their order.  A run takes as long for an
+    update as in its own log, or else as runs of the same settings do, or else as all of them, by
+    agent steps. Each waiting run takes the first place that becomes free.
+    """
+    step_s = {run.name: pace for run in runs if (pace := _seconds_a_step(run)) is not None}
+    if not step_s:
+        return None
+    by_game: dict[Config, list[float]] = {}
+    for run in runs:
+        if run.name in step_s:
+            by_game.setdefault(_any_seed(run), []).append(step_s[run.name])
+    ends = [0.0] * places
+    for run in unfinished:
+        alike = by_game.get(_any_seed(run), list(step_s.values()))
+        pace = step_s.get(run.name, float(np.mean(alike)))
+        left = (run.config.num_updates - run.updates) * run.config.batch_size * pace
+        ends[int(np.argmin(ends))] += left
+    return max(ends)
+
+
+def _any_seed(run: Run) -> Config:
+    return dataclasses.replace(run.config, seed=0)
+
+
+def _seconds_a_step(run: Run) -> float | None:
+    """Return the seconds that a run has taken for an agent step; None before its first update."""
+    record = last_record(run.path)
+    if record is None:
+        return None
+    return float(record["wall_s"]) / (record["update"] * run.config.batch_size)

@@ -47,27 +47,14 @@ def plan(config: Config, budget_s: float, started: float, log: Callable[[str], N
     """
     log(f"measuring {TRIED_UPDATES} updates")
     measuring = time.monotonic()
-    # With annealing, the few updates would end at rate 0, where more epochs stop early.
-    starts = {name: config.schedule(name)[0] for name in schedules()}
-    constant = from_dict(
-        {**dataclasses.asdict(config), **starts, **dict.fromkeys(ANNEALED_BY, False)}
-    )
-    measured = whole_loop(constant, MEASURED_UPDATES)
+    measured = whole_loop(not_annealed(config), MEASURED_UPDATES)
 
     def planned() -> tuple[int, float]:
         """Return the number of updates that fit, and the seconds of each."""
         update_s = statistics.mean(measured["loop_update_s"])
         now = time.monotonic()
         start_up_s = max(0.0, now - measuring - TRIED_UPDATES * update_s)
-        left_s = SAFETY * (budget_s - (now - started)) - start_up_s
-        updates = int(left_s / update_s)
-        if updates < FEWEST_UPDATES:
-            least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + now - started
-            raise UsageError(
-                f"a budget of {budget_s:g} s is too short for {FEWEST_UPDATES} updates of "
-                f"{update_s:.2g} s and the start; use at least {math.ceil(1.1 * least_s)}s"
-            )
-        return updates, update_s
+        return updates_within(budget_s, update_s, start_up_s, now - started), update_s
 
     with closing(join(config.device)) as ranks:
         updates, update_s = ranks.broadcast_from_main(planned)
@@ -78,6 +65,32 @@ def plan(config: Config, budget_s: float, started: float, log: Callable[[str], N
         f"with {1 - SAFETY:.0%} in reserve; {expected_score(fitting)}"
     )
     return Plan(fitting, sps)
+
+
+def updates_within(
+    budget_s: float, update_s: float, start_up_s: float, spent_s: float = 0.0
+) -> int:
+    """Return how many updates fit in a time, with a reserve; UsageError if they are too few.
+
+    start_up_s: until the first update of a run begins.  spent_s: of the time, before the run.
+    """
+    updates = int((SAFETY * (budget_s - spent_s) - start_up_s) / update_s)
+    if updates < FEWEST_UPDATES:
+        least_s = (FEWEST_UPDATES * update_s + start_up_s) / SAFETY + spent_s
+        raise UsageError(
+            f"a budget of {budget_s:g} s is too short for {FEWEST_UPDATES} updates of "
+            f"{update_s:.2g} s and the start; use at least {math.ceil(1.1 * least_s)}s"
+        )
+    return updates
+
+
+def not_annealed(config: Config) -> Config:
+    """Return settings to measure the speed with.
+
+    With annealing, the few updates would end at rate 0, where more epochs stop early.
+    """
+    starts = {name: config.schedule(name)[0] for name in schedules()}
+    return from_dict({**dataclasses.asdict(config), **starts, **dict.fromkeys(ANNEALED_BY, False)})
 
 
 def expected_score(config: Config) -> str:

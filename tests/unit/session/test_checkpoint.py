@@ -164,6 +164,22 @@ def test_other_versions_give_a_warning(run: Path) -> None:
     assert "torch changed from 1.0 to" in notes[0]
 
 
+def test_a_run_on_too_few_cores_is_not_called_exact(tmp_path: Path) -> None:
+    """For example on another machine; a test has one core, see conftest.py."""
+    notes: list[str] = []
+
+    class Notes(NoView):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    train(tiny(threads=2), tmp_path / "run", checkpoint_every=3)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["exact"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000006")
+    resume(tmp_path / "run", view=Notes())
+    assert "the run has 2 threads, and only 1 can be used here" in notes[0]
+    assert not json.loads((tmp_path / "run" / "summary.json").read_text())["exact"]
+
+
 def test_weights_of_another_shape_are_refused(run: Path) -> None:
     folder = checkpoint.numbered(run / "checkpoints")[0]
     saved = checkpoint.load(folder)

@@ -18,7 +18,7 @@ from ppo37.cli import main
 from ppo37.config import Config
 from ppo37.errors import RunError, UsageError
 from ppo37.suites.ablate import ablate
-from ppo37.suites.ablation_arms import BASE, Run, make_arms
+from ppo37.suites.ablation_arms import BASE, make_arms
 from ppo37.suites.ablation_plot import spread
 from ppo37.suites.ablation_results import (
     DOCUMENT,
@@ -28,7 +28,7 @@ from ppo37.suites.ablation_results import (
     measure,
     table,
 )
-from ppo37.suites.engine import shares_of_cores
+from ppo37.suites.engine import Run, shares_of_cores
 
 pytest.importorskip("matplotlib")
 
@@ -220,7 +220,7 @@ def test_scores_are_of_the_last_quarter_of_the_steps(tmp_path: Path) -> None:
                 "episodes": episodes,
             }
             log.write(json.dumps(line) + "\n")
-    result = measure(Run(make_arms(config, ["4"], lambda _: None)[0], config, tmp_path))
+    result = measure(Run(config, tmp_path))
     assert result.curve == [1, 1, 1, 1, 1, 9, 4, 5.5]
     assert result.area == pytest.approx(23.5 / 8)
     assert (result.score, result.games, result.games_judged) == (5.0, 5, 3)

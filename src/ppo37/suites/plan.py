@@ -1,0 +1,167 @@
+"""The plan of a suite: games, seeds and variants of settings, from a TOML file or from options.
+
+games = ["pong", "breakout"]    # or a set: "atari5", "classic7", "atari26", "atari57"
+seeds = "1-3"                   # or a number of seeds, or a list
+preset = "fast"
+budget = "15m"                  # or total_timesteps in [settings]
+
+[settings]                      # of every run
+num_envs = 8
+
+[variants.base]                 # what is compared; without variants there is one
+[variants.higher_rate]
+learning_rate = 2e-3
+"""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import Config, checked, field_type
+from ..errors import UsageError
+from ..session.directory import file_name
+from ..session.files import explained
+from ..tools.budget import MOST_STEPS, seconds
+from ..tools.stats import published_scores
+from .seeds import seeds_from
+
+LARGEST_BYTES = 1 << 20
+KEYS = ("games", "seeds", "preset", "budget", "settings", "variants")
+GAME_SETS = {
+    # The five games whose scores predict the median over all best: Aitchison et al. 2023, table 2.
+    "atari5": "battle_zone double_dunk name_this_game phoenix qbert",
+    # openai/baselines, benchmarks_atari10M.htm.
+    "classic7": "beam_rider breakout enduro pong qbert seaquest space_invaders",
+    # Kaiser et al. 2020, "Atari 100k".
+    "atari26": "alien amidar assault asterix bank_heist battle_zone boxing breakout "
+    "chopper_command crazy_climber demon_attack freeway frostbite gopher hero jamesbond kangaroo "
+    "krull kung_fu_master ms_pacman pong private_eye qbert road_runner seaquest up_n_down",
+}
+"""Sets of games by name; `atari57` is made of the table of published scores."""
+
+MakeConfig = Callable[[str | None, str | None, dict[str, Any]], Config]
+"""make_config(preset, game, changes) -> settings; None stands for a preset or game not given."""
+
+
+class Arm(NamedTuple):
+    """A variant of the settings in one game; `variant` is empty if the plan has none."""
+
+    variant: str
+    config: Config
+
+
+class Plan(NamedTuple):
+    """Every arm with every seed. budget: the time of each run, such as 15m, or None."""
+
+    arms: dict[str, Arm]
+    seeds: list[int]
+    budget: str | None
+
+
+def read_plan(path: str | Path) -> dict[str, Any]:
+    """Return the values in a file, by their key; UsageError, with its name, if it is no plan."""
+    with explained(f"cannot read {path}"):
+        content = Path(path).expanduser().open("rb").read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise UsageError(f"{path} is larger than a plan can be")
+    try:
+        values = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    for key in values:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(
+                f"{path}: a plan has no key {key!r}, only {', '.join(KEYS)}; settings belong into "
+                f"[settings]{hint}"
+            )
+    for key in ("settings", "variants"):
+        if not isinstance(values.get(key, {}), dict):
+            raise UsageError(f"{path}: {key} has to be a table, [{key}]")
+    return values
+
+
+def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
+    """Return the plan that the values of KEYS describe; `seed` is the first of counted seeds.
+
+    UsageError for a value that is wrong, an empty list or a duplicate.
+    """
+    budget, preset = values.get("budget"), values.get("preset")
+    for key in ("budget", "preset"):
+        if not isinstance(values.get(key, ""), str | None):
+            raise UsageError(f"{key} has to be a text, not {values[key]!r}")
+    if budget is not None:
+        seconds(budget)
+    variants = values.get("variants") or {"": {}}
+    arms = dict[str, Arm]()
+    for variant, own in variants.items():
+        if not isinstance(own, dict):
+            raise UsageError(f"variant {variant} has to be a table, [variants.{variant}]")
+        if variant and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*", variant):
+            raise UsageError(
+                f"variant {variant!r}: a name has letters, digits, dots, dashes and single "
+                "underscores"
+            )
+        changes = _settings({**values.get("settings", {}), **own}, variant)
+        wanted = changes.pop("preset", preset)
+        if "seed" in changes:
+            raise UsageError("the seeds of a plan are named by `seeds`, not by a setting")
+        if budget is not None and "total_timesteps" in changes:
+            raise UsageError("budget and total_timesteps exclude each other; use one of them")
+        if budget is not None:
+            changes["total_timesteps"] = MOST_STEPS
+        for game in games_of(values.get("games"), changes):
+            config = make_config(wanted, game, changes)
+            name = "__".join(filter(None, (variant, file_name(config.game))))
+            if name in arms:
+                raise UsageError(f"the plan has {config.game} twice")
+            arms[name] = Arm(variant, config)
+    _require_different(arms)
+    first = values.get("seed", next(iter(arms.values())).config.seed)
+    return Plan(arms, seeds_from(values.get("seeds", 3), first), budget)
+
+
+def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
+    """Return checked settings by name; UsageError that says where a wrong one stands."""
+    optional = {field.name for field in dataclasses.fields(Config) if field_type(field)[1]}
+    try:
+        return checked({n: None if n in optional and v == "none" else v for n, v in values.items()})
+    except UsageError as error:
+        raise UsageError(f"{f'variant {variant}' if variant else 'settings'}: {error}") from error
+
+
+def games_of(games: Any, changes: dict[str, Any]) -> list[str | None]:
+    """Return the games of a list, a set's name, or a text with commas; None stands for `env`."""
+    if games is None and changes.get("env"):
+        return [None]
+    if isinstance(games, str):
+        games = games.split(",")
+    if not isinstance(games, list) or not games or not all(isinstance(g, str) for g in games):
+        raise UsageError('games has to be a list such as ["pong", "breakout"], or a set: atari5')
+    found = list[str | None]()
+    for name in map(str.strip, games):
+        found += _set_of(name) or [name]
+    if not all(found):
+        raise UsageError("games has an empty name")
+    return found
+
+
+def _set_of(name: str) -> list[str]:
+    """Return the games of a set; none if there is no such set."""
+    if name == "atari57":
+        return list(published_scores())
+    return GAME_SETS.get(name, "").split()
+
+
+def _require_different(arms: dict[str, Arm]) -> None:
+    """UsageError if two variants have the same settings."""
+    seen = dict[Config, str]()
+    for name, arm in arms.items():
+        if arm.config in seen:
+            raise UsageError(f"{seen[arm.config]} and {name} have the same settings")
+        seen[arm.config] = name

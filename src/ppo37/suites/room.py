@@ -1,0 +1,82 @@
+"""Whether the runs fit into the memory and on the disk, estimated before the first of them."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from ..config import Config
+from ..errors import UsageError
+from ..networks.agent import Agent
+from ..session.files import space_missing
+from ..session.state import checkpoints_bytes
+from .engine import Run
+
+PROCESS_BYTES = 300_000_000
+"""Memory of a run without the arrays below: Python, PyTorch, and a few emulators."""
+LOG_BYTES = 3_000
+"""Logs of an update, `metrics.jsonl` and TensorBoard's, with the games of a usual one."""
+
+
+class Needs(NamedTuple):
+    """The memory of a run, and the space that its checkpoints take, in bytes."""
+
+    memory: int
+    checkpoints: int
+
+
+def needs_of(config: Config, agent: Agent) -> Needs:
+    """Estimate what a run needs; measured runs needed 0.8 to 1.1 times as much memory.
+
+    Memory: three copies of the rollout's observations, the outputs of all layers for a minibatch
+    with their gradients, and the weights with gradients, moments and copies.
+    """
+    weights = sum(p.numel() * p.element_size() for p in agent.parameters())
+    numbers, outputs = _of_one_sample(agent)
+    rollout = 3 * config.batch_size * numbers * agent.obs_dtype.itemsize
+    gradient = config.minibatch_size * (4 * numbers + 2 * outputs)
+    return Needs(PROCESS_BYTES + rollout + gradient + 5 * weights, checkpoints_bytes(agent))
+
+
+def require_room(runs: Collection[Run], needs: dict[str, Needs], jobs: int, path: Path) -> None:
+    """UsageError if the runs that are left do not fit.
+
+    needs: of each run, by its name.  jobs: runs at once.  path: where their directories will be.
+    """
+    left = [run for run in runs if not run.is_finished]
+    memory = sum(sorted((needs[run.name].memory for run in left), reverse=True)[:jobs])
+    available = psutil.virtual_memory().available
+    if memory > available:
+        raise UsageError(
+            f"{jobs} runs at once need about {memory / 1e9:.1f} GB of memory, and "
+            f"{available / 1e9:.1f} GB are free; use fewer --jobs or smaller runs"
+        )
+    logs = sum(run.config.num_updates * LOG_BYTES for run in left)
+    missing = space_missing(path, logs + sum(needs[run.name].checkpoints for run in left))
+    if missing:
+        raise UsageError(f"{missing} for {len(left)} runs; free some or choose another --out")
+
+
+def _of_one_sample(agent: Agent) -> tuple[int, int]:
+    """Return the numbers of an observation, and the bytes of what all layers give for it."""
+    shape = agent.obs_shape
+    size = 0
+
+    def count(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal size
+        if isinstance(output, Tensor):
+            size += output.numel() * 4
+
+    layers = [module for module in agent.trunk.modules() if not list(module.children())]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    obs = torch.zeros(1, *shape, dtype=agent.obs_dtype, device=agent.device)
+    try:
+        with torch.no_grad():
+            agent.trunk(obs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return obs.numel(), size

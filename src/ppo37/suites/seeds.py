@@ -1,0 +1,60 @@
+"""The seeds of several runs: `--seeds 5`, `--seeds 1-5`, `--seeds 1,4,7`."""
+
+import re
+from collections.abc import Sequence
+
+from ..errors import UsageError
+
+MOST = 10_000
+"""More seeds than anybody trains; a larger number is a typing error."""
+
+
+def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
+    """Return the seeds that a number, a text or a list names; UsageError for a wrong one.
+
+    A number N means N seeds from `first` on. In a text, `1-5` and `1,4,7` name the seeds, `4-4`
+    names one, and a number alone is N.
+    """
+    match seeds:
+        case bool():
+            raise _wrong(seeds)
+        case int():
+            found = _counted(seeds, first)
+        case str():
+            found = _named(seeds, first)
+        case _:
+            found = list(seeds)
+    if not found or not all(isinstance(seed, int) for seed in found):
+        raise _wrong(seeds)
+    again = sorted({seed for seed in found if found.count(seed) > 1})
+    if again:
+        raise UsageError(f"--seeds names seed {again[0]} twice")
+    return found
+
+
+def _counted(number: int, first: int) -> list[int]:
+    if not 1 <= number <= MOST:
+        raise UsageError(f"--seeds must be at least 1 and at most {MOST:,}, not {number}")
+    return list(range(first, first + number))
+
+
+def _named(text: str, first: int) -> list[int]:
+    if re.fullmatch(r"\s*\d+\s*", text):
+        return _counted(int(text), first)
+    found = list[int]()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if ends is None:
+            raise _wrong(text)
+        low, high = int(ends[1]), int(ends[2] or ends[1])
+        if high < low or high - low >= MOST:
+            raise _wrong(text)
+        found += range(low, high + 1)
+    return found
+
+
+def _wrong(seeds: object) -> UsageError:
+    return UsageError(
+        f"--seeds takes a number of seeds, such as 5, or names them, as in 1-5 or 1,4,7; not "
+        f"{str(seeds)[:80]!r}"
+    )

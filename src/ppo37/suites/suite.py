@@ -1,0 +1,181 @@
+"""A suite: every variant in every game with every seed, trained side by side, and its results.
+
+Each run is an ordinary run directory, made by `ppo37 train` in its own process. `suite.json` has
+what belongs to all of them: the settings without `auto`, and the steps that fit in a budget.
+"""
+
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from ..backends.device import resolve_device, usable_cores
+from ..build import Brought
+from ..config import Config
+from ..errors import RunError, Stopped, UsageError
+from ..session.files import real_path
+from ..session.metrics import read_metrics
+from ..session.signals import Signals
+from ..tools.bench import WARM_UP_UPDATES
+from ..tools.budget import TRIED_UPDATES, not_annealed, seconds, updates_within
+from ..tools.processes import finish, start
+from . import folder
+from .engine import (
+    Grid,
+    Processes,
+    Run,
+    can_pin,
+    command_of,
+    shares_of_cores,
+    train_all,
+)
+from .plan import Arm, Plan
+from .room import require_room
+from .suite_results import DOCUMENT, Suite, TrainedArm, result_of, saved_arms, write_results
+
+STOPPING = "stopping: the active runs save checkpoints"
+
+
+def suite(
+    plan: Plan,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    log: Callable[[str], None] = lambda _: None,
+    brought: Callable[[Config], Brought] = lambda _: Brought(),
+    more: Sequence[str] = (),
+    first: Sequence[str] = (),
+) -> tuple[Path, dict[str, Any]]:
+    """Train every run of a plan; return the directory and the results, plain values.
+
+    out: a directory, by default under `runs/`; finished runs in it are kept, stopped ones are
+    resumed, and games, variants and seeds may be added.  jobs: runs at once, each on its share of
+    the cores; None chooses.  brought: returns what the user brings for some settings.  more, first:
+    options of the runs, see `Processes`.
+    The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
+    every run.
+    UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
+    failed, after all others have been trained; Stopped after a signal, with checkpoints of the
+    active runs.
+    """
+    path = None if out is None else real_path(out)
+    known = {} if path is None else saved_arms(path, plan)
+    number, device = len(plan.arms) * len(plan.seeds), _device(plan)
+    jobs = jobs or _fastest_jobs(number, device)
+    shares = shares_of_cores(jobs)
+    log(f"{number} runs, {_described(jobs)}")
+    with Signals() as signals:
+        arms = dict[str, TrainedArm]()
+        for name, arm in plan.arms.items():
+            for seed in plan.seeds:
+                dataclasses.replace(arm.config, seed=seed)  # checks it
+            arms[name] = known.get(name) or _resolved(arm, max(1, usable_cores() // jobs), brought)
+        for name, trained in arms.items():
+            if plan.budget is not None and name not in known:
+                fitting = _within(trained.config, plan.budget, shares, more, signals, log)
+                arms[name] = trained._replace(config=fitting)
+    grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
+    needs = {grid.run(name, seed).name: arms[name].needs for name in arms for seed in grid.seeds}
+    require_room(grid.runs, needs, jobs, path or Path.cwd())
+    if path is None:
+        path = folder.default_path("suite", next(iter(grid.arms.values())))
+        grid = grid._replace(path=path)
+    with Signals(STOPPING) as signals, closing(folder.open_folder(path, DOCUMENT, log)):
+        folder.require_same_settings(grid)
+        made = Suite(grid, arms, plan.budget, {})
+        log(f"training in {path}")
+        write_results(made)
+
+        def finished(run: Run) -> str:
+            write_results(made)
+            return result_of(run).text
+
+        try:
+            pool = Processes(shares, more, first)
+            made.failures.update(train_all(grid.runs, pool, finished, signals, log))
+        except Stopped:
+            log(f"to resume, repeat the command with --out {path}")
+            raise
+        results = write_results(made)
+    if made.failures:
+        name, error = next(iter(made.failures.items()))
+        raise RunError(
+            f"{len(made.failures)} of {number} runs failed, the first is {name}: {error}; "
+            f"{path} has the results of the others"
+        )
+    return path, results
+
+
+def _device(plan: Plan) -> str:
+    """Return the device of the runs; UsageError if they have several."""
+    found = {resolve_device(arm.config.device) for arm in plan.arms.values()}
+    if len(found) > 1:
+        raise UsageError("all runs of a suite need the same --device")
+    return found.pop()
+
+
+def _fastest_jobs(runs: int, device: str) -> int:
+    """Return how many runs at once are the fastest for all of them.
+
+    One for each core: the cores then never wait for each other. A GPU is one run's.
+    """
+    return 1 if device == "cuda" or not can_pin() else min(runs, usable_cores())
+
+
+def _described(jobs: int) -> str:
+    """Describe how the cores are used."""
+    cores = usable_cores()
+    if jobs == 1:
+        return f"one after the other on {cores} core{'s' if cores > 1 else ''}"
+    each = "one core each" if jobs == cores else f"{cores // jobs} or more cores each"
+    return f"{jobs} at once on {each} (--jobs changes that)"
+
+
+def _resolved(arm: Arm, threads: int, brought: Callable[[Config], Brought]) -> TrainedArm:
+    config = dataclasses.replace(arm.config, device=resolve_device(arm.config.device))
+    found = folder.resolve(config, threads, brought(arm.config))
+    return TrainedArm(arm.variant, arm.config, *found)
+
+
+def _within(
+    config: Config,
+    budget: str,
+    shares: list[list[int]],
+    more: Sequence[str],
+    signals: Signals,
+    log: Callable[[str], None],
+) -> Config:
+    """Return settings with the steps that fit in a time, measured with all places at work."""
+    log(f"{config.game}: measuring {TRIED_UPDATES} updates of {len(shares)} runs at once")
+    tried = dataclasses.replace(
+        not_annealed(config), total_timesteps=TRIED_UPDATES * config.batch_size
+    )
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        runs = [Run(tried, Path(temporary) / str(place)) for place in range(len(shares))]
+        began = time.monotonic()
+        children = [
+            start(*command_of(run, more), cores=cores)
+            for run, cores in zip(runs, shares, strict=True)
+        ]
+        for child in children:
+            stack.callback(child.close)
+            stack.callback(child.process.kill)
+        for child in children:
+            finish(child, signals)
+        whole_s = time.monotonic() - began
+        logs = [[record["wall_s"] for record in read_metrics(run.path)] for run in runs]
+    # The last update is followed by a checkpoint, which is usually saved every two minutes.
+    update_s = mean(
+        median(after - before for before, after in itertools.pairwise(ends))
+        for ends in (ends[WARM_UP_UPDATES - 1 : -1] for ends in logs)
+    )
+    start_up_s = max(0.0, whole_s - max(ends[-1] for ends in logs))
+    updates = updates_within(seconds(budget), update_s, start_up_s)
+    fitting = dataclasses.replace(config, total_timesteps=updates * config.batch_size)
+    sps = config.batch_size / update_s
+    log(f"{config.game}: {fitting.agent_steps:,} agent steps fit in {budget}, at {sps:,.0f} SPS")
+    return fitting

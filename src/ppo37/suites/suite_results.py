@@ -1,0 +1,230 @@
+"""The results of a suite: a document, and a table as CSV and as Markdown."""
+
+import csv
+import io
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from ..backends.device import describe_machine, versions
+from ..config import Config, from_dict, to_dict
+from ..envs.games import title
+from ..errors import UsageError
+from ..presets import describe
+from ..session import directory
+from ..session.checkpoint_format import Damaged, parse_json, read
+from ..session.files import write_atomically
+from ..session.view import duration
+from ..tools.bench import commit
+from . import folder
+from .engine import Grid, Run
+from .plan import Plan
+from .room import Needs
+
+DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
+SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
+
+
+class TrainedArm(NamedTuple):
+    """A variant in one game: its settings as they were asked for, and as they are trained."""
+
+    variant: str
+    asked: Config
+    config: Config
+    needs: Needs
+
+
+class Suite(NamedTuple):
+    """The runs of a suite, its budget, and the errors of the runs that failed, by their names."""
+
+    grid: Grid
+    arms: dict[str, TrainedArm]
+    budget: str | None
+    failures: dict[str, str]
+
+
+class Result(NamedTuple):
+    """What a finished run has reached; names as in the summary of the run."""
+
+    score: float | None
+    games: int
+    agent_steps: int
+    wall_s: float
+    exact: bool
+    machine: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The result in words."""
+        score = "no game has ended" if self.score is None else f"score {self.score:,.2f}"
+        return f"{score}, {duration(self.wall_s)}"
+
+
+def result_of(run: Run) -> Result:
+    """Read the result of a finished run."""
+    try:
+        summary = parse_json(read(run.path / directory.SUMMARY), run.path)
+        return Result(
+            summary["last_100_mean"],
+            summary["games"],
+            summary["agent_steps"],
+            summary["wall_s"],
+            summary.get("exact", True),
+            directory.read_document(run.path)["machine"],
+        )
+    except (Damaged, KeyError, TypeError) as error:
+        raise UsageError(f"{run.path / directory.SUMMARY} is damaged") from error
+
+
+def saved_arms(path: Path, plan: Plan) -> dict[str, TrainedArm]:
+    """Return the arms of a plan that the suite in `path` has already, with its choices.
+
+    UsageError if it is a suite of another plan: arms and seeds may be added, nothing else changes.
+    """
+    document = folder.read_document(path / DOCUMENT)
+    if document is None:
+        return {}
+    another = f"{path} has a suite of another plan"
+    try:
+        budget, seeds = document["budget"], document["seeds"]
+        saved = {arm["name"]: arm for arm in document["arms"]}
+        missing = [name for name in saved if name not in plan.arms]
+        missing += [f"seed {seed}" for seed in seeds if seed not in plan.seeds]
+        if budget != plan.budget:
+            raise UsageError(
+                f"{another} (budget {budget}, not {plan.budget}); choose another --out"
+            )
+        if missing:
+            raise UsageError(
+                f"{another}, with {', '.join(missing)}; name all that it has, or choose another "
+                "--out"
+            )
+        found = {}
+        for name, arm in saved.items():
+            asked = plan.arms[name].config
+            what = f"{another}: {name} has other settings"
+            folder.require_equal(from_dict(arm["asked"]), asked, what)
+            needs = Needs(**arm["needs"])
+            found[name] = TrainedArm(arm["variant"], asked, from_dict(arm["config"]), needs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
+    return found
+
+
+def write_results(suite: Suite) -> dict[str, Any]:
+    """Write `suite.json`, `results.csv` and `results.md`. Returns the document."""
+    document = _document(suite)
+    folder.write_document(suite.grid.path / DOCUMENT, document)
+    for name, text in ((TABLE, _csv(document)), (PAGE, _markdown(suite, document))):
+        write_atomically(suite.grid.path / name, text.encode())
+    return document
+
+
+def _document(suite: Suite) -> dict[str, Any]:
+    grid = suite.grid
+    return {
+        "arms": [
+            {
+                "name": name,
+                "variant": arm.variant,
+                "asked": to_dict(arm.asked),
+                "config": to_dict(arm.config),
+                "needs": arm.needs._asdict(),
+            }
+            for name, arm in suite.arms.items()
+        ],
+        "seeds": grid.seeds,
+        "budget": suite.budget,
+        "score": SCORE,
+        "runs": [
+            _run_document(suite, name, grid.run(name, seed))
+            for name in suite.arms
+            for seed in grid.seeds
+        ],
+        "complete": all(run.is_finished for run in grid.runs),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _run_document(suite: Suite, name: str, run: Run) -> dict[str, Any]:
+    arm = suite.arms[name]
+    document: dict[str, Any] = {
+        "run": run.name,
+        "arm": name,
+        "variant": arm.variant,
+        "game": run.config.game,
+        "preset": run.config.preset,
+        "protocol": run.config.protocol if run.config.env is None else None,
+        "seed": run.config.seed,
+        "finished": run.is_finished,
+        "error": suite.failures.get(run.name),
+    }
+    empty = dict.fromkeys(Result._fields)
+    return {**document, **(result_of(run)._asdict() if run.is_finished else empty)}
+
+
+def _csv(document: dict[str, Any]) -> str:
+    """Return a row for each run."""
+    text = io.StringIO()
+    rows = [{**run, "machine": (run["machine"] or {}).get("cpu")} for run in document["runs"]]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(suite: Suite, document: dict[str, Any]) -> str:
+    """Return the table of the arms, what is missing, and how it was made."""
+    lines = [
+        "| variant | game | score | std | each seed | agent steps | time of a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, arm in suite.arms.items():
+        runs = [run for run in document["runs"] if run["arm"] == name and run["finished"]]
+        scores = [run["score"] for run in runs if run["score"] is not None]
+        cells = [
+            arm.variant or arm.config.preset,
+            title(arm.config.game),
+            f"{mean(scores):,.2f}" if scores else "",
+            f"{stdev(scores):,.2f}" if len(scores) > 1 else "",
+            ", ".join(f"{run['seed']}: {_number(run['score'])}" for run in runs),
+            f"{arm.config.agent_steps:,}",
+            duration(mean(run["wall_s"] for run in runs)) if runs else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_notes(suite, document), ""])
+
+
+def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
+    """Return what the table does not show."""
+    unfinished = [run for run in document["runs"] if not run["finished"]]
+    inexact = [run["run"] for run in document["runs"] if run["exact"] is False]
+    configs = [arm.config for arm in suite.arms.values()]
+    protocols = sorted({config.protocol for config in configs if config.env is None})
+    processors = {run["machine"]["cpu"] for run in document["runs"] if run["machine"]}
+    notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
+    if unfinished:
+        named = [
+            f"{run['run']} ({run['error']})" if run["error"] else run["run"] for run in unfinished
+        ]
+        notes.append(f"Not finished: {', '.join(named)}.")
+    if inexact:
+        notes.append(f"Not exact, the machine or the software has changed: {', '.join(inexact)}.")
+    notes += [
+        f"Settings: {'; '.join(dict.fromkeys(map(describe, configs)))}.",
+        f"Protocol: {', '.join(protocols) or 'that of the environments'}. "
+        f"Seeds: {', '.join(map(str, suite.grid.seeds))}."
+        + (f" Budget: {suite.budget} for each run." if suite.budget else ""),
+        f"Processor: {', '.join(sorted(processors)) or document['machine']['cpu']}, threads of a "
+        f"run: {', '.join(sorted({str(config.threads) for config in configs}))}.",
+        f"Commit {document['commit']}; "
+        + ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+        + ".",
+    ]
+    return notes
+
+
+def _number(score: float | None) -> str:
+    return "no game" if score is None else f"{score:,.2f}"

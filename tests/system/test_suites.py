@@ -1,0 +1,267 @@
+"""Suites: real runs in processes of their own, which survive what happens to the command."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    LIMIT_S,
+    TINY,
+    child_environment,
+    fingerprint_and_log,
+    read_files,
+    tiny,
+    tiny_options,
+    wait_for_first_update,
+    wait_until,
+)
+
+from ppo37 import train
+from ppo37.cli import main
+from ppo37.session.directory import is_locked
+from ppo37.suites.engine import Grid
+from ppo37.suites.plan import Arm, Plan
+from ppo37.suites.room import Needs
+from ppo37.suites.suite import suite
+from ppo37.suites.suite_results import Suite, TrainedArm, write_results
+
+NEEDS = Needs(1, 1)
+
+SETTINGS = tiny_options(*(name for name in TINY if name not in ("game", "seed")))
+PLAN = """
+games = ["catch"]
+seeds = "3-4"
+preset = "classic"
+
+[settings]
+num_envs = 4
+num_steps = 16
+num_minibatches = 2
+update_epochs = 2
+network = "nature_half"
+device = "cpu"
+precision = "fp32"
+kernels = "torch"
+total_timesteps = 384
+
+[variants.base]
+[variants.other]
+gamma = 0.9
+"""
+RUNS = ["base__catch__s3", "other__catch__s3", "base__catch__s4", "other__catch__s4"]
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    (folder / "plan.toml").write_text(PLAN)
+    more = ["suite", str(folder / "plan.toml"), "--out", str(folder / "suite"), *arguments]
+    return [sys.executable, "-P", "-m", "ppo37", *more]
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(folder, *arguments),
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        timeout=LIMIT_S,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished suite of two variants and two seeds, whose runs were trained one by one."""
+    path = tmp_path_factory.mktemp("whole") / "suite"
+    configs = {"base": tiny(preset="classic"), "other": tiny(preset="classic", gamma=0.9)}
+    arms = {
+        f"{name}__catch": TrainedArm(name, replace(config, seed=1, threads=None), config, NEEDS)
+        for name, config in configs.items()
+    }
+    grid = Grid(path, {name: arm.config for name, arm in arms.items()}, [3, 4])
+    for each in grid.runs:
+        train(each.config, each.path, checkpoint_every=2)
+    write_results(Suite(grid, arms, None, {}))
+    return path
+
+
+def document_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "suite.json").read_text())
+    return found
+
+
+def test_the_results_are_those_of_the_runs(whole: Path) -> None:
+    document = document_of(whole)
+    assert document["complete"]
+    assert [arm["name"] for arm in document["arms"]] == ["base__catch", "other__catch"]
+    summaries = {
+        name: json.loads((whole / name / "summary.json").read_text())["last_100_mean"]
+        for name in RUNS
+    }
+    assert {run["run"]: run["score"] for run in document["runs"]} == summaries
+    with (whole / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run"]: float(row["score"]) for row in rows} == pytest.approx(summaries)
+    page = (whole / "results.md").read_text()
+    mean = (summaries[RUNS[0]] + summaries[RUNS[2]]) / 2
+    assert f"| base | Catch | {mean:,.2f} |" in page
+    for part in ("Protocol: classic", "Seeds: 3, 4", "torch 2.", "Processor: ", "Commit "):
+        assert part in page
+
+
+def test_the_same_command_trains_only_what_is_missing(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    (copy / RUNS[3] / "summary.json").unlink()
+    shutil.rmtree(copy / RUNS[3] / "checkpoints")
+    (copy / RUNS[3] / "checkpoints").mkdir()
+    (copy / RUNS[3] / "metrics.jsonl").unlink()
+    before = {name: read_files(copy / name) for name in RUNS[:3]}
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "starting" in line or "resum" in line] == [
+        f"ppo37: resuming {RUNS[3]}"
+    ]
+    assert {name: read_files(copy / name) for name in RUNS[:3]} == before
+    assert fingerprint_and_log(copy / RUNS[3]) == fingerprint_and_log(whole / RUNS[3])
+
+
+def test_a_failed_run_is_named_and_the_rest_finishes(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    for name in RUNS[2:]:
+        (copy / name / "summary.json").unlink()
+    for saved in (copy / RUNS[2] / "checkpoints").glob("*/model.safetensors"):
+        saved.write_bytes(b"damaged")
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"ppo37: 1 of 4 runs failed, the first is {RUNS[2]}"
+    )
+    runs = {run["run"]: run for run in document_of(copy)["runs"]}
+    assert (runs[RUNS[2]]["finished"], runs[RUNS[3]]["finished"]) == (False, True)
+    assert f"Not finished: {RUNS[2]} (" in (copy / "results.md").read_text()
+
+
+MISTAKES = [
+    (["--ent-coef", "0.5"], "has other settings (ent_coef 0.01, not 0.5)"),
+    (["--seeds", "4-5"], "with seed 3; name all"),
+    (["--games", "pong"], "with base__catch, other__catch; name all"),
+    (["--budget", "10m"], "budget and total_timesteps exclude"),
+    (["--out", "{tmp}"], "is not empty and has no suite.json"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_another_plan_is_refused_and_nothing_changes(
+    arguments: list[str],
+    message: str,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = read_files(whole)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    options = [text.format(tmp=tmp_path) for text in arguments]
+    with pytest.raises(SystemExit) as exit_:
+        main(["suite", str(tmp_path / "plan.toml"), "--out", str(whole), *options])
+    out, err = capsys.readouterr()
+    assert (exit_.value.code, out) == (2, ""), err
+    assert message in err.splitlines()[-1]
+    assert read_files(whole) == before
+
+
+def ended(folder: Path) -> bool:
+    """Return whether no process trains in the runs any more."""
+    return not any(is_locked(path) for path in (folder / "suite").glob("*__s?"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True], ids=["command", "all processes"])
+def test_kills_at_any_moment_do_not_change_a_result(
+    group: bool, whole: Path, tmp_path: Path
+) -> None:
+    """The command alone is killed, or with all runs at once, as when a machine loses its power."""
+    began = time.monotonic()
+    assert run(tmp_path, "--checkpoint-every", "1").returncode == 0
+    lasts_s = time.monotonic() - began
+    rng = random.Random(1)
+    kills = 0
+    while kills < 25:
+        shutil.rmtree(tmp_path / "suite", ignore_errors=True)
+        finished = False
+        while not finished:
+            process = subprocess.Popen(
+                command(tmp_path, "--checkpoint-every", "1"),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=child_environment(),
+                start_new_session=True,
+            )
+            try:
+                finished = process.wait(rng.uniform(0.1, 1.2) * lasts_s) == 0
+                assert finished
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
+                process.wait()
+                kills += 1
+        wait_until(lambda: ended(tmp_path))
+        for name in RUNS:
+            assert fingerprint_and_log(tmp_path / "suite" / name) == fingerprint_and_log(
+                whole / name
+            )
+    print(f"{kills} kills, all results identical")
+
+
+@pytest.mark.slow
+def test_a_signal_stops_the_suite_with_checkpoints(tmp_path: Path) -> None:
+    text = PLAN.replace("total_timesteps = 384", "total_timesteps = 1_000_000")
+    arguments = command(tmp_path, "--jobs", "1")
+    (tmp_path / "plan.toml").write_text(text)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+    )
+    wait_for_first_update(tmp_path / "suite" / RUNS[0])
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, out) == (143, ""), err
+    assert "repeat the command" in err
+    assert list((tmp_path / "suite" / RUNS[0] / "checkpoints").glob("0*"))
+    assert not document_of(tmp_path / "suite")["complete"]
+
+
+def test_several_seeds_of_one_game(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "catch", "--seeds", "3-4", *SETTINGS, "--out", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--eval-every", "192", "--eval-episodes", "1", "--json"])
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 0, err
+    assert [run["run"] for run in json.loads(out)["runs"]] == ["catch__s3", "catch__s4"]
+    for name in ("catch__s3", "catch__s4"):
+        assert (tmp_path / "runs" / name / "evaluations.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_budget_is_the_same_number_of_steps_for_all_seeds(tmp_path: Path) -> None:
+    plan = Plan({"catch": Arm("", tiny(total_timesteps=10**12))}, [1, 2], "30s")
+    lines: list[str] = []
+    path, document = suite(plan, tmp_path / "suite", log=lines.append)
+    (arm,) = document["arms"]
+    steps = arm["config"]["total_timesteps"]
+    assert steps >= 10 * 64
+    assert [run["agent_steps"] for run in document["runs"]] == [steps, steps]
+    assert any("fit in 30s" in line for line in lines)
+    lines.clear()
+    again = suite(plan, path, log=lines.append)[1]
+    assert again["arms"] == document["arms"]
+    assert not any("measuring" in line for line in lines)
