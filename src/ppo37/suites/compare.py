@@ -24,7 +24,7 @@ from .compare_inputs import (
     NOT_TRAINED,
     OTHER_ESTIMATE,
     Entry,
-    Run,
+    ScoredRun,
     curve_of,
     entries_of_suite,
     read_entries,
@@ -210,7 +210,7 @@ def _given(entries: Sequence[Entry], game: str, anchors: Anchors) -> tuple[float
     return next((anchors[name] for name in names if name in anchors), None)
 
 
-def _runs(entries: Sequence[Entry], game: str) -> list[Run]:
+def _runs(entries: Sequence[Entry], game: str) -> list[ScoredRun]:
     return [run for entry in entries for run in entry.of_game(game)]
 
 

@@ -5,7 +5,6 @@ Legend: an entry is one of the things compared, with runs in several games and o
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +17,14 @@ from ..envs.games import score_key
 from ..errors import UsageError
 from ..presets import describe
 from ..session import directory
-from ..session.files import explained, one_line, own_folder, real_path
+from ..session.checkpoint_format import Damaged, parse_json, read
+from ..session.files import one_line, own_folder, real_path
 from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
 from ..tools.stats import published_scores, running_mean
+from .folder import read_document
+from .suite_results import DOCUMENT
 
-SUITE = "suite.json"
 LAST_GAMES = 100
 """The score of a run is the mean raw score of its last 100 training games."""
 OF_GAME = ("game", "env", *MAY_DIFFER)
@@ -37,7 +38,7 @@ OTHER_ESTIMATE = {
 }
 
 
-class Run(NamedTuple):
+class ScoredRun(NamedTuple):
     """A finished run, its score, and a line about its machine and versions."""
 
     path: Path
@@ -55,7 +56,7 @@ class Entry(NamedTuple):
     """Runs that are compared as one thing, or a published column, which has no runs."""
 
     name: str
-    runs: tuple[Run, ...] = ()
+    runs: tuple[ScoredRun, ...] = ()
     published: dict[str, float] | None = None
 
     @property
@@ -65,7 +66,7 @@ class Entry(NamedTuple):
             return list(self.published)
         return list(dict.fromkeys(run.game for run in self.runs))
 
-    def of_game(self, game: str) -> list[Run]:
+    def of_game(self, game: str) -> list[ScoredRun]:
         """Return its runs in a game by seed."""
         found = (run for run in self.runs if run.game == game)
         return sorted(found, key=lambda run: run.config.seed)
@@ -98,13 +99,21 @@ def columns() -> list[str]:
     return [name for name in found if not name.endswith("_std")]
 
 
+class _Group(NamedTuple):
+    """Run directories that become an entry; the text that named the first, and finished runs."""
+
+    label: str
+    first: str
+    runs: list[ScoredRun]
+
+
 def read_entries(inputs: Sequence[str | Path], log: Callable[[str], None]) -> list[Entry]:
     """Return the entries that paths and names mean, in their order; see `compare.compare`.
 
     log: called with a line for each run that is left out.  UsageError for inputs that are wrong.
     """
-    places: list[Entry | tuple[str, list[Run]]] = []
-    groups: dict[Any, tuple[str, list[Run]]] = {}  # run directories, at the place of the first
+    places: list[Entry | _Group] = []
+    groups: dict[Any, _Group] = {}
     named = dict[Path, str]()
     for text in map(str, inputs):
         label, path = _label_and_path(text)
@@ -114,18 +123,20 @@ def read_entries(inputs: Sequence[str | Path], log: Callable[[str], None]) -> li
         if path in named:
             raise UsageError(f"{path} is named twice: {named[path]} and {text}")
         named[path] = text
-        if (path / SUITE).is_file():
+        if (path / DOCUMENT).is_file():
             places += _with_label(entries_of_suite(path, log), label)
             continue
-        run = _read_run(_require_run(path, text), log)
-        if run is None:
-            raise UsageError(f"{text} has no finished run to compare")
-        key = label or tuple(_settings(run.config).items())
+        config = _read_settings(_require_run(path, text), log)
+        if config is None:
+            continue
+        key = label or tuple(_settings(config).items())
         if key not in groups:
-            groups[key] = (label, [])
+            groups[key] = _Group(label, text, [])
             places.append(groups[key])
-        groups[key][1].append(run)
-    entries = [place if isinstance(place, Entry) else _entry_of(*place) for place in places]
+        groups[key].runs.extend(_read_run(path, config, log))
+    entries = [place if isinstance(place, Entry) else _entry_of(place) for place in places]
+    if not entries:
+        raise UsageError("there is no finished run to compare")
     _check_entries(entries)
     return entries
 
@@ -137,20 +148,25 @@ def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: No
     variant has no finished run, or if the suite's file is damaged.
     """
     path = real_path(path)
-    file = path / SUITE
-    with explained(f"cannot read {file}"):
-        content = file.read_bytes()
+    file = path / DOCUMENT
+    document = read_document(file)
+    if document is None:
+        raise UsageError(f"{path} has no {DOCUMENT}, so it is not the directory of a suite")
     try:
-        listed = [(str(run["run"]), str(run["variant"])) for run in json.loads(content)["runs"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        listed = [(str(run["run"]), str(run["variant"])) for run in document["runs"]]
+    except (KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged") from error
-    variants: dict[str, list[Run]] = {variant: [] for _, variant in listed}
+    variants: dict[str, list[ScoredRun]] = {variant: [] for _, variant in listed}
     for name, variant in listed:
         if name != directory.file_name(name):
             raise UsageError(f"{file} is damaged: {one_line(repr(name))} is not the name of a run")
-        run = _read_run(own_folder(path, name), log)
-        if run is not None:
-            variants[variant].append(run)
+        folder = own_folder(path, name)
+        if not folder.exists():
+            log(f"left out: {folder} has not been started")
+            continue
+        config = _read_settings(folder, log)
+        if config is not None:
+            variants[variant].extend(_read_run(folder, config, log))
     for variant, runs in variants.items():
         if not runs:
             of = f" of the variant {one_line(variant)}" if variant else ""
@@ -160,7 +176,7 @@ def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: No
     return [Entry(one_line(v) or path.name, tuple(runs)) for v, runs in variants.items()]
 
 
-def curve_of(run: Run, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def curve_of(run: ScoredRun, steps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean score of the last 100 games at each of these agent steps, [T].
 
     It is nan before the first game has ended and after the end of the run.
@@ -213,21 +229,28 @@ def _require_run(path: Path, text: str) -> Path:
     if not directory.is_run(path):
         raise UsageError(
             f"{path} is neither a run directory ({directory.CONFIG} and {directory.CHECKPOINTS}/) "
-            f"nor the directory of a suite ({SUITE})"
+            f"nor the directory of a suite ({DOCUMENT})"
         )
     return path
 
 
-def _read_run(path: Path, log: Callable[[str], None]) -> Run | None:
-    """Return a run with its score; None, with a line to `log`, if it has none."""
+def _read_settings(path: Path, log: Callable[[str], None]) -> Config | None:
+    """Return the settings of a run; None, with a line to `log`, if they cannot be read."""
     try:
-        if not path.exists():
-            raise UsageError("it has not been started")
-        config = directory.read_config(path)
-        return Run(path, config, _score_of(path), _origin(directory.read_document(path)))
+        return directory.read_config(path)
+    except UsageError as error:
+        log(f"left out: {error}")
+        return None
+
+
+def _read_run(path: Path, config: Config, log: Callable[[str], None]) -> list[ScoredRun]:
+    """Return a run with its score in a list; an empty one, with a line to `log`, without score."""
+    try:
+        origin = _origin(directory.read_document(path))
+        return [ScoredRun(path, config, _score_of(path), origin)]
     except UsageError as error:
         log(f"left out: {path}: {error}")
-        return None
+        return []
 
 
 def _origin(document: dict[str, Any]) -> str:
@@ -246,9 +269,9 @@ def _score_of(path: Path) -> float:
     if not file.exists():
         raise UsageError("it is not finished")
     try:
-        summary = json.loads(file.read_bytes())
+        summary = parse_json(read(file), file)
         finished, score = summary["finished"], summary["last_100_mean"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (Damaged, KeyError, TypeError) as error:
         raise UsageError(f"{directory.SUMMARY} is damaged") from error
     if not finished:
         raise UsageError("it is not finished")
@@ -265,8 +288,11 @@ def _settings(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {name: v for name, v in values.items() if name not in (*OF_GAME, *without)}
 
 
-def _entry_of(label: str, runs: list[Run]) -> Entry:
-    """Return run directories as one entry; UsageError if they have different settings."""
+def _entry_of(group: _Group) -> Entry:
+    """Return run directories as an entry; UsageError if their settings differ, or without runs."""
+    label, first_text, runs = group
+    if not runs:
+        raise UsageError(f"{label or first_text} has no finished run to compare")
     first, *others = (_settings(run.config, ("total_timesteps",)) for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         changed = [f"{n} {first[n]} and {other[n]}" for n in first if first[n] != other[n]]

@@ -1,6 +1,7 @@
 """Comparisons: what becomes an entry, what is refused, and what the result says."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,16 @@ def test_runs_that_are_unfinished_or_damaged_are_left_out_by_name(tmp_path: Path
     )
     with pytest.raises(UsageError, match="stopped has no finished run to compare"):
         read_entries([path, tmp_path / "stopped"], lines.append)
+    other = make_run(tmp_path / "other", 1.0, seed=2)
+    (entry,) = read_entries([tmp_path / "stopped", other], lines.append)
+    assert [run.path for run in entry.runs] == [other]
+    shutil.rmtree(path / "pong__b__s1")
+    (path / "pong__b__s2" / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="there is no finished run"):
+        read_entries([path / "pong__b__s2"], lines.append)
+    lines.clear()
+    assert len(entries_of_suite(path, lines.append)[1].runs) == 4
+    assert "pong__b__s1 has not been started" in "\n".join(lines)
     for run in path.glob("pong__a*"):
         (run / "summary.json").unlink(missing_ok=True)
     for run in path.glob("breakout__a*"):
