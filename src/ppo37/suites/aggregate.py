@@ -9,7 +9,7 @@ so that they can be averaged. A game counts the same however many runs it has.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,6 +247,11 @@ def seeds_needed(effect: float, games: int = 1, paired: bool = True) -> int | No
     return int(seeds[enough[0]]) if len(enough) else None
 
 
+def plain(found: Estimate | Band) -> dict[str, Any]:
+    """Return the fields as plain values for JSON; None for nan."""
+    return {name: _plain(value) for name, value in found._asdict().items()}
+
+
 def have_intervals(scores: Scores) -> bool:
     """Return whether every game has at least two runs, without which there is no spread."""
     return min(each.shape[-1] for each in scores) > 1
@@ -312,3 +317,9 @@ def _t_difference(new: Array, base: Array, paired: bool) -> tuple[tuple[float, f
         return (gap, gap), 0.0
     bounds = stats.ttest_ind(new, base, equal_var=False).confidence_interval(LEVEL)
     return (float(bounds.low), float(bounds.high)), spread
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [None if math.isnan(each) else float(each) for each in value]
+    return list(value) if isinstance(value, tuple) else value

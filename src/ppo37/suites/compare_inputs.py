@@ -88,6 +88,11 @@ class Entry(NamedTuple):
         return self.of_game(game)[0].config.agent_steps
 
 
+def runs_of(entries: Sequence[Entry], game: str) -> list[ScoredRun]:
+    """Return the runs of all entries in a game."""
+    return [run for entry in entries for run in entry.of_game(game)]
+
+
 def key_of(config: Config) -> str:
     """Return the key of a run's game: Atari games as in tables of scores, others by their name."""
     return score_key(config.game) if config.is_atari else config.game
@@ -338,3 +343,30 @@ def _check_runs(entry: Entry, game: str) -> None:
                 f"{entry.name} has runs of {run.config.game} with {run.config.agent_steps:,} and "
                 f"{other.config.agent_steps:,} agent steps: {both}"
             )
+
+
+def common_protocol(entries: Sequence[Entry], games: list[str]) -> str | None:
+    """Return the protocol of Atari games; None without any. UsageError for different ones."""
+    protocols: dict[str, str] = {}
+    for entry in entries:
+        for run in entry.runs:
+            if run.config.is_atari and run.game in games:
+                protocols[run.config.protocol] = entry.name
+        if entry.published is not None and entry.name not in NOT_TRAINED:
+            protocols["classic"] = entry.name
+    if len(protocols) > 1:
+        parts = " and ".join(f"{name} in {protocol}" for protocol, name in protocols.items())
+        raise UsageError(f"scores of different protocols cannot be compared: {parts}")
+    return next(iter(protocols), None)
+
+
+def require_equal_steps(entries: Sequence[Entry], games: list[str]) -> None:
+    """UsageError for a game in which the steps of entries have different numbers of frames."""
+    for game in games:
+        frames: dict[int, str] = {}
+        for entry in entries:
+            frames |= {run.config.frames_per_step: entry.name for run in entry.of_game(game)}
+            frames |= {4: entry.name} if entry.published is not None else {}
+        if len(frames) > 1:
+            parts = " and ".join(f"{count} in {name}" for count, name in frames.items())
+            raise UsageError(f"an agent step of {game} has different numbers of frames: {parts}")
