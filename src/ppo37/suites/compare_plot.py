@@ -114,7 +114,7 @@ def curves_figure(document: dict[str, Any]) -> "Figure":
                 continue
             value = entry["aggregates"][name]["value"]
             line = {"color": style["color"], "linewidth": 1.4, "dashes": (4, 3), "zorder": 1.5}
-            label = f"{entry['name']} (published)"
+            label = f"{_literal(entry['name'])} (published)"
             panel.axhline(value, label=label, gid=MEANS, **line)
         panel.set_xlim(0, steps[-1])
         panel.set_xlabel(f"{frames_or_steps(frames)} (millions)")
@@ -198,7 +198,7 @@ def _draw_band(
         low, high = np.array(found["low"], float), np.array(found["high"], float)
         band: dict[str, Any] = {"alpha": 0.17, "linewidth": 0, "gid": BAND}
         panel.fill_between(x, low, high, color=style["color"], **band)
-    panel.plot(x, values, label=label, linewidth=2.2, gid=MEANS, **style)
+    panel.plot(x, values, label=_literal(label), linewidth=2.2, gid=MEANS, **style)
 
 
 def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
@@ -215,7 +215,12 @@ def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
 def _wrapped(name: str) -> str:
     """Break a long name into at most two lines, also at underscores."""
     lines = textwrap.wrap(name.replace("_", "_ "), LABEL_LETTERS, max_lines=2, placeholder="...")
-    return "\n".join(lines).replace("_ ", "_")
+    return _literal("\n".join(lines).replace("_ ", "_"))
+
+
+def _literal(text: str) -> str:
+    """Return a text that matplotlib draws as it is: no equations, and no hidden label."""
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
 
 
 def _short(value: float, _: Any) -> str:

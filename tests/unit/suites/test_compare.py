@@ -174,6 +174,31 @@ def test_games_that_one_lacks_are_left_out_with_a_line(suite: Path, tmp_path: Pa
     assert "games that not all entries have are left out: Space Invaders" in document["notes"]
 
 
+def test_pictures_show_any_name_and_every_entry(suite: Path, tmp_path: Path) -> None:
+    from ppo37.suites import compare_plot
+    from ppo37.tools.figures import DOTS, MEANS
+
+    names = ["_first $x_", "a_rather_long_name_of_an_entry_with_many_underscores"]
+    entries = [
+        entry._replace(name=name)
+        for entry, name in zip(entries_of_suite(suite), names, strict=True)
+    ]
+    document = compare_entries([*entries, *read_entries(["human"], print)])
+    assert len(compare_plot.figures(document, tmp_path)) == 4
+    drawing = compare_plot.games_figure(document)
+    assert [panel.get_title(loc="left") for panel in drawing.axes] == ["Pong", "Breakout"]
+    labels = [label.get_text() for label in drawing.axes[0].get_yticklabels()]
+    assert labels[0] == r" _first \$x_"
+    assert "\n" in labels[1]
+    for panel in drawing.axes:
+        dots = [line.get_xdata() for line in panel.lines if line.get_gid() == DOTS]
+        assert [len(each) for each in dots] == [3, 3]
+        assert len([line for line in panel.lines if line.get_gid() == MEANS]) == 3
+    (panel,) = compare_plot.curves_figure(document).axes
+    assert panel.get_legend_handles_labels()[1][2] == "human (published)"
+    assert len(panel.get_legend_handles_labels()[1]) == 3
+
+
 ANCHORS = "[CartPole-v1]\nlow = 20\nhigh = 500\n[catch]\nlow = 0\nhigh = 10\n"
 
 
