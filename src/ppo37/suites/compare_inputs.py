@@ -22,7 +22,6 @@ from ..session.files import one_line, own_folder, real_path
 from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
 from ..tools.stats import published_scores, running_mean
-from .folder import read_document
 from .suite_results import DOCUMENT
 
 LAST_GAMES = 100
@@ -39,12 +38,18 @@ OTHER_ESTIMATE = {
 
 
 class ScoredRun(NamedTuple):
-    """A finished run, its score, and a line about its machine and versions."""
+    """A finished run, its score, and a line about its machine and versions.
+
+    `ends` are the agent steps after which its games ended, and `means` the mean scores of the last
+    100 games then, both [games].
+    """
 
     path: Path
     config: Config
     score: float
     origin: str
+    ends: NDArray[np.float64]
+    means: NDArray[np.float64]
 
     @property
     def game(self) -> str:
@@ -154,12 +159,12 @@ def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: No
     """
     path = real_path(path)
     file = path / DOCUMENT
-    document = read_document(file)
-    if document is None:
+    if not file.is_file():
         raise UsageError(f"{path} has no {DOCUMENT}, so it is not the directory of a suite")
     try:
-        listed = [(str(run["run"]), str(run["variant"])) for run in document["runs"]]
-    except (KeyError, TypeError) as error:
+        runs_listed = parse_json(read(file), file)["runs"]
+        listed = [(str(run["run"]), str(run["variant"])) for run in runs_listed]
+    except (Damaged, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged") from error
     variants: dict[str, list[ScoredRun]] = {variant: [] for _, variant in listed}
     for name, variant in listed:
@@ -186,17 +191,9 @@ def curve_of(run: ScoredRun, steps: NDArray[np.float64]) -> NDArray[np.float64]:
 
     It is nan before the first game has ended and after the end of the run.
     """
-    games = [
-        (steps_of(record), float(game["return"]))
-        for record in read_metrics(run.path)
-        for game in record["episodes"]
-    ]
-    if not games:
-        return np.full(len(steps), np.nan)
-    ends, scores = np.array(games).T
-    means = np.append(running_mean(scores, LAST_GAMES), np.nan)
-    last = np.searchsorted(ends, steps, side="right") - 1  # -1 takes the nan at the end
-    return np.where(steps <= run.config.agent_steps, means[last], np.nan)
+    last = np.searchsorted(run.ends, steps, side="right") - 1
+    known = (last >= 0) & (steps <= run.config.agent_steps)
+    return np.where(known, run.means[last], np.nan)
 
 
 def _label_and_path(text: str) -> tuple[str, Path | None]:
@@ -251,11 +248,24 @@ def _read_settings(path: Path, log: Callable[[str], None]) -> Config | None:
 def _read_run(path: Path, config: Config, log: Callable[[str], None]) -> list[ScoredRun]:
     """Return a run with its score in a list; an empty one, with a line to `log`, without score."""
     try:
-        origin = _origin(directory.read_document(path))
-        return [ScoredRun(path, config, _score_of(path), origin)]
+        score, origin = _score_of(path), _origin(directory.read_document(path))
+        return [ScoredRun(path, config, score, origin, *_games_of(path))]
     except UsageError as error:
         log(f"left out: {path}: {error}")
         return []
+
+
+def _games_of(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `ends` and `means` of a run (see `ScoredRun`); UsageError for a damaged log."""
+    games = [
+        (steps_of(record), float(game["return"]))
+        for record in read_metrics(path)
+        for game in record["episodes"]
+    ]
+    if not games:
+        raise UsageError("none of its games has ended")
+    ends, scores = np.array(games, float).T
+    return ends, running_mean(scores, LAST_GAMES)
 
 
 def _origin(document: dict[str, Any]) -> str:

@@ -272,7 +272,10 @@ def test_runs_that_are_unfinished_or_damaged_are_left_out_by_name(tmp_path: Path
     with pytest.raises(UsageError, match="there is no finished run"):
         read_entries([path / "pong__b__s2"], lines.append)
     lines.clear()
-    assert len(entries_of_suite(path, lines.append)[1].runs) == 4
+    with (path / "breakout__b__s1" / "metrics.jsonl").open("a") as file:
+        file.write("{}\n" * 2)
+    assert len(entries_of_suite(path, lines.append)[1].runs) == 3
+    assert "breakout__b__s1/metrics.jsonl, line 5 is not the log" in "\n".join(lines)
     assert "pong__b__s1 has not been started" in "\n".join(lines)
     for run in path.glob("pong__a*"):
         (run / "summary.json").unlink(missing_ok=True)
