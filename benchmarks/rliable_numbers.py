@@ -16,6 +16,7 @@ the two intervals are `DEVIATIONS` standard deviations of the difference away.
 import json
 import math
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -163,6 +164,7 @@ def check(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", FutureWarning)  # of a package that rliable uses
     file = Path(sys.argv[1])
     if "--check" in sys.argv:
         check(file)

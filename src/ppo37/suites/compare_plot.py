@@ -130,8 +130,8 @@ def games_figure(document: dict[str, Any]) -> "Figure":
     """Draw a panel for each game, with a row for each entry and a dot for each seed."""
     matplotlib, new_figure = import_matplotlib()
     games, entries = document["games"], document["entries"]
-    columns = min(len(games), MOST_COLUMNS)
-    rows = math.ceil(len(games) / columns)
+    rows = math.ceil(len(games) / MOST_COLUMNS)
+    columns = math.ceil(len(games) / rows)
     size = (WIDTH_INCHES, 0.7 + rows * (0.85 + 0.3 * len(entries)))
     with matplotlib.rc_context(STYLE):
         drawing = new_figure(figsize=size, layout="constrained")

@@ -24,7 +24,7 @@ def _intervals(document: dict[str, Any]) -> str:
     """Return how the intervals were computed."""
     kind = "percentiles of the bootstrap, stratified by game"
     if len(document["games"]) == 1:
-        kind = "Student's t over seeds, of P(improvement) the bootstrap"
+        kind = "Student's t over seeds; of P(improvement) the bootstrap, too narrow for few seeds"
     return (
         f"score: {document['score']}; intervals: 95%, {kind}; P(improvement): that a run beats one "
         "of the first entry, ties count 1/2"
