@@ -24,7 +24,7 @@ QUICK := tests/unit/algorithm tests/unit/networks/test_agent.py tests/unit/tools
 
 # Tests of parts that an extra or a package of others brings.
 EXTRAS_BIN := .venv-extras/bin
-WITH_EXTRAS := tests/system/test_extras.py tests/system/test_how_to.py \
+WITH_EXTRAS := tests/system/test_extras.py tests/system/test_ray.py tests/system/test_how_to.py \
   tests/unit/envs/test_gymnasium.py tests/unit/envs/test_reference_peers.py
 
 .PHONY: train check test test-slow test-extras test-rliable mutants lint bench docs test-web dist clean
@@ -114,7 +114,7 @@ $(KATEX):
 .venv-extras/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-extras
 	$(EXTRAS_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e '.[test,mujoco,onnx,bench,dist,docs]' minatar
+	  -e '.[test,mujoco,onnx,ray,bench,dist,docs]' minatar
 	touch $@
 
 .venv-rliable/.installed: Makefile

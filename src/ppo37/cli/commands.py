@@ -92,10 +92,30 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
         raise UsageError("--max-time is for one run; for several use --budget")
     _around(options)  # checks them
     path, result = suite(
-        plan, options.out, options.jobs, log, lambda c: brought(c, options), _more(options), first
+        plan,
+        options.out,
+        options.jobs,
+        log,
+        lambda config: brought(config, options),
+        _more(options),
+        first,
+        ray=options.ray,
+        part=None if options.part is None else _part(options.part),
+        prepare=options.prepare,
     )
     _print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
     return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Convert K/N to two numbers."""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
+    k, n = map(int, parts)
+    if k >= n:
+        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
+    return k, n
 
 
 def _more(options: Namespace) -> list[str]:

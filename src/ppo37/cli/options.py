@@ -110,6 +110,7 @@ def build_parser() -> _Parser:
     )
     _add_seeds(train, "train several seeds", None)
     _add_jobs(train, "default: what is fastest for all")
+    train.set_defaults(ray=None, part=None, prepare=False)
     _add_run_options(train)
     _add_settings(train)
 
@@ -123,6 +124,12 @@ def build_parser() -> _Parser:
     suite.add_argument("--budget", metavar="TIME", help=text)
     suite.add_argument("--out", metavar="DIR", help="directory of the suite, new or to resume")
     _add_jobs(suite, "default: what is fastest for all")
+    text = "train on a Ray cluster, host:port or auto; all its nodes need DIR (ppo37[ray])"
+    suite.add_argument("--ray", metavar="ADDRESS", help=text)
+    text = "write DIR with all choices, and train nothing: for --part"
+    suite.add_argument("--prepare", action="store_true", help=text)
+    text = "train the K-th of N parts of a prepared suite, beside other parts; K from 0 to N - 1"
+    suite.add_argument("--part", metavar="K/N", help=text)
     _add_run_options(suite)
     _add_settings(suite)
 

@@ -412,7 +412,6 @@ def _missing_cores(config: Config) -> list[str]:
     cores, threads = usable_cores(), config.threads or 1
     if threads <= cores or config.device != "cpu":
         return []
-    text = f"only {cores} of the cores" if cores > 1 else "only one core"
     return [f"the run has {threads} threads, and only {cores} can be used here: {MAY_DIFFER}"]
 
 

@@ -75,7 +75,8 @@ def ablate(
             return "no game ended late" if result.score is None else f"score {result.score:.2f}"
 
         try:
-            failures = train_all(runs, Processes(shares), finished, signals, log)
+            with closing(Processes(shares)) as pool:
+                failures = train_all(runs, pool, finished, signals, log)
         except Stopped:
             log(f"to resume, repeat the command with --out {path}")
             raise

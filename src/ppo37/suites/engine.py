@@ -75,6 +75,8 @@ class Pool(Protocol):
 
     places: int
     """The runs that are trained at the same time."""
+    text: str
+    """The places in words."""
     active: list[Run]
 
     def start(self, run: Run) -> None:
@@ -97,7 +99,11 @@ class Processes:
         self, shares: list[list[int]], more: Sequence[str] = (), first: Sequence[str] = ()
     ) -> None:
         """Make the places. shares: of the cores, see `shares_of_cores`."""
-        self.places = len(shares)
+        self.places, cores = len(shares), usable_cores()
+        each = "one core" if self.places == cores else f"{cores // self.places} cores"
+        self.text = f"{self.places} at once on {each} each (--jobs changes that)"
+        if self.places == 1:
+            self.text = f"one after the other on {cores} core{'s' if cores > 1 else ''}"
         self.active = list[Run]()
         self._free, self._children = list(shares), list[tuple[Run, Child, list[int]]]()
         self._more, self._first = more, first
@@ -123,8 +129,8 @@ class Processes:
     def close(self) -> None:
         for _, child, _ in self._children:
             child.process.terminate()
-        for _, child, _ in self._children:
-            child.close()
+        while self._children:
+            self._children.pop()[1].close()
 
 
 def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> list[str]:
@@ -150,23 +156,20 @@ def train_all(
     waiting = [run for run in runs if not run.is_finished]
     failures = dict[str, str]()
     progress = Progress(runs, pool, log)
-    try:
-        while waiting or pool.active:
-            signals.check()
-            while len(pool.active) < pool.places and (run := _first_free(waiting)):
-                waiting.remove(run)
-                log(f"{'resuming' if directory.is_run(run.path) else 'starting'} {run.name}")
-                pool.start(run)
-            for run, error in pool.ended():
-                if error:
-                    failures[run.name] = error
-                    log(f"{run.name} failed: {error}")
-                else:
-                    log(f"{run.name} finished: {finished(run)}")
-            progress.report(waiting)
-            time.sleep(POLL_S)
-    finally:
-        pool.close()
+    while waiting or pool.active:
+        signals.check()
+        while len(pool.active) < pool.places and (run := _first_free(waiting)):
+            waiting.remove(run)
+            log(f"{'resuming' if directory.is_run(run.path) else 'starting'} {run.name}")
+            pool.start(run)
+        for run, error in pool.ended():
+            if error:
+                failures[run.name] = error
+                log(f"{run.name} failed: {error}")
+            else:
+                log(f"{run.name} finished: {finished(run)}")
+        progress.report(waiting)
+        time.sleep(POLL_S)
     return failures
 
 

@@ -27,6 +27,7 @@ from ..tools.processes import finish, start
 from . import folder
 from .engine import (
     Grid,
+    Pool,
     Processes,
     Run,
     can_pin,
@@ -36,7 +37,15 @@ from .engine import (
 )
 from .plan import Arm, Plan
 from .room import require_room
-from .suite_results import DOCUMENT, Suite, TrainedArm, result_of, saved_arms, write_results
+from .suite_results import (
+    DOCUMENT,
+    Suite,
+    TrainedArm,
+    document_of,
+    result_of,
+    saved_arms,
+    write_results,
+)
 
 STOPPING = "stopping: the active runs save checkpoints"
 
@@ -49,13 +58,20 @@ def suite(
     brought: Callable[[Config], Brought] = lambda _: Brought(),
     more: Sequence[str] = (),
     first: Sequence[str] = (),
+    *,
+    ray: str | None = None,
+    part: tuple[int, int] | None = None,
+    prepare: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Train every run of a plan; return the directory and the results, plain values.
 
     out: a directory, by default under `runs/`; finished runs in it are kept, stopped ones are
     resumed, and games, variants and seeds may be added.  jobs: runs at once, each on its share of
     the cores; None chooses.  brought: returns what the user brings for some settings.  more, first:
-    options of the runs, see `Processes`.
+    options of the runs, see `Processes`.  ray: the address of a Ray cluster that trains the runs.
+    prepare: choose all that is stored in `suite.json`, and train nothing.  part: (k, n) trains the
+    k-th of n parts of a prepared suite, counted from 0, beside other processes with other parts;
+    the results are written by the next command without a part.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -64,50 +80,79 @@ def suite(
     """
     path = None if out is None else real_path(out)
     known = {} if path is None else saved_arms(path, plan)
-    number, device = len(plan.arms) * len(plan.seeds), _device(plan)
-    jobs = jobs or _fastest_jobs(number, device)
-    shares = shares_of_cores(jobs)
-    log(f"{number} runs, {_described(jobs)}")
-    with Signals() as signals:
-        arms = dict[str, TrainedArm]()
-        for name, arm in plan.arms.items():
-            for seed in plan.seeds:
-                dataclasses.replace(arm.config, seed=seed)  # checks it
-            arms[name] = known.get(name) or _resolved(arm, max(1, usable_cores() // jobs), brought)
-        for name, trained in arms.items():
-            if plan.budget is not None and name not in known:
-                fitting = _within(trained.config, plan.budget, shares, more, signals, log)
-                arms[name] = trained._replace(config=fitting)
-    grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
-    needs = {grid.run(name, seed).name: arms[name].needs for name in arms for seed in grid.seeds}
-    require_room(grid.runs, needs, jobs, path or Path.cwd())
-    if path is None:
-        path = folder.default_path("suite", next(iter(grid.arms.values())))
-        grid = grid._replace(path=path)
-    with Signals(STOPPING) as signals, closing(folder.open_folder(path, DOCUMENT, log)):
-        folder.require_same_settings(grid)
+    number = len(plan.arms) * len(plan.seeds)
+    if part is not None and known.keys() != plan.arms.keys():
+        raise UsageError("a part needs a suite that is prepared: use --prepare with --out first")
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals(STOPPING))
+        shares = shares_of_cores(jobs or _fastest_jobs(number, _device(plan)))
+        threads = max(1, usable_cores() // len(shares))
+        pool: Pool = Processes(shares, more, first)
+        if ray is not None:
+            from .ray_pool import RayPool
+
+            threads = max(arm.config.threads or 1 for arm in plan.arms.values())
+            pool = RayPool(ray, threads, more, first)
+        stack.enter_context(closing(pool))
+        log(f"{number} runs, {pool.text}")
+        arms = _trained_arms(plan, known, threads, brought)
+        if plan.budget is not None:
+            for name in [name for name in arms if name not in known]:
+                config = _within(arms[name].config, plan.budget, shares, more, signals, log)
+                arms[name] = arms[name]._replace(config=config)
+        grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
+        needs = {grid.run(name, s).name: arms[name].needs for name in arms for s in grid.seeds}
+        require_room(grid.runs, needs, len(shares), path or Path.cwd())
+        if path is None:
+            path = folder.default_path("suite", next(iter(grid.arms.values())))
+            grid = grid._replace(path=path)
         made = Suite(grid, arms, plan.budget, {})
-        log(f"training in {path}")
+        folder.require_same_settings(grid)
+        if part is not None:
+            runs = grid.runs[part[0] :: part[1]]
+            failures = train_all(runs, pool, lambda run: result_of(run).text, signals, log)
+            _require_none(failures, len(runs), path)
+            return path, document_of(made)
+        stack.enter_context(closing(folder.open_folder(path, DOCUMENT, log)))
         write_results(made)
+        if prepare:
+            return path, document_of(made)
 
         def finished(run: Run) -> str:
             write_results(made)
             return result_of(run).text
 
+        log(f"training in {path}")
         try:
-            pool = Processes(shares, more, first)
             made.failures.update(train_all(grid.runs, pool, finished, signals, log))
         except Stopped:
             log(f"to resume, repeat the command with --out {path}")
             raise
         results = write_results(made)
-    if made.failures:
-        name, error = next(iter(made.failures.items()))
+    _require_none(made.failures, number, path)
+    return path, results
+
+
+def _trained_arms(
+    plan: Plan, known: dict[str, TrainedArm], threads: int, brought: Callable[[Config], Brought]
+) -> dict[str, TrainedArm]:
+    """Return the arms with what is known of them, or with new choices for `auto`."""
+    found = {}
+    for name, arm in plan.arms.items():
+        for seed in plan.seeds:
+            dataclasses.replace(arm.config, seed=seed)  # checks it
+        found[name] = known.get(name) or _resolved(arm, threads, brought)
+    return found
+
+
+def _require_none(failures: dict[str, str], number: int, path: Path) -> None:
+    """RunError if runs have failed."""
+    if failures:
+        name, error = next(iter(failures.items()))
         raise RunError(
-            f"{len(made.failures)} of {number} runs failed, the first is {name}: {error}; "
+            f"{len(failures)} of {number} runs failed, the first is {name}: {error}; "
             f"{path} has the results of the others"
         )
-    return path, results
 
 
 def _device(plan: Plan) -> str:
@@ -124,15 +169,6 @@ def _fastest_jobs(runs: int, device: str) -> int:
     One for each core: the cores then never wait for each other. A GPU is one run's.
     """
     return 1 if device == "cuda" or not can_pin() else min(runs, usable_cores())
-
-
-def _described(jobs: int) -> str:
-    """Describe how the cores are used."""
-    cores = usable_cores()
-    if jobs == 1:
-        return f"one after the other on {cores} core{'s' if cores > 1 else ''}"
-    each = "one core each" if jobs == cores else f"{cores // jobs} or more cores each"
-    return f"{jobs} at once on {each} (--jobs changes that)"
 
 
 def _resolved(arm: Arm, threads: int, brought: Callable[[Config], Brought]) -> TrainedArm:

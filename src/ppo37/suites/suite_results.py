@@ -113,14 +113,15 @@ def saved_arms(path: Path, plan: Plan) -> dict[str, TrainedArm]:
 
 def write_results(suite: Suite) -> dict[str, Any]:
     """Write `suite.json`, `results.csv` and `results.md`. Returns the document."""
-    document = _document(suite)
+    document = document_of(suite)
     folder.write_document(suite.grid.path / DOCUMENT, document)
     for name, text in ((TABLE, _csv(document)), (PAGE, _markdown(suite, document))):
         write_atomically(suite.grid.path / name, text.encode())
     return document
 
 
-def _document(suite: Suite) -> dict[str, Any]:
+def document_of(suite: Suite) -> dict[str, Any]:
+    """Return the settings and the results of a suite, plain values."""
     grid = suite.grid
     return {
         "arms": [

@@ -1,0 +1,134 @@
+"""A pool on a Ray cluster: each run is a task, which another node takes over if its node is lost.
+
+All nodes need the directory of the runs at the same path, and this package at the same path or
+installed. The task starts the same command as on one machine, so a run is begun where its
+directory is empty, and otherwise resumed from its last checkpoint.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
+from typing import Any
+
+from ..errors import UsageError
+from ..session.directory import is_locked
+from ..tools.processes import POLL_S, start
+from .engine import Run, command_of
+
+RETRIES = 100
+"""Nodes that a run may lose."""
+ANSWER_S = 10.0
+"""The longest wait for the first answer of a cluster."""
+
+
+class RayPool:
+    """Tasks on a Ray cluster, each on as many cores as its run has threads.
+
+    more, first: see `Processes`.
+    """
+
+    def __init__(
+        self, address: str, threads: int, more: Sequence[str] = (), first: Sequence[str] = ()
+    ) -> None:
+        """Connect to a cluster. address: host:port, or auto for the one on this machine.
+
+        threads: the largest number of a run.  UsageError if no cluster answers.
+        """
+        # Ray prints on stdout when a node is lost; that belongs to the results alone.
+        self._stack = ExitStack()
+        self._stack.enter_context(redirect_stdout(sys.stderr))
+        try:
+            self._ray = _connected(address)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._stack.callback(self._ray.shutdown)
+        self._more, self._first = tuple(more), tuple(first)
+        cores = self._ray.cluster_resources().get("CPU", 0.0)
+        self.places = int(cores // threads)
+        if not self.places:
+            self._stack.close()
+            raise UsageError(f"the cluster has {cores:g} cores, and a run needs {threads}")
+        self.text = f"{self.places} at once on the {cores:g} cores of the cluster"
+        self.active = list[Run]()
+        self._tasks = dict[Any, Run]()
+        # A lost node is no fault of the run, and neither is a worker that the system has ended.
+        self._train = self._ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_train)
+
+    def start(self, run: Run) -> None:
+        task = self._train.options(num_cpus=run.config.threads or 1, name=run.name)
+        self._tasks[task.remote(run, self._more, self._first)] = run
+        self.active.append(run)
+
+    def ended(self) -> list[tuple[Run, str]]:
+        found = []
+        done = self._ray.wait(list(self._tasks), timeout=0)[0] if self._tasks else []
+        for task in done:
+            run = self._tasks.pop(task)
+            self.active.remove(run)
+            try:
+                error = str(self._ray.get(task))
+            except self._ray.exceptions.RayError as failure:
+                error = f"the task was lost: {' '.join(str(failure).split())[:200]}"
+            found.append((run, error or ("" if run.is_finished else "it has not finished")))
+        return found
+
+    def close(self) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task, force=False, recursive=True)
+        for task in self._tasks:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(task)
+        self._tasks.clear()
+        self._stack.close()
+
+
+def _train(run: Run, more: Sequence[str], first: Sequence[str]) -> str:
+    """Train a run on this node. Returns its error, or an empty text."""
+    while is_locked(run.path):  # its last process still saves a checkpoint
+        time.sleep(POLL_S)
+    child = start(*command_of(run, more, first))
+    try:
+        while child.process.poll() is None:
+            time.sleep(POLL_S)
+        return child.stderr_tail() if child.process.returncode else ""
+    finally:
+        child.process.terminate()  # it leaves a checkpoint
+        child.close()
+
+
+def _connected(address: str) -> Any:
+    """Return the module `ray`, connected to a cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--ray needs Ray: pip install 'ppo37[ray]'") from error
+    host, colon, port = address.rpartition(":")
+    if address != "auto" and not (colon and port.isdecimal()):
+        raise UsageError(f"--ray takes the host:port of a cluster, or auto, not {address!r}")
+    no_answer = f"no Ray cluster answers at {address}; start one by `ray start --head`"
+    if address != "auto":
+        try:
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(no_answer) from error
+    paths = os.pathsep.join(path for path in sys.path if path)
+    handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which ends the process
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{no_answer} ({' '.join(str(error).split())[:120]})") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+    return ray
