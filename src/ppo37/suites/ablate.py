@@ -19,7 +19,7 @@ from ..tools.figures import import_matplotlib
 from . import folder
 from .ablation_arms import make_arms
 from .ablation_results import DOCUMENT, Study, measure, write_results
-from .engine import Grid, Processes, Run, shares_of_cores, train_all
+from .engine import Grid, Processes, Run, command_of, shares_of_cores, train_all
 from .seeds import seeds_from
 
 STOPPING = "stopping: the active runs save checkpoints"
@@ -75,7 +75,7 @@ def ablate(
             return "no game ended late" if result.score is None else f"score {result.score:.2f}"
 
         try:
-            with closing(Processes(shares)) as pool:
+            with closing(Processes(shares, command_of)) as pool:
                 failures = train_all(runs, pool, finished, signals, log)
         except Stopped:
             log(f"to resume, repeat the command with --out {path}")

@@ -70,6 +70,13 @@ class Grid(NamedTuple):
         return Run(config, self.path / f"{arm}__s{seed}")
 
 
+class Command(NamedTuple):
+    """The arguments of `ppo37`, and the source to run if it is another one than this."""
+
+    arguments: list[str]
+    source: Path | None = None
+
+
 class Pool(Protocol):
     """Places where runs are trained; a run that was begun elsewhere is resumed."""
 
@@ -90,14 +97,9 @@ class Pool(Protocol):
 
 
 class Processes:
-    """A pool of processes on this machine, each on its share of the cores.
+    """A pool of processes on this machine, each on its share of the cores."""
 
-    more: options of `ppo37 train` and `resume` for every run; `first` are those of `train` only.
-    """
-
-    def __init__(
-        self, shares: list[list[int]], more: Sequence[str] = (), first: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, shares: list[list[int]], command: Callable[[Run], Command]) -> None:
         """Make the places. shares: of the cores, see `shares_of_cores`."""
         self.places, cores = len(shares), usable_cores()
         each = "one core" if self.places == cores else f"{cores // self.places} cores"
@@ -106,11 +108,12 @@ class Processes:
             self.text = f"one after the other on {cores} core{'s' if cores > 1 else ''}"
         self.active = list[Run]()
         self._free, self._children = list(shares), list[tuple[Run, Child, list[int]]]()
-        self._more, self._first = more, first
+        self._command = command
 
     def start(self, run: Run) -> None:
         cores = self._free.pop(0)
-        child = start(*command_of(run, self._more, self._first), cores=cores)
+        command = self._command(run)
+        child = start(*command.arguments, cores=cores, source=command.source)
         self.active.append(run)
         self._children.append((run, child, cores))
 
@@ -133,11 +136,14 @@ class Processes:
             self._children.pop()[1].close()
 
 
-def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> list[str]:
-    """Return the arguments of `ppo37` that begin a run or resume it."""
+def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> Command:
+    """Return the command that begins a run or resumes it.
+
+    more: options of `ppo37 train` and `resume`.  first: those of `train` only.
+    """
     if directory.is_run(run.path):
-        return ["resume", str(run.path), *brought_flags(run.config), *more]
-    return ["train", *arguments_of(run.config), "--out", str(run.path), *first, *more]
+        return Command(["resume", str(run.path), *brought_flags(run.config), *more])
+    return Command(["train", *arguments_of(run.config), "--out", str(run.path), *first, *more])
 
 
 def train_all(

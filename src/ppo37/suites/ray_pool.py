@@ -11,14 +11,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout, suppress
 from typing import Any
 
 from ..errors import UsageError
 from ..session.directory import is_locked
 from ..tools.processes import POLL_S, start
-from .engine import Run, command_of
+from .engine import Command, Run
 
 RETRIES = 100
 """Nodes that a run may lose."""
@@ -27,14 +27,9 @@ ANSWER_S = 10.0
 
 
 class RayPool:
-    """Tasks on a Ray cluster, each on as many cores as its run has threads.
+    """Tasks on a Ray cluster, each on as many cores as its run has threads."""
 
-    more, first: see `Processes`.
-    """
-
-    def __init__(
-        self, address: str, threads: int, more: Sequence[str] = (), first: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, address: str, threads: int, command: Callable[[Run], Command]) -> None:
         """Connect to a cluster. address: host:port, or auto for the one on this machine.
 
         threads: the largest number of a run.  UsageError if no cluster answers.
@@ -48,7 +43,7 @@ class RayPool:
             self._stack.close()
             raise
         self._stack.callback(self._ray.shutdown)
-        self._more, self._first = tuple(more), tuple(first)
+        self._command = command
         cores = self._ray.cluster_resources().get("CPU", 0.0)
         self.places = int(cores // threads)
         if not self.places:
@@ -62,7 +57,7 @@ class RayPool:
 
     def start(self, run: Run) -> None:
         task = self._train.options(num_cpus=run.config.threads or 1, name=run.name)
-        self._tasks[task.remote(run, self._more, self._first)] = run
+        self._tasks[task.remote(run, self._command)] = run
         self.active.append(run)
 
     def ended(self) -> list[tuple[Run, str]]:
@@ -88,11 +83,11 @@ class RayPool:
         self._stack.close()
 
 
-def _train(run: Run, more: Sequence[str], first: Sequence[str]) -> str:
+def _train(run: Run, command: Callable[[Run], Command]) -> str:
     """Train a run on this node. Returns its error, or an empty text."""
     while is_locked(run.path):  # its last process still saves a checkpoint
         time.sleep(POLL_S)
-    child = start(*command_of(run, more, first))
+    child = start(*command(run).arguments)
     try:
         while child.process.poll() is None:
             time.sleep(POLL_S)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -68,7 +69,7 @@ def suite(
     out: a directory, by default under `runs/`; finished runs in it are kept, stopped ones are
     resumed, and games, variants and seeds may be added.  jobs: runs at once, each on its share of
     the cores; None chooses.  brought: returns what the user brings for some settings.  more, first:
-    options of the runs, see `Processes`.  ray: the address of a Ray cluster that trains the runs.
+    options of the runs, see `command_of`.  ray: the address of a Ray cluster that trains the runs.
     prepare: choose all that is stored in `suite.json`, and train nothing.  part: (k, n) trains the
     k-th of n parts of a prepared suite, counted from 0, beside other processes with other parts;
     the results are written by the next command without a part.
@@ -87,12 +88,13 @@ def suite(
         signals = stack.enter_context(Signals(STOPPING))
         shares = shares_of_cores(jobs or _fastest_jobs(number, _device(plan)))
         threads = max(1, usable_cores() // len(shares))
-        pool: Pool = Processes(shares, more, first)
+        command = partial(command_of, more=more, first=first)
+        pool: Pool = Processes(shares, command)
         if ray is not None:
             from .ray_pool import RayPool
 
             threads = max(arm.config.threads or 1 for arm in plan.arms.values())
-            pool = RayPool(ray, threads, more, first)
+            pool = RayPool(ray, threads, command)
         stack.enter_context(closing(pool))
         log(f"{number} runs, {pool.text}")
         arms = _trained_arms(plan, known, threads, brought)
@@ -194,7 +196,7 @@ def _within(
         runs = [Run(tried, Path(temporary) / str(place)) for place in range(len(shares))]
         began = time.monotonic()
         children = [
-            start(*command_of(run, more), cores=cores)
+            start(*command_of(run, more).arguments, cores=cores)
             for run, cores in zip(runs, shares, strict=True)
         ]
         for child in children:

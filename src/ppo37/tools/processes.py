@@ -8,8 +8,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
 from ..errors import RunError
@@ -55,14 +56,18 @@ def python(*args: str) -> list[str]:
     return [sys.executable, "-P", *args]
 
 
-def launch(command: list[str], **streams: Any) -> tuple["subprocess.Popen[bytes]", int]:
+def launch(
+    command: list[str], first: Sequence[str] = (), **streams: Any
+) -> tuple["subprocess.Popen[bytes]", int]:
     """Start a command that gets SIGTERM when this process is killed. Returns it and its lifeline.
+
+    first: folders before the module search path of this process.
 
     The lifeline is this process's end of a pipe, to be closed when the command has ended; the other
     end is read by `stop_with_parent`.
     """
     line, end = os.pipe()
-    paths = os.pathsep.join(path for path in sys.path if path)
+    paths = os.pathsep.join([*first, *(path for path in sys.path if path)])
     # By number and inode: a child of the command inherits the variable, but not the pipe.
     pipe = f"{line}:{os.fstat(line).st_ino}"
     variables = {**os.environ, "PYTHONPATH": paths, LIFELINE: pipe}
@@ -76,12 +81,17 @@ def launch(command: list[str], **streams: Any) -> tuple["subprocess.Popen[bytes]
     return process, end
 
 
-def start(*args: str, cores: Collection[int] = ()) -> Child:
-    """Start `ppo37` with these arguments, on the given cores or on all. The caller closes it."""
+def start(*args: str, cores: Collection[int] = (), source: Path | None = None) -> Child:
+    """Start `ppo37` with these arguments. The caller closes it.
+
+    cores: those that it may use; all if none is named.  source: a folder with another version of
+    the package.
+    """
     stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
     command = python("-m", "ppo37", *args)
     with _pinned(cores):
-        process, lifeline = launch(command, stdout=subprocess.DEVNULL, stderr=stderr)
+        first = [] if source is None else [str(source)]
+        process, lifeline = launch(command, first, stdout=subprocess.DEVNULL, stderr=stderr)
     return Child(process, stderr, lifeline)
 
 

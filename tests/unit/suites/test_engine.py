@@ -67,11 +67,12 @@ def test_a_grid_has_every_arm_with_every_seed(tmp_path: Path) -> None:
 
 def test_a_run_is_begun_or_resumed(tmp_path: Path) -> None:
     run = Run(tiny(), tmp_path / "run")
-    assert command_of(run, ["--keep=2"], ["--init-from=x"])[:2] == ["train", "catch"]
-    assert command_of(run, ["--keep=2"], ["--init-from=x"])[-2:] == ["--init-from=x", "--keep=2"]
+    begun = command_of(run, ["--keep=2"], ["--init-from=x"]).arguments
+    assert begun[:2] == ["train", "catch"]
+    assert begun[-2:] == ["--init-from=x", "--keep=2"]
     train(dataclasses.replace(tiny(), total_timesteps=64), run.path)
     expected = ["resume", str(run.path), "--keep=2"]
-    assert command_of(run, ["--keep=2"], ["--init-from=x"]) == expected
+    assert command_of(run, ["--keep=2"], ["--init-from=x"]).arguments == expected
     assert not is_locked(run.path)
     with lock(run.path, print):
         assert is_locked(run.path)
