@@ -3,7 +3,8 @@
 # make check       set up, format, lint, types, and the tests that need no emulator
 # make test        set up, format, lint, types, and all tests that are not slow
 # make test-slow   the tests that take longer, `make mutants` among them
-# make test-extras install every extra in .venv-extras, and run the tests that need them
+# make test-extras install every extra in .venv-extras, and run the tests that need them; and
+#                  compare the statistics of `ppo37 compare` with rliable, in .venv-rliable
 # make mutants     take every detail of PPO out, one at a time, and see its tests fail;
 #                  DETAILS="D05 A1" for some
 # make dist        build the wheel and the source archive, and try both
@@ -26,7 +27,7 @@ EXTRAS_BIN := .venv-extras/bin
 WITH_EXTRAS := tests/system/test_extras.py tests/system/test_ray.py tests/system/test_how_to.py \
   tests/unit/envs/test_gymnasium.py tests/unit/envs/test_reference_peers.py
 
-.PHONY: train check test test-slow test-extras mutants lint bench docs test-web dist clean
+.PHONY: train check test test-slow test-extras test-rliable mutants lint bench docs test-web dist clean
 
 train: .venv/.installed
 	$(BIN)/ppo37 train "$(GAME)" --out "$(RUN)" $(ARGS)
@@ -46,8 +47,12 @@ test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow
 
 # minatar is no extra: it is an example of environments that others have written.
-test-extras: .venv-extras/.installed
+test-extras: .venv-extras/.installed test-rliable
 	EXTRAS=1 $(EXTRAS_BIN)/python -m pytest -n auto $(WITH_EXTRAS)
+
+# rliable has an environment of its own: it cannot be imported with the pandas that others need.
+test-rliable: .venv-rliable/.installed
+	.venv-rliable/bin/python benchmarks/rliable_numbers.py tests/data/rliable.json --check
 
 mutants: .venv/.installed-test
 	PYTHONPATH=src:tests $(BIN)/python -m mutants $(DETAILS)
@@ -112,5 +117,11 @@ $(KATEX):
 	  -e '.[test,mujoco,onnx,ray,bench,dist,docs]' minatar
 	touch $@
 
+.venv-rliable/.installed: Makefile
+	$(PYTHON) -m venv .venv-rliable
+	.venv-rliable/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'rliable==1.2.0' 'pandas<3'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-extras build dist site
+	rm -rf .venv .venv-extras .venv-rliable build dist site

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .presets import from_preset
     from .session.observer import Observer
     from .session.session import Summary
+    from .suites.compare import compare
     from .tools.agents import TrainedAgent, load_agent
     from .tools.callbacks import EvaluateEvery, KeepBest, MaxTime, RecordEvery
     from .tools.evaluate import Evaluation, evaluate
@@ -36,6 +37,7 @@ __all__ = [
     "Summary",
     "TrainedAgent",
     "UsageError",
+    "compare",
     "evaluate",
     "from_preset",
     "load_agent",
@@ -59,6 +61,7 @@ _MODULES = {
     "Summary": "session.session",
     "TrainedAgent": "tools.agents",
     "UsageError": "errors",
+    "compare": "suites.compare",
     "evaluate": "tools.evaluate",
     "from_preset": "presets",
     "load_agent": "tools.agents",

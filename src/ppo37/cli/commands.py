@@ -378,6 +378,15 @@ def ablate(options: Namespace) -> int:
     return 0
 
 
+def compare(options: Namespace) -> int:
+    """Compare suites, runs and published scores: aggregates with intervals, and pictures."""
+    from ..suites.compare import compare, table
+
+    folder, result = compare(options.inputs, options.anchors, options.out, log)
+    _print_result(options, {"path": str(folder), **result}, f"{table(result)}\n\n{shown(folder)}")
+    return 0
+
+
 def bench(options: Namespace) -> int:
     """Measure how fast this machine is, and where the time goes."""
     from ..tools.bench import bench, peers, table

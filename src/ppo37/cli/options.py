@@ -35,6 +35,7 @@ _EXAMPLES = """examples:
   ppo37 record RUN                       a video of one game
   ppo37 plot RUN [RUN ...]               learning curves
   ppo37 ablate pong --details 4,7        measure what annealing and normalized advantages add
+  ppo37 compare OLD NEW                  is the new suite better, by how much, and how sure is it
   ppo37 details 5                        a detail of PPO, explained beside its code
 
 RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
@@ -202,6 +203,22 @@ def build_parser() -> _Parser:
     ablate.add_argument("--out", metavar="DIR", help="directory of the study, new or to resume")
     _add_json(ablate)
     _add_settings(ablate)
+
+    compare = add("compare", commands.compare)
+    text = (
+        "directory of a suite, run directory, or published column such as cleanrl_ppo_atari; the "
+        "others are compared with the first; LABEL=PATH gives it a name, and makes one entry of "
+        "several runs"
+    )
+    compare.add_argument("inputs", metavar="A", nargs="+", help=text)
+    text = (
+        "file with [ENV] low = 20, high = 500: scores that count as 0 and 1 where there are no "
+        "human ones"
+    )
+    compare.add_argument("--anchors", metavar="FILE.toml", help=text)
+    text = "folder for compare.json, table.md and pictures; default: a new one, compare"
+    compare.add_argument("--out", metavar="DIR", help=text)
+    _add_json(compare)
 
     bench = add("bench", commands.bench)
     bench.add_argument("--game", metavar="GAME", help="default: breakout")
