@@ -89,15 +89,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def last_record(run: Path) -> dict[str, Any] | None:
     """Read the last complete record of a run, without the others; None if there is none."""
     try:
-        with (run / METRICS).open("rb") as file:
-            size, wanted, end = file.seek(0, os.SEEK_END), LAST_BYTES, b""
-            while True:
-                file.seek(max(size - wanted, 0))
-                end = file.read().rpartition(b"\n")[0]
-                if b"\n" in end or wanted >= size:
-                    break
-                wanted *= 8
-        record = json.loads(end.rpartition(b"\n")[2])
+        record = json.loads(_last_line(run / METRICS))
     except (OSError, ValueError, RecursionError):
         return None
     return record if _is_record(record) else None
@@ -150,6 +142,17 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     if len(records) < len(lines):
         raise UsageError(f"{path} is damaged")
     return records
+
+
+def _last_line(path: Path) -> bytes:
+    """Read the last complete line of a file, and little more; empty if there is none."""
+    with path.open("rb") as file:
+        size, wanted, lines = file.seek(0, os.SEEK_END), LAST_BYTES, b""
+        while b"\n" not in lines and wanted < 8 * size:
+            file.seek(max(size - wanted, 0))
+            lines = file.read().rpartition(b"\n")[0]
+            wanted *= 8
+    return lines.rpartition(b"\n")[2]
 
 
 def _lines(path: Path) -> list[bytes]:

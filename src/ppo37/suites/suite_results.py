@@ -44,7 +44,7 @@ class Suite(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a finished run has reached; names as in the summary of the run."""
+    """The result of a finished run, under the names of its summary."""
 
     score: float | None
     games: int
