@@ -387,6 +387,55 @@ def compare(options: Namespace) -> int:
     return 0
 
 
+def regress(options: Namespace) -> int:
+    """Tell whether a change of the code changes what is computed, or what is learned."""
+    from importlib.resources import as_file, files
+
+    from ..suites import regress
+    from ..suites.plan import make_plan, read_plan
+
+    if options.golden:
+        result = regress.check_numbers(options.base, options.head, log)
+        text = "identical" if result["identical"] else "NOT identical"
+        _print_result(options, result, f"{text}: {result['base']} and {result['head']}")
+        return 0 if result["identical"] else 1
+
+    def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
+        return _config_from(preset or "auto", game, implied_by(changes), options)
+
+    with as_file(files("ppo37") / "data" / "regress.toml") as own:
+        values = read_plan(options.plan or own)
+    if options.seeds is not None:
+        values["seeds"] = options.seeds
+    plan = make_plan({**values, "seed": Config.seed}, make_config)
+    path, result = regress.regress(
+        options.base,
+        options.head,
+        plan,
+        options.margin,
+        options.out,
+        options.anchors,
+        options.jobs,
+        log,
+    )
+    text = (path / "compare" / "table.md").read_text().rstrip()
+    _print_result(options, {"path": str(path), **result}, f"{text}\n\n{_verdict(result)}")
+    return 0
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """Describe the verdict of `regress` in a line."""
+    interval = ""
+    if result["interval"] is not None:
+        low, high = result["interval"]
+        interval = f" (95% interval {low:+.3f} to {high:+.3f})"
+    return (
+        f"{result['head']} beside {result['base']}: {result['verdict']}, {result['reason']}; "
+        f"difference of the {result['aggregate']} {result['difference']:+.3f}{interval}, "
+        f"{result['seeds']} seeds"
+    )
+
+
 def bench(options: Namespace) -> int:
     """Measure how fast this machine is, and where the time goes."""
     from ..tools.bench import bench, peers, table

@@ -220,6 +220,23 @@ def build_parser() -> _Parser:
     compare.add_argument("--out", metavar="DIR", help=text)
     _add_json(compare)
 
+    regress = add("regress", commands.regress)
+    text = "a commit of this checkout, or the directory of a suite"
+    regress.add_argument("base", metavar="BASE", help=text)
+    regress.add_argument("head", metavar="HEAD", help=f"{text}; . is the working tree")
+    text = "only check that 20 updates of each preset compute the same weights, to the last bit"
+    regress.add_argument("--golden", action="store_true", help=text)
+    text = "what to train instead of three small environments, see `ppo37 suite`"
+    regress.add_argument("--plan", metavar="PLAN.toml", help=text)
+    _add_seeds(regress, "seeds of each commit", None, "; default 8")
+    text = "the largest difference that does not matter, in normalized scores; default 0.1"
+    regress.add_argument("--margin", type=float, default=0.1, metavar="M", help=text)
+    regress.add_argument("--anchors", metavar="FILE.toml", help="as for `ppo37 compare`")
+    regress.add_argument("--out", metavar="DIR", help="directory, new or to resume")
+    _add_jobs(regress, "default: one for each core")
+    _add_json(regress)
+    _add_allow(regress)
+
     bench = add("bench", commands.bench)
     bench.add_argument("--game", metavar="GAME", help="default: breakout")
     _add_sources(bench, "classic")

@@ -147,9 +147,11 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
 def _last_line(path: Path) -> bytes:
     """Read the last complete line of a file, and little more; empty if there is none."""
     with path.open("rb") as file:
-        size, wanted, lines = file.seek(0, os.SEEK_END), LAST_BYTES, b""
-        while b"\n" not in lines and wanted < 8 * size:
-            file.seek(max(size - wanted, 0))
+        start = size = file.seek(0, os.SEEK_END)
+        wanted, lines = LAST_BYTES, b""
+        while start and b"\n" not in lines:
+            start = max(size - wanted, 0)
+            file.seek(start)
             lines = file.read().rpartition(b"\n")[0]
             wanted *= 8
     return lines.rpartition(b"\n")[2]

@@ -1,21 +1,26 @@
 """Whether a change of the code alters any number: short runs of every preset at two commits.
 
-No hash is stored, because processors differ: both commits run on this machine, one after the other.
+No hash is stored, because processors differ: both commits run on this machine, a core for each.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
+from ..backends.device import usable_cores
+from ..config import Config
+from ..errors import RunError
 from ..presets import PRESET_NAMES, from_preset
 from ..session.checkpoint import numbered
 from ..session.directory import CHECKPOINTS
 from ..session.metrics import read_metrics, without_clock
 from ..session.signals import Signals
-from ..tools.processes import finish, start
+from .engine import Command, Grid, Processes, Run, shares_of_cores, train_all
 
 UPDATES = 20
 GAMES = {
@@ -47,20 +52,39 @@ class Verdict(NamedTuple):
         return self.weights and self.update is None
 
 
-def golden(base: Path, head: Path, signals: Signals, log: Callable[[str], None]) -> list[Verdict]:
-    """Train every preset for 20 updates with the package in two folders, and compare.
+def golden(sources: dict[str, Path], signals: Signals, log: Callable[[str], None]) -> list[Verdict]:
+    """Train every preset for 20 updates with two versions of the package, and compare.
 
-    RunError if a run fails, with its message; Stopped after a signal.
+    sources: the folders of the versions by name.  RunError if a run fails, with its message;
+    Stopped after a signal.
     """
-    found = []
-    with tempfile.TemporaryDirectory(prefix="ppo37-") as folder:
-        for preset, game in GAMES.items():
-            paths = [Path(folder) / preset / name for name in ("base", "head")]
-            for path, source in zip(paths, (base, head), strict=True):
-                _train(preset, game, path, source, signals)
-            found.append(_compared(preset, game, *paths))
-            log(text_of(found[-1]))
-    return found
+    with tempfile.TemporaryDirectory(prefix="ppo37-") as folder, ExitStack() as stack:
+        grids = {
+            preset: Grid(Path(folder) / preset, dict.fromkeys(sources, _config(preset, game)), [1])
+            for preset, game in GAMES.items()
+        }
+
+        def command(run: Run) -> Command:
+            preset, version = run.path.parent.name, run.name.partition("__")[0]
+            more = (f"--preset={preset}", f"--total-timesteps={run.config.total_timesteps}")
+            arguments = ["train", GAMES[preset], *more, *EXACT, f"--out={run.path}"]
+            return Command(arguments, sources[version])
+
+        pool = stack.enter_context(closing(Processes(shares_of_cores(usable_cores()), command)))
+        runs = [run for grid in grids.values() for run in grid.runs]
+        failures = train_all(runs, pool, lambda run: run.path.parent.name, signals, log)
+        if failures:
+            name, error = next(iter(failures.items()))
+            raise RunError(f"{name}: {error}")
+        return [
+            _compared(preset, GAMES[preset], *(run.path for run in grid.runs))
+            for preset, grid in grids.items()
+        ]
+
+
+def _config(preset: str, game: str) -> Config:
+    config = from_preset(preset, game, "cpu", seed=1)
+    return dataclasses.replace(config, total_timesteps=UPDATES * config.batch_size)
 
 
 def text_of(verdict: Verdict) -> str:
@@ -72,17 +96,6 @@ def text_of(verdict: Verdict) -> str:
         return f"{name}: the weights differ after {UPDATES} updates, the logs do not"
     weights = "" if verdict.weights is False else ", the weights at the end do not"
     return f"{name}: the logs differ from update {verdict.update} on{weights}"
-
-
-def _train(preset: str, game: str, path: Path, source: Path, signals: Signals) -> None:
-    steps = UPDATES * from_preset(preset, game, "cpu").batch_size
-    more = (f"--preset={preset}", f"--total-timesteps={steps}", f"--out={path}")
-    child = start("train", game, *more, *EXACT, source=source)
-    try:
-        finish(child, signals)
-    finally:
-        child.process.kill()
-        child.close()
 
 
 def _compared(preset: str, game: str, base: Path, head: Path) -> Verdict:
