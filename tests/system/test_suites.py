@@ -131,6 +131,8 @@ def test_the_same_command_trains_only_what_is_missing(whole: Path, tmp_path: Pat
     ]
     assert {name: read_files(copy / name) for name in RUNS[:3]} == before
     assert fingerprint_and_log(copy / RUNS[3]) == fingerprint_and_log(whole / RUNS[3])
+    assert (copy / "compare" / "games.png").stat().st_size > 10_000
+    assert "| other " in (copy / "compare" / "table.md").read_text()
 
 
 def test_a_failed_run_is_named_and_the_rest_finishes(whole: Path, tmp_path: Path) -> None:

@@ -403,11 +403,13 @@ def regress(options: Namespace) -> int:
     def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
         return _config_from(preset or "auto", game, implied_by(changes), options)
 
-    with as_file(files("ppo37") / "data" / "regress.toml") as own:
-        values = read_plan(options.plan or own)
-    if options.seeds is not None:
-        values["seeds"] = options.seeds
-    plan = make_plan({**values, "seed": Config.seed}, make_config)
+    plan = None
+    if not regress.are_suites(options.base, options.head):
+        with as_file(files("ppo37") / "data" / "regress.toml") as own:
+            values = read_plan(options.plan or own)
+        if options.seeds is not None:
+            values["seeds"] = options.seeds
+        plan = make_plan({**values, "seed": Config.seed}, make_config)
     path, result = regress.regress(
         options.base,
         options.head,

@@ -21,6 +21,7 @@ from ..session.directory import CHECKPOINTS
 from ..session.metrics import read_metrics, without_clock
 from ..session.signals import Signals
 from .engine import Command, Grid, Processes, Run, shares_of_cores, train_all
+from .suite_results import result_of
 
 UPDATES = 20
 GAMES = {
@@ -59,26 +60,26 @@ def golden(sources: dict[str, Path], signals: Signals, log: Callable[[str], None
     Stopped after a signal.
     """
     with tempfile.TemporaryDirectory(prefix="ppo37-") as folder, ExitStack() as stack:
-        grids = {
-            preset: Grid(Path(folder) / preset, dict.fromkeys(sources, _config(preset, game)), [1])
-            for preset, game in GAMES.items()
-        }
+        configs = {preset: _config(preset, game) for preset, game in GAMES.items()}
+        arms = {f"{version}__{preset}": configs[preset] for preset in GAMES for version in sources}
+        grid = Grid(Path(folder), arms, [1])
 
         def command(run: Run) -> Command:
-            preset, version = run.path.parent.name, run.name.partition("__")[0]
+            version, preset, _ = run.name.split("__")
             more = (f"--preset={preset}", f"--total-timesteps={run.config.total_timesteps}")
             arguments = ["train", GAMES[preset], *more, *EXACT, f"--out={run.path}"]
             return Command(arguments, sources[version])
 
         pool = stack.enter_context(closing(Processes(shares_of_cores(usable_cores()), command)))
-        runs = [run for grid in grids.values() for run in grid.runs]
-        failures = train_all(runs, pool, lambda run: run.path.parent.name, signals, log)
+        failures = train_all(grid.runs, pool, lambda run: result_of(run).text, signals, log)
         if failures:
             name, error = next(iter(failures.items()))
             raise RunError(f"{name}: {error}")
         return [
-            _compared(preset, GAMES[preset], *(run.path for run in grid.runs))
-            for preset, grid in grids.items()
+            _compared(
+                preset, game, *(grid.run(f"{version}__{preset}", 1).path for version in sources)
+            )
+            for preset, game in GAMES.items()
         ]
 
 

@@ -57,7 +57,7 @@ def regress(
         raise UsageError(f"--margin must be more than 0, not {margin}")
     with _anchors(anchors) as file:
         bounds = read_anchors(file)
-    if (Path(base) / SUITE).is_file() and (Path(head) / SUITE).is_file():
+    if are_suites(base, head):
         entries = [_entry(base, BASE), _entry(head, HEAD)]
         path = directory.claim(directory.alternatives(real_path("regress")))
         if out is not None:
@@ -78,6 +78,11 @@ def regress(
     }
     folder.write_document(path / DOCUMENT, document)
     return path, document
+
+
+def are_suites(*names: str) -> bool:
+    """Return whether all of these are the directories of suites."""
+    return all((Path(name) / SUITE).is_file() for name in names)
 
 
 def check_numbers(base: str, head: str, log: Callable[[str], None]) -> dict[str, Any]:

@@ -24,8 +24,10 @@ from ..session.metrics import read_metrics
 from ..session.signals import Signals
 from ..tools.bench import WARM_UP_UPDATES
 from ..tools.budget import TRIED_UPDATES, not_annealed, seconds, updates_within
+from ..tools.figures import import_matplotlib
 from ..tools.processes import finish, start
 from . import folder
+from .compare import compare_entries, entries_of_suite, write_comparison
 from .engine import (
     Grid,
     Pool,
@@ -49,6 +51,8 @@ from .suite_results import (
 )
 
 STOPPING = "stopping: the active runs save checkpoints"
+PICTURES = "compare"
+"""The folder with the comparison of the variants."""
 
 
 def suite(
@@ -131,8 +135,18 @@ def suite(
             log(f"to resume, repeat the command with --out {path}")
             raise
         results = write_results(made)
+        _draw(path, log)
     _require_none(made.failures, number, path)
     return path, results
+
+
+def _draw(path: Path, log: Callable[[str], None]) -> None:
+    """Compare the variants, as `ppo37 compare` does, with pictures in the folder `compare`."""
+    try:
+        import_matplotlib()
+        write_comparison(compare_entries(entries_of_suite(path, log)), path / PICTURES)
+    except UsageError as error:  # the runs are trained all the same
+        log(f"no pictures: {error}")
 
 
 def _trained_arms(
