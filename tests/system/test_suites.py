@@ -135,6 +135,7 @@ def test_the_same_command_trains_only_what_is_missing(whole: Path, tmp_path: Pat
     assert "| other " in (copy / "compare" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_rest_finishes(whole: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "suite")
     for name in RUNS[2:]:
@@ -242,6 +243,7 @@ def test_a_signal_stops_the_suite_with_checkpoints(tmp_path: Path) -> None:
     assert not document_of(tmp_path / "suite")["complete"]
 
 
+@pytest.mark.slow
 def test_several_seeds_of_one_game(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "catch", "--seeds", "3-4", *SETTINGS, "--out", str(tmp_path / "runs")]
     with pytest.raises(SystemExit) as exit_:

@@ -191,10 +191,8 @@ def config_of(variant: str, **others: Any) -> Config:
     )
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [name if name == "lstm" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_replay_equals_plain_pytorch(variant: str) -> None:
     config = config_of(variant)
     require_alike(plain_of(config), recorded_of(config, tape))
@@ -286,6 +284,7 @@ def test_several_ranks_record_only_act() -> None:
     assert run.acts[0] is not run.acts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "record"), [("cpu", tape), pytest.param("cuda", cuda_graph, marks=GPU)]
 )

@@ -295,6 +295,7 @@ def test_a_run_with_other_settings_is_refused(study: Path, tmp_path: Path) -> No
         ablate(tiny(), ["4"], 2, copy)
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

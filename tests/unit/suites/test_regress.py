@@ -70,6 +70,7 @@ def test_the_source_of_a_commit_is_that_of_git() -> None:
             full_name(wrong)
 
 
+@pytest.mark.slow
 def test_a_version_that_computes_something_else_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
