@@ -81,15 +81,16 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished suite of two variants and two seeds, whose runs were trained one by one."""
     path = tmp_path_factory.mktemp("whole") / "suite"
-    configs = {"base": tiny(preset="classic"), "other": tiny(preset="classic", gamma=0.9)}
+    base = tiny(preset="classic", seed=1)
+    configs = {"base": base, "other": replace(base, gamma=0.9)}
     arms = {
-        f"{name}__catch": TrainedArm(name, replace(config, seed=1, threads=None), config, NEEDS)
+        f"{name}__catch": TrainedArm(name, replace(config, threads=None), config, NEEDS)
         for name, config in configs.items()
     }
     grid = Grid(path, {name: arm.config for name, arm in arms.items()}, [3, 4])
     for each in grid.runs:
         train(each.config, each.path, checkpoint_every=2)
-    write_results(Suite(grid, arms, None, {}))
+    write_results(Suite(grid, arms, None, {}, {}))
     return path
 
 
@@ -178,6 +179,34 @@ def test_another_plan_is_refused_and_nothing_changes(
     assert (exit_.value.code, out) == (2, ""), err
     assert message in err.splitlines()[-1]
     assert read_files(whole) == before
+
+
+def test_a_stranger_s_suite_imports_nothing(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file names a network; the plan does not, or the user has not typed it."""
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w').close()\n")
+    name = f"{tmp_path / 'evil.py'}:Net"
+    document = document_of(copy)
+    document["arms"][1]["config"]["network"] = name
+    (copy / "suite.json").write_text(json.dumps(document))
+    shutil.rmtree(copy / RUNS[3])
+    own = PLAN.replace('network = "nature_half"', f"network = {name!r}")
+    for text, message in ((PLAN, "has other settings (network"), (own, "has other settings")):
+        (tmp_path / "plan.toml").write_text(text)
+        with pytest.raises(SystemExit) as exit_:
+            main(["suite", str(tmp_path / "plan.toml"), "--out", str(copy)])
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    for arm in document["arms"]:
+        arm["asked"]["network"] = arm["config"]["network"] = name
+    (copy / "suite.json").write_text(json.dumps(document))
+    with pytest.raises(SystemExit) as exit_:
+        main(["suite", str(tmp_path / "plan.toml"), "--out", str(copy)])
+    assert exit_.value.code == 2
+    assert "which only you may name" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "stolen").exists()
 
 
 def ended(folder: Path) -> bool:

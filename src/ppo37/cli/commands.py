@@ -419,6 +419,7 @@ def regress(options: Namespace) -> int:
         options.anchors,
         options.jobs,
         log,
+        lambda config: brought(config, options),
     )
     text = (path / "compare" / "table.md").read_text().rstrip()
     _print_result(options, {"path": str(path), **result}, f"{text}\n\n{_verdict(result)}")
@@ -433,7 +434,7 @@ def _verdict(result: dict[str, Any]) -> str:
         interval = f" (95% interval {low:+.3f} to {high:+.3f})"
     return (
         f"{result['head']} beside {result['base']}: {result['verdict']}, {result['reason']}; "
-        f"difference of the {result['aggregate']} {result['difference']:+.3f}{interval}, "
+        f"mean difference {result['difference']:+.3f}{interval}, "
         f"{result['seeds']} seeds"
     )
 

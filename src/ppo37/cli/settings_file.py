@@ -5,27 +5,17 @@ Names and values are those of `Config`; "none" is written for None, as on the co
 
 import dataclasses
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, checked, field_type
 from ..errors import UsageError
-from ..session.files import explained
-
-LARGEST_BYTES = 1 << 20
+from ..session.files import read_toml
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Return the settings in a file, by name; UsageError, with its name, if one is wrong."""
-    with explained(f"cannot read {path}"):
-        content = Path(path).expanduser().open("rb").read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise UsageError(f"{path} is larger than a file of settings can be")
-    try:
-        values = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+    values = read_toml(path)
     for name, value in values.items():
         if isinstance(value, dict):
             raise UsageError(f"{path}: [{name}] is a table; settings stand side by side, in none")

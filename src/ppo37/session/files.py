@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import UsageError
 
 TEMPORARY = ".ppo37-*.tmp"
 """The names of files that are being written, or were when a process was killed."""
+LARGEST_TOML = 1 << 20
 OTHER_OUT = "; choose another --out"
 """The advice for an output that cannot be written."""
 
@@ -122,6 +124,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file of a user; UsageError, with its name, if it cannot be read."""
+    file = real_path(path)
+    with explained(f"cannot read {path}"):
+        content = file.open("rb").read(LARGEST_TOML + 1)
+    if len(content) > LARGEST_TOML:
+        raise UsageError(f"{path} is larger than a file of settings can be")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
 
 
 def to_json(value: Any) -> bytes:

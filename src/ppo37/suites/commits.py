@@ -1,12 +1,17 @@
 """The source of another commit of this checkout, to run it beside this one."""
 
+import hashlib
 import io
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import ppo37
 
 from ..errors import UsageError
 from ..tools.bench import CHECKOUT
@@ -17,8 +22,6 @@ WORKING_TREE = "."
 
 def full_name(commit: str) -> str:
     """Return the hash of a commit; UsageError if this checkout has no such commit."""
-    if commit == WORKING_TREE:
-        return "working tree"
     if not (CHECKOUT / ".git").exists():
         raise UsageError("commits can be compared in a checkout of ppo37 only")
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
@@ -27,19 +30,38 @@ def full_name(commit: str) -> str:
     return found.decode().strip()
 
 
+class Source(NamedTuple):
+    """A version of the package: a folder with it, and its commit, or a hash of its files."""
+
+    folder: Path
+    name: str
+
+
 @contextmanager
-def source_of(commit: str) -> Iterator[Path]:
-    """Yield the folder with the package at a commit, as long as the block lasts."""
-    if commit == WORKING_TREE:
-        yield CHECKOUT / "src"
-        return
-    content = _git("archive", "--format=tar", full_name(commit), "src")
-    if content is None:
-        raise UsageError(f"commit {commit} has no folder src")
-    with tempfile.TemporaryDirectory(prefix="ppo37-") as folder:
+def source_of(commit: str) -> Iterator[Source]:
+    """Yield the package at a commit, or a copy of the working tree, as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="ppo37-") as temporary:
+        folder = Path(temporary) / "src"
+        if commit == WORKING_TREE:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(Path(ppo37.__file__).parent, folder / "ppo37", ignore=ignored)
+            yield Source(folder, f"working tree {_hash(folder)}")
+            return
+        name = full_name(commit)
+        content = _git("archive", "--format=tar", name, "src")
+        if content is None:
+            raise UsageError(f"commit {commit} has no folder src")
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(folder, filter="data")
-        yield Path(folder) / "src"
+            archive.extractall(temporary, filter="data")
+        yield Source(folder, name)
+
+
+def _hash(folder: Path) -> str:
+    """Return a hash of the names and contents of all files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _git(*arguments: str) -> bytes | None:

@@ -1,7 +1,6 @@
 """The scale on which games are averaged: normalized scores, where two anchors are known."""
 
 import math
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..session.files import explained
+from ..session.files import read_toml
 from ..tools.stats import published_scores
 from .compare_inputs import Entry, runs_of
 
@@ -52,13 +51,7 @@ def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> 
 
 def read_anchors(path: str | Path) -> Anchors:
     """Read a TOML file with `low` and `high` for each environment; UsageError if it is wrong."""
-    with explained(f"cannot read {path}"), Path(path).expanduser().open("rb") as file:
-        content = file.read(LARGEST_BYTES)
-    try:
-        tables = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
-    return {game: _anchor(path, game, values) for game, values in tables.items()}
+    return {game: _anchor(path, game, values) for game, values in read_toml(path).items()}
 
 
 def _anchor(path: str | Path, game: str, values: Any) -> tuple[float, float]:

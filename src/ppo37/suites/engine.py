@@ -121,8 +121,7 @@ class Processes:
         found = []
         for each in [each for each in self._children if each[1].process.poll() is not None]:
             run, child, cores = each
-            failed = child.process.returncode != 0 or not run.is_finished
-            found.append((run, child.stderr_tail() if failed else ""))
+            found.append((run, _error_of(run, child)))
             child.close()
             self._children.remove(each)
             self.active.remove(run)
@@ -134,6 +133,14 @@ class Processes:
             child.process.terminate()
         while self._children:
             self._children.pop()[1].close()
+
+
+def _error_of(run: Run, child: Child) -> str:
+    """Return why a run has not finished; an empty text if it has."""
+    code = child.process.returncode
+    if code == 0 and run.is_finished:
+        return ""
+    return "it was stopped by a signal" if code > 128 else child.stderr_tail()
 
 
 def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> Command:
@@ -160,12 +167,14 @@ def train_all(
     because of its settings.  Stopped after a signal, with checkpoints of the active runs.
     """
     waiting = [run for run in runs if not run.is_finished]
-    failures = dict[str, str]()
+    failures, held = dict[str, str](), False
     progress = Progress(runs, pool, log)
     while waiting or pool.active:
         signals.check()
         while len(pool.active) < pool.places and (run := _first_free(waiting)):
             waiting.remove(run)
+            if run.is_finished:  # by the process that had it locked
+                continue
             log(f"{'resuming' if directory.is_run(run.path) else 'starting'} {run.name}")
             pool.start(run)
         for run, error in pool.ended():
@@ -174,6 +183,9 @@ def train_all(
                 log(f"{run.name} failed: {error}")
             else:
                 log(f"{run.name} finished: {finished(run)}")
+        if waiting and not pool.active and not held:
+            held = True
+            log(f"waiting for {waiting[0].name}, which another process trains")
         progress.report(waiting)
         time.sleep(POLL_S)
     return failures

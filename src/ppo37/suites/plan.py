@@ -16,7 +16,6 @@ learning_rate = 2e-3
 import dataclasses
 import difflib
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +23,14 @@ from typing import Any, NamedTuple
 from ..config import Config, checked, field_type
 from ..errors import UsageError
 from ..session.directory import file_name
-from ..session.files import explained
+from ..session.files import read_toml
 from ..tools.budget import MOST_STEPS, seconds
 from ..tools.stats import published_scores
 from .seeds import seeds_from
 
-LARGEST_BYTES = 1 << 20
 KEYS = ("games", "seeds", "preset", "budget", "settings", "variants")
+LONGEST = 40
+NAME = re.compile(rf"(?=.{{1,{LONGEST}}}$)[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 GAME_SETS = {
     # The five games whose scores predict the median over all best: Aitchison et al. 2023, table 2.
     "atari5": "battle_zone double_dunk name_this_game phoenix qbert",
@@ -64,14 +64,7 @@ class Plan(NamedTuple):
 
 def read_plan(path: str | Path) -> dict[str, Any]:
     """Return the values in a file, by their key; UsageError, with its name, if it is no plan."""
-    with explained(f"cannot read {path}"):
-        content = Path(path).expanduser().open("rb").read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise UsageError(f"{path} is larger than a plan can be")
-    try:
-        values = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+    values = read_toml(path)
     for key in values:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
@@ -102,15 +95,15 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
     for variant, own in variants.items():
         if not isinstance(own, dict):
             raise UsageError(f"variant {variant} has to be a table, [variants.{variant}]")
-        if variant and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*", variant):
+        if variant and not NAME.fullmatch(variant):
             raise UsageError(
-                f"variant {variant!r}: a name has letters, digits, dots, dashes and single "
-                "underscores"
+                f"variant {variant[:80]!r}: a name has at most {LONGEST} letters, digits, dots, "
+                "dashes and single underscores"
             )
         changes = _settings({**values.get("settings", {}), **own}, variant)
         wanted = changes.pop("preset", preset)
-        if "seed" in changes:
-            raise UsageError("the seeds of a plan are named by `seeds`, not by a setting")
+        for name in {"seed", "game"} & changes.keys():
+            raise UsageError(f"a plan names {name}s by `{name}s`, not by a setting")
         if budget is not None and "total_timesteps" in changes:
             raise UsageError("budget and total_timesteps exclude each other; use one of them")
         if budget is not None:

@@ -44,11 +44,14 @@ class RayPool:
             raise
         self._stack.callback(self._ray.shutdown)
         self._command = command
-        cores = self._ray.cluster_resources().get("CPU", 0.0)
-        self.places = int(cores // threads)
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        cores, self.places = sum(nodes), int(sum(each // threads for each in nodes))
         if not self.places:
             self._stack.close()
-            raise UsageError(f"the cluster has {cores:g} cores, and a run needs {threads}")
+            raise UsageError(
+                f"a run needs {threads} cores, and no node of the cluster has more than "
+                f"{max(nodes):g}; use --threads"
+            )
         self.text = f"{self.places} at once on the {cores:g} cores of the cluster"
         self.active = list[Run]()
         self._tasks = dict[Any, Run]()

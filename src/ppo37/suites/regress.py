@@ -1,37 +1,42 @@
 """Does a change of the code change what is learned? The same suite at two commits, compared."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from ..backends.device import usable_cores
-from ..config import flags
-from ..errors import RunError, Stopped, UsageError
+import numpy as np
+
+from ..build import Brought
+from ..config import Config, flags
+from ..errors import UsageError
 from ..presets import changes
 from ..session import directory
 from ..session.files import real_path
 from ..session.signals import Signals
+from ..tools.stats import published_scores, t_interval_of_mean
 from . import folder
-from .aggregate import are_few
-from .commits import full_name, source_of
+from .aggregate import MOST_SEEDS, seeds_needed
+from .commits import source_of
 from .compare import compare_entries, entries_of_suite, write_comparison
-from .compare_inputs import Entry
-from .compare_scale import read_anchors
-from .engine import Command, Grid, Processes, Run, shares_of_cores, train_all
+from .compare_inputs import Entry, key_of
+from .compare_scale import Anchors, read_anchors
+from .engine import Command, Run
 from .golden import golden, text_of
-from .plan import Plan
-from .room import Needs
+from .plan import Arm, Plan
+from .suite import suite
 from .suite_results import DOCUMENT as SUITE
-from .suite_results import Suite, TrainedArm, result_of, write_results
 
 DOCUMENT = "regress.json"
 BASE, HEAD = "base", "head"
+NEW = "regress"
+"""The folder of a comparison of two suites, unless another one is named."""
 MARGIN = 0.1
 """A difference of this part of the way from random play to a human is one that matters."""
-STOPPING = "stopping: the active runs save checkpoints"
+FEWEST_SEEDS = 5
+CANNOT_TELL = "cannot tell"
 
 
 def regress(
@@ -43,37 +48,41 @@ def regress(
     anchors: str | Path | None = None,
     jobs: int | None = None,
     log: Callable[[str], None] = lambda _: None,
+    brought: Callable[[Config], Brought] = lambda _: Brought(),
 ) -> tuple[Path, dict[str, Any]]:
     """Tell whether `head` learns better or worse than `base`; return the folder and the result.
 
     base, head: two commits of this checkout (`.` is the working tree), which are trained by
-    `plan`; or the directories of two suites, which are compared as they are.  margin: the largest
-    difference of the normalized IQM that does not matter.  out: a directory, by default a new one;
-    the same command continues there.  anchors: see `compare`.
-    The result has `verdict`, the four words of it and the reason, and the comparison.
+    `plan`; or the directories of two suites, which are compared as they are.  brought: see `suite`.
+    margin: the largest difference of normalized scores that does not matter.  out: a directory, by
+    default a new one; the same command continues there.  anchors: a file as for `compare`, beside
+    those of the package.
+    The result has the verdict in a few words, its reason, and the comparison.
     UsageError for wrong input; RunError if runs failed; Stopped after a signal.
     """
     if not 0 < margin < math.inf:
         raise UsageError(f"--margin must be more than 0, not {margin}")
-    with _anchors(anchors) as file:
-        bounds = read_anchors(file)
+    bounds = read_anchors(anchors) if anchors is not None else {}
+    with as_file(files("ppo37") / "data" / "anchors.toml") as own:
+        bounds = {**read_anchors(own), **bounds}
     if are_suites(base, head):
         entries = [_entry(base, BASE), _entry(head, HEAD)]
-        path = directory.claim(directory.alternatives(real_path("regress")))
-        if out is not None:
-            path = real_path(out)
+        path = real_path(out) if out else directory.claim(directory.alternatives(real_path(NEW)))
+        path.mkdir(parents=True, exist_ok=True)
     elif plan is None:
         raise UsageError(f"{base} and {head} are no suites; to train commits, a plan is needed")
     else:
-        path = _train(base, head, plan, out, jobs, log)
+        bounds = _bounds_of(map(key_of, (arm.config for arm in plan.arms.values())), bounds)
+        path = _train(base, head, plan, out, jobs, brought, log)
         entries = sorted(entries_of_suite(path, log), key=lambda entry: entry.name)
+    bounds = _bounds_of(entries[0].games, bounds)
     compared = compare_entries(entries, bounds)
     write_comparison(compared, path / "compare")
     document = {
         "base": base,
         "head": head,
         "margin": margin,
-        **verdict(compared, entries, margin),
+        **verdict(entries[0], entries[1], bounds, margin),
         "comparison": compared,
     }
     folder.write_document(path / DOCUMENT, document)
@@ -91,55 +100,89 @@ def check_numbers(base: str, head: str, log: Callable[[str], None]) -> dict[str,
         signals = stack.enter_context(Signals())
         versions = {BASE: base, HEAD: head}
         sources = {name: stack.enter_context(source_of(it)) for name, it in versions.items()}
-        found = golden(sources, signals, log)
+        found = golden({name: it.folder for name, it in sources.items()}, signals, log)
     for each in found:
         log(text_of(each))
     return {
-        "base": full_name(base),
-        "head": full_name(head),
+        **{name: it.name for name, it in sources.items()},
         "identical": all(each.same for each in found),
         "presets": [each._asdict() for each in found],
     }
 
 
-def verdict(compared: dict[str, Any], entries: list[Entry], margin: float) -> dict[str, Any]:
-    """Return the verdict of a comparison of two entries: four words, and the numbers behind them.
+def verdict(base: Entry, head: Entry, bounds: Anchors, margin: float) -> dict[str, Any]:
+    """Return the verdict in a few words, and the numbers behind it.
 
-    The interval is that of the difference of the IQM (of the mean for one game), head - base.
+    A seed's difference is the mean over games of the normalized scores, head - base, with the seeds
+    that both have in all games. Its mean over seeds has Student's t-interval.  bounds: the anchors
+    of all games.
     """
-    gap = compared["differences"][0]
-    name, found = next(iter(gap["differences"].items()))
-    value, interval = found["value"], found["interval"]
-    games = compared["games"]
-    scores = [[entry.scores(game) for game in games] for entry in entries]
-    seeds = min(len(each) for its in scores for each in its)
-    numbers = {"aggregate": name, "difference": value, "interval": interval, "seeds": seeds}
-    if interval is None:
-        return {"verdict": "cannot tell", "reason": "an interval needs 2 seeds", **numbers}
-    low, high = interval
-    needed = _seeds_needed(value, (high - low) / 2, margin, seeds)
-    if len(games) > 1 and any(map(are_few, scores)):
-        reason = "the intervals of so few runs are too narrow"
-        return {"verdict": "cannot tell", "reason": reason, **numbers}
-    if -margin <= low and high <= margin:
-        word, reason = f"no difference larger than {margin:g}", "the whole interval is within it"
-    elif low > 0:
-        word, reason = "better", "the whole interval is above 0"
-    elif high < 0:
-        word, reason = "worse", "the whole interval is below 0"
+    differences = _by_seed(base, head, bounds)
+    seeds, value = len(differences), float(np.mean(differences)) if differences else math.nan
+    if seeds < FEWEST_SEEDS:
+        word, reason, interval = CANNOT_TELL, f"at least {FEWEST_SEEDS} seeds are needed", None
     else:
-        word, reason = "cannot tell", f"about {needed} seeds are needed"
+        interval = t_interval_of_mean(differences)
+        word, reason = _words(differences, interval, margin)
+    numbers = {"difference": value, "interval": interval and list(interval), "seeds": seeds}
     return {"verdict": word, "reason": reason, **numbers}
 
 
-def _seeds_needed(value: float, half: float, margin: float, seeds: int) -> int:
-    """Return the seeds with which an interval around this difference would tell something.
+def _by_seed(base: Entry, head: Entry, bounds: Anchors) -> list[float]:
+    """Return the difference of each seed that both have in all games."""
+    games = [game for game in base.games if game in head.games]
+    found = []
+    for game in games:
+        low, high = bounds[game]
+        pair = [dict(zip(it.seeds(game), it.scores(game), strict=True)) for it in (base, head)]
+        shared = pair[0].keys() & pair[1].keys()
+        found.append({seed: (pair[1][seed] - pair[0][seed]) / (high - low) for seed in shared})
+    seeds = set.intersection(*(set(each) for each in found)) if found else set[int]()
+    return [float(np.mean([each[seed] for each in found])) for seed in sorted(seeds)]
 
-    half: half of the width of the interval from `seeds` seeds, which falls by the root of their
-    number.  It has to leave out 0, or to be within the margin.
+
+def _words(
+    differences: list[float], interval: tuple[float, float], margin: float
+) -> tuple[str, str]:
+    """Return what the whole interval says, and why."""
+    low, high = interval
+    if -margin <= low and high <= margin:
+        return f"no difference larger than {margin:g}", "the whole interval is within it"
+    if low > 0:
+        return "better", "the whole interval is above 0"
+    if high < 0:
+        return "worse", "the whole interval is below 0"
+    value, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    different = seeds_needed(value / spread) if value else None
+    same = seeds_within(margin - abs(value), spread)
+    known = [each for each in (different, same) if each is not None]
+    needed = f"about {min(known):,}" if known else f"more than {MOST_SEEDS:,}"
+    return CANNOT_TELL, f"{needed} seeds are needed"
+
+
+def seeds_within(half: float, spread: float) -> int | None:
+    """Return the seeds whose t-interval has at most this half width; None if too many.
+
+    spread: the standard deviation of a seed's value.
     """
-    enough = max(abs(value), margin - abs(value))
-    return max(seeds + 1, math.ceil(seeds * (half / enough) ** 2))
+    from scipy import stats
+
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    widths = stats.t.ppf(0.975, seeds - 1) * spread / np.sqrt(seeds)
+    enough = np.flatnonzero(widths <= half)
+    return int(seeds[enough[0]]) if len(enough) else None
+
+
+def _bounds_of(games: Iterable[str], anchors: Anchors) -> Anchors:
+    """Return the anchors of all games; UsageError if a game has none."""
+    found = dict(anchors)
+    for game in games:
+        known = published_scores().get(game, {})
+        if game not in found and {"random", "human"} <= known.keys():
+            found[game] = (known["random"], known["human"])
+        if game not in found:
+            raise UsageError(f"{game} has no human score; name two scores by --anchors FILE.toml")
+    return found
 
 
 def _train(
@@ -148,68 +191,40 @@ def _train(
     plan: Plan,
     out: str | Path | None,
     jobs: int | None,
+    brought: Callable[[Config], Brought],
     log: Callable[[str], None],
 ) -> Path:
-    """Train the plan at both commits, side by side; return the directory, which is a suite."""
-    commits = {BASE: full_name(base), HEAD: full_name(head)}
-    shares = shares_of_cores(jobs or usable_cores())
+    """Train the plan at both commits, as two variants of a suite; return its directory."""
+    versions = {BASE: base, HEAD: head}
     arms = {
-        f"{variant}__{name}": TrainedArm(variant, arm.config, arm.config, Needs(0, 0))
+        f"{version}__{name}": Arm(version, arm.config)
         for name, arm in plan.arms.items()
-        for variant in commits
+        for version in versions
     }
-    path = real_path(out) if out is not None else _default_path(plan)
-    grid = Grid(path, {name: arm.config for name, arm in arms.items()}, plan.seeds)
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals(STOPPING))
-        sources = {
-            variant: stack.enter_context(source_of(commit))
-            for variant, commit in zip(commits, (base, head), strict=True)
-        }
-        stack.enter_context(closing(folder.open_folder(path, SUITE, log)))
-        known = folder.read_document(path / DOCUMENT)
-        if known is not None and known.get("commits") != commits:
-            raise UsageError(f"{path} has runs of other commits; choose another --out")
-        folder.write_document(path / DOCUMENT, {"commits": commits})
-        made = Suite(grid, arms, None, {})
-        write_results(made)
+        sources = {name: stack.enter_context(source_of(it)) for name, it in versions.items()}
 
         def command(run: Run) -> Command:
-            source = sources[run.name.partition("__")[0]]
+            source = sources[run.name.partition("__")[0]].folder
             if directory.is_run(run.path):
                 return Command(["resume", str(run.path)], source)
-            # Only what differs from the preset: another version may not know all options.
-            settings = {**changes(run.config), "seed": run.config.seed}
-            return Command(
-                [
-                    "train",
-                    run.config.env or run.config.game,
-                    f"--preset={run.config.preset}",
-                    f"--device={run.config.device}",
-                    *flags(settings),
-                    f"--out={run.path}",
-                ],
-                source,
-            )
+            return Command(_arguments(run), source)
 
-        pool = stack.enter_context(closing(Processes(shares, command)))
-        log(f"{len(grid.runs)} runs in {path}, {pool.text}")
-        try:
-            made.failures.update(
-                train_all(grid.runs, pool, lambda run: result_of(run).text, signals, log)
-            )
-        except Stopped:
-            log(f"to resume, repeat the command with --out {path}")
-            raise
-        write_results(made)
-    if made.failures:
-        name, error = next(iter(made.failures.items()))
-        raise RunError(f"{len(made.failures)} of {len(grid.runs)} runs failed: {name}: {error}")
+        origin = {name: found.name for name, found in sources.items()}
+        both = plan._replace(arms=arms)
+        path, _ = suite(both, out, jobs, log, brought, command=command, origin=origin)
     return path
 
 
-def _default_path(plan: Plan) -> Path:
-    return folder.default_path("regress", next(iter(plan.arms.values())).config)
+def _arguments(run: Run) -> list[str]:
+    """Return the arguments that begin a run.
+
+    Only what differs from the preset: another version may not know all settings.
+    """
+    names = ("seed", "device", "threads", "precision", "kernels")
+    settings = {**changes(run.config), **{name: getattr(run.config, name) for name in names}}
+    game = run.config.env or run.config.game
+    return ["train", game, f"--preset={run.config.preset}", *flags(settings), f"--out={run.path}"]
 
 
 def _entry(path: str, name: str) -> Entry:
@@ -219,13 +234,3 @@ def _entry(path: str, name: str) -> Entry:
         names = ", ".join(entry.name for entry in found)
         raise UsageError(f"{path} has several variants ({names}); `ppo37 compare` compares them")
     return found[0]._replace(name=name)
-
-
-@contextmanager
-def _anchors(given: str | Path | None) -> Iterator[str | Path]:
-    """Yield the file of the anchors: the user's, or that of the package."""
-    if given is not None:
-        yield given
-        return
-    with as_file(files("ppo37") / "data" / "anchors.toml") as path:
-        yield path

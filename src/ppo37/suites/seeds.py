@@ -22,8 +22,10 @@ def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
             found = _counted(seeds, first)
         case str():
             found = _named(seeds, first)
-        case _:
+        case list() | tuple() | range():
             found = list(seeds)
+        case _:
+            raise _wrong(seeds)
     if not found or not all(isinstance(seed, int) for seed in found):
         raise _wrong(seeds)
     again = sorted({seed for seed in found if found.count(seed) > 1})

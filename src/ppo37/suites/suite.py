@@ -29,6 +29,7 @@ from ..tools.processes import finish, start
 from . import folder
 from .compare import compare_entries, entries_of_suite, write_comparison
 from .engine import (
+    Command,
     Grid,
     Pool,
     Processes,
@@ -45,6 +46,7 @@ from .suite_results import (
     Suite,
     TrainedArm,
     document_of,
+    is_prepared,
     result_of,
     saved_arms,
     write_results,
@@ -67,6 +69,8 @@ def suite(
     ray: str | None = None,
     part: tuple[int, int] | None = None,
     prepare: bool = False,
+    command: Callable[[Run], Command] | None = None,
+    origin: dict[str, str] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Train every run of a plan; return the directory and the results, plain values.
 
@@ -76,7 +80,9 @@ def suite(
     options of the runs, see `command_of`.  ray: the address of a Ray cluster that trains the runs.
     prepare: choose all that is stored in `suite.json`, and train nothing.  part: (k, n) trains the
     k-th of n parts of a prepared suite, counted from 0, beside other processes with other parts;
-    the results are written by the next command without a part.
+    the results are written by the next command without a part.  command: begins or resumes a run,
+    instead of this version of the package.  origin: what the runs come from, which is stored and
+    must stay the same.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -84,15 +90,20 @@ def suite(
     active runs.
     """
     path = None if out is None else real_path(out)
-    known = {} if path is None else saved_arms(path, plan)
+    origin = origin or {}
+    known = {} if path is None else saved_arms(path, plan, origin)
     number = len(plan.arms) * len(plan.seeds)
-    if part is not None and known.keys() != plan.arms.keys():
-        raise UsageError("a part needs a suite that is prepared: use --prepare with --out first")
+    if part is not None and (prepare or not is_prepared(path, plan)):
+        raise UsageError(
+            "a part needs a suite that is prepared: use --prepare first, with the same --out, "
+            "games and seeds"
+        )
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(STOPPING))
-        shares = shares_of_cores(jobs or _fastest_jobs(number, _device(plan)))
-        threads = max(1, usable_cores() // len(shares))
-        command = partial(command_of, more=more, first=first)
+        shares = shares_of_cores(_fastest_jobs(number, _device(plan)) if jobs is None else jobs)
+        # A suite that is prepared is trained elsewhere, and every machine has one core for a run.
+        threads = 1 if prepare else max(1, usable_cores() // len(shares))
+        command = command or partial(command_of, more=more, first=first)
         pool: Pool = Processes(shares, command)
         if ray is not None:
             from .ray_pool import RayPool
@@ -103,8 +114,13 @@ def suite(
         log(f"{number} runs, {pool.text}")
         arms = _trained_arms(plan, known, threads, brought)
         if plan.budget is not None:
+            steps = {_kind(arm.config): arm.config.total_timesteps for arm in known.values()}
             for name in [name for name in arms if name not in known]:
-                config = _within(arms[name].config, plan.budget, shares, more, signals, log)
+                config = arms[name].config
+                if _kind(config) not in steps:
+                    fitting = _within(config, plan.budget, shares, more, signals, log)
+                    steps[_kind(config)] = fitting.total_timesteps
+                config = dataclasses.replace(config, total_timesteps=steps[_kind(config)])
                 arms[name] = arms[name]._replace(config=config)
         grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
         needs = {grid.run(name, s).name: arms[name].needs for name in arms for s in grid.seeds}
@@ -112,7 +128,7 @@ def suite(
         if path is None:
             path = folder.default_path("suite", next(iter(grid.arms.values())))
             grid = grid._replace(path=path)
-        made = Suite(grid, arms, plan.budget, {})
+        made = Suite(grid, arms, plan.budget, {}, origin)
         folder.require_same_settings(grid)
         if part is not None:
             runs = grid.runs[part[0] :: part[1]]
@@ -140,6 +156,11 @@ def suite(
     return path, results
 
 
+def _kind(config: Config) -> tuple[str, str]:
+    """Return the game and the preset, which decide the steps of a budget: for all variants."""
+    return config.game, config.preset
+
+
 def _draw(path: Path, log: Callable[[str], None]) -> None:
     """Compare the variants, as `ppo37 compare` does, with pictures in the folder `compare`."""
     try:
@@ -157,7 +178,8 @@ def _trained_arms(
     for name, arm in plan.arms.items():
         for seed in plan.seeds:
             dataclasses.replace(arm.config, seed=seed)  # checks it
-        found[name] = known.get(name) or _resolved(arm, threads, brought)
+        its = brought(arm.config)  # refuses what the user has not typed, also for known arms
+        found[name] = known.get(name) or _resolved(arm, threads, its)
     return found
 
 
@@ -187,9 +209,9 @@ def _fastest_jobs(runs: int, device: str) -> int:
     return 1 if device == "cuda" or not can_pin() else min(runs, usable_cores())
 
 
-def _resolved(arm: Arm, threads: int, brought: Callable[[Config], Brought]) -> TrainedArm:
+def _resolved(arm: Arm, threads: int, brought: Brought) -> TrainedArm:
     config = dataclasses.replace(arm.config, device=resolve_device(arm.config.device))
-    found = folder.resolve(config, threads, brought(arm.config))
+    found = folder.resolve(config, threads, brought)
     return TrainedArm(arm.variant, arm.config, *found)
 
 

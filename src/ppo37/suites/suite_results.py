@@ -1,6 +1,7 @@
 """The results of a suite: a document, and a table as CSV and as Markdown."""
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 from statistics import mean, stdev
@@ -35,12 +36,16 @@ class TrainedArm(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """The runs of a suite, its budget, and the errors of the runs that failed, by their names."""
+    """The runs of a suite, its budget, and the errors of the runs that failed, by their names.
+
+    origin: what the runs come from, such as the commits of `ppo37 regress`.
+    """
 
     grid: Grid
     arms: dict[str, TrainedArm]
     budget: str | None
     failures: dict[str, str]
+    origin: dict[str, str]
 
 
 class Result(NamedTuple):
@@ -76,7 +81,7 @@ def result_of(run: Run) -> Result:
         raise UsageError(f"{run.path / directory.SUMMARY} is damaged") from error
 
 
-def saved_arms(path: Path, plan: Plan) -> dict[str, TrainedArm]:
+def saved_arms(path: Path, plan: Plan, origin: dict[str, str]) -> dict[str, TrainedArm]:
     """Return the arms of a plan that the suite in `path` has already, with its choices.
 
     UsageError if it is a suite of another plan: arms and seeds may be added, nothing else changes.
@@ -90,6 +95,8 @@ def saved_arms(path: Path, plan: Plan) -> dict[str, TrainedArm]:
         saved = {arm["name"]: arm for arm in document["arms"]}
         missing = [name for name in saved if name not in plan.arms]
         missing += [f"seed {seed}" for seed in seeds if seed not in plan.seeds]
+        if document.get("origin", {}) != origin:
+            raise UsageError(f"{path} has runs of other commits; choose another --out")
         if budget != plan.budget:
             raise UsageError(
                 f"{another} (budget {budget}, not {plan.budget}); choose another --out"
@@ -104,11 +111,25 @@ def saved_arms(path: Path, plan: Plan) -> dict[str, TrainedArm]:
             asked = plan.arms[name].config
             what = f"{another}: {name} has other settings"
             folder.require_equal(from_dict(arm["asked"]), asked, what)
-            needs = Needs(**arm["needs"])
-            found[name] = TrainedArm(arm["variant"], asked, from_dict(arm["config"]), needs)
+            trained = asked
+            if budget is not None:
+                steps = from_dict(arm["config"]).total_timesteps
+                trained = dataclasses.replace(asked, total_timesteps=steps)
+            # Only choices for `auto` come from the file: it may be a stranger's.
+            config = folder.with_known_choices(trained, arm["config"], what)
+            found[name] = TrainedArm(plan.arms[name].variant, asked, config, Needs(**arm["needs"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
     return found
+
+
+def is_prepared(path: Path | None, plan: Plan) -> bool:
+    """Return whether the suite in `path` has exactly the arms and seeds of a plan."""
+    document = None if path is None else folder.read_document(path / DOCUMENT)
+    if document is None:
+        return False
+    names = {arm["name"] for arm in document["arms"]}
+    return names == plan.arms.keys() and document["seeds"] == plan.seeds
 
 
 def write_results(suite: Suite) -> dict[str, Any]:
@@ -136,6 +157,7 @@ def document_of(suite: Suite) -> dict[str, Any]:
         ],
         "seeds": grid.seeds,
         "budget": suite.budget,
+        "origin": suite.origin,
         "score": SCORE,
         "runs": [
             _run_document(suite, name, grid.run(name, seed))
@@ -162,8 +184,13 @@ def _run_document(suite: Suite, name: str, run: Run) -> dict[str, Any]:
         "finished": run.is_finished,
         "error": suite.failures.get(run.name),
     }
-    empty = dict.fromkeys(Result._fields)
-    return {**document, **(result_of(run)._asdict() if run.is_finished else empty)}
+    result: dict[str, Any] = dict.fromkeys(Result._fields)
+    try:
+        if run.is_finished:
+            result = result_of(run)._asdict()
+    except UsageError as error:  # of one run; the others have theirs
+        document |= {"finished": False, "error": str(error)}
+    return {**document, **result}
 
 
 def _csv(document: dict[str, Any]) -> str:

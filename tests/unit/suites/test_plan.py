@@ -37,7 +37,9 @@ def test_seeds_are_counted_or_named(text: Any, seeds: list[int]) -> None:
     assert seeds_from(text, 7) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "3-1", "1,,2", "a", "1-2-3", "1,1", 0, [], True])
+@pytest.mark.parametrize(
+    "text", [1.5, {}, "", "0", "-1", "3-1", "1,,2", "a", "1-2-3", "1,1", 0, [], True]
+)
 def test_wrong_seeds_are_refused(text: Any) -> None:
     with pytest.raises(UsageError, match="--seeds"):
         seeds_from(text, 1)
@@ -89,10 +91,12 @@ def test_a_file_and_its_variants(tmp_path: Path) -> None:
         ({"budget": "1h", "settings": {"total_timesteps": 100}}, "exclude each other"),
         ({"settings": {"learning_rte": 1}}, "did you mean learning_rate"),
         ({"settings": {"gamma": "high"}}, "settings: gamma"),
-        ({"settings": {"seed": 3}}, "named by `seeds`"),
+        ({"settings": {"seed": 3}}, "names seeds by `seeds`"),
+        ({"settings": {"game": "pong"}}, "names games by `games`"),
+        ({"variants": {"a" * 300: {}}}, "has at most 40 letters"),
         ({"variants": {"a": {"gamma": 2.0}}}, "variant a: gamma"),
         ({"variants": {"a": {}, "b": {}}}, "a__catch and b__catch have the same settings"),
-        ({"variants": {"a b": {}}}, "variant 'a b': a name has letters"),
+        ({"variants": {"a b": {}}}, "variant 'a b': a name has at most"),
         ({"variants": {"a": 3}}, "variant a has to be a table"),
         ({"seeds": "1,1"}, "seed 1 twice"),
     ],

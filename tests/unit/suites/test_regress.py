@@ -11,45 +11,67 @@ import numpy as np
 import pytest
 from conftest import ROOT, child_environment
 
+import ppo37
 from ppo37.cli import main
 from ppo37.errors import UsageError
 from ppo37.suites import golden
 from ppo37.suites.commits import full_name, source_of
 from ppo37.suites.golden import EXACT, Verdict, text_of
-from ppo37.suites.regress import verdict
+from ppo37.suites.regress import seeds_within, verdict
 
-GAMES = ["catch", "pong", "breakout"]
 in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
 
 class Scores:
-    """Scores of some seeds in any game, as an `Entry` has them."""
+    """Scores by game and seed, as an `Entry` has them."""
 
-    def __init__(self, seeds: int) -> None:
-        self._seeds = seeds
+    def __init__(self, scores: dict[str, dict[int, float]]) -> None:
+        self._scores = scores
+        self.games = list(scores)
+
+    def seeds(self, game: str) -> list[int]:
+        return list(self._scores[game])
 
     def scores(self, game: str) -> Any:
-        return np.zeros(self._seeds)
+        return np.array(list(self._scores[game].values()))
 
 
-def said(value: float, low: float, high: float, seeds: int = 10) -> tuple[str, str]:
-    gap = {"differences": {"iqm": {"value": value, "interval": [low, high]}}}
-    compared = {"differences": [gap], "games": GAMES}
-    entries: Any = [Scores(seeds)] * 2
-    found = verdict(compared, entries, 0.1)
+BOUNDS = {"a": (0.0, 10.0), "b": (100.0, 300.0)}
+
+
+def said(differences: list[float], margin: float = 0.1) -> tuple[str, str]:
+    """Return the verdict for differences of the mean over two games, by seed."""
+    base = Scores({"a": {s: 5.0 + s for s in range(9)}, "b": dict.fromkeys(range(9), 150.0)})
+    head = Scores(
+        {
+            "a": {s: 5.0 + s + 10 * (d + 0.3) for s, d in enumerate(differences)},
+            "b": {s: 150.0 + 200 * (d - 0.3) for s, d in enumerate(differences)},
+        }
+    )
+    found = verdict(base, head, BOUNDS, margin)  # type: ignore[arg-type]
+    assert found["seeds"] == len(differences)
+    assert found["difference"] == pytest.approx(np.mean(differences))
     return found["verdict"], found["reason"]
 
 
 def test_the_verdict_goes_by_the_whole_interval() -> None:
-    assert said(0.3, 0.2, 0.4)[0] == "better"
-    assert said(-0.3, -0.4, -0.01)[0] == "worse"
-    assert said(0.01, -0.09, 0.08)[0] == "no difference larger than 0.1"
-    assert said(0.05, 0.01, 0.09)[0] == "no difference larger than 0.1"
-    # Half of the interval is 0.2 with 10 seeds; to be within 0.1 of 0 it has to be half as wide.
-    assert said(0.0, -0.2, 0.2) == ("cannot tell", "about 40 seeds are needed")
-    # To leave out 0, it has to be 0.16 at most: 10 (0.2 / 0.16)^2.
-    assert said(0.16, -0.04, 0.36) == ("cannot tell", "about 16 seeds are needed")
-    assert said(0.3, 0.2, 0.4, seeds=3)[0] == "cannot tell"
+    near = [0.01, -0.02, 0.03, 0.0, -0.01, 0.02]
+    assert said([0.3 + each for each in near])[0] == "better"
+    assert said([each - 0.3 for each in near])[0] == "worse"
+    assert said(near)[0] == "no difference larger than 0.1"
+    assert said(near, margin=0.001)[0] == "cannot tell"
+    assert said([0.3] * 4) == ("cannot tell", "at least 5 seeds are needed")
+    # Mean 0 and standard deviation 0.2: t 0.2 / sqrt(n) is at most 0.1 from 18 seeds on.
+    wide = [0.2 * sign * np.sqrt(5 / 6) for sign in (-1, 1, -1, 1, -1, 1)]
+    assert np.std(wide, ddof=1) == pytest.approx(0.2)
+    assert said(wide) == ("cannot tell", "about 18 seeds are needed")
+
+
+def test_seeds_for_an_interval_by_a_table() -> None:
+    """t(0.975, 17) = 2.1098 and t(0.975, 16) = 2.1199."""
+    assert seeds_within(2.1098 / np.sqrt(18) + 1e-4, 1.0) == 18
+    assert seeds_within(2.1098 / np.sqrt(18) - 1e-4, 1.0) == 19
+    assert seeds_within(-0.1, 1.0) is None
 
 
 @in_checkout
@@ -60,10 +82,13 @@ def test_the_source_of_a_commit_is_that_of_git() -> None:
         check=True,
     ).stdout
     with source_of("HEAD") as source:
-        assert (source / "ppo37" / "errors.py").read_bytes() == head
-    assert not source.exists()
-    with source_of(".") as source:
-        assert source == ROOT / "src"
+        assert (source.folder / "ppo37" / "errors.py").read_bytes() == head
+        assert source.name == full_name("HEAD")
+    assert not source.folder.exists()
+    with source_of(".") as source, source_of(".") as again:
+        own = Path(ppo37.__file__).parent / "loop.py"
+        assert (source.folder / "ppo37" / "loop.py").read_bytes() == own.read_bytes()
+        assert source.name == again.name
     assert len(full_name("HEAD")) == 40
     for wrong in ("nothing-of-this-name", "--help", ""):
         with pytest.raises(UsageError, match="has no commit"):
@@ -137,6 +162,8 @@ def test_two_suites_are_compared_as_they_are(
         (["HEAD", ".", "--margin", "0"], "--margin must be more than 0"),
         (["HEAD", ".", "--plan", "none.toml"], "cannot read none.toml"),
         (["HEAD", ".", "--seeds", "0"], "--seeds must be at least 1"),
+        (["HEAD", ".", "--plan", "own.toml"], "evil.py:Net, which only you may name"),
+        (["HEAD", ".", "--plan", "acrobot.toml"], "Acrobot-v1 has no human score"),
     ],
 )
 @in_checkout
@@ -148,12 +175,17 @@ def test_a_mistake_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('stolen', 'w').close()\nNet = None\n")
+    own = 'games = ["catch"]\n[settings]\nnetwork = "evil.py:Net"\n'
+    (tmp_path / "own.toml").write_text(own)
+    (tmp_path / "acrobot.toml").write_text('games = ["Acrobot-v1"]\n')
     with pytest.raises(SystemExit) as exit_:
         main(["regress", *arguments])
     out, err = capsys.readouterr()
-    assert (exit_.value.code, out) == (2, "")
+    assert (exit_.value.code, out) == (2, ""), err
     assert message in err.splitlines()[-1]
-    assert not list(tmp_path.iterdir())
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"evil.py", "own.toml", "acrobot.toml"}
 
 
 @pytest.mark.slow
@@ -161,7 +193,7 @@ def test_a_mistake_is_one_line(
 def test_a_commit_is_trained_beside_the_working_tree(tmp_path: Path) -> None:
     """With equal sources all runs are equal, and so the difference is 0."""
     (tmp_path / "plan.toml").write_text(
-        'games = ["catch"]\npreset = "debug"\nseeds = "1-2"\n'
+        'games = ["catch"]\npreset = "debug"\nseeds = "1-5"\n'
         '[settings]\nprecision = "fp32"\nkernels = "torch"\nthreads = 1\ndevice = "cpu"\n'
     )
     command = [sys.executable, "-m", "ppo37", "regress", ".", ".", "--json"]
@@ -172,4 +204,14 @@ def test_a_commit_is_trained_beside_the_working_tree(tmp_path: Path) -> None:
         env=child_environment(),
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["difference"] == 0.0
+    document = json.loads(done.stdout)
+    assert document["difference"] == 0.0
+    assert document["verdict"] == "no difference larger than 0.1"
+    again = subprocess.run(
+        [*command, "--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["comparison"]["entries"] == document["comparison"]["entries"]
