@@ -113,15 +113,10 @@ def suite(
         stack.enter_context(closing(pool))
         log(f"{number} runs, {pool.text}")
         arms = _trained_arms(plan, known, threads, brought)
-        if plan.budget is not None:
-            steps = {_kind(arm.config): arm.config.total_timesteps for arm in known.values()}
-            for name in [name for name in arms if name not in known]:
-                config = arms[name].config
-                if _kind(config) not in steps:
-                    fitting = _within(config, plan.budget, shares, more, signals, log)
-                    steps[_kind(config)] = fitting.total_timesteps
-                config = dataclasses.replace(config, total_timesteps=steps[_kind(config)])
-                arms[name] = arms[name]._replace(config=config)
+        if (budget := plan.budget) is not None:
+            arms = _with_steps(
+                arms, known, lambda config: _within(config, budget, shares, more, signals, log)
+            )
         grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
         needs = {grid.run(name, s).name: arms[name].needs for name in arms for s in grid.seeds}
         require_room(grid.runs, needs, len(shares), path or Path.cwd())
@@ -156,9 +151,26 @@ def suite(
     return path, results
 
 
-def _kind(config: Config) -> tuple[str, str]:
-    """Return the game and the preset, which decide the steps of a budget: for all variants."""
-    return config.game, config.preset
+def _with_steps(
+    arms: dict[str, TrainedArm],
+    known: dict[str, TrainedArm],
+    within: Callable[[Config], Config],
+) -> dict[str, TrainedArm]:
+    """Return the arms with the steps of a budget, the same for all variants of a preset in a game.
+
+    known: those that have them already.  within: measures how many fit.
+    """
+    steps = {
+        (arm.config.game, arm.config.preset): arm.config.total_timesteps for arm in known.values()
+    }
+    found = {}
+    for name, arm in arms.items():
+        kind = arm.config.game, arm.config.preset
+        if kind not in steps:
+            steps[kind] = within(arm.config).total_timesteps
+        config = dataclasses.replace(arm.config, total_timesteps=steps[kind])
+        found[name] = arm._replace(config=config)
+    return found
 
 
 def _draw(path: Path, log: Callable[[str], None]) -> None:
