@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..session.checkpoint import Checkpoint
     from ..session.observer import Observer
     from ..session.session import Summary
-    from ..suites.plan import Plan
+    from ..suites.plan import MakeConfig, Plan
 
 SIGNAL_EXIT = 128
 """The exit code of a stopped run is this plus the number of the signal."""
@@ -76,11 +76,16 @@ def suite(options: Namespace) -> int:
         raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
     values["seed"] = typed.pop("seed", Config.seed)
     values["settings"] = {**values.get("settings", {}), **typed}
+    return _run_suite(options, make_plan(values, _maker(options)), [])
+
+
+def _maker(options: Namespace) -> "MakeConfig":
+    """Return what makes the settings of an arm of a plan."""
 
     def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
         return _config_from(preset or "auto", game, implied_by(changes), options)
 
-    return _run_suite(options, make_plan(values, make_config), [])
+    return make_config
 
 
 def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
@@ -400,16 +405,13 @@ def regress(options: Namespace) -> int:
         _print_result(options, result, f"{text}: {result['base']} and {result['head']}")
         return 0 if result["identical"] else 1
 
-    def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
-        return _config_from(preset or "auto", game, implied_by(changes), options)
-
     plan = None
     if not regress.are_suites(options.base, options.head):
         with as_file(files("ppo37") / "data" / "regress.toml") as own:
             values = read_plan(options.plan or own)
         if options.seeds is not None:
             values["seeds"] = options.seeds
-        plan = make_plan({**values, "seed": Config.seed}, make_config)
+        plan = make_plan({**values, "seed": Config.seed}, _maker(options))
     path, result = regress.regress(
         options.base,
         options.head,
