@@ -78,6 +78,20 @@ def tiny_options(*names: str) -> list[str]:
     return flags({name: TINY[name] for name in names})
 
 
+def tiny_plan(seeds: str, **changes: Any) -> str:
+    """Return a plan of catch with the settings of `TINY` and changes; None leaves one out."""
+    values = {**TINY, "game": None, "seed": None, **changes}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
+    head = f'games = ["catch"]\nseeds = "{seeds}"\npreset = "classic"\n'
+    return "\n".join([head, "[settings]", *lines, ""])
+
+
+def suite_command(folder: Path, plan: str, *arguments: str) -> list[str]:
+    """Return the command that trains a plan, which is written into a folder."""
+    (folder / "plan.toml").write_text(plan)
+    return [sys.executable, "-P", "-m", "ppo37", "suite", str(folder / "plan.toml"), *arguments]
+
+
 LIMIT_S = 300.0
 """Ends a test that hangs; nothing is measured."""
 

@@ -437,6 +437,12 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def checked_in_file(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a TOML file, in which "none" stands for None, as `checked` does."""
+    optional = {field.name for field in dataclasses.fields(Config) if field_type(field)[1]}
+    return checked({n: None if n in optional and v == "none" else v for n, v in values.items()})
+
+
 def implied_by(changes: dict[str, Any]) -> dict[str, Any]:
     """Return changes of settings with those that follow: START:END turns off annealing to 0."""
     scheduled = {f: False for f, name in ANNEALED_BY.items() if isinstance(changes.get(name), str)}

@@ -11,7 +11,14 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import LIMIT_S, child_environment, fingerprint_and_log, wait_for_first_update
+from conftest import (
+    LIMIT_S,
+    child_environment,
+    fingerprint_and_log,
+    suite_command,
+    tiny_plan,
+    wait_for_first_update,
+)
 from test_extras import needed
 
 ray = needed("ray")
@@ -19,28 +26,11 @@ ray = needed("ray")
 PORT = 6397
 RAY = [str(Path(sys.executable).parent / "ray")]
 SMALL = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=100000000"]
-PLAN = """
-games = ["catch"]
-seeds = "3-6"
-preset = "classic"
-
-[settings]
-num_envs = 4
-num_steps = 16
-num_minibatches = 2
-update_epochs = 2
-network = "nature_half"
-device = "cpu"
-precision = "fp32"
-kernels = "torch"
-threads = 1
-total_timesteps = 12_800
-"""
+PLAN = tiny_plan("3-6", total_timesteps=12_800)
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    (folder / "plan.toml").write_text(PLAN)
-    return [sys.executable, "-P", "-m", "ppo37", "suite", str(folder / "plan.toml"), *arguments]
+    return suite_command(folder, PLAN, *arguments)
 
 
 def call(*arguments: str) -> None:

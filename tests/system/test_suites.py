@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,10 @@ from conftest import (
     child_environment,
     fingerprint_and_log,
     read_files,
+    suite_command,
     tiny,
     tiny_options,
+    tiny_plan,
     wait_for_first_update,
     wait_until,
 )
@@ -38,33 +39,13 @@ from ppo37.suites.suite_results import Suite, TrainedArm, write_results
 NEEDS = Needs(1, 1)
 
 SETTINGS = tiny_options(*(name for name in TINY if name not in ("game", "seed")))
-PLAN = """
-games = ["catch"]
-seeds = "3-4"
-preset = "classic"
-
-[settings]
-num_envs = 4
-num_steps = 16
-num_minibatches = 2
-update_epochs = 2
-network = "nature_half"
-device = "cpu"
-precision = "fp32"
-kernels = "torch"
-total_timesteps = 384
-
-[variants.base]
-[variants.other]
-gamma = 0.9
-"""
+VARIANTS = "[variants.base]\n[variants.other]\ngamma = 0.9\n"
+PLAN = tiny_plan("3-4", threads=None) + VARIANTS
 RUNS = ["base__catch__s3", "other__catch__s3", "base__catch__s4", "other__catch__s4"]
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    (folder / "plan.toml").write_text(PLAN)
-    more = ["suite", str(folder / "plan.toml"), "--out", str(folder / "suite"), *arguments]
-    return [sys.executable, "-P", "-m", "ppo37", *more]
+    return suite_command(folder, PLAN, "--out", str(folder / "suite"), *arguments)
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ Modules are imported on use, so that `ppo37 --help` is fast and needs no PyTorch
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 import time
@@ -114,13 +115,10 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
 
 def _part(text: str) -> tuple[int, int]:
     """Convert K/N to two numbers."""
-    parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
         raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
-    k, n = map(int, parts)
-    if k >= n:
-        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
-    return k, n
+    return int(found[1]), int(found[2])
 
 
 def _more(options: Namespace) -> list[str]:

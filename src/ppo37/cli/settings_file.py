@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, checked, field_type
+from ..config import Config, checked_in_file
 from ..errors import UsageError
 from ..session.files import read_toml
 
@@ -19,10 +19,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict):
             raise UsageError(f"{path}: [{name}] is a table; settings stand side by side, in none")
-    optional = {field.name for field in dataclasses.fields(Config) if field_type(field)[1]}
-    values = {n: None if n in optional and v == "none" else v for n, v in values.items()}
     try:
-        return checked(values)
+        return checked_in_file(values)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 

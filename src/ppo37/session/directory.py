@@ -219,17 +219,24 @@ def load_best(run: Path) -> checkpoint.Checkpoint | None:
         return None
 
 
+def read_summary(run: Path) -> dict[str, Any]:
+    """Read `summary.json`; Damaged if it is missing or no summary."""
+    path = own_file(run, SUMMARY)
+    found = parse_json(read(path), path)
+    if not isinstance(found, dict) or "finished" not in found:
+        raise Damaged(f"{path} is damaged")
+    return found
+
+
 def stopped_by(run: Path) -> str | None:
     """Return what stopped the last session of a run, as its `summary.json` says; None if nothing.
 
     A run that was killed has no such file.
     """
-    path = own_file(run, SUMMARY)
     try:
-        found = parse_json(read(path), path)
+        reason = read_summary(run).get("stopped_by")
     except Damaged:
         return None
-    reason = found.get("stopped_by") if isinstance(found, dict) else None
     return one_line(reason) if isinstance(reason, str) else None
 
 

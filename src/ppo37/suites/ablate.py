@@ -12,17 +12,24 @@ from typing import Any
 from ..backends.device import resolve_device, usable_cores
 from ..build import Brought
 from ..config import Config
-from ..errors import RunError, Stopped
 from ..session.files import real_path
 from ..session.signals import Signals
 from ..tools.figures import import_matplotlib
 from . import folder
 from .ablation_arms import make_arms
 from .ablation_results import DOCUMENT, Study, measure, write_results
-from .engine import Grid, Processes, Run, command_of, shares_of_cores, train_all
+from .engine import (
+    STOPPING,
+    Grid,
+    Processes,
+    Run,
+    command_of,
+    require_none,
+    resumable,
+    shares_of_cores,
+    train_all,
+)
 from .seeds import seeds_from
-
-STOPPING = "stopping: the active runs save checkpoints"
 
 
 def ablate(
@@ -74,17 +81,8 @@ def ablate(
             write_results(study, results)
             return "no game ended late" if result.score is None else f"score {result.score:.2f}"
 
-        try:
-            with closing(Processes(shares, command_of)) as pool:
-                failures = train_all(runs, pool, finished, signals, log)
-        except Stopped:
-            log(f"to resume, repeat the command with --out {path}")
-            raise
+        with resumable(path, log), closing(Processes(shares, command_of)) as pool:
+            failures = train_all(runs, pool, finished, signals, log)
     document = write_results(study, results)
-    if failures:
-        first = next(iter(failures))
-        raise RunError(
-            f"{len(failures)} of {len(runs)} runs failed, the first is {first}: {failures[first]}; "
-            f"{path / DOCUMENT} has the results of the others"
-        )
+    require_none(failures, len(runs), path / DOCUMENT)
     return path, document

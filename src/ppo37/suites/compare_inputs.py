@@ -280,13 +280,12 @@ def _origin(document: dict[str, Any]) -> str:
 
 def _score_of(path: Path) -> float:
     """Return the score of a finished run; UsageError if it is not finished or has none."""
-    file = path / directory.SUMMARY
-    if not file.exists():
+    if not (path / directory.SUMMARY).exists():
         raise UsageError("it is not finished")
     try:
-        summary = parse_json(read(file), file)
+        summary = directory.read_summary(path)
         finished, score = summary["finished"], summary["last_100_mean"]
-    except (Damaged, KeyError, TypeError) as error:
+    except (Damaged, KeyError) as error:
         raise UsageError(f"{directory.SUMMARY} is damaged") from error
     if not finished:
         raise UsageError("it is not finished")

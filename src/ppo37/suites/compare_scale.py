@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import Config
 from ..errors import UsageError
 from ..session.files import read_toml
 from ..tools.stats import published_scores
 from .compare_inputs import Entry, runs_of
 
 HUMAN, ANCHORED, RAW = "human-normalized score", "normalized score", "raw score"
-LARGEST_BYTES = 1 << 20
 
 Anchors = dict[str, tuple[float, float]]
 """The two scores of each game, by its key, that are 0 and 1 when normalized."""
@@ -40,8 +40,9 @@ def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> 
 
     A single game is raw unless its anchors are given: its own unit is the clearest.
     """
-    named = {game: _given(entries, game, given) for game in games}
-    known = {game: named[game] or _human(entries, game) for game in games}
+    configs = {game: [run.config for run in runs_of(entries, game)] for game in games}
+    named = {game: _given(game, configs[game], given) for game in games}
+    known = {game: anchors_of(game, configs[game], given) for game in games}
     found = {game: anchors for game, anchors in known.items() if anchors is not None}
     missing = [game for game in games if game not in found]
     if missing or (len(games) == 1 and not any(named.values())):
@@ -68,16 +69,19 @@ def _anchor(path: str | Path, game: str, values: Any) -> tuple[float, float]:
     return low, high
 
 
-def _given(entries: Sequence[Entry], game: str, given: Anchors) -> tuple[float, float] | None:
-    """Return the given anchors of a game, by its key or the name that its runs have."""
-    names = (game, *(run.config.game for run in runs_of(entries, game)))
-    return next((given[name] for name in names if name in given), None)
+def anchors_of(game: str, configs: Sequence[Config], given: Anchors) -> tuple[float, float] | None:
+    """Return the anchors of a game: the given ones, or random play and the human in Atari.
 
-
-def _human(entries: Sequence[Entry], game: str) -> tuple[float, float] | None:
-    """Return the scores of random play and the human in an Atari game."""
+    game: its key.  configs: those of its runs.
+    """
+    found = _given(game, configs, given)
     known = published_scores().get(game, {})
-    atari = all(run.config.is_atari for run in runs_of(entries, game))
-    if not atari or not {"random", "human"} <= set(known):
-        return None
-    return known["random"], known["human"]
+    if found or not {"random", "human"} <= known.keys():
+        return found
+    return (known["random"], known["human"]) if all(c.is_atari for c in configs) else None
+
+
+def _given(game: str, configs: Sequence[Config], given: Anchors) -> tuple[float, float] | None:
+    """Return the given anchors of a game, by its key or the name that its runs have."""
+    names = (game, *(config.game for config in configs))
+    return next((given[name] for name in names if name in given), None)

@@ -5,10 +5,10 @@ command after a kill, or another machine.
 """
 
 import dataclasses
-import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,14 +16,16 @@ import numpy as np
 
 from ..backends.device import cores_of_process, usable_cores
 from ..config import Config, arguments_of, brought_flags
-from ..errors import UsageError
+from ..errors import RunError, Stopped, UsageError
 from ..session import directory
+from ..session.checkpoint_format import Damaged
 from ..session.metrics import last_record
 from ..session.signals import Signals
 from ..session.view import duration
 from ..tools.processes import POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
+STOPPING = "stopping: the active runs save checkpoints"
 
 
 class Run(NamedTuple):
@@ -41,8 +43,8 @@ class Run(NamedTuple):
     def is_finished(self) -> bool:
         """Whether it has finished; False if it was stopped or its summary is damaged."""
         try:
-            return bool(json.loads((self.path / directory.SUMMARY).read_text())["finished"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return bool(directory.read_summary(self.path)["finished"])
+        except (Damaged, UsageError):
             return False
 
     @property
@@ -191,6 +193,26 @@ def train_all(
     return failures
 
 
+def require_none(failures: dict[str, str], number: int, results: Path) -> None:
+    """RunError if some of `number` runs have failed.  results: where those of the others are."""
+    if failures:
+        name, error = next(iter(failures.items()))
+        raise RunError(
+            f"{len(failures)} of {number} runs failed, the first is {name}: {error}; {results} has "
+            "the results of the others"
+        )
+
+
+@contextmanager
+def resumable(path: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Say how to continue if a signal stops the block, which trains runs in `path`."""
+    try:
+        yield
+    except Stopped:
+        log(f"to resume, repeat the command with --out {path}")
+        raise
+
+
 def _first_free(waiting: Iterable[Run]) -> Run | None:
     """Return the first run that no other process trains, such as one of a command just killed."""
     return next((run for run in waiting if not directory.is_locked(run.path)), None)
@@ -242,29 +264,28 @@ def time_left(unfinished: Sequence[Run], runs: Sequence[Run], places: int) -> fl
     update as in its own log, or else as runs of the same settings do, or else as all of them, by
     agent steps. Each waiting run takes the first place that becomes free.
     """
-    step_s = {run.name: pace for run in runs if (pace := _seconds_a_step(run)) is not None}
+    records = {run.name: last_record(run.path) for run in runs}
+    step_s = {
+        run.name: float(record["wall_s"]) / (record["update"] * run.config.batch_size)
+        for run in runs
+        if (record := records[run.name]) is not None
+    }
     if not step_s:
         return None
-    by_game: dict[Config, list[float]] = {}
+    by_settings: dict[Config, list[float]] = {}
     for run in runs:
         if run.name in step_s:
-            by_game.setdefault(_any_seed(run), []).append(step_s[run.name])
+            by_settings.setdefault(_any_seed(run), []).append(step_s[run.name])
     ends = [0.0] * places
     for run in unfinished:
-        alike = by_game.get(_any_seed(run), list(step_s.values()))
+        alike = by_settings.get(_any_seed(run), list(step_s.values()))
         pace = step_s.get(run.name, float(np.mean(alike)))
-        left = (run.config.num_updates - run.updates) * run.config.batch_size * pace
+        record = records[run.name]
+        done = 0 if record is None else record["update"]
+        left = (run.config.num_updates - done) * run.config.batch_size * pace
         ends[int(np.argmin(ends))] += left
     return max(ends)
 
 
 def _any_seed(run: Run) -> Config:
     return dataclasses.replace(run.config, seed=0)
-
-
-def _seconds_a_step(run: Run) -> float | None:
-    """Return the seconds that a run has taken for an agent step; None before its first update."""
-    record = last_record(run.path)
-    if record is None:
-        return None
-    return float(record["wall_s"]) / (record["update"] * run.config.batch_size)

@@ -30,7 +30,7 @@ from .room import Needs, needs_of
 def default_path(kind: str, config: Config) -> Path:
     """Make a new directory `runs/{kind}__{game}__{preset}__{unixtime}`.
 
-    Also if several commands start in the same second.
+    Commands that start in the same second get different ones.
     """
     names = map(directory.file_name, (kind, config.game, config.preset, str(int(time.time()))))
     return directory.claim(directory.alternatives(real_path(Path("runs", "__".join(names)))))

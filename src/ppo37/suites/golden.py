@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ..backends.device import usable_cores
 from ..config import Config
 from ..errors import RunError
-from ..presets import PRESET_NAMES, from_preset
+from ..presets import from_preset
 from ..session.checkpoint import numbered
 from ..session.directory import CHECKPOINTS
 from ..session.metrics import read_metrics, without_clock
@@ -116,6 +116,3 @@ def _tensors(run: Path) -> list[bytes]:
     newest = numbered(run / CHECKPOINTS)[0]
     files = [newest / f"{name}.safetensors" for name in ("model", "optimizer")]
     return sorted(tensor.numpy().tobytes() for file in files for tensor in load_file(file).values())
-
-
-assert set(GAMES) | {"auto"} == set(PRESET_NAMES)

@@ -13,14 +13,13 @@ num_envs = 8
 learning_rate = 2e-3
 """
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Config, checked, field_type
+from ..config import Config, checked_in_file
 from ..errors import UsageError
 from ..session.directory import file_name
 from ..session.files import read_toml
@@ -121,9 +120,8 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
 
 def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
     """Return checked settings by name; UsageError that says where a wrong one stands."""
-    optional = {field.name for field in dataclasses.fields(Config) if field_type(field)[1]}
     try:
-        return checked({n: None if n in optional and v == "none" else v for n, v in values.items()})
+        return checked_in_file(values)
     except UsageError as error:
         raise UsageError(f"{f'variant {variant}' if variant else 'settings'}: {error}") from error
 

@@ -5,7 +5,6 @@ installed. The task starts the same command as on one machine, so a run is begun
 directory is empty, and otherwise resumed from its last checkpoint.
 """
 
-import os
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..session.directory import is_locked
-from ..tools.processes import POLL_S, start
+from ..tools.processes import POLL_S, search_path, start
 from .engine import Command, Run
 
 RETRIES = 100
@@ -115,14 +114,13 @@ def _connected(address: str) -> Any:
             socket.create_connection((host, int(port)), ANSWER_S).close()
         except (OSError, OverflowError) as error:
             raise UsageError(no_answer) from error
-    paths = os.pathsep.join(path for path in sys.path if path)
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which ends the process
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+            runtime_env={"env_vars": {"PYTHONPATH": search_path()}},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(f"{no_answer} ({' '.join(str(error).split())[:120]})") from error

@@ -16,13 +16,13 @@ from ..presets import changes
 from ..session import directory
 from ..session.files import real_path
 from ..session.signals import Signals
-from ..tools.stats import published_scores, t_interval_of_mean
+from ..tools.stats import t_interval_of_mean
 from . import folder
 from .aggregate import MOST_SEEDS, seeds_needed
 from .commits import source_of
 from .compare import compare_entries, entries_of_suite, write_comparison
 from .compare_inputs import Entry, key_of
-from .compare_scale import Anchors, read_anchors
+from .compare_scale import Anchors, anchors_of, read_anchors
 from .engine import Command, Run
 from .golden import golden, text_of
 from .plan import Arm, Plan
@@ -72,10 +72,10 @@ def regress(
     elif plan is None:
         raise UsageError(f"{base} and {head} are no suites; to train commits, a plan is needed")
     else:
-        bounds = _bounds_of(map(key_of, (arm.config for arm in plan.arms.values())), bounds)
+        bounds = _bounds_of((arm.config for arm in plan.arms.values()), bounds)
         path = _train(base, head, plan, out, jobs, brought, log)
         entries = sorted(entries_of_suite(path, log), key=lambda entry: entry.name)
-    bounds = _bounds_of(entries[0].games, bounds)
+    bounds = _bounds_of((run.config for entry in entries for run in entry.runs), bounds)
     compared = compare_entries(entries, bounds)
     write_comparison(compared, path / "compare")
     document = {
@@ -173,15 +173,15 @@ def seeds_within(half: float, spread: float) -> int | None:
     return int(seeds[enough[0]]) if len(enough) else None
 
 
-def _bounds_of(games: Iterable[str], anchors: Anchors) -> Anchors:
-    """Return the anchors of all games; UsageError if a game has none."""
-    found = dict(anchors)
-    for game in games:
-        known = published_scores().get(game, {})
-        if game not in found and {"random", "human"} <= known.keys():
-            found[game] = (known["random"], known["human"])
-        if game not in found:
+def _bounds_of(configs: Iterable[Config], anchors: Anchors) -> Anchors:
+    """Return the anchors of the games of all runs; UsageError if a game has none."""
+    found = {}
+    for config in configs:
+        game = key_of(config)
+        bounds = anchors_of(game, [config], anchors)
+        if bounds is None:
             raise UsageError(f"{game} has no human score; name two scores by --anchors FILE.toml")
+        found[game] = bounds
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from ..backends.device import resolve_device, usable_cores
 from ..build import Brought
 from ..config import Config
-from ..errors import RunError, Stopped, UsageError
+from ..errors import UsageError
 from ..session.files import real_path
 from ..session.metrics import read_metrics
 from ..session.signals import Signals
@@ -29,6 +29,7 @@ from ..tools.processes import finish, start
 from . import folder
 from .compare import compare_entries, entries_of_suite, write_comparison
 from .engine import (
+    STOPPING,
     Command,
     Grid,
     Pool,
@@ -36,6 +37,8 @@ from .engine import (
     Run,
     can_pin,
     command_of,
+    require_none,
+    resumable,
     shares_of_cores,
     train_all,
 )
@@ -52,7 +55,6 @@ from .suite_results import (
     write_results,
 )
 
-STOPPING = "stopping: the active runs save checkpoints"
 PICTURES = "compare"
 """The folder with the comparison of the variants."""
 
@@ -128,7 +130,7 @@ def suite(
         if part is not None:
             runs = grid.runs[part[0] :: part[1]]
             failures = train_all(runs, pool, lambda run: result_of(run).text, signals, log)
-            _require_none(failures, len(runs), path)
+            require_none(failures, len(runs), path)
             return path, document_of(made)
         stack.enter_context(closing(folder.open_folder(path, DOCUMENT, log)))
         write_results(made)
@@ -140,14 +142,11 @@ def suite(
             return result_of(run).text
 
         log(f"training in {path}")
-        try:
+        with resumable(path, log):
             made.failures.update(train_all(grid.runs, pool, finished, signals, log))
-        except Stopped:
-            log(f"to resume, repeat the command with --out {path}")
-            raise
         results = write_results(made)
         _draw(path, log)
-    _require_none(made.failures, number, path)
+    require_none(made.failures, number, path)
     return path, results
 
 
@@ -195,16 +194,6 @@ def _trained_arms(
     return found
 
 
-def _require_none(failures: dict[str, str], number: int, path: Path) -> None:
-    """RunError if runs have failed."""
-    if failures:
-        name, error = next(iter(failures.items()))
-        raise RunError(
-            f"{len(failures)} of {number} runs failed, the first is {name}: {error}; "
-            f"{path} has the results of the others"
-        )
-
-
 def _device(plan: Plan) -> str:
     """Return the device of the runs; UsageError if they have several."""
     found = {resolve_device(arm.config.device) for arm in plan.arms.values()}
@@ -216,7 +205,7 @@ def _device(plan: Plan) -> str:
 def _fastest_jobs(runs: int, device: str) -> int:
     """Return how many runs at once are the fastest for all of them.
 
-    One for each core: the cores then never wait for each other. A GPU is one run's.
+    One for each core: the cores then never wait for each other. A GPU trains one run at a time.
     """
     return 1 if device == "cuda" or not can_pin() else min(runs, usable_cores())
 

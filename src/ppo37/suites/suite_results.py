@@ -13,7 +13,7 @@ from ..envs.games import title
 from ..errors import UsageError
 from ..presets import describe
 from ..session import directory
-from ..session.checkpoint_format import Damaged, parse_json, read
+from ..session.checkpoint_format import Damaged
 from ..session.files import write_atomically
 from ..session.view import duration
 from ..tools.bench import commit
@@ -68,7 +68,7 @@ class Result(NamedTuple):
 def result_of(run: Run) -> Result:
     """Read the result of a finished run."""
     try:
-        summary = parse_json(read(run.path / directory.SUMMARY), run.path)
+        summary = directory.read_summary(run.path)
         return Result(
             summary["last_100_mean"],
             summary["games"],
@@ -144,6 +144,11 @@ def write_results(suite: Suite) -> dict[str, Any]:
 def document_of(suite: Suite) -> dict[str, Any]:
     """Return the settings and the results of a suite, plain values."""
     grid = suite.grid
+    runs = [
+        _run_document(suite, name, grid.run(name, seed))
+        for name in suite.arms
+        for seed in grid.seeds
+    ]
     return {
         "arms": [
             {
@@ -159,12 +164,8 @@ def document_of(suite: Suite) -> dict[str, Any]:
         "budget": suite.budget,
         "origin": suite.origin,
         "score": SCORE,
-        "runs": [
-            _run_document(suite, name, grid.run(name, seed))
-            for name in suite.arms
-            for seed in grid.seeds
-        ],
-        "complete": all(run.is_finished for run in grid.runs),
+        "runs": runs,
+        "complete": all(run["finished"] for run in runs),
         "machine": describe_machine(),
         "versions": versions(),
         "commit": commit(),
@@ -186,7 +187,7 @@ def _run_document(suite: Suite, name: str, run: Run) -> dict[str, Any]:
     }
     result: dict[str, Any] = dict.fromkeys(Result._fields)
     try:
-        if run.is_finished:
+        if document["finished"]:
             result = result_of(run)._asdict()
     except UsageError as error:  # of one run; the others have theirs
         document |= {"finished": False, "error": str(error)}

@@ -56,21 +56,26 @@ def python(*args: str) -> list[str]:
     return [sys.executable, "-P", *args]
 
 
+def search_path(first: Sequence[str] = ()) -> str:
+    """Return a PYTHONPATH with which another process finds the modules of this one.
+
+    first: folders before them.
+    """
+    return os.pathsep.join([*first, *(path for path in sys.path if path)])
+
+
 def launch(
     command: list[str], first: Sequence[str] = (), **streams: Any
 ) -> tuple["subprocess.Popen[bytes]", int]:
     """Start a command that gets SIGTERM when this process is killed. Returns it and its lifeline.
 
-    first: folders before the module search path of this process.
-
     The lifeline is this process's end of a pipe, to be closed when the command has ended; the other
-    end is read by `stop_with_parent`.
+    end is read by `stop_with_parent`.  first: folders before this process's module search path.
     """
     line, end = os.pipe()
-    paths = os.pathsep.join([*first, *(path for path in sys.path if path)])
     # By number and inode: a child of the command inherits the variable, but not the pipe.
     pipe = f"{line}:{os.fstat(line).st_ino}"
-    variables = {**os.environ, "PYTHONPATH": paths, LIFELINE: pipe}
+    variables = {**os.environ, "PYTHONPATH": search_path(first), LIFELINE: pipe}
     try:
         process = subprocess.Popen(command, env=variables, pass_fds=(line,), **streams)
     except BaseException:
