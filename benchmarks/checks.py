@@ -27,6 +27,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ppo37 import train
+from ppo37.backends.device import commit
 from ppo37.build import make_factory
 from ppo37.config import Config
 from ppo37.envs import Step, VecEnv, spaces_of
@@ -37,7 +38,6 @@ from ppo37.envs.source import EnvSource
 from ppo37.machine import cpu_info
 from ppo37.presets import from_preset
 from ppo37.session.metrics import read_metrics
-from ppo37.tools.bench import commit
 
 TRAINED = {"pong": ("fast", 8), "CartPole-v1": ("classic_control", 20)}
 """The preset of each game, and the updates of its run."""

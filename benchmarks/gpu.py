@@ -23,11 +23,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ppo37.backends.device import describe_machine, prepare_process, usable_cores, versions
+from ppo37.backends.device import (
+    commit,
+    describe_machine,
+    prepare_process,
+    usable_cores,
+    versions,
+)
 from ppo37.backends.executables import eager
 from ppo37.config import Config
 from ppo37.presets import from_preset
-from ppo37.tools.bench import commit, whole_loop
+from ppo37.tools.bench import whole_loop
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/gpu")
 TRIAL = Path("runs/gpu_trial")

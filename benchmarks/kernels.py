@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 
-from ppo37.backends.device import describe_machine, versions
+from ppo37.backends.device import commit, describe_machine, versions
 from ppo37.backends.network import DeviceNetwork, make_network
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
-from ppo37.tools.bench import commit
 
 OBS_SHAPE = (4, 84, 84)
 WARM_UP_ROUNDS = 3

@@ -26,12 +26,11 @@ from typing import Any, NamedTuple
 import torch
 import watched
 
-from ppo37.backends.device import describe_machine, usable_cores, versions
+from ppo37.backends.device import commit, describe_machine, usable_cores, versions
 from ppo37.config import Config, describe_layers, from_dict, schedules
 from ppo37.errors import UsageError
 from ppo37.loop import train
 from ppo37.session.view import NoView
-from ppo37.tools.bench import commit
 from ppo37.tools.processes import python, stop_with_parent
 
 WARM_UP_UPDATES, UPDATES = 2, 4

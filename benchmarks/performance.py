@@ -43,20 +43,27 @@ SUITES = {
 }
 SHARED = """## Beside other work
 
-`fast` on Breakout, alone and with busy processes; for two runs at once the sum of both. Ratios are
-to the speed alone, in the same round, of the rows named "before" (commit eef3be5, whose kernels
+`fast` on Breakout, alone and with busy processes; for several runs at once the sum of all. Ratios
+are to the speed alone, in the same round, of the rows named "before" (commit eef3be5, whose kernels
 used OpenMP), or else of this code. `python benchmarks/speed.py shared`. Where a run made no update
 in the time, its figure is an upper bound. OpenMP of macOS and of Intel has not been measured.
 """
 
 GPU = """## On a GPU
 
-`python benchmarks/gpu.py` measures in several stages and writes a file for each; nothing else has
-been measured on a GPU. On the machine below the emulator takes most of the time: the GPU waits for
+`python benchmarks/gpu.py` measures in several stages and writes a file for each. On the machine below the emulator takes most of the time: the GPU waits for
 the 16 cores. A gradient of `classic` takes half the time in PyTorch's bf16 than in its fp32
 (331,000 and 157,000 samples/s), and so does one of `fast` (543,000 and 254,000; `ppo37 doctor
 --measure`). [Two seeds of Pong](../benchmarks/results/runs/gpu_pong/README.md) show that the values
-of `fast` for a GPU are not good yet.
+of `fast` for a GPU are not good yet; [eight seeds with those for a
+CPU](../benchmarks/results/runs/gpu_pong_cpu_values/README.md) learn more in fewer steps.
+"""
+
+GPU_SHARED = """### Several runs at once
+
+One run leaves most cores and most of the GPU idle. Several at once, each with its own cores, make
+more together, so `ppo37 suite` trains as many as there are cores and as the GPU's memory allows. A
+run of `classic` takes 1.2 GB of it.
 """
 
 
@@ -171,11 +178,16 @@ def suite(name: str) -> list[str]:
 
 def shared() -> list[str]:
     """Return the section on runs with other processes."""
-    paths = sorted(RESULTS.glob("shared_*.json"))
-    parts = [SHARED] if paths else []
-    for path in paths:
+    return [SHARED, *shared_tables("cpu")]
+
+
+def shared_tables(device: str) -> list[str]:
+    """Return the tables of `speed.py shared` on a device."""
+    parts = []
+    for path in sorted(RESULTS.glob("shared_*.json")):
         result = load(path)
-        parts += [speed.shared_markdown(result["summary"]), "", *source(path, result)]
+        if result.get("device", "cpu") == device:
+            parts += [speed.shared_markdown(result["summary"]), "", *source(path, result)]
     return parts
 
 
@@ -186,7 +198,8 @@ def gpu() -> list[str]:
     for path in paths:
         result = load(path)
         parts += [f"### {result['what']}\n", result["markdown"], "", *source(path, result)]
-    return parts
+    tables = shared_tables("cuda")
+    return [*parts, GPU_SHARED, *tables] if tables else parts
 
 
 def source(path: Path, result: dict[str, Any]) -> list[str]:
@@ -194,7 +207,8 @@ def source(path: Path, result: dict[str, Any]) -> list[str]:
     machine, versions = result["machine"], result["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "ale-py"))
     device = machine["gpu"] if machine["gpu"] != "none" else "no GPU"
-    rounds = f"{result['rounds']} rounds, " if "rounds" in result else ""
+    number = result.get("rounds", 0)
+    rounds = f"{number} round{'s' if number > 1 else ''}, " if number else ""
     return [
         f"[{path.name}]({link(path)}): {rounds}{machine['cpu']}, {machine['cores']} cores, "
         f"{machine['isa']}, {device}; {packages}; commit {short(result['commit'])}.\n"

@@ -10,9 +10,10 @@ the first arm of the same round. The first updates are not counted, nor is the l
 run is saved. Prints a Markdown table and writes every figure to benchmarks/results/. Run nothing
 else at the same time; the load average before each measurement is recorded.
 
-`shared` trains `fast` (without `target_kl`) alone, with busy processes that it starts, and in two
-runs at once, for some seconds each. `--before CHECKOUT` measures other code in the same rounds, all
-of its arms in the first `--before-rounds`; ratios are then to the speed of that code alone.
+`shared` trains a preset (without `target_kl`) alone, with busy processes that it starts, and in
+several runs at once, for some seconds each; the runs share all cores, or each has its own. This is
+what `ppo37 suite` chooses by. `--before CHECKOUT` measures other code in the same rounds, all of
+its arms in the first `--before-rounds`; ratios are then to the speed of that code alone.
 """
 
 import argparse
@@ -31,12 +32,12 @@ from typing import Any, NamedTuple
 
 import watched
 
-from ppo37.backends.device import cores_of_process, describe_machine, versions
+from ppo37.backends.device import commit, cores_of_process, describe_machine, versions
 from ppo37.config import describe_layers
 from ppo37.presets import from_preset
 from ppo37.session.directory import METRICS, read_config
 from ppo37.session.metrics import read_metrics
-from ppo37.tools.bench import commit
+from ppo37.suites.engine import shares_of_cores
 
 RESULTS = Path(__file__).parent / "results"
 GAME = "breakout"
@@ -87,20 +88,30 @@ SUITES = {
 
 
 class Load(NamedTuple):
-    """A number of runs at once, and of busy processes."""
+    """A number of runs at once, and of busy processes.  apart: each run has its own cores."""
 
     runs: int = 1
+    apart: bool = False
     busy: int = 0
     nice: int = 0
 
 
-LOADS = {
-    "alone": Load(),
-    "two trainings at once, together": Load(runs=2),
-    "beside one busy process": Load(busy=1),
-    "beside one at nice 19": Load(busy=1, nice=19),
-    "beside two busy processes": Load(busy=2),
-}
+def loads(cores: int) -> dict[str, Load]:
+    """Return the loads that are measured on a machine with so many cores, by name."""
+    apart = {}
+    for runs in (2**power for power in range(1, cores.bit_length())):
+        each = "one core" if runs == cores else f"{cores // runs} cores"
+        apart[f"{runs} trainings at once, {each} each"] = Load(runs, apart=True)
+    return {
+        ALONE: Load(),
+        "2 trainings at once, together": Load(runs=2),
+        **apart,
+        "beside one busy process": Load(busy=1),
+        "beside one at nice 19": Load(busy=1, nice=19),
+        "beside two busy processes": Load(busy=2),
+    }
+
+
 ALONE = "alone"
 START_LIMIT_S = 120.0
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -118,6 +129,11 @@ def main() -> None:
         "--seconds", type=float, default=15.0, help="length of each measurement of shared"
     )
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="for shared: other code")
+    parser.add_argument("--preset", default="fast", help="for shared; default fast")
+    parser.add_argument("--device", default="cpu", help="for shared; default cpu")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="for shared: alone, and loads with this text"
+    )
     parser.add_argument(
         "--before-rounds",
         type=int,
@@ -174,26 +190,41 @@ def shared(options: argparse.Namespace) -> None:
     here = Path(__file__).parents[1] / "src"
     before = options.before and (options.before / "src").resolve()
     figures = []
+    chosen = {
+        name: load
+        for name, load in loads(len(cores_of_process())).items()
+        if name == ALONE or not options.only or options.only in name
+    }
     for number in range(1, options.rounds + 1):
-        for name, load in LOADS.items():
+        for name, load in chosen.items():
             codes = {"now": here}
             if before and (name == ALONE or number <= options.before_rounds):
                 codes = {"before": before, **codes}
             for code, path in codes.items():
-                sps = measure_load(path, load, options.seconds)
+                sps = measure_load(path, load, options)
                 figures.append({"round": number, "code": code, "load": name, "sps": sps})
                 print(f"round {number}, {code}, {name}: {sum(sps):,.0f} SPS", file=sys.stderr)
     rows = shared_summary(figures)
     print(shared_markdown(rows))
-    write(options, "fast", {"seconds": options.seconds, "summary": rows, "measurements": figures})
+    write(
+        options,
+        options.preset,
+        {
+            "device": options.device,
+            "seconds": options.seconds,
+            "summary": rows,
+            "measurements": figures,
+        },
+    )
 
 
-def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
+def measure_load(source: Path, load: Load, options: argparse.Namespace) -> list[float]:
     """Return the agent steps a second of each run, after all have made their first update.
 
     A run that makes no update in the time gets the speed of one update: an upper bound.
     """
-    environment = {**os.environ, "PYTHONPATH": str(source)}
+    paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
 
         def start(command: list[str]) -> None:
@@ -206,18 +237,24 @@ def measure_load(source: Path, load: Load, seconds: float) -> list[float]:
 
         runs = [Path(folder) / str(number) for number in range(load.runs)]
         # With target_kl the number of epochs would depend on chance.
-        command = f"-m ppo37 train {GAME} --preset fast --device cpu --target-kl none --out".split()
-        for run in runs:
-            start([sys.executable, *command, str(run)])
+        command = (
+            f"-m ppo37 train {GAME} --preset {options.preset} --device {options.device} "
+            "--target-kl none --out"
+        )
+        shares = shares_of_cores(load.runs) if load.apart else [[]] * load.runs
+        for run, cores in zip(runs, shares, strict=True):
+            pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
+            start([*pinned, sys.executable, *command.split(), str(run)])
         deadline = time.monotonic() + START_LIMIT_S
         while not all(map(records_of, runs)) and time.monotonic() < deadline:
             time.sleep(0.1)
         for _ in range(load.busy):
             start([*(["nice", "-n", str(load.nice)] if load.nice else []), *BUSY])
         before = [len(records_of(run)) for run in runs]
-        time.sleep(seconds)
+        time.sleep(options.seconds)
+        batch = read_config(runs[0]).batch_size
         return [
-            speed(records_of(run)[max(first - 1, 0) :], seconds)
+            speed(records_of(run)[max(first - 1, 0) :], batch, options.seconds)
             for run, first in zip(runs, before, strict=True)
         ]
 
@@ -227,9 +264,8 @@ def records_of(run: Path) -> list[dict[str, Any]]:
     return read_metrics(run) if (run / METRICS).exists() else []
 
 
-def speed(records: list[dict[str, Any]], seconds: float) -> float:
-    """Return the agent steps a second between the first and the last of some updates."""
-    batch = from_preset("fast", GAME, "cpu").batch_size
+def speed(records: list[dict[str, Any]], batch: int, seconds: float) -> float:
+    """Return the agent steps a second between the first and the last of some updates of `batch`."""
     if len(records) < 2:
         return batch / seconds
     return batch * (len(records) - 1) / (records[-1]["wall_s"] - records[0]["wall_s"])
@@ -249,7 +285,7 @@ def shared_summary(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         own = [f for f in figures if (f["code"], f["load"]) == (code, load)]
         ratios = sorted(sum(f["sps"]) / base[f["round"]] for f in own)
         low, high = median_interval(ratios)
-        rows[f"{code}, {load}"] = {
+        rows[f"{code}, {load}" if reference == "before" else load] = {
             "sps": statistics.median(sum(f["sps"]) for f in own),
             "rounds": len(own),
             "ratio": statistics.median(ratios),

@@ -206,8 +206,9 @@ def child_environment() -> dict[str, str]:
     That need not be the installed source.
     """
     source = Path(ppo37.__file__).resolve().parents[1]
-    paths = (source, TESTS, TESTS / "system")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    paths = [str(source), str(TESTS), str(TESTS / "system")]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def same_tensors(some: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

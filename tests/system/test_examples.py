@@ -1,6 +1,7 @@
 """The examples do what the docs say."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -71,7 +72,9 @@ def test_dodge_runs(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_runs_in_few_lines(tmp_path: Path) -> None:
     file, run = ROOT / "examples" / "network.py", tmp_path / "run"
     command = [sys.executable, str(file), "--total-timesteps", "1024", "--out", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    # On a GPU the preset has more environments, and a rollout more steps than these.
+    no_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=no_gpu)
     assert re.search(r"^mean score: [\d.]+$", done.stdout, re.MULTILINE), done.stderr
     code = re.sub(r'""".*?"""', "", file.read_text(), flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 40

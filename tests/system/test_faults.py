@@ -38,6 +38,7 @@ from conftest import (
 
 import ppo37.__main__ as entry
 from ppo37 import compiled, evaluate, load_agent, resume, train
+from ppo37.backends.device import describe_machine
 from ppo37.backends.ranks import own_rank
 from ppo37.cli import main
 from ppo37.envs import games
@@ -554,7 +555,7 @@ def test_another_processor_is_reported(
     shutil.copytree(finished_run, run)
     resume(run, view=view)
     assert not any("differ from an uninterrupted run" in line for line in view.lines)
-    here = {"cpu": "Abacus", "cores": 99, "isa": "BEADS", "gpu": "none", "system": "Linux"}
+    here = {**describe_machine(), "cpu": "Abacus", "isa": "BEADS"}
     monkeypatch.setattr(sys.modules["ppo37.session.start"], "describe_machine", lambda: here)
     resume(run, view=view)
     lines = [line for line in view.lines if "differ from an uninterrupted run" in line]
@@ -701,6 +702,8 @@ REFUSED = [
             str(2**40),
             "--update-epochs",
             "1",
+            "--device",
+            "cpu",
         ),
         "of memory",
     ),

@@ -28,6 +28,7 @@ from conftest import (
 )
 
 from ppo37 import train
+from ppo37.backends.device import commit
 from ppo37.cli import main
 from ppo37.session.directory import is_locked
 from ppo37.suites.engine import Grid
@@ -95,8 +96,27 @@ def test_the_results_are_those_of_the_runs(whole: Path) -> None:
     page = (whole / "results.md").read_text()
     mean = (summaries[RUNS[0]] + summaries[RUNS[2]]) / 2
     assert f"| base | Catch | {mean:,.2f} |" in page
-    for part in ("Protocol: classic", "Seeds: 3, 4", "torch 2.", "Processor: ", "Commit "):
+    for part in ("Protocol: classic", "Seeds: 3-4", "torch 2.", "Processor: ", "Commit "):
         assert part in page
+    commits = {run["commit"] for run in document["runs"]}
+    assert commits == {commit()}
+    assert f"Commit {commit()}; " in page
+
+
+def test_a_run_of_another_machine_is_not_exact(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    for name, changes in ((RUNS[1], {"cpu": "Abacus"}), (RUNS[2], {"cores": 0})):
+        document = json.loads((copy / name / "config.json").read_text())
+        document["machine"] |= changes
+        (copy / name / "config.json").write_text(json.dumps(document))
+    (tmp_path / "plan.toml").write_text(PLAN)
+    with pytest.raises(SystemExit, match="0"):
+        main(["suite", str(tmp_path / "plan.toml"), "--out", str(copy)])
+    exact = {run["run"]: run["exact"] for run in document_of(copy)["runs"]}
+    assert exact == {name: name in (RUNS[0], RUNS[3]) for name in RUNS}
+    page = (copy / "results.md").read_text()
+    assert f"are too few: {RUNS[2]}, {RUNS[1]}." in page
+    assert "Abacus" in page
 
 
 def test_the_same_command_trains_only_what_is_missing(whole: Path, tmp_path: Path) -> None:

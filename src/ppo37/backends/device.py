@@ -5,16 +5,23 @@ import gc
 import math
 import os
 import platform
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 
 from .. import __version__
 from ..config import Device
 from ..errors import UsageError
 from ..machine import cpu_info, memory_bytes
+
+CHECKOUT = Path(__file__).parents[3]
+"""The root of the repository, where ppo37 runs from its checkout."""
 
 
 def resolve_device(wanted: Device) -> Device:
@@ -47,26 +54,65 @@ def quota_cores(root: Path = Path("/")) -> int | None:
     It is the smallest quota of its control group and of the groups around it, in cgroup v2 or v1.
     root: the directory of /proc and /sys.
     """
+    quotas = _of_control_groups("cpu", _quota_v2, _quota_v1, root)
+    return min(map(math.ceil, quotas), default=None)
+
+
+def free_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that this process and its children may still take.
+
+    That is the smallest of what the machine has free and what its control groups allow.  root: the
+    directory of /proc and /sys.
+    """
+    groups = _of_control_groups("memory", _memory_left_v2, _memory_left_v1, root)
+    return max(0, int(min([psutil.virtual_memory().available, *groups])))
+
+
+def _of_control_groups(
+    controller: str,
+    read_v2: Callable[[Path], float | None],
+    read_v1: Callable[[Path], float | None],
+    root: Path,
+) -> list[float]:
+    """Return what is read of this process's control group, and of the groups around it.
+
+    read_v2, read_v1: read a group's folder in either version of control groups; None: no limit.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return None
+        return []
     found = []
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if not controllers:
-            top, read = root / "sys/fs/cgroup", _quota_v2
-        elif "cpu" in controllers.split(","):
-            top, read = root / "sys/fs/cgroup/cpu", _quota_v1
+            top, read = root / "sys/fs/cgroup", read_v2
+        elif controller in controllers.split(","):
+            top, read = root / "sys/fs/cgroup" / controller, read_v1
         else:
             continue
         folder = top / group.strip("/")
         # In a container the path may be the host's; then the group is mounted at `top`.
         for path in (path for path in (folder, *folder.parents) if path.is_relative_to(top)):
-            with suppress(OSError, ValueError, ZeroDivisionError):
+            with suppress(OSError, ValueError, ZeroDivisionError, IndexError):
                 found.append(read(path))
-    quotas = [math.ceil(quota) for quota in found if quota is not None]
-    return min(quotas, default=None)
+    return [value for value in found if value is not None]
+
+
+def _memory_left_v2(group: Path) -> int | None:
+    limit = (group / "memory.max").read_text().strip()
+    if limit == "max":
+        return None
+    # Files that the system keeps in memory make room when it is needed.
+    kept = (group / "memory.stat").read_text().split("inactive_file ", 1)[1].split()[0]
+    return int(limit) - int((group / "memory.current").read_text()) + int(kept)
+
+
+def _memory_left_v1(group: Path) -> int:
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    limit, used = (int((group / name).read_text()) for name in names)
+    kept = (group / "memory.stat").read_text().split("total_inactive_file ", 1)[1].split()[0]
+    return limit - used + int(kept)  # without a limit it is larger than any memory
 
 
 def _quota_v2(group: Path) -> float | None:
@@ -78,6 +124,11 @@ def _quota_v1(group: Path) -> float | None:
     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     quota, period = (int((group / name).read_text()) for name in names)
     return None if quota < 0 else quota / period
+
+
+def gpu_memory_bytes() -> int:
+    """Return the size of the GPU's memory."""
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def require_memory(samples: int, obs_shape: tuple[int, ...]) -> None:
@@ -109,6 +160,12 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
+def processor_of(machine: dict[str, Any]) -> str:
+    """Return what decides the bits of a machine's results, of `describe_machine`, in words."""
+    parts = (machine.get(name) for name in ("cpu", "isa", "gpu"))
+    return ", ".join(str(part) for part in parts if part not in (None, "none"))
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the software that determines the numbers of a run."""
     from importlib.metadata import PackageNotFoundError, version
@@ -118,6 +175,23 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # mujoco is optional
             found[name] = version(name)
     return found
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit of this code, with `-dirty` if it differs; None outside a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(CHECKOUT), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        differs = git("status", "--porcelain", "--", "src")
+        return git("rev-parse", "HEAD") + ("-dirty" if differs else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def prepare_process(device: str, threads: int) -> None:

@@ -398,7 +398,7 @@ def regress(options: Namespace) -> int:
     from ..suites.plan import make_plan, read_plan
 
     if options.golden:
-        result = regress.check_numbers(options.base, options.head, log)
+        result = regress.check_numbers(options.base, options.head, log, options.jobs)
         text = "identical" if result["identical"] else "NOT identical"
         _print_result(options, result, f"{text}: {result['base']} and {result['head']}")
         return 0 if result["identical"] else 1

@@ -58,6 +58,7 @@ LATER_FORM: dict[str, Any] = {
     "view_shape": [int],
     "sources": dict,
     "exact": bool,
+    "commit": str,
 }
 """More of its content, which earlier versions did not write."""
 OBS_DTYPES = ("uint8", "float32")

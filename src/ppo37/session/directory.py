@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
-from ..backends.device import describe_machine, versions
+from ..backends.device import commit, describe_machine, versions
 from ..config import Config, from_dict
 from ..envs.atari.controls import action_dims
 from ..envs.contract import Spaces
@@ -46,6 +46,8 @@ INIT_FROM = "init_from"
 """The key for the path and the fingerprint of the agent whose weights a run began with."""
 LONGEST_NAME = 80
 """The most characters of a name that is made from a text; a file system allows 255 bytes."""
+LOCK_TRIALS, LOCK_PAUSE_S = 3, 0.05
+IN_USE = "is in use by another process; wait for it or stop it"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 """The errors of a disk that does not support locks."""
 
@@ -142,10 +144,10 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
     with explained(f"cannot write {path}"):
         file = name.open("a")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file)
     except BlockingIOError as error:
         file.close()
-        raise UsageError(f"{path} is in use by another process; wait for it or stop it") from error
+        raise UsageError(f"{path} {IN_USE}") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             file.close()
@@ -161,6 +163,16 @@ def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
         else:
             unfinished.unlink(missing_ok=True)
     return file
+
+
+def _take(file: IO[str]) -> None:
+    """Lock an open file; BlockingIOError if another process keeps it locked."""
+    for _ in range(LOCK_TRIALS - 1):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOCK_PAUSE_S)  # `is_locked` of another process holds it for an instant
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(path: Path) -> bool:
@@ -338,8 +350,9 @@ def write_config(run: Path, config: Config, agent_steps: int) -> None:
 
 
 def describe_origin() -> dict[str, Any]:
-    """Describe the machine and the versions that make a run or a checkpoint."""
-    return {"machine": describe_machine(), "versions": versions()}
+    """Describe the machine, the versions and, in a checkout, the commit of a run or checkpoint."""
+    known = {} if (found := commit()) is None else {"commit": found}
+    return {"machine": describe_machine(), "versions": versions(), **known}
 
 
 def job_of(run: Path) -> str | None:

@@ -22,6 +22,7 @@ from ..tools.figures import (
     import_matplotlib,
     line_style,
 )
+from .seeds import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +73,8 @@ def format_difference(gap: dict[str, Any]) -> str:
 
 
 def format_seeds(seeds: list[int]) -> str:
-    """Format seeds as `seed 1` or `seeds 1 to 3`."""
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    """Format seeds as `seed 1` or `seeds 1-3`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {named(seeds)}"
 
 
 def _signed(value: float) -> str:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.device import describe_machine, versions
+from ..backends.device import commit, describe_machine, processor_of, versions
 from ..config import from_dict, to_dict
 from ..envs.games import title
 from ..presets import describe
 from ..session.metrics import read_metrics, steps_of
-from ..tools.bench import commit
 from ..tools.figures import save_png
 from ..tools.stats import t_interval_of_mean
 from . import ablation_plot, folder
@@ -134,7 +133,9 @@ def table(document: dict[str, Any]) -> str:
             cells.append(f"{'' if gap is None else ablation_plot.format_difference(gap):28}")
         rows.append("  ".join(cells).rstrip())
     rules = [f"{name}: {rule}" for name, rule in document["judgement"].items()]
-    return "\n".join([head, *rows, *rules, *document["notes"]])
+    software = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    made = f"{processor_of(document['machine'])}; {software}; commit {document['commit']}"
+    return "\n".join([head, *rows, *rules, *document["notes"], made])
 
 
 def write_results(study: Study, results: dict[str, Result]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import ppo37
 
+from ..backends.device import CHECKOUT
 from ..errors import UsageError
-from ..tools.bench import CHECKOUT
 
 WORKING_TREE = "."
 """Names the source as it is now, with changes that are not committed."""

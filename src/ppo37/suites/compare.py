@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.device import describe_machine, versions
+from ..backends.device import commit, describe_machine, versions
 from ..envs.games import resolve_game, title
 from ..errors import UsageError
 from ..session import directory
 from ..session.files import OTHER_OUT, explained, own_file, real_path, to_json, write_atomically
-from ..tools.bench import commit
 from ..tools.figures import import_matplotlib
 from ..tools.stats import t_interval_of_mean
 from . import aggregate, compare_plot

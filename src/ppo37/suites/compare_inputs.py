@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.device import processor_of
 from ..config import Config
 from ..envs.games import score_key
 from ..errors import UsageError
@@ -269,13 +270,14 @@ def _games_of(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _origin(document: dict[str, Any]) -> str:
-    """Return the processor and the versions of a run, as far as its file says them."""
+    """Return the processor, the versions and the commit of a run, as far as its file says them."""
     machine, versions = document.get("machine"), document.get("versions")
     machine = machine if isinstance(machine, dict) else {}
     versions = versions if isinstance(versions, dict) else {}
     named = [f"{name} {versions[name]}" for name in ("ppo37", "torch") if name in versions]
-    cpu = [str(machine["cpu"])] if "cpu" in machine else []
-    return one_line(", ".join([*cpu, *named]))
+    processor = processor_of(machine)
+    commit = [f"commit {document['commit']}"] if "commit" in document else []
+    return one_line(", ".join([*filter(None, [processor]), *named, *commit]))
 
 
 def _score_of(path: Path) -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .seeds import named
+
 NAMES = {
     "iqm": "IQM",
     "median": "median",
@@ -34,10 +36,23 @@ def _intervals(document: dict[str, Any]) -> str:
 def _origin(document: dict[str, Any]) -> str:
     """Return where the runs and the comparison were made."""
     protocol = f"protocol {document['protocol']}; " if document["protocol"] else ""
+    seeds = f"seeds {_seed_lists(document['entries'])}; "
     runs = "".join(f"runs: {origin}; " for origin in document["origins"] if origin)
     made = f"compared by ppo37 {document['versions']['ppo37']}"
     commit = f", commit {document['commit']}" if document["commit"] else ""
-    return f"{protocol}{runs}{made}{commit}"
+    return f"{protocol}{seeds}{runs}{made}{commit}"
+
+
+def _seed_lists(entries: list[dict[str, Any]]) -> str:
+    """Return the seeds of all entries, or of each where they differ."""
+    found = dict[str, list[str]]()
+    for entry in entries:
+        if not entry["published"]:
+            lists = dict.fromkeys(named(each["seeds"]) for each in entry["scores"].values())
+            found.setdefault(" or ".join(lists), []).append(entry["name"])
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{seeds} of {join_names(names)}" for seeds, names in found.items()) or "none"
 
 
 def _aggregates_table(document: dict[str, Any]) -> str:

@@ -36,16 +36,25 @@ def default_path(kind: str, config: Config) -> Path:
     return directory.claim(directory.alternatives(real_path(Path("runs", "__".join(names)))))
 
 
+def require_free(path: Path, document: str) -> None:
+    """UsageError if the directory has something else than runs with this document, or is in use."""
+    with explained(f"cannot use {path}", OTHER_OUT):
+        found = path.iterdir() if path.exists() else iter(())
+        names = {entry.name for entry in found if not entry.match(TEMPORARY)}
+    if names - {directory.LOCK} and document not in names:
+        raise UsageError(f"{path} is not empty and has no {document}; choose another --out")
+    if directory.is_locked(path):
+        raise UsageError(f"{path} {directory.IN_USE}")
+
+
 def open_folder(path: Path, document: str, log: Callable[[str], None]) -> IO[str]:
     """Make the directory if there is none, and lock it until the result is closed.
 
-    UsageError if it has something else than runs with this document.
+    UsageError as for `require_free`.
     """
+    require_free(path, document)
     with explained(f"cannot use {path}", OTHER_OUT):
         path.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
-    if names - {directory.LOCK} and document not in names:
-        raise UsageError(f"{path} is not empty and has no {document}; choose another --out")
     return directory.lock(path, log)
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
-from ..backends.device import usable_cores
 from ..config import Config
 from ..errors import RunError
 from ..presets import from_preset
@@ -20,7 +19,7 @@ from ..session.checkpoint import numbered
 from ..session.directory import CHECKPOINTS
 from ..session.metrics import read_metrics, without_clock
 from ..session.signals import Signals
-from .engine import Command, Grid, Processes, Run, shares_of_cores, train_all
+from .engine import Command, Grid, Processes, Run, fastest_jobs, shares_of_cores, train_all
 from .suite_results import result_of
 
 UPDATES = 20
@@ -53,16 +52,23 @@ class Verdict(NamedTuple):
         return self.weights and self.update is None
 
 
-def golden(sources: dict[str, Path], signals: Signals, log: Callable[[str], None]) -> list[Verdict]:
+def golden(
+    sources: dict[str, Path],
+    signals: Signals,
+    log: Callable[[str], None],
+    jobs: int | None = None,
+) -> list[Verdict]:
     """Train every preset for 20 updates with two versions of the package, and compare.
 
-    sources: the folders of the versions by name.  RunError if a run fails, with its message;
-    Stopped after a signal.
+    sources: the folders of the versions by name.  jobs: runs at once; None chooses.
+    RunError if a run fails, with its message; Stopped after a signal.
     """
     with tempfile.TemporaryDirectory(prefix="ppo37-") as folder, ExitStack() as stack:
         configs = {preset: _config(preset, game) for preset, game in GAMES.items()}
         arms = {f"{version}__{preset}": configs[preset] for preset in GAMES for version in sources}
         grid = Grid(Path(folder), arms, [1])
+
+        jobs = fastest_jobs(len(grid.runs), "cpu") if jobs is None else jobs
 
         def command(run: Run) -> Command:
             version, preset, _ = run.name.split("__")
@@ -70,7 +76,7 @@ def golden(sources: dict[str, Path], signals: Signals, log: Callable[[str], None
             arguments = ["train", GAMES[preset], *more, *EXACT, f"--out={run.path}"]
             return Command(arguments, sources[version])
 
-        pool = stack.enter_context(closing(Processes(shares_of_cores(usable_cores()), command)))
+        pool = stack.enter_context(closing(Processes(shares_of_cores(jobs), command)))
         failures = train_all(grid.runs, pool, lambda run: result_of(run).text, signals, log)
         if failures:
             name, error = next(iter(failures.items()))

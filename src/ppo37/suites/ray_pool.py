@@ -26,12 +26,15 @@ ANSWER_S = 10.0
 
 
 class RayPool:
-    """Tasks on a Ray cluster, each on as many cores as its run has threads."""
+    """Tasks on a Ray cluster, each on as many cores as its run has threads, or one for each GPU."""
 
-    def __init__(self, address: str, threads: int, command: Callable[[Run], Command]) -> None:
+    def __init__(
+        self, address: str, threads: int, gpus: int, command: Callable[[Run], Command]
+    ) -> None:
         """Connect to a cluster. address: host:port, or auto for the one on this machine.
 
-        threads: the largest number of a run.  UsageError if no cluster answers.
+        threads: the largest number of a run.  gpus: of each run, 0 or 1.  UsageError if no cluster
+        answers, or if it has no node for a run.
         """
         # Ray prints on stdout when a node is lost; that belongs to the results alone.
         self._stack = ExitStack()
@@ -42,14 +45,19 @@ class RayPool:
             self._stack.close()
             raise
         self._stack.callback(self._ray.shutdown)
-        self._command = command
-        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        cores, self.places = sum(nodes), int(sum(each // threads for each in nodes))
+        self._command, self._gpus = command, gpus
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cores = sum(node.get("CPU", 0) for node in nodes)
+        free = [node.get("CPU", 0) // threads for node in nodes]
+        if gpus:
+            free = [min(runs, node.get("GPU", 0)) for runs, node in zip(free, nodes, strict=True)]
+        self.places = int(sum(free))
         if not self.places:
             self._stack.close()
+            most = max(node.get("CPU", 0) for node in nodes)
             raise UsageError(
-                f"a run needs {threads} cores, and no node of the cluster has more than "
-                f"{max(nodes):g}; use --threads"
+                f"a run needs {threads} cores{' and a GPU' if gpus else ''}, and no node of the "
+                f"cluster has them, at most {most:g} cores; use --threads or --device"
             )
         self.text = f"{self.places} at once on the {cores:g} cores of the cluster"
         self.active = list[Run]()
@@ -58,7 +66,9 @@ class RayPool:
         self._train = self._ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_train)
 
     def start(self, run: Run) -> None:
-        task = self._train.options(num_cpus=run.config.threads or 1, name=run.name)
+        task = self._train.options(
+            num_cpus=run.config.threads or 1, num_gpus=self._gpus, name=run.name
+        )
         self._tasks[task.remote(run, self._command)] = run
         self.active.append(run)
 

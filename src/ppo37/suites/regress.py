@@ -94,13 +94,15 @@ def are_suites(*names: str) -> bool:
     return all((Path(name) / SUITE).is_file() for name in names)
 
 
-def check_numbers(base: str, head: str, log: Callable[[str], None]) -> dict[str, Any]:
+def check_numbers(
+    base: str, head: str, log: Callable[[str], None], jobs: int | None = None
+) -> dict[str, Any]:
     """Tell whether two commits compute the same numbers, see `golden`."""
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         versions = {BASE: base, HEAD: head}
         sources = {name: stack.enter_context(source_of(it)) for name, it in versions.items()}
-        found = golden({name: it.folder for name, it in sources.items()}, signals, log)
+        found = golden({name: it.folder for name, it in sources.items()}, signals, log, jobs)
     for each in found:
         log(text_of(each))
     return {

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from ..backends.device import free_memory_bytes
 from ..config import Config
 from ..errors import UsageError
 from ..networks.agent import Agent
@@ -44,11 +44,12 @@ def needs_of(config: Config, agent: Agent) -> Needs:
 def require_room(runs: Collection[Run], needs: dict[str, Needs], jobs: int, path: Path) -> None:
     """UsageError if the runs that are left do not fit.
 
-    needs: of each run, by its name.  jobs: runs at once.  path: where their directories will be.
+    needs: of each run, by its name.  jobs: runs at once in this machine's memory, 0 if it trains
+    none.  path: where their directories will be.
     """
     left = [run for run in runs if not run.is_finished]
     memory = sum(sorted((needs[run.name].memory for run in left), reverse=True)[:jobs])
-    available = psutil.virtual_memory().available
+    available = free_memory_bytes()
     if memory > available:
         raise UsageError(
             f"{jobs} runs at once need about {memory / 1e9:.1f} GB of memory, and "

@@ -34,6 +34,17 @@ def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
     return found
 
 
+def named(seeds: Sequence[int]) -> str:
+    """Return the text that names seeds, in their order: `1-3,7`."""
+    parts = list[list[int]]()
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ",".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in parts)
+
+
 def _counted(number: int, first: int) -> list[int]:
     if not 1 <= number <= MOST:
         raise UsageError(f"--seeds must be at least 1 and at most {MOST:,}, not {number}")

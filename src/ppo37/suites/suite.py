@@ -35,8 +35,8 @@ from .engine import (
     Pool,
     Processes,
     Run,
-    can_pin,
     command_of,
+    fastest_jobs,
     require_none,
     resumable,
     shares_of_cores,
@@ -50,8 +50,8 @@ from .suite_results import (
     TrainedArm,
     document_of,
     is_prepared,
-    result_of,
     saved_arms,
+    text_of,
     write_results,
 )
 
@@ -93,16 +93,20 @@ def suite(
     """
     path = None if out is None else real_path(out)
     origin = origin or {}
-    known = {} if path is None else saved_arms(path, plan, origin)
+    document = None if path is None else folder.read_document(path / DOCUMENT)
+    known = {} if path is None else saved_arms(document, path, plan, origin)
     number = len(plan.arms) * len(plan.seeds)
-    if part is not None and (prepare or not is_prepared(path, plan)):
+    if part is not None and (prepare or not is_prepared(document, plan)):
         raise UsageError(
             "a part needs a suite that is prepared: use --prepare first, with the same --out, "
             "games and seeds"
         )
+    if path is not None and part is None:
+        folder.require_free(path, DOCUMENT)  # before minutes of measuring
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(STOPPING))
-        shares = shares_of_cores(_fastest_jobs(number, _device(plan)) if jobs is None else jobs)
+        device = _device(plan)
+        shares = shares_of_cores(fastest_jobs(number, device) if jobs is None else jobs)
         # A suite that is prepared is trained elsewhere, and every machine has one core for a run.
         threads = 1 if prepare else max(1, usable_cores() // len(shares))
         command = command or partial(command_of, more=more, first=first)
@@ -111,7 +115,7 @@ def suite(
             from .ray_pool import RayPool
 
             threads = max(arm.config.threads or 1 for arm in plan.arms.values())
-            pool = RayPool(ray, threads, command)
+            pool = RayPool(ray, threads, int(device == "cuda"), command)
         stack.enter_context(closing(pool))
         log(f"{number} runs, {pool.text}")
         arms = _trained_arms(plan, known, threads, brought)
@@ -121,7 +125,8 @@ def suite(
             )
         grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
         needs = {grid.run(name, s).name: arms[name].needs for name in arms for s in grid.seeds}
-        require_room(grid.runs, needs, len(shares), path or Path.cwd())
+        here = 0 if prepare or ray is not None else len(shares)
+        require_room(grid.runs, needs, here, path or Path.cwd())
         if path is None:
             path = folder.default_path("suite", next(iter(grid.arms.values())))
             grid = grid._replace(path=path)
@@ -129,7 +134,9 @@ def suite(
         folder.require_same_settings(grid)
         if part is not None:
             runs = grid.runs[part[0] :: part[1]]
-            failures = train_all(runs, pool, lambda run: result_of(run).text, signals, log)
+            failures = train_all(
+                runs, pool, lambda run: text_of(document_of(made), run), signals, log
+            )
             require_none(failures, len(runs), path)
             return path, document_of(made)
         stack.enter_context(closing(folder.open_folder(path, DOCUMENT, log)))
@@ -137,13 +144,12 @@ def suite(
         if prepare:
             return path, document_of(made)
 
-        def finished(run: Run) -> str:
-            write_results(made)
-            return result_of(run).text
-
         log(f"training in {path}")
         with resumable(path, log):
-            made.failures.update(train_all(grid.runs, pool, finished, signals, log))
+            failures = train_all(
+                grid.runs, pool, lambda run: text_of(write_results(made), run), signals, log
+            )
+            made.failures.update(failures)
         results = write_results(made)
         _draw(path, log)
     require_none(made.failures, number, path)
@@ -200,14 +206,6 @@ def _device(plan: Plan) -> str:
     if len(found) > 1:
         raise UsageError("all runs of a suite need the same --device")
     return found.pop()
-
-
-def _fastest_jobs(runs: int, device: str) -> int:
-    """Return how many runs at once are the fastest for all of them.
-
-    One for each core: the cores then never wait for each other. A GPU trains one run at a time.
-    """
-    return 1 if device == "cuda" or not can_pin() else min(runs, usable_cores())
 
 
 def _resolved(arm: Arm, threads: int, brought: Brought) -> TrainedArm:

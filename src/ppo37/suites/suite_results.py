@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from ..backends.device import describe_machine, versions
+from ..backends.device import commit, describe_machine, processor_of, versions
 from ..config import Config, from_dict, to_dict
 from ..envs.games import title
 from ..errors import UsageError
@@ -16,11 +16,11 @@ from ..session import directory
 from ..session.checkpoint_format import Damaged
 from ..session.files import write_atomically
 from ..session.view import duration
-from ..tools.bench import commit
 from . import folder
 from .engine import Grid, Run
 from .plan import Plan
 from .room import Needs
+from .seeds import named
 
 DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
 SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
@@ -49,7 +49,7 @@ class Suite(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of a finished run, under the names of its summary."""
+    """The result of a finished run, under the names of its summary, and what has made it."""
 
     score: float | None
     games: int
@@ -57,6 +57,8 @@ class Result(NamedTuple):
     wall_s: float
     exact: bool
     machine: dict[str, Any]
+    versions: dict[str, str]
+    commit: str | None
 
     @property
     def text(self) -> str:
@@ -68,25 +70,32 @@ class Result(NamedTuple):
 def result_of(run: Run) -> Result:
     """Read the result of a finished run."""
     try:
-        summary = directory.read_summary(run.path)
+        summary, document = directory.read_summary(run.path), directory.read_document(run.path)
+        machine, threads = document["machine"], run.config.threads or 1
+        # A GPU computes the same whatever the cores are.
+        enough = run.config.device != "cpu" or machine.get("cores", threads) >= threads
         return Result(
             summary["last_100_mean"],
             summary["games"],
             summary["agent_steps"],
             summary["wall_s"],
-            summary.get("exact", True),
-            directory.read_document(run.path)["machine"],
+            summary.get("exact", True) and enough,
+            machine,
+            document["versions"],
+            document.get("commit"),
         )
     except (Damaged, KeyError, TypeError) as error:
         raise UsageError(f"{run.path / directory.SUMMARY} is damaged") from error
 
 
-def saved_arms(path: Path, plan: Plan, origin: dict[str, str]) -> dict[str, TrainedArm]:
+def saved_arms(
+    document: dict[str, Any] | None, path: Path, plan: Plan, origin: dict[str, str]
+) -> dict[str, TrainedArm]:
     """Return the arms of a plan that the suite in `path` has already, with its choices.
 
-    UsageError if it is a suite of another plan: arms and seeds may be added, nothing else changes.
+    document: that of the suite, or None.  UsageError if it is a suite of another plan: arms and
+    seeds may be added, nothing else changes.
     """
-    document = folder.read_document(path / DOCUMENT)
     if document is None:
         return {}
     another = f"{path} has a suite of another plan"
@@ -123,9 +132,8 @@ def saved_arms(path: Path, plan: Plan, origin: dict[str, str]) -> dict[str, Trai
     return found
 
 
-def is_prepared(path: Path | None, plan: Plan) -> bool:
-    """Return whether the suite in `path` has exactly the arms and seeds of a plan."""
-    document = None if path is None else folder.read_document(path / DOCUMENT)
+def is_prepared(document: dict[str, Any] | None, plan: Plan) -> bool:
+    """Return whether the document of a suite has exactly the arms and seeds of a plan."""
     if document is None:
         return False
     names = {arm["name"] for arm in document["arms"]}
@@ -141,6 +149,12 @@ def write_results(suite: Suite) -> dict[str, Any]:
     return document
 
 
+def text_of(document: dict[str, Any], run: Run) -> str:
+    """Return the result of a finished run in words."""
+    exact = any(each["exact"] for each in document["runs"] if each["run"] == run.name)
+    return result_of(run).text + ("" if exact else ", not exact (results.md says why)")
+
+
 def document_of(suite: Suite) -> dict[str, Any]:
     """Return the settings and the results of a suite, plain values."""
     grid = suite.grid
@@ -149,6 +163,10 @@ def document_of(suite: Suite) -> dict[str, Any]:
         for name in suite.arms
         for seed in grid.seeds
     ]
+    processors = [processor_of(run["machine"]) for run in runs if run["machine"]]
+    for run in runs:
+        if run["machine"] and processor_of(run["machine"]) != processors[0]:
+            run["exact"] = False  # it would not have given the same numbers on that of the others
     return {
         "arms": [
             {
@@ -191,13 +209,21 @@ def _run_document(suite: Suite, name: str, run: Run) -> dict[str, Any]:
             result = result_of(run)._asdict()
     except UsageError as error:  # of one run; the others have theirs
         document |= {"finished": False, "error": str(error)}
+    result["commit"] = suite.origin.get(arm.variant, result["commit"])
     return {**document, **result}
 
 
 def _csv(document: dict[str, Any]) -> str:
     """Return a row for each run."""
     text = io.StringIO()
-    rows = [{**run, "machine": (run["machine"] or {}).get("cpu")} for run in document["runs"]]
+    rows = [
+        {
+            **run,
+            "machine": (run["machine"] or {}).get("cpu"),
+            "versions": _versions_text(run["versions"] or {}),
+        }
+        for run in document["runs"]
+    ]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -232,27 +258,35 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     inexact = [run["run"] for run in document["runs"] if run["exact"] is False]
     configs = [arm.config for arm in suite.arms.values()]
     protocols = sorted({config.protocol for config in configs if config.env is None})
-    processors = {run["machine"]["cpu"] for run in document["runs"] if run["machine"]}
+    finished = [run for run in document["runs"] if run["finished"]] or [document]
+    processors = sorted({processor_of(run["machine"]) for run in finished})
+    commits = sorted({str(run["commit"]) for run in finished})
+    software = sorted({_versions_text(run["versions"]) for run in finished})
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
     if unfinished:
-        named = [
+        runs = [
             f"{run['run']} ({run['error']})" if run["error"] else run["run"] for run in unfinished
         ]
-        notes.append(f"Not finished: {', '.join(named)}.")
+        notes.append(f"Not finished: {', '.join(runs)}.")
     if inexact:
-        notes.append(f"Not exact, the machine or the software has changed: {', '.join(inexact)}.")
+        notes.append(
+            "Not exact: the machine or the software has changed, the processor is another one than "
+            f"that of the first run, or the cores are too few: {', '.join(inexact)}."
+        )
     notes += [
         f"Settings: {'; '.join(dict.fromkeys(map(describe, configs)))}.",
         f"Protocol: {', '.join(protocols) or 'that of the environments'}. "
-        f"Seeds: {', '.join(map(str, suite.grid.seeds))}."
+        f"Seeds: {named(suite.grid.seeds)}."
         + (f" Budget: {suite.budget} for each run." if suite.budget else ""),
-        f"Processor: {', '.join(sorted(processors)) or document['machine']['cpu']}, threads of a "
-        f"run: {', '.join(sorted({str(config.threads) for config in configs}))}.",
-        f"Commit {document['commit']}; "
-        + ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-        + ".",
+        f"Processor: {'; '.join(processors)}. Threads of a run: "
+        f"{', '.join(sorted({str(config.threads) for config in configs}))}.",
+        f"Commit {', '.join(commits)}; {'; '.join(software)}.",
     ]
     return notes
+
+
+def _versions_text(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _number(score: float | None) -> str:

@@ -9,7 +9,6 @@ import itertools
 import math
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,8 @@ from ..algorithm.update import make_optimizer
 from ..backends.adam import Adam
 from ..backends.cuda_graphs import make_executables
 from ..backends.device import (
+    CHECKOUT,
+    commit,
     describe_machine,
     prepare_process,
     resolve_device,
@@ -48,8 +49,6 @@ from ..networks.agent import Agent
 from ..presets import describe
 from ..session.view import NoView, duration, shares
 
-CHECKOUT = Path(__file__).parents[3]
-"""The root of the repository, where ppo37 runs from its checkout."""
 ENV_SHARE, ACT_SHARE, LEARN_SHARE, LOOP_SHARE, GEMM_SHARE = 0.15, 0.1, 0.15, 0.45, 0.1
 """Parts of the time for each measurement; the rest is for the self-test and the start."""
 WARM_UP_SHARE = 0.2
@@ -202,22 +201,6 @@ def peers() -> tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], s
     sys.path.insert(0, str(folder))
     found = import_module("peers")
     return found.compare, found.markdown
-
-
-def commit() -> str | None:
-    """Return the commit of this code, with `-dirty` if it differs; None outside a checkout."""
-    if not (CHECKOUT / ".git").exists():
-        return None
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(CHECKOUT), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        differs = git("status", "--porcelain", "--", "src")
-        return git("rev-parse", "HEAD") + ("-dirty" if differs else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _environment(envs: VecEnv, agent: Agent, budget_s: float) -> float:

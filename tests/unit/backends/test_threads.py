@@ -11,7 +11,7 @@ from conftest import fingerprint_and_log, tiny, tiny_options
 
 from ppo37 import resume, train
 from ppo37.backends import device
-from ppo37.backends.device import quota_cores, usable_cores
+from ppo37.backends.device import free_memory_bytes, quota_cores, usable_cores
 from ppo37.cli import let_waiting_threads_sleep
 from ppo37.session.directory import read_config
 
@@ -68,6 +68,39 @@ def test_cpu_quotas_are_read(
     lines: str, files: dict[str, str], cores: int | None, tmp_path: Path
 ) -> None:
     assert quota_cores(group(tmp_path, lines, files)) == cores
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "left"),
+    [
+        (
+            "0::/job/step\n",
+            {
+                "sys/fs/cgroup/job/memory.max": "4000000\n",
+                "sys/fs/cgroup/job/memory.current": "3500000\n",
+                "sys/fs/cgroup/job/memory.stat": "anon 1\ninactive_file 300000\nslab 7\n",
+                "sys/fs/cgroup/job/step/memory.max": "max\n",
+            },
+            800_000,
+        ),
+        (
+            "4:memory:/job\n",
+            {
+                "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "5000000\n",
+                "sys/fs/cgroup/memory/job/memory.usage_in_bytes": "4900000\n",
+                "sys/fs/cgroup/memory/job/memory.stat": "cache 9\ntotal_inactive_file 50000\n",
+            },
+            150_000,
+        ),
+        ("0::/\n", {"sys/fs/cgroup/memory.max": "1000\n"}, None),  # not all can be read
+        ("", {}, None),
+    ],
+)
+def test_limits_of_memory_are_read(
+    lines: str, files: dict[str, str], left: int | None, tmp_path: Path
+) -> None:
+    found = free_memory_bytes(group(tmp_path, lines, files))
+    assert found == left if left else found > 10_000_000
 
 
 def test_the_smallest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:

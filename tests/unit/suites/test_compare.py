@@ -27,6 +27,7 @@ def make_run(path: Path, score: float | None, finished: bool = True, **changes: 
     config = Config(**{"game": "pong", "total_timesteps": STEPS, **changes})
     (path / "checkpoints").mkdir(parents=True)
     document = {"config": to_dict(config), "machine": {"cpu": "a CPU"}, "versions": {"ppo37": "1"}}
+    document["commit"] = "c0"
     (path / "config.json").write_text(json.dumps(document))
     lines = []
     for update in range(1, config.num_updates + 1):
@@ -101,7 +102,7 @@ def test_the_table_has_every_number(suite: Path) -> None:
     for part in ("IQM", "optimality gap", "P(improvement)", "| by seed |", "4,096"):
         assert part in text
     assert "| Pong              | 2.00 (3)  | 6.17 (3)  |" in text
-    assert "protocol classic; runs: a CPU, ppo37 1; " in text
+    assert "protocol classic; seeds 1-3; runs: a CPU, ppo37 1, commit c0; " in text
 
 
 def test_a_curve_is_the_running_mean_at_common_steps(suite: Path) -> None:

@@ -12,9 +12,11 @@ from ppo37 import Config, train
 from ppo37.build import make_agent
 from ppo37.envs.contract import Spaces
 from ppo37.errors import UsageError
+from ppo37.session import directory
 from ppo37.session.directory import is_locked, lock
 from ppo37.session.metrics import last_record, read_metrics
-from ppo37.suites.engine import Grid, Run, command_of, time_left
+from ppo37.suites import engine
+from ppo37.suites.engine import Grid, Run, command_of, fastest_jobs, time_left
 from ppo37.suites.room import Needs, needs_of, require_room
 
 
@@ -78,6 +80,35 @@ def test_a_run_is_begun_or_resumed(tmp_path: Path) -> None:
     with lock(run.path, print):
         assert is_locked(run.path)
     assert not is_locked(tmp_path / "none")
+
+
+def test_a_lock_outlasts_the_look_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = lock(tmp_path, print)
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        looking.close()
+
+    monkeypatch.setattr(directory.time, "sleep", pause)
+    lock(tmp_path, print).close()
+    assert len(pauses) == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "device", "gibibytes", "jobs"),
+    [(20, "cpu", 0, 16), (3, "cpu", 0, 3), (20, "cuda", 80, 10), (20, "cuda", 6, 1)],
+)
+def test_a_run_for_each_core_as_far_as_the_memory_of_a_gpu_suffices(
+    runs: int, device: str, gibibytes: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "usable_cores", lambda: 16)
+    monkeypatch.setattr(engine, "gpu_memory_bytes", lambda: gibibytes << 30)
+    assert fastest_jobs(runs, device) == jobs
+    monkeypatch.setattr(engine, "can_pin", lambda: False)
+    assert fastest_jobs(runs, device) == 1
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

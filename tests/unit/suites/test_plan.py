@@ -10,7 +10,7 @@ from ppo37.envs.games import resolve_game
 from ppo37.errors import UsageError
 from ppo37.presets import from_preset
 from ppo37.suites.plan import GAME_SETS, Plan, games_of, make_plan, read_plan
-from ppo37.suites.seeds import seeds_from
+from ppo37.suites.seeds import named, seeds_from
 
 
 def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
@@ -35,6 +35,12 @@ def plan_of(**values: Any) -> Plan:
 )
 def test_seeds_are_counted_or_named(text: Any, seeds: list[int]) -> None:
     assert seeds_from(text, 7) == seeds
+
+
+@pytest.mark.parametrize("text", ["1-3", "1,4,7", "5-6,1", "3-4,9"])
+def test_the_name_of_seeds_means_them(text: str) -> None:
+    assert named(seeds_from(text, 1)) == text
+    assert named([4]) == "4"
 
 
 @pytest.mark.parametrize(
