@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from ..errors import RunError, Stopped, UsageError, not_loaded
 from ..tools.processes import stop_with_parent
-from .commands import SIGNAL_EXIT, log
+from .commands import SIGNAL_EXIT
+from .common import log
 from .options import parse
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -22,7 +22,7 @@ from ..config import (
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
 from ..session.changes import FIXED
-from . import brought, commands
+from . import brought, commands, several_runs
 
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -114,7 +114,7 @@ def build_parser() -> _Parser:
     _add_run_options(train)
     _add_settings(train)
 
-    suite = add("suite", commands.suite)
+    suite = add("suite", several_runs.suite)
     suite.add_argument("plan", metavar="PLAN.toml", nargs="?", help="games, seeds and settings")
     text = "pong,breakout,... or a set: atari5, classic7, atari26, atari57"
     suite.add_argument("--games", metavar="GAME,GAME", help=text)
@@ -194,7 +194,7 @@ def build_parser() -> _Parser:
     _add_json(verify)
     _add_settings(verify, without=("total_timesteps", "reseed_interval"))
 
-    ablate = add("ablate", commands.ablate)
+    ablate = add("ablate", several_runs.ablate)
     _add_game(ablate)
     text = "numbers of details, as 4,7 (default: all of the 37 that have a switch and are on)"
     ablate.add_argument("--details", metavar="N,N", help=text)
@@ -204,7 +204,7 @@ def build_parser() -> _Parser:
     _add_json(ablate)
     _add_settings(ablate)
 
-    compare = add("compare", commands.compare)
+    compare = add("compare", several_runs.compare)
     text = (
         "directory of a suite, run directory, or published column such as cleanrl_ppo_atari; the "
         "others are compared with the first; LABEL=PATH gives it a name, and makes one entry of "
@@ -220,7 +220,7 @@ def build_parser() -> _Parser:
     compare.add_argument("--out", metavar="DIR", help=text)
     _add_json(compare)
 
-    regress = add("regress", commands.regress)
+    regress = add("regress", several_runs.regress)
     text = "a commit of this checkout, or the directory of a suite"
     regress.add_argument("base", metavar="BASE", help=text)
     regress.add_argument("head", metavar="HEAD", help=f"{text}; . is the working tree")

@@ -22,7 +22,7 @@ from conftest import tiny
 
 from ppo37.backends.cuda_graphs import make_executables
 from ppo37.cli import main
-from ppo37.cli.commands import config_of
+from ppo37.cli.common import config_of
 from ppo37.cli.options import build_parser
 from ppo37.config import Config
 from ppo37.errors import UsageError

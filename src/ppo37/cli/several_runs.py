@@ -1,0 +1,170 @@
+"""The commands that train or compare many runs; see `commands.py` for the others."""
+
+import re
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config, implied_by
+from ..errors import UsageError
+from ..session.files import real_path, shown
+from .brought import brought
+from .common import config_from, config_of, log, options_around, print_result, settings_of
+
+if TYPE_CHECKING:
+    from ..suites.plan import MakeConfig, Plan
+
+
+def train_seeds(options: Namespace) -> int:
+    """Train the same settings with several seeds, as a suite of one game."""
+    from ..suites.plan import make_plan
+
+    if options.budget is not None and "total_timesteps" in options:
+        raise UsageError("--budget and --total-timesteps exclude each other; use one of them")
+    values = {"games": ["own"], "seeds": options.seeds, "budget": options.budget}
+
+    def make_config(_: str | None, __: str | None, changes: dict[str, Any]) -> Config:
+        return config_of(Namespace(**{**vars(options), **changes}))
+
+    return _run_suite(options, make_plan(values, make_config), _first(options))
+
+
+def suite(options: Namespace) -> int:
+    """Train several games, seeds and variants of settings, side by side."""
+    from ..suites.plan import make_plan, read_plan
+
+    values = {} if options.plan is None else read_plan(options.plan)
+    for name in ("games", "seeds", "preset", "budget"):
+        if getattr(options, name) is not None:
+            values[name] = getattr(options, name)
+    typed = settings_of(options)
+    if not values.get("games") and "env" not in {**values.get("settings", {}), **typed}:
+        raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
+    values["seed"] = typed.pop("seed", Config.seed)
+    values["settings"] = {**values.get("settings", {}), **typed}
+    return _run_suite(options, make_plan(values, _maker(options)), [])
+
+
+def _maker(options: Namespace) -> "MakeConfig":
+    """Return what makes the settings of an arm of a plan."""
+
+    def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
+        return config_from(preset or "auto", game, implied_by(changes), options)
+
+    return make_config
+
+
+def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
+    """Train a plan, and print the results.  first: options for the beginning of each run."""
+    from ..suites.suite import suite
+    from ..suites.suite_results import PAGE
+
+    if options.max_time is not None:
+        raise UsageError("--max-time is for one run; for several use --budget")
+    options_around(options)  # checks them
+    path, result = suite(
+        plan,
+        options.out,
+        options.jobs,
+        log,
+        lambda config: brought(config, options),
+        _more(options),
+        first,
+        ray=options.ray,
+        part=None if options.part is None else _part(options.part),
+        prepare=options.prepare,
+    )
+    print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
+    return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Convert K/N to two numbers."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _more(options: Namespace) -> list[str]:
+    """Return the options around a run, for each run of several."""
+    names = ("checkpoint_every", "keep", "eval_every", "eval_episodes", "record_every")
+    given = {name: getattr(options, name) for name in names}
+    found = [f"--{n.replace('_', '-')}={v}" for n, v in given.items() if v is not None]
+    found += [f"--logger={text}" for text in options.loggers]
+    return found + ["--keep-best"] * options.keep_best
+
+
+def _first(options: Namespace) -> list[str]:
+    """Return the options that only the beginning of a run gets, for each run of several."""
+    return [] if options.init_from is None else [f"--init-from={real_path(options.init_from)}"]
+
+
+def ablate(options: Namespace) -> int:
+    """Train with and without each detail of PPO, and compare."""
+    from ..suites.ablate import ablate
+    from ..suites.ablation_results import PICTURE, table
+
+    config = config_of(options)
+    details = None if options.details is None else options.details.split(",")
+    path, result = ablate(config, details, options.seeds, options.out, options.jobs, log)
+    text = f"{table(result)}\n{shown(path / PICTURE)}"
+    print_result(options, {"path": str(path), **result}, text)
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    """Compare suites, runs and published scores: aggregates with intervals, and pictures."""
+    from ..suites.compare import compare, table
+
+    folder, result = compare(options.inputs, options.anchors, options.out, log)
+    print_result(options, {"path": str(folder), **result}, f"{table(result)}\n\n{shown(folder)}")
+    return 0
+
+
+def regress(options: Namespace) -> int:
+    """Tell whether a change of the code changes what is computed, or what is learned."""
+    from importlib.resources import as_file, files
+
+    from ..suites import regress
+    from ..suites.plan import make_plan, read_plan
+
+    if options.golden:
+        result = regress.check_numbers(options.base, options.head, log, options.jobs)
+        text = "identical" if result["identical"] else "NOT identical"
+        print_result(options, result, f"{text}: {result['base']} and {result['head']}")
+        return 0 if result["identical"] else 1
+
+    plan = None
+    if not regress.are_suites(options.base, options.head):
+        with as_file(files("ppo37") / "data" / "regress.toml") as own:
+            values = read_plan(options.plan or own)
+        if options.seeds is not None:
+            values["seeds"] = options.seeds
+        plan = make_plan({**values, "seed": Config.seed}, _maker(options))
+    path, result = regress.regress(
+        options.base,
+        options.head,
+        plan,
+        options.margin,
+        options.out,
+        options.anchors,
+        options.jobs,
+        log,
+        lambda config: brought(config, options),
+    )
+    text = (path / "compare" / "table.md").read_text().rstrip()
+    print_result(options, {"path": str(path), **result}, f"{text}\n\n{_verdict(result)}")
+    return 0
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """Describe the verdict of `regress` in a line."""
+    interval = ""
+    if result["interval"] is not None:
+        low, high = result["interval"]
+        interval = f" (95% interval {low:+.3f} to {high:+.3f})"
+    return (
+        f"{result['head']} beside {result['base']}: {result['verdict']}, {result['reason']}; "
+        f"mean difference {result['difference']:+.3f}{interval}, "
+        f"{result['seeds']} seeds"
+    )
