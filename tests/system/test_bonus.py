@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppo37 import evaluate, resume
 from ppo37.algorithm.update import update
+from ppo37.backends.ranks import Ranks
 from ppo37.build import Brought
 from ppo37.errors import RunError, UsageError
 from ppo37.session import checkpoint
@@ -108,6 +109,13 @@ def test_a_run_with_a_bonus_is_not_resumed_without_it(
     with pytest.raises(Damaged, match=r"extras\.safetensors does not fit bonus: bonus/visits"):
         _resume(crashed, bonus=Rarity(5))
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "size", 2)
+    with pytest.raises(UsageError, match="several ranks cannot have bonus in common yet"):
+        _train(tmp_path / "run", Rarity())
+    assert not (tmp_path / "run").exists()
 
 
 def test_damage_to_a_bonus_is_noticed(crashed: Path) -> None:
