@@ -115,7 +115,7 @@ def test_a_run_of_another_machine_is_not_exact(whole: Path, tmp_path: Path) -> N
     exact = {run["run"]: run["exact"] for run in document_of(copy)["runs"]}
     assert exact == {name: name in (RUNS[0], RUNS[3]) for name in RUNS}
     page = (copy / "results.md").read_text()
-    assert f"are too few: {RUNS[2]}, {RUNS[1]}." in page
+    assert f"are too few: {RUNS[2]} and {RUNS[1]}." in page
     assert "Abacus" in page
 
 

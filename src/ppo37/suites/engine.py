@@ -106,7 +106,8 @@ class Processes:
     def __init__(self, shares: list[list[int]], command: Callable[[Run], Command]) -> None:
         """Make the places. shares: of the cores, see `shares_of_cores`."""
         self.places, cores = len(shares), usable_cores()
-        each = "one core" if self.places == cores else f"{cores // self.places} cores"
+        own = cores // self.places
+        each = "one core" if own == 1 else f"{own} cores"
         self.text = f"{self.places} at once on {each} each (--jobs changes that)"
         if self.places == 1:
             self.text = f"one after the other on {cores} core{'s' if cores > 1 else ''}"

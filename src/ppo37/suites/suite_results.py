@@ -17,6 +17,7 @@ from ..session.checkpoint_format import Damaged
 from ..session.files import write_atomically
 from ..session.view import duration
 from . import folder
+from .compare_table import join_names
 from .engine import Grid, Run
 from .plan import Plan
 from .room import Needs
@@ -267,11 +268,11 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
         runs = [
             f"{run['run']} ({run['error']})" if run["error"] else run["run"] for run in unfinished
         ]
-        notes.append(f"Not finished: {', '.join(runs)}.")
+        notes.append(f"Not finished: {join_names(runs)}.")
     if inexact:
         notes.append(
             "Not exact: the machine or the software has changed, the processor is another one than "
-            f"that of the first run, or the cores are too few: {', '.join(inexact)}."
+            f"that of the first run, or the cores are too few: {join_names(inexact)}."
         )
     notes += [
         f"Settings: {'; '.join(dict.fromkeys(map(describe, configs)))}.",
