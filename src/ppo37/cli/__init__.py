@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in args
     if not debug:
         threading.excepthook = lambda _: None  # errors of threads that matter reach the main thread
-    # It asks a training run to save; where no run is active it must not end the process.
+    # SIGUSR1 asks a run to save; where no run is active it must not end the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     before = {each: signal.getsignal(each) for each in STOPPING}
     for each in STOPPING:
@@ -127,5 +127,5 @@ def _ignore(_: int, __: Any) -> None:
 
 
 def _silence_stdout() -> None:
-    """Discard what is still to be written, which Python would try again when it ends."""
+    """Discard the unwritten output, which Python would try to write again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""What a user brings, as texts on the command line: only they may name modules to import.
+"""The user's own classes, named by texts on the command line, which alone may name modules.
 
-A file of a run, or a file of settings, may hold such a text too. It is imported only if the same
-text stands on the command line, so that a run from a stranger cannot execute anything.
+A file of a run, or a file of settings, may have such a text, too. What it names is imported only if
+the same text is on the command line, so that a run from a stranger cannot execute anything.
 """
 
 import shlex
@@ -21,7 +21,7 @@ OPTIONS = ("env", "imports", "wrappers", "network")
 
 
 def typed_texts(options: Namespace) -> set[str]:
-    """Return the texts on the command line that may be imported, files as their real paths."""
+    """Return the texts on the command line that may be imported, with the real paths of files."""
     found: list[str] = list(getattr(options, "allow", None) or [])
     for name in ("game", "env", "network"):
         value = getattr(options, name, None)
@@ -41,7 +41,7 @@ def absolute(text: str) -> str:
 
 
 def brought(config: Config, options: Namespace) -> "Brought":
-    """Import what a configuration names, if the same text stands on the command line.
+    """Import what a configuration names, if the same text is on the command line.
 
     UsageError with the options to repeat otherwise.
     """
@@ -74,7 +74,7 @@ def brought(config: Config, options: Namespace) -> "Brought":
 
 
 def environments(settings: dict[str, Any], options: Namespace) -> "EnvFactory | None":
-    """Return the environments of one's own that settings name; UsageError as in `brought`."""
+    """Return the factory of the user's own environments that settings name; see `brought`."""
     parts = {name: value for name, value in settings.items() if name in ("env", *ENV_SETTINGS)}
     return brought(Config(**parts), options).make_envs
 
@@ -100,7 +100,7 @@ def brought_object(text: str) -> Any:
 
 
 def add_working_directory() -> None:
-    """Let the user's modules be found in the working directory, after all that is installed."""
+    """Find the user's modules in the working directory, too, after all that is installed."""
     from ..envs.loading import find_in
 
     find_in(Path.cwd())

@@ -1,7 +1,7 @@
 """The commands for one run, agent or machine: a function for each, which returns the exit code.
 
-Those for many runs are in `several_runs.py`. Modules are imported on use, so that `ppo37 --help` is
-fast and needs no PyTorch.
+The commands for many runs are in `several_runs.py`. Modules are imported when they are used, so
+that `ppo37 --help` is fast and needs no PyTorch.
 """
 
 import dataclasses
@@ -51,9 +51,9 @@ def train(options: Namespace) -> int:
 
 
 def _within_budget(options: Namespace, started: float) -> Config:
-    """Return the configuration that fits in --budget, which counts from the time `started`.
+    """Return the configuration that fits in --budget, counted from `started` (monotonic, in s).
 
-    A job that torchrun has restarted keeps its first plan.
+    A job that torchrun has restarted keeps its first configuration.
     """
     from ..backends.ranks import join
     from ..session import directory
@@ -134,7 +134,7 @@ def evaluate(options: Namespace) -> int:
         **_brought_by_run(options).arguments,
     )
     normalized, published = None, dict[str, float]()
-    if result.protocol is not None:  # otherwise an environment of one's own, of any name
+    if result.protocol is not None:  # else it is the user's own, of any name
         normalized = human_normalised(result.game, result.mean)
         published = reference(result.game, result.protocol)
     protocol = "" if result.protocol is None else f"protocol {result.protocol}, "
@@ -343,7 +343,7 @@ def _config_of_run(options: Namespace) -> Config:
 
 
 def _brought_by_run(options: Namespace) -> "Brought":
-    """Return what RUN brings, as far as its texts stand on the command line."""
+    """Return the user's own classes that RUN names; see `brought`."""
     from ..session.directory import read_config_of
 
     return brought(read_config_of(Path(options.run)), options)

@@ -1,4 +1,4 @@
-"""What several commands need: the settings and callbacks that options ask for, and messages."""
+"""Shared parts of the commands: settings and callbacks from options, and messages."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def config_of(options: Namespace, game: str | None = None, preset: str = "auto") -> Config:
-    """Return the configuration that GAME or --env, --config, --preset and the settings ask for.
+    """Return the configuration that GAME or --env, --config, --preset and the settings define.
 
     game, preset: used where none is given.
     """
@@ -37,7 +37,7 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
 def config_from(
     preset: str, game: str | None, changes: dict[str, Any], options: Namespace
 ) -> Config:
-    """Return the configuration of a preset with changes, and say what `auto` stands for."""
+    """Return the configuration of a preset with changes, and log which preset `auto` is."""
     from ..envs.games import is_built_in
     from ..presets import from_preset
 
@@ -53,7 +53,7 @@ def config_from(
 
 
 def _kind(config: Config) -> str:
-    """Describe what `auto` goes by."""
+    """Describe the observations and actions by which `auto` chooses."""
     if config.observation == "pixels":
         return "images"
     numbers = "real numbers" if config.action_space == "continuous" else "choices"
@@ -95,7 +95,7 @@ def _callbacks(options: Namespace) -> list["Observer"]:
         raise UsageError(f"--{name} needs evaluations; add --eval-every STEPS")
     if options.record_every is not None:
         made.append(callbacks.RecordEvery(options.record_every))
-    # The time limit is the last, so that it sees how long the others take.
+    # The time limit is the last, so that it counts the time of the others.
     return [*made, *(_logger(text) for text in options.loggers), *max_time]
 
 

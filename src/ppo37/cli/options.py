@@ -47,7 +47,7 @@ AN_AGENT = "run directory, a checkpoint in it, or a published agent"
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with errors as UsageError, and failures to print that are not hidden."""
+    """A parser of argparse that raises UsageError, and does not hide failures to print."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`)")
@@ -207,8 +207,8 @@ def build_parser() -> _Parser:
     compare = add("compare", several_runs.compare)
     text = (
         "directory of a suite, run directory, or published column such as cleanrl_ppo_atari; the "
-        "others are compared with the first; LABEL=PATH gives it a name, and makes one entry of "
-        "several runs"
+        "others are compared with the first; LABEL=PATH gives a name, and runs with the same LABEL "
+        "are one entry"
     )
     compare.add_argument("inputs", metavar="A", nargs="+", help=text)
     text = (
@@ -267,7 +267,7 @@ def build_parser() -> _Parser:
 
 
 def _hint(argument: str, parser: _Parser) -> str:
-    """Return what an unknown argument may mean, or where to look."""
+    """Return a hint what an unknown argument may mean, or where to look."""
     name = argument.split("=")[0]
     # Compared without the dashes, which all of them have.
     names = {option.lstrip("-"): option for option in parser.option_names()}
@@ -306,7 +306,7 @@ AUTO = (
 
 
 def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the options that say where settings come from that are not given one by one."""
+    """Add the options for the source of all settings that are not given as options."""
     text = f"preset to start from; default: {default}"
     parser.add_argument("--preset", choices=PRESET_NAMES, help=text)
     text = "file with settings, which options replace; see `ppo37 config`"
@@ -373,12 +373,12 @@ AGAIN = {
     "wrappers": "a wrapper of the environment, with its arguments; repeat it for several",
     "network": "the network: file.py:Class or module:Class",
 }
-"""What the options in `brought.OPTIONS` mean where they repeat those of `ppo37 train`."""
+"""Help texts of the options in `brought.OPTIONS` where they repeat those of `ppo37 train`."""
 OF_PRESETS = "in brackets the value in the preset classic; other presets change some of them"
 
 
 def _add_brought(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name again what a run imports."""
+    """Add the options that repeat the names of what a run imports."""
     text = "repeat those that `ppo37 train` was given: a file of a run never imports a module"
     group = parser.add_argument_group("your own parts", text)
     for name in brought.OPTIONS:

@@ -1,6 +1,6 @@
 """Settings in a TOML file: read for `--config`, and written by `ppo37 config`.
 
-Names and values are those of `Config`; "none" is written for None, as on the command line.
+Names and values are those of `Config`; None is written as "none", as on the command line.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from ..session.files import read_toml
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Return the settings in a file, by name; UsageError, with its name, if one is wrong."""
+    """Return the settings in a file, by name; UsageError, with the file's name, if one is wrong."""
     values = read_toml(path)
     for name, value in values.items():
         if isinstance(value, dict):
-            raise UsageError(f"{path}: [{name}] is a table; settings stand side by side, in none")
+            raise UsageError(f"{path}: [{name}] is a table; a file of settings has no tables")
     try:
         return checked_in_file(values)
     except UsageError as error:

@@ -45,7 +45,7 @@ def suite(options: Namespace) -> int:
 
 
 def _maker(options: Namespace) -> "MakeConfig":
-    """Return what makes the settings of an arm of a plan."""
+    """Return the function that makes the settings of an arm of a plan."""
 
     def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
         return config_from(preset or "auto", game, implied_by(changes), options)
@@ -54,7 +54,7 @@ def _maker(options: Namespace) -> "MakeConfig":
 
 
 def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
-    """Train a plan, and print the results.  first: options for the beginning of each run."""
+    """Train a plan, and print the results.  first: options of `ppo37 train` only."""
     from ..suites.suite import suite
     from ..suites.suite_results import PAGE
 
@@ -86,7 +86,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _more(options: Namespace) -> list[str]:
-    """Return the options around a run, for each run of several."""
+    """Return the options that each run gets and that do not change its result."""
     names = ("checkpoint_every", "keep", "eval_every", "eval_episodes", "record_every")
     given = {name: getattr(options, name) for name in names}
     found = [f"--{n.replace('_', '-')}={v}" for n, v in given.items() if v is not None]
@@ -95,7 +95,7 @@ def _more(options: Namespace) -> list[str]:
 
 
 def _first(options: Namespace) -> list[str]:
-    """Return the options that only the beginning of a run gets, for each run of several."""
+    """Return the options that each run gets when it begins, but not when it is resumed."""
     return [] if options.init_from is None else [f"--init-from={real_path(options.init_from)}"]
 
 

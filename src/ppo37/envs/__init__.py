@@ -24,9 +24,8 @@ def env_factory(
     """Return the factory of the environments of a game; UsageError if the game is unknown.
 
     game: a name that `resolve_game` returned.  reseed_interval: steps between seeded resets; None
-    if the environments need not be saved.  The others apply to Atari only: frames in an
-    observation, its action space, what is observed, whether rewards are clipped to their signs, and
-    the modes and the difficulty of the game, see `Atari`.
+    if the environments need not be saved.  All arguments except `game` apply to Atari only, see
+    `Atari`.
     """
     if game == CATCH:
         from .catch import Catch

@@ -1,9 +1,9 @@
 """Catch: a small pixel game that needs no ROM and is learned in seconds.
 
 A ball falls down a board of 6 x 6 cells, one cell per step. The paddle on the lowest row moves
-left, stays or moves right. Every ball that reaches the lowest row gives one point, caught or not,
-but a miss ends the game, as does the tenth ball. So rewards are the same for good and bad play, and
-an agent that ignores the ends of episodes cannot learn it.
+left, stays or moves right. Every ball that reaches the lowest row gives one point, caught or not.
+A miss ends the game, as does the tenth ball. So rewards are the same for good and bad play, and an
+agent that ignores the ends of episodes cannot learn the game.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Check everything that custom environments return, before it is used.
+"""Checks of everything that custom environments return, before it is used.
 
-NumPy would cast or broadcast a wrong array silently, and training would learn nothing, or something
-else.
+NumPy would cast or broadcast a wrong array silently, and the agent would learn nothing, or
+something wrong.
 
 Legend: N environments.
 """
@@ -35,7 +35,7 @@ REQUIRED = ("num_envs", "obs_shape", "action_names", "reset", "step", "close")
 ADAPT = "to use an environment of Gymnasium, give a class or function without num_envs"
 LARGEST_FP32 = float(np.finfo(np.float32).max)
 FEW = 256
-"""Up to so many numbers, Python is faster than NumPy."""
+"""Up to this count of numbers, Python is faster than NumPy."""
 REAL = np.typecodes["AllInteger"] + np.typecodes["Float"]
 UINT8, BOOL = np.dtype(np.uint8).char, np.dtype(np.bool_).char
 """NumPy types, one letter each."""
@@ -45,9 +45,9 @@ TYPE_NAMES = {REAL: "real numbers", UINT8: "uint8", BOOL: "bool"}
 def checked(factory: EnvFactory, real_obs: bool = False) -> EnvFactory:
     """Return a factory of the same environments that checks what they return.
 
-    real_obs: whether observations may be any real numbers, as with norm_obs; otherwise this is so
-    where their `obs_dtype` is "float32".  The factory raises UsageError for environments that
-    cannot be trained on.
+    real_obs: whether observations may be any real numbers, as with norm_obs, even if their
+    `obs_dtype` is not "float32".  The factory raises UsageError for environments that cannot be
+    trained on.
     """
 
     def make(num_envs: int, seed: int, *, first_env: int = 0, index: int = 0) -> VecEnv:
@@ -96,7 +96,7 @@ class Checked(Wrapper):
         return self._observations("reset", "observations", found)
 
     def save(self) -> list[EnvState]:
-        """Check the states before they are saved; RunError if they could not be read again."""
+        """Return the states after a check; RunError if they could not be read again."""
         env_states: list[EnvState] = self._call(self._envs.save)
         if len(env_states) not in (0, self.num_envs):
             self._refuse("save", f"{len(env_states)} states", f"{self.num_envs} or none")
@@ -215,7 +215,7 @@ def _is_finite(found: NDArray[Any]) -> bool:
         and found.dtype == np.float32
         and math.isfinite(sum(found.ravel().tolist()))
     ):
-        return True  # the sum is in double precision, so it overflows for none of them
+        return True  # a sum of so few finite fp32 numbers cannot overflow in double precision
     return bool(found.min() >= -LARGEST_FP32 and found.max() <= LARGEST_FP32)
 
 
@@ -270,7 +270,7 @@ def _values(found: Any) -> tuple[Any, ...]:
 
 
 def checked_episode(episode: Episode, envs: range) -> Episode:
-    """Return an episode as plain numbers that can be logged and saved; RunError if it has others.
+    """Return an episode with plain numbers that can be logged and saved; RunError if it has none.
 
     envs: the numbers that its environment may have.
     """

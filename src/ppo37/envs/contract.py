@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import RunError, UsageError
 
 MOST_DIMENSIONS = 4
-"""Upper limit of the dimensions of an observation; images have three."""
+"""The most dimensions of an observation; images have three."""
 
 
 class Episode(NamedTuple):
@@ -30,12 +30,12 @@ class Episode(NamedTuple):
 
 
 class Spaces(NamedTuple):
-    """The observations and actions of environments: all that decides the shapes of a network.
+    """The observations and actions of environments, which determine the shapes of a network.
 
     obs_dtype: "uint8" or "float32".  action_names: the actions, or the parts of an action.
-    action_dims: the alternatives of each part; none for real numbers.  view_shape: the shape of
-    what the network sees of an observation; it differs from `obs_shape` if observations are flat
-    and end with a mask of the legal actions.
+    action_dims: the number of alternatives of each part; empty for real numbers.  view_shape: the
+    shape of an observation without its mask; it differs from `obs_shape` only if observations are
+    flat and end with a mask of the legal actions.
     """
 
     obs_shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class Step(NamedTuple):
     An environment whose episode ends restarts in the same step. There `dones` is set, `rewards` is
     the last reward of the old episode, and `obs` is already the first observation of the new one.
     Where only a time limit ended the episode, `truncated` is set as well, and `final_obs` has the
-    last observation of the old episode; its other rows are not read. A learning episode may be
+    last observation of the old episode; other rows of `final_obs` are not read. An episode may be
     shorter than a game (a life, for example); `episodes` lists the whole games that ended.
     """
 
@@ -91,13 +91,13 @@ Moment = EnvState
 class VecEnv(Protocol):
     """N environments that step together and restart by themselves.
 
-    To train on your own, define the three attributes, `reset`, `step` and `close`, and call
-    `ppo37.train(config, make_envs=YourEnvs)`; examples/dodge.py is a complete one.
+    To train on your own, define `num_envs`, `obs_shape`, `action_names`, `reset`, `step` and
+    `close`, and call `ppo37.train(config, make_envs=YourEnvs)`; examples/dodge.py is complete.
 
-    An action is an index into `action_names`. With another `action_space` than "discrete" it has
-    one part for each name instead: a choice of `action_dims` alternatives, or a real number.
-    `obs_dtype` may be "float32" instead, for real numbers.  `view_shape`: see `Spaces`; None for
-    `obs_shape`.
+    An action is an index into `action_names`. If `action_space` is not "discrete", an action has
+    one part for each name: an index below its number in `action_dims`, or a real number.
+    `obs_dtype` is "float32" for observations of real numbers.  `view_shape`: see `Spaces`; None
+    stands for `obs_shape`.
 
     Training makes several objects, each with some of the environments, and uses each in its own
     thread: they must not share anything that changes.
@@ -120,7 +120,7 @@ class VecEnv(Protocol):
     def save(self) -> list[EnvState]:
         """Return the state of each environment, for `restore`.
 
-        Empty, as here, if that is not possible: a resumed run then starts new games.
+        The list is empty, as here, if that is not possible: a resumed run then starts new games.
         """
         return []
 
@@ -136,7 +136,7 @@ class VecEnv(Protocol):
 
 
 class Wrapper(VecEnv):
-    """Environments that forward everything to `envs`; subclasses change what they need."""
+    """Environments that forward every call to other ones; subclasses override some methods."""
 
     def __init__(self, envs: VecEnv) -> None:
         self._envs = envs
@@ -166,7 +166,7 @@ class Wrapper(VecEnv):
 
 
 def close_or_warn(envs: Any, name: str) -> None:
-    """Close environments; warn if that fails, which does not make a finished run a failed one."""
+    """Close environments; only warn if that fails, because the results of the run are complete."""
     try:
         envs.close()
     except (Exception, SystemExit) as error:
@@ -175,9 +175,9 @@ def close_or_warn(envs: Any, name: str) -> None:
 
 
 def called(name: str, env_name: str, method: Callable[..., Any], *args: Any, **more: Any) -> Any:
-    """Call a method of environments; RunError that names it and them for errors that are not ours.
+    """Call a method of environments; RunError that names both if it fails with an error of its own.
 
-    name: of the method, for the message.
+    name: the name of the method, for the message.
     """
     try:
         return method(*args, **more)
@@ -193,9 +193,9 @@ def obs_dtype_of(envs: VecEnv) -> str:
 
 
 def spaces_of(envs: VecEnv, action_space: str = "discrete") -> Spaces:
-    """Return the spaces of environments; attributes that they lack have the values of `VecEnv`.
+    """Return the spaces of environments; missing attributes have the defaults of `VecEnv`.
 
-    action_space: the one of environments that do not define it.
+    action_space: used for environments that do not define it.
     """
     obs_shape, names = tuple(envs.obs_shape), tuple(envs.action_names)
     action_space = getattr(envs, "action_space", None) or action_space
@@ -211,8 +211,8 @@ def spaces_of(envs: VecEnv, action_space: str = "discrete") -> Spaces:
 class EnvFactory(Protocol):
     """A class or function that makes N environments.
 
-    Environment i must depend on (seed, index, first_env + i) alone; `index` counts the seedings
-    within one run.
+    Environment i must depend on (seed, index, first_env + i) alone. `index` counts how often the
+    environments of a run were seeded anew.
     """
 
     def __call__(

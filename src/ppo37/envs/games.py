@@ -27,7 +27,7 @@ def atari_games() -> tuple[str, ...]:
 
 
 def is_built_in(name: str) -> bool:
-    """Return whether a name means catch or an Atari game, also one that cannot be trained on."""
+    """Return whether a name means catch or an Atari game, also one without single-player mode."""
     known = {game.replace("_", "") for game in (CATCH, *atari_games(), *MULTIPLAYER_ONLY)}
     return _letters(name) in known
 
@@ -61,14 +61,15 @@ def unknown_game(name: str) -> UsageError:
     if "/" in name and not name.startswith("ALE/"):
         package = name.partition("/")[0]
         return UsageError(
-            f"unknown game {name!r}; if another package has it, --import what registers {package}/"
+            f"unknown game {name!r}; if another package has it, name what registers {package}/ by "
+            "--import"
         )
     hint = f"did you mean {names}?" if near else f"`ppo37 games` lists those of Atari; {CUSTOM}"
     return UsageError(f"unknown game {name!r}; {hint}")
 
 
 def _letters(name: str) -> str:
-    """Return the name of a game without what Gymnasium adds, in small letters only."""
+    """Return the name of a game in lower case, without separators and what Gymnasium adds."""
     plain = name.removeprefix("ALE/")
     plain = re.sub(r"-v\d+$", "", plain)
     plain = re.sub(r"(-ram)?(NoFrameskip|Deterministic)?$", "", plain)
@@ -133,7 +134,7 @@ def game_info(game: str) -> GameInfo:
 
 
 def require_mode(game: str, modes: tuple[int, ...] | None, difficulty: int | None) -> None:
-    """UsageError unless an Atari game has these modes and this difficulty."""
+    """Raise UsageError unless an Atari game has these modes and this difficulty."""
     for what, asked, found in (
         ("mode", modes or (), game_info(game).modes),
         ("difficulty", () if difficulty is None else (difficulty,), game_info(game).difficulties),

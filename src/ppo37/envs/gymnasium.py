@@ -1,8 +1,8 @@
 """Environments of Gymnasium: an adapter from its vector environments to `VecEnv`.
 
-Every episode starts from a seed of its own, a function of the run's seed and of the numbers of the
-environment and of the episode. So an episode is a function of its seed and its actions, and is
-restored by replaying them; see `Gymnasium.save`.
+Every episode starts from its own seed, a function of the seed of the run, the number of the
+environment and the number of the episode. So an episode is a function of its seed and its actions,
+and is restored by replaying them; see `Gymnasium.save`.
 
 Legend: N environments.
 """
@@ -28,16 +28,16 @@ from .spaces import Actions, actions_of, observations_of
 MASK = "action_mask"
 """The key of the mask of legal actions in `info`."""
 HASHED_BYTES = 1024
-"""The largest observations that are hashed in every step; of others, only the last one is."""
+"""Larger observations are not hashed in every step; of these only the last one is hashed."""
 CHECK_SEEDS, CHECK_STEPS = 10, 8
-"""Of the trials that show whether episodes can be replayed: seeds, and steps of each."""
+"""Number of seeds, and steps of each, in the trial whether episodes can be replayed."""
 
 
 class Tried(NamedTuple):
-    """Facts about environments, which some steps have shown.
+    """Facts about environments, found by a trial of some steps.
 
     exact: whether a seed gives the same episode again.  masked: whether they give masks of legal
-    actions.  outside: a number that is outside of its space, in words; empty if there was none.
+    actions.  outside: a description of a number outside its space; empty if there was none.
     """
 
     exact: bool
@@ -67,7 +67,7 @@ class Gymnasium(VecEnv):
         """Make the environments.
 
         make: makes one, with all wrappers, and its `Scores`.  channels: see `observations_of`.
-        tried: what is known of them; without it they are tried.
+        tried: the result of an earlier trial; None makes a new one.
         UsageError for spaces that are not supported.
         """
         made = [make() for _ in range(num_envs)]
@@ -106,7 +106,7 @@ class Gymnasium(VecEnv):
         self._episodes = np.zeros(num_envs, np.int64)
         self._lengths = np.zeros(num_envs, np.int64)
         self._logs: list[list[NDArray[Any]]] = [[] for _ in range(num_envs)]
-        # Of all observations and rewards of the episodes in progress.
+        # Hashes of all observations and rewards of the episodes in progress.
         self._digests = [hashlib.sha256() for _ in range(num_envs)]
         self._obs: NDArray[Any] = np.zeros((num_envs, *self.obs_shape), self.obs_dtype)
 
@@ -153,15 +153,15 @@ class Gymnasium(VecEnv):
             self._start(dones)
             games = self._games(dones)
         learned: NDArray[Any] = rewards
-        if np.abs(rewards).max() <= LARGEST_FP32:  # others are refused by who checks them
+        if np.abs(rewards).max() <= LARGEST_FP32:  # `Checked` refuses others
             learned = rewards.astype(np.float32)
         return Step(self._obs, learned, dones, truncated, final_obs, games)
 
     def save(self) -> list[EnvState]:
         """Return the number and the actions of each environment's episode, to be replayed.
 
-        None if the environments are not `exact`: their episodes are not a function of the seed and
-        the actions, for example because a wrapper keeps something across episodes.
+        The list is empty if the environments are not `exact`: their episodes are not a function of
+        the seed and the actions, for example because a wrapper keeps something across episodes.
         """
         if not self.exact:
             return []
@@ -186,7 +186,7 @@ class Gymnasium(VecEnv):
         return self._obs.copy()
 
     def render(self) -> list[NDArray[np.uint8]]:
-        """Return an image [H, W, 3] of each environment, if it was made with `render_mode`."""
+        """Return an image [H, W, 3] of each environment; they need `render_mode` "rgb_array"."""
         return [self._image(env) for env in range(self.num_envs)]
 
     def _image(self, env: int) -> NDArray[np.uint8]:
@@ -207,7 +207,7 @@ class Gymnasium(VecEnv):
             self._envs.closed = True
 
     def _start_at(self, episodes: NDArray[np.int64]) -> None:
-        """Start all environments at their episodes of these numbers, and new games."""
+        """Start the episodes with these numbers [N] in all environments, and new games."""
         self._episodes = episodes
         self._start(np.ones(self.num_envs, np.bool_))
         self._lengths[:] = 0
@@ -281,7 +281,7 @@ class Gymnasium(VecEnv):
         return converted.copy() if np.may_share_memory(converted, obs) else converted
 
     def _require_range(self, obs: NDArray[Any], low: Any, high: Any) -> None:
-        """RunError if an image or a choice is not in its space; networks rely on its range."""
+        """Raise RunError if an image or a choice is not in its space: networks need its range."""
         if (obs < low).any() or (obs > high).any():
             wrong = np.argwhere((obs < low) | (obs > high))[0]
             space = self._singles[0].observation_space
@@ -307,7 +307,7 @@ class Gymnasium(VecEnv):
                 self._masks[env] = self._flat_mask(found[env] if given[env] else None)
 
     def _flat_mask(self, found: Any) -> NDArray[np.bool_]:
-        """Return a mask [sum(action_dims)]; RunError if it is none."""
+        """Return a mask as [sum(action_dims)]; RunError if it is missing or not valid."""
         if found is None:
             raise RunError(f"{self.name} gave no {MASK} in info, which it did at its start")
         parts = found if isinstance(found, tuple | list) else [found]
@@ -323,10 +323,10 @@ class Gymnasium(VecEnv):
         return mask
 
     def _try(self, make: Callable[[], tuple[Env, Scores]]) -> Tried:
-        """Play some steps.
+        """Play some steps, and return what they show.
 
-        Two new environments play the same seeds, the second in the opposite order: they differ if
-        anything is kept from one episode to the next.
+        Two new environments play the same seeds, the second one in reverse order. Their results
+        differ if anything is kept from one episode to the next.
         """
         first, second = Observed(make()[0]), Observed(make()[0])
         seeds = range(CHECK_SEEDS)
@@ -363,7 +363,7 @@ class Gymnasium(VecEnv):
         return _Trial(digest.hexdigest(), masked, outside)
 
     def _outside(self, obs: Any) -> str:
-        """Describe a number of a vector that is outside of its space, which is harmless."""
+        """Describe a number of a vector outside its space, which is allowed; empty without one."""
         space = self._singles[0].observation_space
         if not isinstance(space, spaces.Box) or self._observe.bounds:
             return ""
@@ -400,7 +400,7 @@ def _same(env: Env) -> Env:
 
 
 def _bytes(obs: NDArray[Any], rewards: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return observations [n, ...], unless they are large, and rewards [n] as bytes [n, ...]."""
+    """Return observations [n, ...], unless they are large, and rewards [n], as bytes [n, bytes]."""
     flat = obs.reshape(len(obs), -1)
     reward_bytes = rewards.view(np.uint8).reshape(-1, 8)
     if flat.nbytes > HASHED_BYTES * len(flat):

@@ -1,7 +1,7 @@
 """Objects that a text names: `module:name`, or `file.py:name`; and the hash of their source.
 
-Importing a module executes it. So only texts that the user has typed may come here, never those
-that a file of a run contains.
+Importing a module executes it. So these functions may get only texts that the user has typed, never
+those that a file of a run contains.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from typing import Any
 from ..errors import UsageError
 
 IMPORTLIB = ("<frozen importlib", importlib.__file__)
-"""How the names of the files begin in which Python itself imports modules."""
+"""How the names of the files begin that implement `import` in Python."""
 
 
 class _WorkingDirectory:
-    """A finder of modules in a folder, for what the user has typed and for modules of that folder.
+    """A finder of modules in a folder, for texts that the user typed and for modules in the folder.
 
-    `sys.path` would offer them to all libraries: some try to import others that are not installed,
-    and any file of that name would be executed.
+    With `sys.path`, all libraries would find them, too. Some libraries try to import modules that
+    are not installed, and any file of that name would be executed.
     """
 
     folder: Path | None = None
@@ -41,7 +41,7 @@ class _WorkingDirectory:
 
     @staticmethod
     def _is_for_the_user(folder: Path) -> bool:
-        """Return whether the import stands in this module, or in a file of the folder.
+        """Return whether the import statement is in this module, or in a file of the folder.
 
         Libraries that are installed in the folder, as in a virtual environment, do not count.
         """
@@ -82,7 +82,7 @@ def load_module(name: str) -> ModuleType:
 
 
 def load_object(text: str) -> Any:
-    """Return what `module:name` or `file.py:name` names; UsageError if there is no such thing."""
+    """Return the object `module:name` or `file.py:name`; UsageError if it does not exist."""
     module_name, _, path = text.rpartition(":")
     if not module_name or not path:
         raise UsageError(f"{text!r} must be module:name or file.py:name")
@@ -97,7 +97,7 @@ def load_object(text: str) -> Any:
 def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
     """Split `module:Class {"argument": value}`; UsageError if the arguments are not JSON.
 
-    Lists become tuples, because a shape has to be one.
+    Lists become tuples, because shapes have to be tuples.
     """
     name, _, arguments = text.strip().partition(" ")
     try:
@@ -105,7 +105,9 @@ def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         raise UsageError(f"the arguments of {name} are not JSON ({error}): {arguments}") from error
     if not isinstance(found, dict):
-        raise UsageError(f'the arguments of {name} must be as {{"stack_size": 4}}, not {arguments}')
+        raise UsageError(
+            f'the arguments of {name} must be an object, as {{"stack_size": 4}}, not {arguments}'
+        )
     return name, {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
 
 

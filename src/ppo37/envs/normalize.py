@@ -56,7 +56,7 @@ class NormalizedObservations(Wrapper):
 def normalize_view(
     obs: NDArray[Any], statistics: RunningMeanStd, clip: float, size: int | None
 ) -> NDArray[np.float32]:
-    """Normalize observations [N, ...]. size: of the part before a mask, which stays as it is."""
+    """Normalize observations [N, ...]. size: of the part before the mask, which is not changed."""
     if size is None:
         return normalize(obs, statistics, clip)
     normalized = normalize(obs[:, :size], statistics, clip)

@@ -1,4 +1,4 @@
-"""One environment of Gymnasium: its score, and the form of what it returns."""
+"""Wrappers of one environment of Gymnasium: its score, and checks of what it returns."""
 
 from typing import Any, NoReturn
 
@@ -11,7 +11,7 @@ Env = gymnasium.Env[Any, Any]
 
 
 class Scores(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment whose games are counted below the wrappers of the user.
+    """An environment that sums the rewards of each game, below the wrappers of the user.
 
     ended: the scores of the games that have ended since it was last emptied.
     """

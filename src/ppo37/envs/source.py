@@ -1,7 +1,7 @@
-"""The source of environments that a user brings: a Gymnasium id, `module:Class`, or an object.
+"""The source of the user's own environments: a Gymnasium id, `module:Class`, or an object.
 
-An object makes one environment of Gymnasium, or it takes `num_envs` and makes N environments, see
-`contract.EnvFactory`.
+An object makes one environment of Gymnasium; or it has the argument `num_envs` and makes N
+environments, see `contract.EnvFactory`.
 """
 
 import inspect
@@ -19,17 +19,18 @@ from .games import unknown_game
 from .loading import load_module, load_object, name_and_arguments
 
 _TRIED: dict[str, Any] = {}
-"""What is known of environments by their source, which is tried once in a process."""
+"""Results of the trials of environments, by their source: one trial for each in a process."""
 
 
 @dataclass(frozen=True)
 class EnvSource:
-    """The factory of the environments that a user brings; it can be sent to other processes.
+    """The factory of the user's own environments; it can be sent to other processes.
 
-    env: a Gymnasium id, `module:Class`, or the object itself.  kwargs: of its constructor.
-    wrappers, imports, channels: see `Config`.  render_mode: for pictures, or None.
-    Texts with a colon are imported when environments are made: only those that the user has typed
-    may be here.
+    env: a Gymnasium id, `module:Class`, or the object itself.  kwargs: arguments of its
+    constructor, as JSON.  wrappers, imports, channels: see `Config`.  render_mode: "rgb_array" for
+    images, or None.
+    Texts with a colon are imported when environments are made, so only texts that the user has
+    typed are allowed.
     """
 
     env: str | Callable[..., Any]
@@ -44,7 +45,7 @@ class EnvSource:
         numbers = {"first_env": first_env, "index": index}
         if makes_many(made_by):
             if self.wrappers:
-                raise UsageError(f"{self.name} is no Gymnasium environment: leave --wrapper away")
+                raise UsageError(f"{self.name} is not a Gymnasium environment: leave out --wrapper")
             return self._make(made_by, num_envs, seed, **numbers)
         from .gymnasium import Gymnasium
 
@@ -60,12 +61,12 @@ class EnvSource:
 
     @property
     def text(self) -> str:
-        """All of it in words; empty if the environments are made by an object."""
+        """All fields as a text; empty if an object makes the environments."""
         return repr(self) if isinstance(self.env, str) else ""
 
     @property
     def name(self) -> str:
-        """The text that names the environments."""
+        """The name of the environments: an id or module:Class."""
         return self.env if isinstance(self.env, str) else name_of(self.env) or ""
 
     @property
@@ -74,7 +75,7 @@ class EnvSource:
         return not makes_many(self.load())
 
     def load(self) -> Callable[..., Any]:
-        """Return what makes the environments; UsageError if it cannot be found."""
+        """Return the class or function that makes the environments; UsageError if there is none."""
         for text in self.imports:
             load_module(text) if ":" not in text else _call_once(text)
         if not isinstance(self.env, str):
@@ -95,7 +96,7 @@ class EnvSource:
         return things
 
     def rendered(self) -> "EnvSource":
-        """Return the factory of the same environments, which make images."""
+        """Return a factory of the same environments that make images."""
         return replace(self, render_mode="rgb_array")
 
     def _make_one(
@@ -153,7 +154,7 @@ def _call_once(text: str) -> None:
 
 
 def as_factory(make_envs: Any, config: Config) -> EnvFactory:
-    """Return the factory of environments that an object makes; see this module."""
+    """Return the factory of the environments that an object makes; see the top of this module."""
     if isinstance(make_envs, EnvSource) or makes_many(make_envs):
         factory: EnvFactory = make_envs
         return factory
@@ -176,9 +177,9 @@ def makes_many(make_envs: Any) -> bool:
 
 
 def source_of(config: Config, make_envs: EnvFactory | None = None) -> EnvFactory:
-    """Return what makes the environments of one's own, before they are checked and wrapped.
+    """Return the factory of the user's own environments, without checks and wrappers.
 
-    UsageError if a module has to be imported for them, which only who names it may do.
+    UsageError if they need the import of a module, which only the user may name.
     """
     if make_envs is not None:
         return as_factory(make_envs, config)
@@ -200,9 +201,9 @@ def is_plain_id(env: str) -> bool:
 
 
 def may_import(kwargs: str) -> bool:
-    """Return whether arguments may name a module, as those of environments of other libraries do.
+    """Return whether the arguments of an environment may name a module.
 
-    For example the id of Gym in `GymV26Environment-v0`, which may begin with a module.
+    An example is the argument `env_id` of `GymV26Environment-v0`, which may begin with a module.
     """
 
     def names_module(value: Any) -> bool:

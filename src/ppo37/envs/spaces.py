@@ -17,20 +17,20 @@ from ..errors import UsageError
 from .contract import Spaces
 
 CHANNELS = (1, 3, 4)
-"""The lengths by which the axis of the channels is found."""
+"""An axis of one of these lengths is the axis of the channels."""
 FEWEST_PIXELS = 8
-"""A matrix of bytes with at least so many rows and columns is an image."""
+"""A matrix of bytes with at least this number of rows and columns is an image."""
 MARGIN = 0.01
-"""The part of its range by which an image may exceed it, because numbers are rounded."""
+"""The fraction of its range by which an image may exceed it, because numbers are rounded."""
 FLATTEN = "use --wrapper gymnasium.wrappers:FlattenObservation"
 
 
 class Observations(NamedTuple):
     """The conversion of observations.
 
-    convert: from the arrays [N, ...] of the space to [N, *shape] of `dtype`.  text: how it was
-    chosen, for the user.  bounds: the lowest and highest values before the conversion; None where
-    any value can be learned from.
+    convert: from the arrays [N, ...] of the space to [N, *shape] of `dtype`.  text: a description
+    for the user.  bounds: the lowest and highest values before the conversion; None if all values
+    are allowed.
     """
 
     shape: tuple[int, ...]
@@ -43,8 +43,8 @@ class Observations(NamedTuple):
 class Actions(NamedTuple):
     """The conversion of actions.
 
-    convert: from the policy's actions [N] or [N, parts] to those of the space.  dims: the
-    alternatives of each part; none for real numbers.
+    convert: from the policy's actions [N] or [N, parts] to those of the space.  dims: the number of
+    alternatives of each part; empty for real numbers.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Actions(NamedTuple):
 
 
 def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observations:
-    """Choose how to observe a space; UsageError for those that no network reads.
+    """Return the conversion of observations of a space; UsageError if no network reads them.
 
     channels: the axis of the channels of an image, "first" or "last"; "auto" finds it.
     """
@@ -70,7 +70,7 @@ def observations_of(space: spaces.Space[Any], channels: str = "auto") -> Observa
 
 
 def actions_of(space: spaces.Space[Any]) -> Actions:
-    """Choose how to act in a space; UsageError for those that no policy has."""
+    """Return the conversion of actions to a space; UsageError if no policy supports it."""
     found = _actions(space)
     if found is None or not found.names:
         raise UsageError(
@@ -137,7 +137,7 @@ def _actions(space: spaces.Space[Any]) -> Actions | None:
 
 
 def space_of_observations(shape: tuple[int, ...], dtype: str) -> spaces.Box:
-    """Return the space of observations as ppo37 has them."""
+    """Return the Gymnasium space of converted observations."""
     if dtype == "uint8":
         return spaces.Box(0, 255, shape, np.uint8)
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
@@ -159,7 +159,7 @@ def _one_hot(parts: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _box_vector(space: spaces.Box) -> Observations:
-    """Observe a vector, or a matrix row by row; bytes stay bytes."""
+    """Return the conversion of a vector, or of a matrix row by row; bytes stay bytes."""
     size = math.prod(space.shape)
     if _is_bytes(space):
         return Observations((size,), "uint8", _flat, f"vector of {size} bytes")
@@ -167,7 +167,7 @@ def _box_vector(space: spaces.Box) -> Observations:
 
 
 def _is_bytes(space: spaces.Box) -> bool:
-    """Return whether values are bytes of the whole range, which networks divide by 255."""
+    """Return whether values are bytes up to 255, which networks divide by 255."""
     return space.dtype == np.uint8 and int(space.high.max()) == 255
 
 
@@ -182,7 +182,7 @@ def _grayscale(space: spaces.Box) -> Observations:
 
 
 def _image(space: spaces.Box, channels: str) -> Observations:
-    """Observe an image, or a stack of images whose channels are put together."""
+    """Return the conversion of an image, or of a stack of images, whose channels are joined."""
     *stack, first, _, last = space.shape
     if channels == "auto":
         is_first, is_last = first in CHANNELS, last in CHANNELS
@@ -209,7 +209,7 @@ def _image(space: spaces.Box, channels: str) -> Observations:
 
 
 def _bounds(space: spaces.Box) -> tuple[float, float] | None:
-    """Return the bounds of all pixels, with a margin; None if there are none, or no others."""
+    """Return the bounds of all pixels, with a margin; None if they are infinite or of booleans."""
     low, high = float(space.low.min()), float(space.high.max())
     margin = MARGIN * (high - low)
     limited = space.dtype != np.bool_ and math.isfinite(margin)

@@ -1,7 +1,7 @@
 """Environments in worker processes, for environments that are slow to step.
 
-Each worker makes a part of the environments, by the same factory, and steps them while the others
-step theirs. Environment i depends on its number alone, so the results are the same bits.
+Each worker makes a part of the environments by the same factory. All workers step at the same
+time. Environment i depends on its number alone, so the results are the same bits.
 
 Legend: N environments.
 """
@@ -28,9 +28,9 @@ from .contract import EnvFactory, EnvState, Step, VecEnv, spaces_of
 CLOSE_S = 5.0
 """How long a worker may take to close its environments, before it is killed."""
 ATTRIBUTES = ("name", "text", "metadata")
-"""Optional attributes of environments that are for the user."""
+"""Optional attributes of environments, shown to the user."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that ask a run to save and stop; a group of processes receives them together."""
+"""The signals that ask a run to save and stop; all processes of a group may receive them."""
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "ppo37"
 """The variable that keeps the working directory from Python's search path, and its value here."""
 
@@ -59,7 +59,7 @@ class Workers(VecEnv):
         first_env: int = 0,
         index: int = 0,
     ) -> None:
-        """Start the workers. factory: can be pickled; UsageError if not."""
+        """Start the workers. UsageError if `factory` cannot be pickled."""
         self.num_envs = num_envs
         self._workers: list[_Worker] = []
         numbers = np.array_split(np.arange(num_envs), min(num_workers, num_envs))
@@ -128,7 +128,7 @@ class _Worker:
                 "their class or function in a module"
             ) from error
         theirs.close()
-        # Also at the end of Python, which would wait forever for a process without a limit.
+        # Also called at the end of Python, which would wait for the process without a limit.
         ends = (self._process, self._pipe)
         self.close = util.Finalize(self, _close, args=ends, exitpriority=0)
 
@@ -174,7 +174,7 @@ def _starting() -> Iterator[None]:
     """Start processes that no file in the working directory and no signal can disturb.
 
     They import modules before they can remove that directory from their search path or handle
-    signals: so the one is left out by a variable, and the others are blocked until `_serve`.
+    signals. So a variable removes the directory, and the signals are blocked until `_serve`.
     """
     before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = before or OURS
@@ -192,10 +192,10 @@ def _starting() -> Iterator[None]:
 
 
 def _be_undisturbed() -> None:
-    """Ignore the signals that ask the run to stop: it decides when its workers end.
+    """Ignore the signals that ask the run to stop, because the run decides when its workers end.
 
-    A function that does nothing, because SIG_IGN would be inherited by programs that environments
-    start.
+    The handler is a function that does nothing: programs that environments start would inherit
+    SIG_IGN.
     """
     for each in STOPPING:
         signal.signal(each, lambda _, __: None)
@@ -212,7 +212,7 @@ def _serve(
     index: int,
     working_directory: Path | None,
 ) -> None:
-    """Make environments and call their methods as asked, until `close` or the end of the run.
+    """Make environments and call the methods that are requested, until `close` or the run ends.
 
     working_directory: where modules of the user are found, see `loading.find_in`.
     """

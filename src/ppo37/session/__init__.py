@@ -1,1 +1,1 @@
-"""A session: all that surrounds the training loop, and what a run leaves on disk."""
+"""A session: all parts of a run around the training loop, and its files."""

@@ -18,7 +18,7 @@ OF_THE_NETWORK = (
     "norm_obs",
     "norm_reward",
 )
-"""Settings that decide the names and shapes of an agent's tensors."""
+"""Settings that determine the names and shapes of an agent's tensors."""
 FIXED = (
     "game",
     "env",
@@ -34,12 +34,12 @@ FIXED = (
     *OF_THE_NETWORK,
     "zero_mean_init",
 )
-"""Settings that cannot change during a run: they decide what is played, and the network."""
+"""Settings that cannot change during a run: they define the environments and the network."""
 DECIDE_THE_BACKEND = ("device", "precision", "kernels")
 
 
 def annealed(config: Config, agent_steps: int) -> dict[str, float]:
-    """Compute the settings that can be annealed by E9, for the update after `agent_steps`."""
+    """Compute by E9 the settings that can be annealed, for the update after `agent_steps`."""
     total = agent_steps + config.updates_left(agent_steps) * config.batch_size
     return {name: linear(*config.schedule(name), agent_steps, total) for name in schedules()}
 
@@ -62,7 +62,7 @@ def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def schedule_notes(before: Config, now: Config, agent_steps: int) -> list[str]:
-    """Describe the schedules that continue at other values than before, a line for each."""
+    """Return a line for each schedule that continues at another value than before."""
     lines = []
     was, values = annealed(before, agent_steps), annealed(now, agent_steps)
     total = agent_steps + now.updates_left(agent_steps) * now.batch_size

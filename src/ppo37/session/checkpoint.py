@@ -1,10 +1,10 @@
-"""Checkpoints of a run: written, found, loaded and deleted.
+"""Checkpoints of a run: functions to write, find, load and delete them.
 
-A checkpoint is a folder `checkpoints/{update:08d}/` with `model.safetensors`,
-`optimizer.safetensors`, `actions.safetensors`, `state.json` and `manifest.json`, and with
-`extras.safetensors` if a loop of one's own brings more to save; it is complete or absent.
-`checkpoint_format.py` defines these files, and `state.py` what is saved in them. A published agent
-has only its weights.
+A checkpoint is a folder `checkpoints/{update:08d}/`, complete or absent. It has
+`model.safetensors`, `optimizer.safetensors`, `actions.safetensors`, `state.json` and
+`manifest.json`, and `extras.safetensors` if the loop of a user has more to save.
+`checkpoint_format.py` defines these files, and `state.py` their content. A published agent has only
+`model.safetensors`, `state.json` and `manifest.json`.
 """
 
 import hashlib
@@ -40,16 +40,16 @@ from .files import (
 KEPT = 3
 FILE_SUFFIXES = {".bin", ".ckpt", ".gz", ".h5", ".json", ".onnx", ".pkl", ".pt", ".pth"}
 FILE_SUFFIXES |= {".safetensors", ".tar", ".zip"}
-"""The suffixes of files, which a folder must not have."""
+"""Suffixes of files; an exported folder must not have one."""
 SPACE_FACTOR = 2
-"""Free space that is required, in sizes of the checkpoint to be written."""
+"""Required free space, as a multiple of the size of the checkpoint to be written."""
 
 
 class Checkpoint(NamedTuple):
     """The content of a checkpoint; a published agent has only `model` and `state`.
 
-    actions: for every environment, by its number, the actions [n, ...] since it was seeded; None
-    if the environments cannot be saved.  state: values as in `STATE_FORM`.  extras: see `Brought`.
+    actions: the actions [n, ...] of every environment since it was seeded, by its number; None if
+    the environments cannot be saved.  state: values as in `STATE_FORM`.  extras: see `Brought`.
     """
 
     path: Path
@@ -165,7 +165,7 @@ def export(saved: Checkpoint, directory: Path) -> Path:
 def fingerprint(saved: Checkpoint) -> str:
     """Return a SHA-256 of everything that determines how a run continues.
 
-    That is all but the clock, the machine and the versions.
+    It leaves out the clock, the machine, versions, commit and sources, `exact` and `env_workers`.
     """
     digest = hashlib.sha256()
     for part in (saved.model, saved.optimizer or {}, saved.actions or {}, saved.extras or {}):
@@ -181,7 +181,7 @@ def fingerprint(saved: Checkpoint) -> str:
 
 
 def _require_readable(directory: Path) -> None:
-    """RunError unless a checkpoint that was just written can be loaded."""
+    """Raise RunError unless a checkpoint that was just written can be loaded."""
     try:
         load(directory)
     except UsageError as error:

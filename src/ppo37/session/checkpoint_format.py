@@ -29,7 +29,7 @@ NAMES_OF_FORMAT_2 = {
     "policy.possible": "policy.action_mask",
     "memory": "lstm_state",
 }
-"""Beginnings of tensor names in format 2, and the same in format 3."""
+"""Beginnings of tensor names in format 2, and what replaces them in format 3."""
 MODEL, OPTIMIZER, ACTIONS, EXTRAS = (
     f"{name}.safetensors" for name in ("model", "optimizer", "actions", "extras")
 )
@@ -60,7 +60,7 @@ LATER_FORM: dict[str, Any] = {
     "exact": bool,
     "commit": str,
 }
-"""More of its content, which earlier versions did not write."""
+"""More of its content, which earlier versions did not have."""
 OBS_DTYPES = ("uint8", "float32")
 
 
@@ -108,7 +108,7 @@ def decode(
 
 
 def _verified(directory: Path) -> tuple[dict[str, bytes], int]:
-    """Read the files of a checkpoint, by name, and its format; the manifest has to agree."""
+    """Read the files of a checkpoint, by name, and its format, and compare the manifest."""
     path = directory / MANIFEST
     content = read(path)
     manifest = parse_json(content, path)
@@ -172,7 +172,8 @@ def _tensors(content: bytes, path: Path, number: int) -> Tensors:
 def fits(value: Any, form: Any) -> bool:
     """Return whether a value from JSON has a form as in `STATE_FORM`.
 
-    A dict has at least the keys of its form, a list any length, and a tuple one value per form.
+    A dict has at least the keys of its form, a list any length, and for a tuple of forms the value
+    is a list with one item for each.
     """
     if isinstance(form, dict):
         return isinstance(value, dict) and all(

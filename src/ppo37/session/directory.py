@@ -1,4 +1,4 @@
-"""Run directories: created, locked and read; earlier results are put aside.
+"""Run directories: functions to create, lock and read them, and to move later results aside.
 
 RUN/ has `config.json`, `metrics.jsonl`, `summary.json`, `checkpoints/`, TensorBoard events and a
 lock; with evaluations also `evaluations.jsonl`, and `best/` if the best agent is kept.
@@ -43,7 +43,7 @@ EVALUATIONS, BEST = "evaluations.jsonl", "best"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
 INIT_FROM = "init_from"
-"""The key for the path and the fingerprint of the agent whose weights a run began with."""
+"""The key of the path and the fingerprint of the agent with whose weights a run began."""
 LONGEST_NAME = 80
 """The most characters of a name that is made from a text; a file system allows 255 bytes."""
 LOCK_TRIALS, LOCK_PAUSE_S = 3, 0.05
@@ -61,7 +61,7 @@ def default_path(config: Config) -> Path:
 def file_name(text: str) -> str:
     """Return a name for a file or folder: `text` with `-` for all but letters, digits, `-_.`.
 
-    A text from a file of a stranger cannot become a path, and the name cannot be hidden.
+    So a text from the file of a stranger cannot become a path or the name of a hidden file.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:LONGEST_NAME]
     return re.sub(r"^\.*$|^\.", "-", name)
@@ -82,7 +82,7 @@ def claim(paths: Iterator[Path]) -> Path:
 
 
 def require_new(path: Path) -> None:
-    """UsageError if a run cannot be created at `path` because something is there."""
+    """Raise UsageError if a run cannot be created at `path` because something is there."""
     with explained(f"cannot use {path}", OTHER_OUT):
         if path.is_dir() and _is_unused(path):
             return
@@ -95,7 +95,7 @@ def require_new(path: Path) -> None:
 
 
 def _is_unused(path: Path) -> bool:
-    """Return whether a directory has nothing but what a crash in `create` may have left."""
+    """Return whether a directory is empty, except for files that a crash in `create` leaves."""
     names = {entry.name for entry in path.iterdir() if not entry.match(TEMPORARY)}
     return names <= {LOCK, CHECKPOINTS} and not any((path / CHECKPOINTS).glob("*"))
 
@@ -131,9 +131,9 @@ def _remove_unused(path: Path) -> None:
 
 
 def lock(path: Path, warn: Callable[[str], None]) -> IO[str]:
-    """Lock a run directory until the returned file is closed; UsageError if another process does.
+    """Lock a run directory until the returned file is closed; UsageError if it is locked.
 
-    Also removes the unfinished files of killed processes. Some network disks have no locks: then
+    It also removes the unfinished files of killed processes. Some network disks have no locks: then
     nothing is locked, and `warn` is called.
     """
     for folder in (CHECKPOINTS, BEST):
@@ -171,7 +171,7 @@ def _take(file: IO[str]) -> None:
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        time.sleep(LOCK_PAUSE_S)  # `is_locked` of another process holds it for an instant
+        time.sleep(LOCK_PAUSE_S)  # `is_locked` of another process may have the lock for a moment
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -182,7 +182,7 @@ def is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no directory yet, or no locks; who trains there says what is wrong
+    except OSError:  # no directory yet, or no locks; `lock` reports what is wrong
         return False
     return False
 
@@ -190,9 +190,9 @@ def is_locked(path: Path) -> bool:
 def put_aside(run: Path, update: int) -> Path | None:
     """Move the checkpoints after an update, and a copy of the log, into `replaced-1` (or -2, ...).
 
-    A best agent of a later update is moved, too. Returns that folder, or None if there are no such
-    checkpoints. If the run has a log but no checkpoints at all, they may have been lost: then the
-    log is copied, too. UsageError if the folder cannot be made.
+    A best agent of a later update is moved, too. If the run has a log but no checkpoints at all,
+    they may have been lost: then the log is copied as well. Returns that folder, or None if nothing
+    was moved or copied. UsageError if the folder cannot be made.
     """
     checkpoints, log = own_folder(run, CHECKPOINTS), own_file(run, METRICS)
     later = checkpoint.after(checkpoints, update)
@@ -241,7 +241,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def stopped_by(run: Path) -> str | None:
-    """Return what stopped the last session of a run, as its `summary.json` says; None if nothing.
+    """Return what stopped the last session of a run, from `summary.json`; None if nothing did.
 
     A run that was killed has no such file.
     """
@@ -277,7 +277,7 @@ def run_of(path: Path) -> Path:
 
 
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
-    """Load the checkpoint RUN, or the newest valid one in the run directory RUN, with warnings."""
+    """Load the checkpoint RUN, or the newest valid one of the run directory RUN, with warnings."""
     path = real_path(path)
     if is_run(path):
         return checkpoint.load_newest(path / CHECKPOINTS)
@@ -312,10 +312,10 @@ def read_config_of(path: Path) -> Config:
 def config_of(document: dict[str, Any]) -> Config:
     """Return the configuration in the state of a checkpoint, or in `config.json`.
 
-    UsageError for a game whose name is a path outside of a folder, which no game has.
+    UsageError if the name of the game could be a path to another folder.
     """
     values = document["config"]
-    made_by = document.get("made_by")  # where version 0.2 names your own environments
+    made_by = document.get("made_by")  # older files have the user's own environments here
     config = from_dict(values if made_by is None else {"env": made_by, **values})
     game = config.game
     if game.startswith("/") or ".." in game or not game.isprintable():
@@ -324,7 +324,7 @@ def config_of(document: dict[str, Any]) -> Config:
 
 
 def spaces_in(state: dict[str, Any], config: Config) -> Spaces:
-    """Return the spaces in the state of a checkpoint; version 0.2 saved only a part of them."""
+    """Return the spaces in the state of a checkpoint; older versions saved a part of them only."""
     shape, names = tuple(state["obs_shape"]), tuple(state["action_names"])
     return Spaces(
         shape,

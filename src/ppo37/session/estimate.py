@@ -1,4 +1,4 @@
-"""An estimate of how long a run takes, before its first update, from measured speeds."""
+"""An estimate of the time of a run, before its first update, from measured speeds."""
 
 import csv
 from importlib.resources import files

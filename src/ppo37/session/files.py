@@ -1,4 +1,4 @@
-"""Paths that users give, and file writes that a crash cannot leave half done."""
+"""Paths from users, and writes of files that a crash cannot leave incomplete."""
 
 import errno
 import json
@@ -14,10 +14,10 @@ from typing import Any
 from ..errors import UsageError
 
 TEMPORARY = ".ppo37-*.tmp"
-"""The names of files that are being written, or were when a process was killed."""
+"""Names of files that are being written, or were being written when a process was killed."""
 LARGEST_TOML = 1 << 20
 OTHER_OUT = "; choose another --out"
-"""The advice for an output that cannot be written."""
+"""The advice in messages about an output that cannot be written."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def explained(what: str, advice: str = "", kind: type[Exception] = UsageError) -
 
 
 def real_path(path: str | Path) -> Path:
-    """Make a path absolute, without `~`, `..` and links. Every path of a user comes through here.
+    """Make a path absolute, without `~`, `..` and links. It is called for every path of a user.
 
     UsageError if no file can have this name.
     """
@@ -66,7 +66,7 @@ def one_line(text: str, letters: int = 200) -> str:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """Return the path of a file in a run directory or study; it need not exist.
+    """Return the path of a file in the directory of a run or of many runs; it need not exist.
 
     UsageError if it is a link, so that nothing outside is written, or not a file.
     folder: as `real_path` returns it.
@@ -78,7 +78,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def own_folder(folder: Path, name: str) -> Path:
-    """Return the path of a folder in a run directory or study, like `own_file`."""
+    """Return the path of a folder in the directory of a run or of many runs, like `own_file`."""
     path = _own(folder, name)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a folder; move it away")
@@ -140,7 +140,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> bytes:
-    """Encode as readable JSON, always the same bytes for a value; ValueError for nan and inf."""
+    """Encode a value as readable JSON, always as the same bytes; ValueError for nan and inf."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 

@@ -1,4 +1,4 @@
-"""The metrics of a run: one record per update, which are the lines of `metrics.jsonl`.
+"""The metrics of a run: one record for each update, a line of `metrics.jsonl`.
 
 `loggers/` writes the records; this module makes them and reads the file.
 """
@@ -17,18 +17,18 @@ from .directory import EVALUATIONS, METRICS
 from .files import explained, own_file
 
 FRAMES_PER_STEP = 4
-"""Frames of a step of Atari, see `Config.frames_per_step`."""
+"""Frames of an agent step of Atari, see `Config.frames_per_step`."""
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
 LAST_100 = "charts/episodic_return_last_100"
 CLOCK = ("wall_s", "charts/SPS")
-"""The values that depend on the clock; all others are the same whenever the run is."""
+"""The values that depend on the clock; all others are equal in equal runs."""
 RECORD_FORM = {
     "update": int,
     "frames": int,
     "wall_s": float,
     "episodes": [{"env": int, "return": float, "length": int}],
 }
-"""What a record has at least, see `fits`."""
+"""The values that every record has, see `fits`."""
 LONGEST_LINE = 1 << 28
 LAST_BYTES = 1 << 14
 """The bytes at the end of a log that are read for its last record, unless it is longer."""
@@ -98,7 +98,8 @@ def last_record(run: Path) -> dict[str, Any] | None:
 def steps_of(record: dict[str, Any]) -> int:
     """Return the agent steps of a record.
 
-    `frames` does not tell them: older logs have four a step in every environment.
+    They cannot be computed from `frames` in general: older logs count four frames for each step of
+    any environment.
     """
     return int(record.get("agent_steps", record["frames"] // FRAMES_PER_STEP))
 
@@ -137,7 +138,7 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     path = own_file(run, EVALUATIONS)
     lines = _lines(path) if path.exists() else []
     if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()  # which a crash leaves
+        lines.pop()  # an incomplete line, which a crash leaves
     records = [json.loads(line) for line in lines if math.isfinite(_update_of(line))]
     if len(records) < len(lines):
         raise UsageError(f"{path} is damaged")
@@ -145,7 +146,7 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def _last_line(path: Path) -> bytes:
-    """Read the last complete line of a file, and little more; empty if there is none."""
+    """Read the last complete line of a file, and not much more; empty if there is none."""
     with path.open("rb") as file:
         start = size = file.seek(0, os.SEEK_END)
         wanted, lines = LAST_BYTES, b""

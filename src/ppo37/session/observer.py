@@ -1,4 +1,4 @@
-"""Observers: what logs a run, shows it, evaluates its agent or stops it.
+"""Observers: objects that log a run, show it, evaluate its agent or stop it.
 
 Log writers (`loggers/`), views (`view.py`) and callbacks (`tools/callbacks.py`) are observers.
 """
@@ -19,15 +19,15 @@ from .files import one_line, to_json
 
 OF_SUMMARY = {"finished", "agent_steps", "wall_s", "games", "last_100_mean", "stopped_by"}
 OF_SUMMARY |= {"frames", "callbacks_s", "exact"}
-"""The keys of `summary.json`; results of observers have other ones."""
+"""The keys of `summary.json` that results of observers must not have."""
 
 
 class RunStart(NamedTuple):
-    """A run before the first update of this session, and what an observer may ask of it.
+    """A run before the first update of this session, and functions for observers.
 
     update, agent_steps: those made so far, 0 in a new run.  reason: why the precision was chosen,
     or where the run resumes.  expected_s: seconds that the run will take; None if not known.
-    brought: the environments and the network that the user brings.
+    brought: the user's own environments, network and extras.
     """
 
     path: Path
@@ -51,8 +51,9 @@ class RunStart(NamedTuple):
 class Progress(NamedTuple):
     """A run after an update.
 
-    record: the line of `metrics.jsonl`.  games: those that have ended so far.  seconds: time spent
-    in each part of this session, see `Clock`.  finished: whether this was the last update.
+    record: the line of `metrics.jsonl`.  games: the number of games that have ended so far.
+    seconds: time spent in each part of this session, see `Clock`.  finished: whether this was the
+    last update.
     """
 
     record: dict[str, Any]
@@ -108,7 +109,7 @@ class SessionOptions(NamedTuple):
     callbacks: Callbacks = ()
 
     def check(self) -> None:
-        """UsageError for values that make no sense."""
+        """Raise UsageError for values that are not valid."""
         for name in ("checkpoint_every", "keep"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -126,8 +127,8 @@ class SessionOptions(NamedTuple):
 class Observers(Observer):
     """Several observers as one.
 
-    RunError, which names the observer, for an exception in one of them, and for one that changes
-    the agent. What they change of PyTorch's threads, gradients and default type is restored.
+    RunError that names the observer if it raises an exception or changes the agent. Changes of
+    PyTorch's number of threads, gradient mode and default type are undone.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -182,7 +183,7 @@ class Observers(Observer):
         finally:
             torch.set_grad_enabled(grad)
             torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:  # an evaluation has one
+            if torch.get_num_threads() != threads:  # an evaluation sets it to 1
                 torch.set_num_threads(threads)
         if self._marks() != before:
             raise _Failed(
@@ -193,7 +194,7 @@ class Observers(Observer):
 
     def _call_once(self, observer: Observer, name: str, *arguments: Any) -> Any:
         method = getattr(observer, name)
-        if not callable(method):  # a view of before, with an attribute of its own called `start`
+        if not callable(method):  # an older view, which has another attribute `start`
             method = getattr(type(observer), name).__get__(observer)
         try:
             return method(*arguments)
@@ -209,7 +210,7 @@ class Observers(Observer):
             ) from error
 
     def _marks(self) -> list[tuple[int, int, bool]]:
-        """Return what changes when a weight or a running statistic is written or frozen."""
+        """Return marks that differ after a weight or a running statistic was written or frozen."""
         if self._agent is None:
             return []
         tensors = (*self._agent.parameters(), *self._agent.buffers())

@@ -1,7 +1,7 @@
-"""A session surrounds the training loop: it opens or resumes a run, and closes it.
+"""A session: the parts of one call of `train` or `resume` around the training loop.
 
-It owns the environments, ranks, precision, logs, checkpoints and signals of one call of `train` or
-`resume`, and gives the loop one method for each thing that the loop asks for.
+These are environments, ranks, precision, logs, checkpoints and signals. The loop calls one method
+of the session for each of its steps.
 """
 
 import signal
@@ -37,15 +37,15 @@ from .view import duration
 
 SAVE_EVERY_S = 120.0
 ENDED, FAILED = 1, 2
-"""Of a run: an observer has asked for its end, or failed."""
+"""The two reasons to end a run: an observer has asked for it, or has failed."""
 
 
 class Summary(NamedTuple):
-    """The end of a call of `train` or `resume`.
+    """The result of a call of `train` or `resume`.
 
-    signal_number: the signal that asked it to stop, also if it had finished by then; None if there
-    was no signal.  stopped_by: the name of that signal, or the reason of the callback that stopped
-    the run; None if it has finished.
+    signal_number: the signal that asked the run to stop, also if the run had finished by then; None
+    if there was no signal.  stopped_by: the name of that signal, or the reason of the callback that
+    stopped the run; None if the run has finished.
     """
 
     run: Path
@@ -69,7 +69,7 @@ class TrainingStopped(Stopped):
 
 
 class Session:
-    """Everything that the loop needs of a run; made by `new_session` or `resumed_session`."""
+    """A run for the training loop; made by `new_session` or `resumed_session`."""
 
     def __init__(
         self,
@@ -110,15 +110,15 @@ class Session:
     ) -> Iterator["Session"]:
         """Start acting and logging; write the summary at the end.
 
-        reason, expected_s, brought: see `RunStart`.  env_states, lstm_state: of the environments
-        of this rank; without them new games start.
+        reason, expected_s, brought: see `RunStart`.  env_states, lstm_state: saved states of the
+        environments of this rank; without them new games start.
         """
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
         self._before_s, self._started = state.wall_s, time.monotonic()
         self._saved_at_s, self._saved_update = self._started, state.update
         with ExitStack() as stack:
-            # First the games, because they may fail to be restored: until then no file is changed.
+            # The games come first: if they cannot be restored, no file has been changed.
             self._threads = RolloutThreads(
                 parts, self._run.acts, self._buffers, self._clock, env_states, lstm_state
             )
@@ -136,12 +136,12 @@ class Session:
         results = self._finish_observers()
         if ranks.is_main:
             directory.write_summary(self.path, self._summary_document(results))
-        ranks.wait_for_all()  # a rank that left earlier would look like a lost one
+        ranks.wait_for_all()  # a rank that ended earlier would look like a lost one
         if self._failure is not None:
             raise self._failure
 
     def updates(self) -> Iterator[int]:
-        """Count the updates that are left, until the last one or a signal."""
+        """Yield the numbers of the remaining updates, until a signal or an observer ends it."""
         left = self.config.updates_left(self.state.agent_steps)
         for k in range(self.state.update, self.state.update + left):
             self._update_started = time.monotonic()
@@ -186,8 +186,8 @@ class Session:
     ) -> None:
         """Log update `k`, save a checkpoint if one is due, and check for signals.
 
-        RunError if the loss or a weight is not finite, or if an observer has failed; then after the
-        checkpoint.
+        RunError if the loss or a weight is not finite. RunError also if an observer has failed, but
+        after the checkpoint is saved.
         """
         config, state = self.config, self.state
         now = time.monotonic()
@@ -265,7 +265,7 @@ class Session:
         )
 
     def _start_observers(self, run: RunStart) -> None:
-        """Move aside what the run has of later updates, and start logs and observers."""
+        """Move aside the files of later updates, and start logs and observers."""
         self._put_aside()
         directory.write_config(self.path, self.config, self.state.agent_steps)
         self._logs.start(run)
@@ -276,7 +276,7 @@ class Session:
         self._observers.evaluation(record)
 
     def _observe(self, record: dict[str, Any]) -> None:
-        """Log an update, and show it to the observers, whose time is not counted as training."""
+        """Log an update, and call the observers, whose time is not counted as training."""
         state, config = self.state, self.config
         finished = not config.updates_left(state.agent_steps)
         seconds = self._clock.seconds
@@ -339,15 +339,15 @@ class Session:
     def _rescued(self) -> Iterator[None]:
         """Save a checkpoint if the environments fail, and name it in the error.
 
-        The block is between two updates. The checkpoint is without games, which the environments
-        cannot give any more; the one before it, which has them, is kept.
+        The block is between two updates. The checkpoint is without games, because the environments
+        cannot save them any more; the checkpoint before it, which has them, is kept.
         """
         buffers = list(self.state.agent.buffers())
         before = [buffer.clone() for buffer in buffers]
         try:
             yield
         except BaseException as error:
-            # Running statistics have seen a part of the rollout.
+            # The running statistics already include a part of the rollout.
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
             self._save_without_games()
@@ -356,10 +356,10 @@ class Session:
             raise type(error)(f"{error}; {self._signals.kept}") from error
 
     def _save_without_games(self) -> None:
-        """Save the state after the last update, unless it is saved; other ranks may be lost."""
+        """Save the state after the last update, if it is not saved; not for several ranks."""
         if self._ranks.size > 1 or self.state.update == self._saved_update:
             return
-        # The failure before is the one to report.
+        # The earlier failure is the one to report.
         with suppress(RunError):
             self._observers.sync()
         with suppress(RunError):
@@ -367,7 +367,7 @@ class Session:
             self._write((), None, self._options.keep + 1)
 
     def _put_aside(self) -> None:
-        """Move aside what the run has of later updates, and say what stopped it before."""
+        """Move aside the files of later updates, and log what stopped the run before."""
         path, note = self.path, self._observers.note
         replaced = directory.put_aside(path, self.state.update)
         if replaced is not None:
@@ -381,7 +381,7 @@ class Session:
                 f"the run was stopped by {reason}; now it continues to its end, or as long as "
                 "--max-time TIME says"
             )
-        (path / directory.SUMMARY).unlink(missing_ok=True)  # that of the previous session
+        (path / directory.SUMMARY).unlink(missing_ok=True)  # the summary of the previous session
 
     def _describe_checkpoint(self) -> str:
         """Describe the checkpoint that this run can be resumed from."""

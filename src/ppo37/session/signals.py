@@ -1,7 +1,6 @@
-"""Signals set flags, which every long loop checks.
+"""Handlers of signals: they set flags, which every long loop checks.
 
-If a loop cannot check them because it waits for something that hangs, a second signal ends the
-process.
+If a loop cannot check them because it hangs, a second signal ends the process.
 """
 
 import os
@@ -17,7 +16,7 @@ from typing import Self
 from ..errors import Stopped
 
 AGAIN_S = 5.0
-"""People press Ctrl-C twice: a second signal that comes sooner is ignored."""
+"""A second signal that comes sooner is ignored, because users often press Ctrl-C twice."""
 SAVING_S = 30.0
 """Longest wait for a checkpoint that is being written before the process is ended."""
 POLL_S = 0.05
@@ -33,10 +32,10 @@ class Signals:
     """
 
     def __init__(self, when_stopping: str = "") -> None:
-        """Handle signals. when_stopping: printed at the first one, with `takes` for `{takes}`."""
+        """Set the text to print at the first signal; `takes` replaces `{takes}` in it."""
         self.stop: int | None = None
         self.takes = self.kept = ""
-        """Texts: the time until `stop` is checked again, and the checkpoint that is there now."""
+        """Texts: the time until `stop` is checked again, and the newest checkpoint."""
         self.at_end: list[Callable[[], object]] = []
         """Functions to call before the process is ended."""
         self._when_stopping = when_stopping
@@ -104,11 +103,11 @@ class Signals:
     def _note_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True
         outer = getattr(self._previous.get(number), "__self__", None)
-        if isinstance(outer, Signals):  # of the run that is evaluated, which saves after that
+        if isinstance(outer, Signals):  # of the training run: it saves after this evaluation
             outer._note_save(number, frame)
 
     def _watch(self, stopping: frozenset[int]) -> None:
-        """Read the signals as they come, and end the process at a second one."""
+        """Read the signals when they come, and end the process at a second one."""
         first_s: float | None = None
         while numbers := os.read(self._read, 64):
             for number in stopping & set(numbers):
@@ -135,7 +134,7 @@ class Signals:
 def _write(text: str) -> None:
     """Write a line to stderr, if it exists and is still read.
 
-    Not through Python's buffers, which the signal may have interrupted.
+    Python's buffers are not used, because the signal may have interrupted a write to them.
     """
     if sys.__stderr__ is not None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Start a session: in a new run directory, or in that of a run to resume."""
+"""The start of a session: in a new run directory, or in that of a run to resume."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
@@ -56,8 +56,9 @@ STOPPING = "stopping after this update{takes}; a checkpoint will be left"
 class _Saved(NamedTuple):
     """The saved part of a run that a session starts from.
 
-    checkpoint: None at the beginning of a run.  env_states: of all environments; none where new
-    games start.  exact: whether the run is still that of its beginning, to the last bit.
+    checkpoint: None at the beginning of a run.  env_states: those of all environments; empty if new
+    games start.  seedings: how often the environments were seeded anew.  exact: whether the run is
+    equal to an uninterrupted one, to the last bit.
     """
 
     checkpoint: Checkpoint | None
@@ -101,7 +102,7 @@ def new_session(
         config = choice.applied(config)
         text = getattr(parts[0], "text", "")
         state.agent.bf16 = config.precision == "bf16"
-        # The directory is made last, so that nothing is left behind if the session cannot start.
+        # The directory is made last, so that nothing remains if the session cannot start.
         signals = stack.enter_context(_signals(ranks))
         buffers, run = _executables(config, state, parts, ranks)
         # Ranks may have different numbers of threads; the directory has those of rank 0.
@@ -166,8 +167,8 @@ def _resumed(
 ) -> Iterator[Session]:
     """Resume the run in directory `path` from `wanted`: itself, or one of its checkpoints.
 
-    config: its settings, which may differ from those in the directory and then replace them.
-    asked: those that this command changes.
+    config: its settings; they replace those in the directory if they differ.  asked: the names of
+    the settings that this command changes.
     """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals(ranks))
@@ -210,7 +211,7 @@ def _resumed(
 
 
 def choose_directory(config: Config, out: str | Path | None) -> str:
-    """Choose the directory of a new run, or find that of this job before it was restarted.
+    """Return the directory of a new run, or that of this job before it was restarted.
 
     UsageError if something else is there.
     """
@@ -231,7 +232,7 @@ def _open(
     ranks: Ranks,
     saved: _Saved,
 ) -> tuple[list[VecEnv], RunState]:
-    """Make the environments of this rank, and the agent and its optimizer as they were saved."""
+    """Make the environments of this rank, the agent and its optimizer, and load the saved state."""
     env_slice = _env_slice(config, ranks)
     if ranks.size > 1 and brought.extras:
         names = ", ".join(brought.extras)
@@ -243,7 +244,7 @@ def _open(
     optimizer = make_optimizer(agent, config.schedule("learning_rate")[0], config.adam_eps, Adam)
     state = RunState(agent, optimizer, spaces, seedings=saved.seedings, exact=saved.exact)
     state.sources, state.extras = sources_of(config, brought), brought.extras
-    tensors_of_extras(brought.extras)  # refuses what cannot be saved
+    tensors_of_extras(brought.extras)  # fails if they cannot be saved
     if saved.checkpoint is not None:
         restore(state, saved.checkpoint, config)
     return parts, state
@@ -309,8 +310,8 @@ def _create(
 ) -> str:
     """Make a run directory and lock it as long as the stack is open. Returns its path.
 
-    needed_bytes: for its checkpoints.  numbered: whether a number may be added to the name if it
-    exists.
+    needed_bytes: free space for its checkpoints.  numbered: whether a number may be added to the
+    name of an existing directory.
     """
     document = {
         "config": dataclasses.asdict(config),
@@ -396,7 +397,7 @@ def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:
 def _changes(before: dict[str, Any], now: dict[str, Any], asked: Collection[str]) -> list[str]:
     """List the versions or settings that have changed since the checkpoint.
 
-    asked: those that this command has changed.
+    asked: the names of the settings that this command has changed.
     """
     return [
         f"{name} is {value} from now on, as asked; it was {before[name]}"
@@ -408,7 +409,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any], asked: Collection[str]
 
 
 def _missing_cores(config: Config) -> list[str]:
-    """Say if a run has more threads than there are cores, as on another machine."""
+    """Return a warning if a run has more threads than there are cores, as on another machine."""
     cores, threads = usable_cores(), config.threads or 1
     if threads <= cores or config.device != "cpu":
         return []
@@ -416,7 +417,7 @@ def _missing_cores(config: Config) -> list[str]:
 
 
 def _changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """List the parts of the user's whose files have changed, under whatever name they come."""
+    """List the user's own classes and modules whose files have changed, under any name."""
     known = set(before.values())
     return [
         f"the source of {name} changed since the checkpoint: {MAY_DIFFER}"
@@ -426,7 +427,7 @@ def _changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def _processors(machine: dict[str, Any]) -> dict[str, Any]:
-    """Select what decides the bits of a machine's results."""
+    """Return the parts of a machine that determine the bits of its results."""
     return {name: machine.get(name) for name in ("cpu", "isa", "gpu")}
 
 
@@ -443,7 +444,7 @@ def _env_slice(config: Config, ranks: Ranks) -> EnvSlice:
 
 
 def _threads(config: Config, ranks: Ranks) -> int:
-    """Return the threads of a resumed run: as before, but for several ranks at most their cores."""
+    """Return the threads of a resumed run: as before; of several ranks at most their cores."""
     if config.threads is None:
         return ranks.cores
     return config.threads if ranks.size == 1 else min(config.threads, ranks.cores)
@@ -458,7 +459,7 @@ def _signals(ranks: Ranks) -> Signals:
 
 
 def _observers(options: SessionOptions, ranks: Ranks) -> Observer:
-    """Return the view and the callbacks as one; rank 0 alone has them."""
+    """Return the view and the callbacks as one observer; only rank 0 has them."""
     if not ranks.is_main:
         return Observer()
     return Observers([view_of(options.view), *options.callbacks])

@@ -30,7 +30,7 @@ LSTM_STATE = "lstm_state"
 ACTION_MASK = "policy.action_mask"
 """The name of the mask of a game's actions among the weights."""
 LARGE = 1e4
-"""Observations and rewards above are probably why a loss is not finite."""
+"""Observations and rewards above this are probably the reason if a loss is not finite."""
 
 
 @dataclasses.dataclass
@@ -46,9 +46,9 @@ class RunState:
     wall_s: float = 0.0
     seedings: int = 0
     exact: bool = True
-    """Whether nothing has changed since the beginning that could change the result."""
+    """Whether the result is that of an uninterrupted run: no change could affect it."""
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The SHA-256 of the source of all that the user brings, by its name."""
+    """The SHA-256 of the source files of the user's own classes and modules, by their names."""
     extras: Mapping[str, Stateful] = dataclasses.field(default_factory=dict)
     """See `Brought`."""
     init_from: dict[str, str] | None = None
@@ -205,11 +205,10 @@ def recent_mean(state: RunState) -> float | None:
 def require_finite(
     state: RunState, loss: float, rollout: Rollout, batch: Batch, path: Path | None
 ) -> None:
-    """RunError if the loss or a weight is not finite; the batch is saved beside the checkpoints.
+    """Raise RunError if the loss or a weight is not finite, after the batch is saved.
 
     path: the run directory; None if another process saves the batch and prints the error.
-
-    Gradients are not checked, because one that is not finite makes weights that are not.
+    Gradients are not checked: if one is not finite, the weights are not finite after its step.
     """
     parameters = state.agent.named_parameters()
     not_finite = next((name for name, p in parameters if not p.sum().isfinite()), None)
@@ -233,7 +232,7 @@ def require_finite(
 
 
 def _remedy(rollout: Rollout) -> str:
-    """Return what probably makes the loss finite."""
+    """Return advice that probably makes the loss finite."""
     for name, values, setting in (
         ("observations", rollout.obs, "norm_obs"),
         ("rewards", rollout.rewards, "norm_reward"),

@@ -21,14 +21,14 @@ from .observer import Observer, Progress, RunStart, ViewOption
 
 PLAIN_EVERY_S = 10.0
 FEWEST_UPDATES, RECENT_UPDATES = 3, 20
-"""Updates that the speed and the time left are computed from."""
+"""Fewest and most updates from which the speed and the time left are computed."""
 PARTS = {"env": "environments", "act": "policy", "copy": "copying", "update": "learning"}
 """Parts of the time as they are shown: stepping the environments, choosing actions, moving data,
 and the optimizer."""
 
 
 class View(Observer):
-    """A display of a run; a class of its own overrides these methods, or those of `Observer`."""
+    """A display of a run; a subclass overrides these methods, or those of `Observer`."""
 
     def start(self, run: RunStart) -> None:
         """Announce a run that is not finished."""
@@ -47,7 +47,7 @@ class View(Observer):
         """
 
     def show(self, record: dict[str, Any], games: int, seconds: dict[str, float]) -> None:
-        """Show an update.  games: in all.  seconds: time per part so far, see `Clock`."""
+        """Show an update.  games: number so far.  seconds: time per part so far, see `Clock`."""
 
 
 class NoView(View):
@@ -55,7 +55,7 @@ class NoView(View):
 
 
 def view_of(view: ViewOption) -> Observer:
-    """Return the view itself; for "auto" the console's where somebody may look, for None none."""
+    """Return a view itself; for "auto" a `ConsoleView` in a terminal or notebook, else `NoView`."""
     if isinstance(view, Observer):
         return view
     watched = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
@@ -63,7 +63,7 @@ def view_of(view: ViewOption) -> Observer:
 
 
 class _Stderr(Console):
-    """A console that becomes quiet if nobody reads it any more; rich would end the process."""
+    """A console that prints nothing after its pipe is closed; rich would end the process."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True)

@@ -1,1 +1,1 @@
-"""Many runs: suites, ablation studies, and comparisons of what they reached."""
+"""Many runs: suites, ablation studies, and comparisons of their results."""

@@ -1,6 +1,7 @@
 """An ablation study: agents trained with and without each detail of PPO, on the same seeds.
 
-Every arm with every seed is an ordinary run directory, made by `ppo37 train` in its own process.
+Each arm is trained with each seed. Every such run is an ordinary run directory, made by
+`ppo37 train` in its own process.
 """
 
 import dataclasses
@@ -42,12 +43,12 @@ def ablate(
 ) -> tuple[Path, dict[str, Any]]:
     """Train `config` with and without each detail, and compare; return the path and the result.
 
-    details: numbers such as `4`, `D04`, `A3`; None takes each of the 37 that has a switch and is
-    on.  seeds: the seeds, or their number, starting at `config.seed`.  out: a directory, by default
-    under `runs/`; finished runs in it are kept, and stopped ones are resumed.  jobs: runs at once,
-    each on its share of the cores.
-    The result, plain values, is also in `ablation.json`, with the picture `ablation.png`; both
-    are updated after every run.
+    details: numbers such as `4`, `D04`, `A3`; None takes each of the 37 that has a switch and an
+    effect in `config`.  seeds: the seeds, or their number, starting at `config.seed`.  out: a
+    directory, by default under `runs/`; finished runs in it are kept, and stopped ones are resumed.
+    jobs: runs at once, each on its share of the cores.
+    The result consists of plain values. It is also in `ablation.json`, with the picture
+    `ablation.png`; both are updated after every run.
     UsageError for wrong arguments, before anything is written; RunError if runs failed, after all
     others have been trained; Stopped after a signal, with checkpoints of the active runs.
     """

@@ -1,6 +1,7 @@
 """The arms of an ablation study: a configuration, and the same with one detail of PPO switched.
 
-Legend: an arm is one configuration, `all` as it was given and the others with one detail switched.
+Legend: an arm is one configuration. The arm `all` is the given one; each other arm has one detail
+switched.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ BASE = "all"
 
 
 class Arm(NamedTuple):
-    """One configuration of a study; `detail` is None for the one that others are compared with."""
+    """One configuration of a study; `detail` is None for the arm `all`, the base of comparison."""
 
     detail: Detail | None
     config: Config
@@ -36,7 +37,7 @@ class Arm(NamedTuple):
 def make_arms(
     config: Config, details: Sequence[str] | None, log: Callable[[str], None]
 ) -> list[Arm]:
-    """Return an arm with the configuration as it is, and one for each detail with it switched.
+    """Return the arm `all`, and an arm for each detail in which this detail is switched.
 
     details: see `ablate`.  UsageError for a named detail that cannot be compared; without names,
     such a detail is left out with a message to `log`.
@@ -61,7 +62,7 @@ def make_arms(
 
 
 def _with_or_without(detail: Detail) -> str:
-    """Return how an arm differs: auxiliary details are off by default, the others on."""
+    """Return `with` for auxiliary details, which are off by default, and `without` for others."""
     return "with" if detail.group == AUXILIARY else "without"
 
 

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INTERVAL, ZERO = "interval", "zero"
-"""Ids of the parts that only this figure has; the others are in plots.py."""
+"""Ids of the parts that only this figure has; the others are in figures.py."""
 WIDTH_INCHES, ROW_INCHES, FRAME_INCHES, LEAST_INCHES = 13.0, 0.5, 2.2, 5.0
 ARM_COLORS = COLORS[:-1]
 """Without black, which is for the arm with all details."""
 LABEL_LETTERS = 24
 DOTS_BELOW = 0.24
-"""Dots of seeds are drawn this part of a row below their interval, so that both are visible."""
+"""Distance of the dots of seeds below their interval, in rows, so that both are visible."""
 NEAR = 0.047
-"""Least distance of the names at the ends of curves, as a part of the axis' height."""
+"""Smallest distance of the names at the ends of curves, as a fraction of the axis height."""
 
 
 def figure(document: dict[str, Any]) -> "Figure":
-    """Draw score differences on the left, the largest loss on top, learning curves on the right.
+    """Draw score differences on the left, the most negative on top; learning curves on the right.
 
     document: the result of `ablate`, in which every arm has a score.
     """

@@ -41,7 +41,7 @@ class Study(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The measures of a finished run (see MEASURES), None without a game; names as in the document.
+    """The measures of a finished run (see MEASURES), None without a game; named as in the document.
 
     `curve` has P values; `games_judged` is the number of games behind the score.
     """
@@ -74,9 +74,9 @@ def learning_curve(
 ) -> list[float] | None:
     """Return the mean score of the games that ended in each of P equal slices of the steps, [P].
 
-    games: the step at which each ended (1 to `total_steps`), and its score.  A slice without games
-    has the value of the one before or, at the start, of the first one with games. None without any
-    game.
+    games: the agent step at which each ended (1 to `total_steps`), and its score.  A slice without
+    games has the value of the slice before it or, at the start, of the first slice with games. None
+    if no game ended.
     """
     ended: list[list[float]] = [[] for _ in range(slices)]
     for steps, score in games:
@@ -199,7 +199,7 @@ def _by_seed(study: Study, results: dict[str, Result], arm: Arm) -> dict[int, tu
 
 
 def _notes(seeds: int, missing: list[str]) -> list[str]:
-    """Return how to read the numbers, and the runs that are missing."""
+    """Return notes on how to read the numbers, and the names of the missing runs."""
     base = (
         "all differences are to the same runs of `all details`: chance in those runs is in every "
         "difference"

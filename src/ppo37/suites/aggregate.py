@@ -2,9 +2,10 @@
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021.
 
-Legend: G games; n_g runs in game g; R repetitions of the bootstrap; T thresholds. Scores are a list
-of G arrays [..., n_g], where leading axes are repetitions; those of several games are normalized,
-so that they can be averaged. A game counts the same however many runs it has.
+Legend: G games; n_g runs in game g; R repetitions of the bootstrap; T thresholds or points of a
+curve. Scores are a list of G arrays [..., n_g], where leading axes are repetitions. Scores of
+several games are normalized, so that they can be averaged. Each game has the same weight, however
+many runs it has.
 """
 
 import math
@@ -24,7 +25,7 @@ LEVEL, POWER = 0.95, 0.8
 """The level of all intervals; the power for which the number of seeds is computed."""
 TRIMMED = 0.25
 FEW_RUNS, FEW_SEEDS = FEWEST_TO_RESAMPLE, 5
-"""With fewer runs in all, or fewer in a game, intervals of the bootstrap are too narrow."""
+"""With fewer runs in all, or fewer seeds in a game, bootstrap intervals are too narrow."""
 MOST_SEEDS = 1000
 """A larger number of seeds is not computed."""
 BAND_RESAMPLES = 2_000
@@ -41,8 +42,8 @@ class Estimate(NamedTuple):
 class Difference(NamedTuple):
     """The difference of an aggregate between two entries, its interval and its spread.
 
-    `spread` is the standard deviation of the difference from a single seed in each game, of which
-    that from n seeds has about `spread` / sqrt(n); None where there is no interval.
+    `spread` is the standard deviation that the difference has with one seed in each game; with n
+    seeds it is about `spread` / sqrt(n). None where there is no interval.
     """
 
     value: float
@@ -78,7 +79,7 @@ def iqm(scores: Scores) -> Array:
     """Return the interquartile mean: the mean of the middle half of all runs, shape [...].
 
     Of N runs in all, floor(N/4) of the lowest and as many of the highest are left out. Where games
-    have different numbers of runs, run i of game g has the weight 1/(G n_g), and the same part
+    have different numbers of runs, each run of game g has the weight 1/(G n_g). Then the part
     floor(N/4)/N of the weight is left out at both ends.
     Source: Agarwal et al. 2021, section 4.3; `rliable.metrics.aggregate_iqm`.
     """
@@ -96,7 +97,7 @@ def iqm(scores: Scores) -> Array:
 
 
 def optimality_gap(scores: Scores) -> Array:
-    """Return by how much scores fall short of 1, which is the human's: 1 - mean of min(x, 1).
+    """Return by how much scores are below 1, the score of the human: 1 - mean of min(x, 1).
 
     Lower is better. Source: Agarwal et al. 2021, section 4.3;
     `rliable.metrics.aggregate_optimality_gap`.
@@ -111,11 +112,11 @@ AGGREGATES: dict[str, Callable[[Scores], Array]] = {
     "optimality_gap": optimality_gap,
 }
 OF_ONE_GAME = "mean"
-"""The aggregate where there is one game: the others are about how games differ."""
+"""The aggregate of a single game: the others describe how games differ."""
 
 
 def names_of(games: int) -> tuple[str, ...]:
-    """Return the aggregates that are computed for so many games, the most important first."""
+    """Return the names of the aggregates of this number of games, the most important first."""
     return tuple(AGGREGATES) if games > 1 else (OF_ONE_GAME,)
 
 
@@ -123,8 +124,8 @@ def aggregates(scores: Scores, repetitions: int = RESAMPLES) -> dict[str, Estima
     """Return the aggregates of an entry's scores, a list of arrays [n_g].
 
     The intervals are percentiles of the stratified bootstrap: the runs of each game are resampled
-    by themselves (Agarwal et al. 2021, section 4.1). For one game it is Student's t-interval of the
-    mean, because the bootstrap's is known to be too narrow for few values.
+    separately (Agarwal et al. 2021, section 4.1). For one game the interval is Student's t-interval
+    of the mean, because that of the bootstrap is too narrow for few values.
     """
     names = names_of(len(scores))
     values = {name: float(AGGREGATES[name](scores)) for name in names}
@@ -142,9 +143,9 @@ def differences(
 ) -> dict[str, Difference]:
     """Return the aggregates of `new` minus those of `base`, lists of arrays [n_g].
 
-    paired: for each game whether run i of both has the same seed. Then the bootstrap draws the same
-    runs of both, otherwise independent ones.  For one game the interval is Student's t: of the
-    paired differences, or Welch's.
+    paired: for each game, whether run i of both has the same seed. If so, the bootstrap draws the
+    same runs of both, otherwise independent ones.  For one game the interval is Student's t of the
+    paired differences, or else Welch's.
     """
     values = {n: float(AGGREGATES[n](new) - AGGREGATES[n](base)) for n in names_of(len(new))}
     if not have_intervals(new) or not have_intervals(base):
@@ -209,8 +210,8 @@ def performance_profile(
 def learning_curve(scores: Scores, repetitions: int = BAND_RESAMPLES) -> Band:
     """Return the IQM, or the mean where there is one game, at each of T points.
 
-    scores: arrays [n_g, T], the scores of runs at common agent steps. A repetition draws whole
-    runs, the same at all points.  The band of one game is Student's t-interval.
+    scores: arrays [n_g, T], the scores of runs at common agent steps. Each repetition draws whole
+    runs, the same ones at all points.  The band of one game is Student's t-interval.
     Source: Agarwal et al. 2021, section 4.1 (sample-efficiency curves).
     """
     at_points = [each.T for each in scores]  # [T, n_g]
@@ -231,10 +232,10 @@ def learning_curve(scores: Scores, repetitions: int = BAND_RESAMPLES) -> Band:
 def seeds_needed(effect: float, games: int = 1, paired: bool = True) -> int | None:
     """Return the seeds in each game that show a difference of this size in 80% of studies.
 
-    effect: the difference divided by its standard deviation from a single seed (`Difference`).
-    With n seeds the statistic of the t-test (two-sided, 5%) has the noncentral t-distribution with
-    noncentrality effect * sqrt(n), and G (n - 1) degrees of freedom if paired, otherwise twice as
-    many.  None if more than MOST_SEEDS are needed.
+    effect: the difference divided by its standard deviation with one seed (`Difference.spread`).
+    With n seeds the statistic of the t-test (two-sided, 5%) has the noncentral t-distribution. Its
+    noncentrality is effect * sqrt(n); its degrees of freedom are G (n - 1) if paired, otherwise
+    twice as many.  None if more than MOST_SEEDS are needed.
     Source: Cohen, Statistical Power Analysis, 1988, chapter 2.
     """
     seeds = np.arange(2, MOST_SEEDS + 1)
@@ -253,7 +254,7 @@ def plain(found: Estimate | Band) -> dict[str, Any]:
 
 
 def have_intervals(scores: Scores) -> bool:
-    """Return whether every game has at least two runs, without which there is no spread."""
+    """Return whether every game has at least two runs, which an interval needs."""
     return min(each.shape[-1] for each in scores) > 1
 
 
@@ -274,12 +275,12 @@ def _means(scores: Scores) -> list[Array]:
 
 
 def _picks(count: int, repetitions: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return numbers of runs, [R, n]."""
+    """Return indices of runs drawn with replacement, [R, n]."""
     return rng.integers(count, size=(repetitions, count))
 
 
 def _shares(count: int, repetitions: int, rng: np.random.Generator) -> Array:
-    """Return how often each of n runs is drawn, as parts of all draws, [R, n]."""
+    """Return how often each of n runs is drawn, as a fraction of all draws, [R, n]."""
     picks = _picks(count, repetitions, rng) + count * np.arange(repetitions)[:, None]
     counts = np.bincount(picks.ravel(), minlength=repetitions * count)
     return counts.reshape(repetitions, count) / count

@@ -1,4 +1,4 @@
-"""The source of another commit of this checkout, to run it beside this one."""
+"""The source of other commits of this checkout, to train with them beside this version."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from ..backends.device import CHECKOUT
 from ..errors import UsageError
 
 WORKING_TREE = "."
-"""Names the source as it is now, with changes that are not committed."""
+"""The name of the source as it is now, with changes that are not committed."""
 
 
 def full_name(commit: str) -> str:

@@ -45,14 +45,14 @@ def compare(
 ) -> tuple[Path, dict[str, Any]]:
     """Compare suites, runs and published scores; return the folder and the result.
 
-    inputs: the first is the one that others are compared with. Each is the directory of a suite (an
-    entry for each of its variants), a run directory (those with equal settings except for seed and
-    game are one entry), or a published column such as `cleanrl_ppo_atari`; `LABEL=PATH` names an
-    entry.  anchors: a TOML file with `low` and `high` in a table for each environment, the scores
-    that are 0 and 1 when normalized; Atari games have random play and the human.  out: a folder for
+    inputs: the others are compared with the first. Each is the directory of a suite, a run
+    directory, or a published column such as `cleanrl_ppo_atari`; `LABEL=PATH` names an entry. Each
+    variant of a suite is an entry; runs with equal settings, except for seed and game, are one.
+    anchors: a TOML file with a table for each environment, whose `low` and `high` are the scores
+    that become 0 and 1; for Atari games these are random play and the human.  out: a folder for
     `compare.json`, `table.md` and pictures, whose earlier files are replaced; by default a new one.
     log: called with a line for each run that is left out.
-    The score of a run is the mean raw score of its last 100 training games. The result is made of
+    The score of a run is the mean raw score of its last 100 training games. The result consists of
     plain values; Agarwal et al. 2021 define its statistics (`suites/aggregate.py`).
     UsageError, before anything is written, for inputs that cannot be compared.
     """
@@ -128,7 +128,7 @@ def _title(entries: Sequence[Entry], game: str) -> str:
 
 
 def _frames_per_step(entries: Sequence[Entry], games: list[str]) -> int:
-    """Return the frames in an agent step; 1, so that steps are shown, if games have different."""
+    """Return the frames of an agent step; 1, so that steps are shown, if the games differ in it."""
     found = {run.config.frames_per_step for game in games for run in runs_of(entries, game)}
     return found.pop() if len(found) == 1 else 1
 
@@ -192,9 +192,9 @@ def _thresholds(scores: list[NDArray[np.float64]], scale: str) -> NDArray[np.flo
 
 
 def _steps(entries: Sequence[Entry], games: list[str]) -> NDArray[np.float64]:
-    """Return the agent steps of the points of learning curves: up to the longest entry's end.
+    """Return the agent steps of the points of learning curves, up to the end of the longest entry.
 
-    An entry ends where its shortest run does.
+    An entry ends where its shortest run ends.
     """
     ends = [
         min(run.config.agent_steps for game in games for run in entry.of_game(game))
@@ -230,9 +230,9 @@ def _spread(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np
 
 
 def _notes(entries: Sequence[Entry], games: list[str], scale: Scale) -> list[str]:
-    """Return lines about what is left out, and what makes the entries differ."""
+    """Return notes on what is left out, and on what else differs between the entries."""
     notes = []
-    # A published column has many games, whose absence says nothing.
+    # A published column has many games that nobody trained; they need no note.
     measured = [entry for entry in entries if entry.runs] or entries
     every = dict.fromkeys(game for entry in measured for game in entry.games)
     others = [_title(entries, game) for game in every if game not in games]

@@ -1,6 +1,6 @@
 """The inputs of a comparison: suites, runs and published columns become entries.
 
-Legend: an entry is one of the things compared, with runs in several games and of several seeds.
+Legend: an entry is one of the things compared; it has runs of several games and seeds.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ OTHER_ESTIMATE = {
 class ScoredRun(NamedTuple):
     """A finished run, its score, and a line about its machine and versions.
 
-    `ends` are the agent steps after which its games ended, and `means` the mean scores of the last
-    100 games then, both [games].
+    `ends` are the agent steps at which its games ended, and `means` the mean scores of the last 100
+    games at these steps; both have the shape [games].
     """
 
     path: Path
@@ -67,18 +67,18 @@ class Entry(NamedTuple):
 
     @property
     def games(self) -> list[str]:
-        """The keys of its games, in their order."""
+        """The keys of its games, in the order of the runs or of the published table."""
         if self.published is not None:
             return list(self.published)
         return list(dict.fromkeys(run.game for run in self.runs))
 
     def of_game(self, game: str) -> list[ScoredRun]:
-        """Return its runs in a game by seed."""
+        """Return its runs of a game, sorted by seed."""
         found = (run for run in self.runs if run.game == game)
         return sorted(found, key=lambda run: run.config.seed)
 
     def scores(self, game: str) -> NDArray[np.float64]:
-        """Return its scores in a game by seed, [n]; one value if it is published."""
+        """Return its scores in a game, [n], sorted by seed; one value if it is published."""
         if self.published is not None:
             return np.array([self.published[game]])
         return np.array([run.score for run in self.of_game(game)])
@@ -111,7 +111,7 @@ def columns() -> list[str]:
 
 
 class _Group(NamedTuple):
-    """Run directories that become an entry; the text that named the first, and finished runs."""
+    """Run directories that become one entry; `first` is the input that named the first of them."""
 
     label: str
     first: str
@@ -119,7 +119,7 @@ class _Group(NamedTuple):
 
 
 def read_entries(inputs: Sequence[str | Path], log: Callable[[str], None]) -> list[Entry]:
-    """Return the entries that paths and names mean, in their order; see `compare.compare`.
+    """Return the entries that the inputs name, in their order; see `compare.compare`.
 
     log: called with a line for each run that is left out.  UsageError for inputs that are wrong.
     """
@@ -153,7 +153,7 @@ def read_entries(inputs: Sequence[str | Path], log: Callable[[str], None]) -> li
 
 
 def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: None) -> list[Entry]:
-    """Return an entry for each variant in a suite, or one with the name of its folder.
+    """Return an entry for each variant of a suite, or one with the name of its folder.
 
     Runs that are not finished or damaged are left out, with a line to `log`.  UsageError if a
     variant has no finished run, or if the suite's file is damaged.
@@ -215,7 +215,7 @@ def _published(name: str) -> Entry:
 
 
 def _with_label(entries: list[Entry], label: str) -> list[Entry]:
-    """Return the entries of a suite with a label: before their names if there are several."""
+    """Return the entries of a suite, named by a label; several are named `label/name`."""
     if not label:
         return entries
     if len(entries) == 1:
@@ -247,7 +247,7 @@ def _read_settings(path: Path, log: Callable[[str], None]) -> Config | None:
 
 
 def _read_run(path: Path, config: Config, log: Callable[[str], None]) -> list[ScoredRun]:
-    """Return a run with its score in a list; an empty one, with a line to `log`, without score."""
+    """Return a list with the run and its score; if it has none, log that and return []."""
     try:
         score, origin = _score_of(path), _origin(directory.read_document(path))
         return [ScoredRun(path, config, score, origin, *_games_of(path))]
@@ -270,7 +270,7 @@ def _games_of(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _origin(document: dict[str, Any]) -> str:
-    """Return the processor, the versions and the commit of a run, as far as its file says them."""
+    """Return the processor, the versions and the commit of a run, as far as its file has them."""
     machine, versions = document.get("machine"), document.get("versions")
     machine = machine if isinstance(machine, dict) else {}
     versions = versions if isinstance(versions, dict) else {}
@@ -305,7 +305,7 @@ def _settings(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _entry_of(group: _Group) -> Entry:
-    """Return run directories as an entry; UsageError if their settings differ, or without runs."""
+    """Return run directories as one entry; UsageError for no runs, or for different settings."""
     label, first_text, runs = group
     if not runs:
         raise UsageError(f"{label or first_text} has no finished run to compare")
@@ -322,7 +322,7 @@ def _entry_of(group: _Group) -> Entry:
 
 
 def _check_entries(entries: list[Entry]) -> None:
-    """UsageError for entries that cannot be told apart, or runs that are there twice."""
+    """Raise UsageError if two entries have one name, or if a run is in two entries."""
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -338,7 +338,7 @@ def _check_entries(entries: list[Entry]) -> None:
 
 
 def _check_runs(entry: Entry, game: str) -> None:
-    """UsageError if an entry's runs in a game have equal seeds or different lengths."""
+    """Raise UsageError if an entry's runs of a game have equal seeds or different lengths."""
     runs = entry.of_game(game)
     for run, other in itertools.pairwise(runs):
         both = f"{run.path} and {other.path}"
@@ -357,7 +357,7 @@ def _check_runs(entry: Entry, game: str) -> None:
 
 
 def common_protocol(entries: Sequence[Entry], games: list[str]) -> str | None:
-    """Return the protocol of Atari games; None without any. UsageError for different ones."""
+    """Return the protocol of the Atari games; None if there are none. UsageError for several."""
     protocols: dict[str, str] = {}
     for entry in entries:
         for run in entry.runs:
@@ -372,7 +372,7 @@ def common_protocol(entries: Sequence[Entry], games: list[str]) -> str | None:
 
 
 def require_equal_steps(entries: Sequence[Entry], games: list[str]) -> None:
-    """UsageError for a game in which the steps of entries have different numbers of frames."""
+    """Raise UsageError if the agent steps of a game have different numbers of frames."""
     for game in games:
         frames: dict[int, str] = {}
         for entry in entries:

@@ -33,14 +33,14 @@ ROW_INCHES, FRAME_INCHES = 0.42, 1.5
 LABEL_LETTERS, LEGEND_LETTERS, HANDLE_LETTERS = 28, 120, 10
 MOST_COLUMNS = 4
 LINEAR_TO = 4.0
-"""Thresholds up to this are on a linear axis; one with higher ones is logarithmic above 1."""
+"""If the largest threshold is above this, the axis is logarithmic above 1; else it is linear."""
 
 
 def figures(document: dict[str, Any], folder: Path) -> list[Path]:
     """Draw the pictures of a comparison into a folder; return their paths.
 
-    document: the result of `compare_entries`. Of games without a common scale there is only the
-    picture of the games.
+    document: the result of `compare_entries`. Games without a common scale get the picture of the
+    games only.
     """
     drawn = {"games.png": games_figure}
     if document["entries"][0]["aggregates"]:
@@ -77,7 +77,7 @@ def aggregates_figure(document: dict[str, Any]) -> "Figure":
 
 
 def profiles_figure(document: dict[str, Any]) -> "Figure":
-    """Draw the part of runs above each score."""
+    """Draw the fraction of runs above each score."""
     matplotlib, new_figure = import_matplotlib()
     thresholds = np.array(document["thresholds"])
     with matplotlib.rc_context(STYLE):
@@ -202,7 +202,7 @@ def _draw_band(
 
 
 def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
-    """Name the rows of the first panel, and leave out the lines of all."""
+    """Name the rows of the first panel, and hide the horizontal lines of all panels."""
     for panel in panels:
         panel.set_ylim(len(entries) - 0.5, -0.5)
         panel.grid(visible=False, axis="y")
@@ -213,7 +213,7 @@ def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
 
 
 def _wrapped(name: str) -> str:
-    """Break a long name into at most two lines, also at underscores."""
+    """Break a long name into at most two lines, at spaces and underscores."""
     lines = textwrap.wrap(name.replace("_", "_ "), LABEL_LETTERS, max_lines=2, placeholder="...")
     return _literal("\n".join(lines).replace("_ ", "_"))
 

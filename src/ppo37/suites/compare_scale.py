@@ -1,4 +1,4 @@
-"""The scale on which games are averaged: normalized scores, where two anchors are known."""
+"""The scale on which games are averaged: normalized scores if each game has two anchors."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> Scale:
-    """Return the scale of all games: raw if one has no anchors.
+    """Return the scale of all games: raw scores if one of them has no anchors.
 
     A single game is raw unless its anchors are given: its own unit is the clearest.
     """

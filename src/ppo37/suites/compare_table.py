@@ -23,7 +23,7 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _intervals(document: dict[str, Any]) -> str:
-    """Return how the intervals were computed."""
+    """Describe how scores and intervals were computed."""
     kind = "percentiles of the bootstrap, stratified by game"
     if len(document["games"]) == 1:
         kind = "Student's t over seeds; of P(improvement) the bootstrap, too narrow for few seeds"
@@ -34,7 +34,7 @@ def _intervals(document: dict[str, Any]) -> str:
 
 
 def _origin(document: dict[str, Any]) -> str:
-    """Return where the runs and the comparison were made."""
+    """Describe with what the runs and the comparison were made."""
     protocol = f"protocol {document['protocol']}; " if document["protocol"] else ""
     seeds = f"seeds {_seed_lists(document['entries'])}; "
     runs = "".join(f"runs: {origin}; " for origin in document["origins"] if origin)
@@ -121,12 +121,12 @@ def format_estimate(found: dict[str, Any], sign: bool = False) -> str:
 
 
 def format_value(value: float) -> str:
-    """Format a score: with decimals only where they say something."""
+    """Format a score, with decimals only below 1,000."""
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def format_signed(value: float) -> str:
-    """Format a difference, with its sign."""
+    """Format a difference like a score, with its sign."""
     return f"{value:+,.2f}" if abs(value) < 1000 else f"{value:+,.0f}"
 
 
@@ -141,13 +141,13 @@ def _steps_text(entry: dict[str, Any]) -> str:
 
 
 def format_range(numbers: set[int]) -> str:
-    """Format the least and the largest of some numbers as `3` or `3 to 5`."""
+    """Format the smallest and the largest of some numbers as `3` or `3 to 5`."""
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def join_names(names: Sequence[str], most: int = 8) -> str:
-    """Return `a, b and c`, with a number instead of the last ones if they are many."""
+    """Return `a, b and c`; above `most` names, the last ones are replaced by their number."""
     if len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -12,9 +12,9 @@ from .compare_table import NAMES, format_estimate
 def difference_document(
     new: Entry, new_scores: Scores, base: Entry, base_scores: Scores, games: list[str]
 ) -> dict[str, Any]:
-    """Compare an entry with the first one; `seeds_needed` and the sentence are about the IQM.
+    """Compare an entry with the first one.
 
-    They are about the mean where there is one game.
+    `seeds_needed` and the sentence are about the IQM, or about the mean where there is one game.
     """
     paired = [bool(new.runs) and new.seeds(game) == base.seeds(game) for game in games]
     gaps = aggregate.differences(new_scores, base_scores, paired)
@@ -40,7 +40,7 @@ def difference_document(
 
 
 def _seeds_needed(gap: Difference, games: int, paired: bool) -> int | None:
-    """Return the seeds that the difference seen would need; None if it cannot be said."""
+    """Return the seeds that this difference needs, see `seeds_needed`; None if that is unknown."""
     if gap.spread is None or gap.value == 0:
         return None
     effect = math.inf if gap.spread == 0 else gap.value / gap.spread
@@ -52,7 +52,8 @@ def _verdict(
 ) -> str:
     """Return which entry is better, or why that cannot be told.
 
-    seeds: the fewest in a game.  each: what they are counted for.  few: the interval is too narrow.
+    seeds: the smallest number in a game.  each: the text that follows a number of seeds.  few:
+    whether the interval is too narrow.
     """
     if gap.interval is None:
         return f"cannot tell: an interval needs at least 2 seeds {each}"
@@ -66,7 +67,7 @@ def _verdict(
         why = wanted if gap.value else "no difference is seen"
         return f"cannot tell with {seeds} seeds {each}: {why}"
     word = "better" if gap.value > 0 else "worse"
-    # So large a difference is seen with so few seeds.
+    # A difference as large as this one is found with these seeds.
     enough = needed is not None and needed <= seeds
     if few and not enough:
         return (

@@ -1,7 +1,7 @@
-"""The engine of all that trains many runs: it trains each by a command in a process of its own.
+"""The engine that trains many runs: it trains each by a command in a process of its own.
 
-What is known of a run is in its run directory. So whoever finds the directory can go on: the same
-command after a kill, or another machine.
+A run directory has the whole state of its run. So the same command after a kill, or another
+machine that has the directory, can continue.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ from ..tools.processes import POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
 GPU_BYTES_OF_RUN = 8 * 2**30
-"""GPU memory for each run at once: measured were 1.2 GB for `classic`, 7 for impala, 64 games."""
+"""GPU memory for each run: 1.2 GB were measured for `classic`, 7 GB for `impala` with 64 games."""
 STOPPING = "stopping: the active runs save checkpoints"
 
 
 class Run(NamedTuple):
-    """A run by its settings, and its run directory, which need not exist yet."""
+    """The settings of a run, and its run directory, which need not exist yet."""
 
     config: Config
     path: Path
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Every arm with every seed, in the directory `path`; an arm is settings with a name."""
+    """Every arm with every seed, in the directory `path`; an arm is a configuration with a name."""
 
     path: Path
     arms: dict[str, Config]
@@ -65,7 +65,7 @@ class Grid(NamedTuple):
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that arms can be compared before the last seed is trained."""
+        """All runs, one seed after the other, so that arms can be compared before the last seed."""
         return [self.run(arm, seed) for seed in self.seeds for arm in self.arms]
 
     def run(self, arm: str, seed: int) -> Run:
@@ -75,19 +75,19 @@ class Grid(NamedTuple):
 
 
 class Command(NamedTuple):
-    """The arguments of `ppo37`, and the source to run if it is another one than this."""
+    """The arguments of `ppo37`; source: the folder of another version to run, None for this one."""
 
     arguments: list[str]
     source: Path | None = None
 
 
 class Pool(Protocol):
-    """Places where runs are trained; a run that was begun elsewhere is resumed."""
+    """The places where runs are trained, each with one run at a time."""
 
     places: int
-    """The runs that are trained at the same time."""
+    """The number of runs that can be trained at the same time."""
     text: str
-    """The places in words."""
+    """The number of places and their cores, for the user."""
     active: list[Run]
 
     def start(self, run: Run) -> None:
@@ -141,7 +141,7 @@ class Processes:
 
 
 def _error_of(run: Run, child: Child) -> str:
-    """Return why a run has not finished; an empty text if it has."""
+    """Return the reason why a run has not finished; an empty text if it has."""
     code = child.process.returncode
     if code == 0 and run.is_finished:
         return ""
@@ -167,9 +167,10 @@ def train_all(
 ) -> dict[str, str]:
     """Train every run that has not finished.
 
-    finished: is called after each run that has finished, and returns its result in words.
-    Returns the error of each run that failed. A failure does not stop the others: a run may diverge
-    because of its settings.  Stopped after a signal, with checkpoints of the active runs.
+    finished: called after each run that has finished; returns its result in words.
+    Returns the error of each run that failed, by its name. A failure does not stop the others: a
+    run may diverge because of its settings.  Stopped after a signal, with checkpoints of the active
+    runs.
     """
     waiting = [run for run in runs if not run.is_finished]
     failures, held = dict[str, str](), False
@@ -197,7 +198,7 @@ def train_all(
 
 
 def require_none(failures: dict[str, str], number: int, results: Path) -> None:
-    """RunError if some of `number` runs have failed.  results: where those of the others are."""
+    """Raise RunError if some of `number` runs failed.  results: where those of the others are."""
     if failures:
         name, error = next(iter(failures.items()))
         raise RunError(
@@ -217,7 +218,7 @@ def resumable(path: Path, log: Callable[[str], None]) -> Iterator[None]:
 
 
 def _first_free(waiting: Iterable[Run]) -> Run | None:
-    """Return the first run that no other process trains, such as one of a command just killed."""
+    """Return the first run that no other process trains: a killed command may leave processes."""
     return next((run for run in waiting if not directory.is_locked(run.path)), None)
 
 
@@ -235,10 +236,10 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
 
 
 def fastest_jobs(runs: int, device: str) -> int:
-    """Return how many of `runs` at once are the fastest for all of them, where nothing is known.
+    """Return the number of runs at once with which all of `runs` are finished first.
 
-    One for each core, on a GPU as well as long as its memory suffices (docs/performance.md, "Beside
-    other work" and "On a GPU").
+    This is one for each core; on a GPU also as many as fit into its memory (docs/performance.md,
+    "Beside other work" and "On a GPU").
     """
     most = min(runs, usable_cores()) if can_pin() else 1
     return most if device == "cpu" else max(1, min(most, gpu_memory_bytes() // GPU_BYTES_OF_RUN))
@@ -273,9 +274,9 @@ class Progress:
 def time_left(unfinished: Sequence[Run], runs: Sequence[Run], places: int) -> float | None:
     """Estimate the seconds until all unfinished runs have finished; None without any update yet.
 
-    unfinished: the active runs first, then the others in their order.  A run takes as long for an
-    update as in its own log, or else as runs of the same settings do, or else as all of them, by
-    agent steps. Each waiting run takes the first place that becomes free.
+    unfinished: the active runs first, then the others in their order.  The time of an agent step is
+    that in the run's own log, or else the mean of runs with the same settings, or else the mean of
+    all runs. Each waiting run takes the first place that becomes free.
     """
     records = {run.name: last_record(run.path) for run in runs}
     step_s = {

@@ -37,7 +37,7 @@ def default_path(kind: str, config: Config) -> Path:
 
 
 def require_free(path: Path, document: str) -> None:
-    """UsageError if the directory has something else than runs with this document, or is in use."""
+    """Raise UsageError if a directory is in use, or is not empty and lacks this document."""
     with explained(f"cannot use {path}", OTHER_OUT):
         found = path.iterdir() if path.exists() else iter(())
         names = {entry.name for entry in found if not entry.match(TEMPORARY)}
@@ -102,9 +102,9 @@ class Resolved(NamedTuple):
 
 
 def resolve(config: Config, threads: int, brought: Brought) -> Resolved:
-    """Choose precision, kernels and threads, once for all runs: another machine keeps them.
+    """Choose precision, kernels and threads once for all runs; other machines use them, too.
 
-    threads: of a run if the configuration has None.
+    threads: those of a run if the configuration has None.
     """
     with closing(make_factory(config, num_threads=1, make_envs=brought.make_envs)(1, 0)) as envs:
         agent = make_agent(config, spaces_of(envs, config.action_space), brought.network)
@@ -128,7 +128,7 @@ def with_known_choices(config: Config, saved: Any, what: str) -> Config:
 
 
 def require_equal(known: Config, config: Config, what: str) -> None:
-    """UsageError that begins with `what` if two configurations differ."""
+    """Raise a UsageError that begins with `what` if two configurations differ."""
     changed = [
         f"{name} {value}, not {getattr(config, name)}"
         for name, value in dataclasses.asdict(known).items()

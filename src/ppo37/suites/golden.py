@@ -1,6 +1,6 @@
-"""Whether a change of the code alters any number: short runs of every preset at two commits.
+"""A check that a change of the code alters no number, by short runs of all presets.
 
-No hash is stored, because processors differ: both commits run on this machine, a core for each.
+No hash is stored, because processors differ: the runs of both commits are trained on this machine.
 """
 
 import dataclasses
@@ -30,15 +30,15 @@ GAMES = {
     "mujoco": "Pendulum-v1",  # needs no MuJoCo, and has real numbers as actions, too
     "debug": "catch",
 }
-"""An environment that each preset is for."""
+"""An environment for each preset."""
 EXACT = ("--precision=fp32", "--kernels=torch", "--device=cpu", "--threads=1", "--seed=1")
 
 
 class Verdict(NamedTuple):
-    """Whether a preset computes the same at both commits.
+    """The result for one preset.
 
-    weights: of the weights and Adam's moments, to the last bit.  update: the first whose log
-    differs, or None.
+    weights: whether the weights and Adam's moments are equal to the last bit.  update: the first
+    update whose log differs, or None.
     """
 
     preset: str
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs."""
+        """Whether both commits computed the same numbers."""
         return self.weights and self.update is None
 
 
@@ -113,12 +113,12 @@ def _compared(preset: str, game: str, base: Path, head: Path) -> Verdict:
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Compare records in what both of them have: a version may log more."""
+    """Return whether two records agree in the values that both have: a version may log more."""
     return all(str(a[name]) == str(b[name]) for name in a.keys() & b.keys())
 
 
 def _tensors(run: Path) -> list[bytes]:
-    """Return the tensors of the last checkpoint, sorted: a version may name them otherwise."""
+    """Return the tensors of the last checkpoint, sorted, because versions may differ in names."""
     newest = numbered(run / CHECKPOINTS)[0]
     files = [newest / f"{name}.safetensors" for name in ("model", "optimizer")]
     return sorted(tensor.numpy().tobytes() for file in files for tensor in load_file(file).values())

@@ -31,7 +31,7 @@ KEYS = ("games", "seeds", "preset", "budget", "settings", "variants")
 LONGEST = 40
 NAME = re.compile(rf"(?=.{{1,{LONGEST}}}$)[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 GAME_SETS = {
-    # The five games whose scores predict the median over all best: Aitchison et al. 2023, table 2.
+    # The five games that best predict the median over all games: Aitchison et al. 2023, table 2.
     "atari5": "battle_zone double_dunk name_this_game phoenix qbert",
     # openai/baselines, benchmarks_atari10M.htm.
     "classic7": "beam_rider breakout enduro pong qbert seaquest space_invaders",
@@ -40,10 +40,10 @@ GAME_SETS = {
     "chopper_command crazy_climber demon_attack freeway frostbite gopher hero jamesbond kangaroo "
     "krull kung_fu_master ms_pacman pong private_eye qbert road_runner seaquest up_n_down",
 }
-"""Sets of games by name; `atari57` is made of the table of published scores."""
+"""Sets of games by name; `atari57` has all games of the table of published scores."""
 
 MakeConfig = Callable[[str | None, str | None, dict[str, Any]], Config]
-"""make_config(preset, game, changes) -> settings; None stands for a preset or game not given."""
+"""make_config(preset, game, changes) -> settings; preset and game are None if not given."""
 
 
 class Arm(NamedTuple):
@@ -54,7 +54,7 @@ class Arm(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Every arm with every seed. budget: the time of each run, such as 15m, or None."""
+    """The arms by name, and the seeds of each.  budget: the time of each run, as `15m`, or None."""
 
     arms: dict[str, Arm]
     seeds: list[int]
@@ -62,14 +62,14 @@ class Plan(NamedTuple):
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
-    """Return the values in a file, by their key; UsageError, with its name, if it is no plan."""
+    """Return the values of a plan by key; UsageError, with the file's name, if it is not a plan."""
     values = read_toml(path)
     for key in values:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"{path}: a plan has no key {key!r}, only {', '.join(KEYS)}; settings belong into "
+                f"{path}: a plan has no key {key!r}, only {', '.join(KEYS)}; settings belong in "
                 f"[settings]{hint}"
             )
     for key in ("settings", "variants"):
@@ -79,7 +79,7 @@ def read_plan(path: str | Path) -> dict[str, Any]:
 
 
 def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
-    """Return the plan that the values of KEYS describe; `seed` is the first of counted seeds.
+    """Return the plan that the values of KEYS describe; with `seed` a number of seeds begins.
 
     UsageError for a value that is wrong, an empty list or a duplicate.
     """
@@ -119,7 +119,7 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
 
 
 def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
-    """Return checked settings by name; UsageError that says where a wrong one stands."""
+    """Return checked settings by name; UsageError names the variant that has a wrong one."""
     try:
         return checked_in_file(values)
     except UsageError as error:
@@ -127,7 +127,7 @@ def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def games_of(games: Any, changes: dict[str, Any]) -> list[str | None]:
-    """Return the games of a list, a set's name, or a text with commas; None stands for `env`."""
+    """Return the games of a list or of a text with commas, which may name sets; None for `env`."""
     if games is None and changes.get("env"):
         return [None]
     if isinstance(games, str):
@@ -150,7 +150,7 @@ def _set_of(name: str) -> list[str]:
 
 
 def _require_different(arms: dict[str, Arm]) -> None:
-    """UsageError if two variants have the same settings."""
+    """Raise UsageError if two arms have the same settings."""
     seen = dict[Config, str]()
     for name, arm in arms.items():
         if arm.config in seen:

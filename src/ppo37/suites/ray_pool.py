@@ -1,8 +1,8 @@
-"""A pool on a Ray cluster: each run is a task, which another node takes over if its node is lost.
+"""A pool on a Ray cluster: each run is a task, which another node resumes if its node is lost.
 
 All nodes need the directory of the runs at the same path, and this package at the same path or
-installed. The task starts the same command as on one machine, so a run is begun where its
-directory is empty, and otherwise resumed from its last checkpoint.
+installed. A task starts the same command as on one machine: it begins a run without a run
+directory, and resumes any other from its last checkpoint.
 """
 
 import signal
@@ -20,23 +20,23 @@ from ..tools.processes import POLL_S, search_path, start
 from .engine import Command, Run
 
 RETRIES = 100
-"""Nodes that a run may lose."""
+"""How many times a run may lose its node."""
 ANSWER_S = 10.0
-"""The longest wait for the first answer of a cluster."""
+"""The longest wait for the first answer of a cluster, in seconds."""
 
 
 class RayPool:
-    """Tasks on a Ray cluster, each on as many cores as its run has threads, or one for each GPU."""
+    """A pool of tasks on a Ray cluster, each with as many cores as its run has threads."""
 
     def __init__(
         self, address: str, threads: int, gpus: int, command: Callable[[Run], Command]
     ) -> None:
         """Connect to a cluster. address: host:port, or auto for the one on this machine.
 
-        threads: the largest number of a run.  gpus: of each run, 0 or 1.  UsageError if no cluster
-        answers, or if it has no node for a run.
+        threads: the most that a run has.  gpus: of each run, 0 or 1.  UsageError if no cluster
+        answers, or if none of its nodes is large enough for a run.
         """
-        # Ray prints on stdout when a node is lost; that belongs to the results alone.
+        # Ray prints on stdout when a node is lost, but stdout is for results only.
         self._stack = ExitStack()
         self._stack.enter_context(redirect_stdout(sys.stderr))
         try:
@@ -62,7 +62,7 @@ class RayPool:
         self.text = f"{self.places} at once on the {cores:g} cores of the cluster"
         self.active = list[Run]()
         self._tasks = dict[Any, Run]()
-        # A lost node is no fault of the run, and neither is a worker that the system has ended.
+        # Tasks are tried again: a lost node or a killed worker is not an error of the run.
         self._train = self._ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_train)
 
     def start(self, run: Run) -> None:
@@ -96,8 +96,8 @@ class RayPool:
 
 
 def _train(run: Run, command: Callable[[Run], Command]) -> str:
-    """Train a run on this node. Returns its error, or an empty text."""
-    while is_locked(run.path):  # its last process still saves a checkpoint
+    """Train a run on this node. Returns its error message, or an empty text."""
+    while is_locked(run.path):  # its last process may still save a checkpoint
         time.sleep(POLL_S)
     child = start(*command(run).arguments)
     try:

@@ -1,4 +1,4 @@
-"""Does a change of the code change what is learned? The same suite at two commits, compared."""
+"""A comparison of what two commits learn: the same suite is trained with both."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -32,9 +32,9 @@ from .suite_results import DOCUMENT as SUITE
 DOCUMENT = "regress.json"
 BASE, HEAD = "base", "head"
 NEW = "regress"
-"""The folder of a comparison of two suites, unless another one is named."""
+"""The default folder of a comparison of two suites."""
 MARGIN = 0.1
-"""A difference of this part of the way from random play to a human is one that matters."""
+"""The smallest difference that matters, in normalized scores (0: random play, 1: a human)."""
 FEWEST_SEEDS = 5
 CANNOT_TELL = "cannot tell"
 
@@ -52,11 +52,11 @@ def regress(
 ) -> tuple[Path, dict[str, Any]]:
     """Tell whether `head` learns better or worse than `base`; return the folder and the result.
 
-    base, head: two commits of this checkout (`.` is the working tree), which are trained by
-    `plan`; or the directories of two suites, which are compared as they are.  brought: see `suite`.
-    margin: the largest difference of normalized scores that does not matter.  out: a directory, by
-    default a new one; the same command continues there.  anchors: a file as for `compare`, beside
-    those of the package.
+    base, head: two commits of this checkout (`.` is the working tree), which train `plan`; or the
+    directories of two suites, which are compared as they are.  margin: the largest difference of
+    normalized scores that does not matter.  out: a directory, by default a new one; the same
+    command continues there.  anchors: a file as for `compare`, which is added to the anchors of the
+    package.  jobs, brought: see `suite`.
     The result has the verdict in a few words, its reason, and the comparison.
     UsageError for wrong input; RunError if runs failed; Stopped after a signal.
     """
@@ -70,7 +70,7 @@ def regress(
         path = real_path(out) if out else directory.claim(directory.alternatives(real_path(NEW)))
         path.mkdir(parents=True, exist_ok=True)
     elif plan is None:
-        raise UsageError(f"{base} and {head} are no suites; to train commits, a plan is needed")
+        raise UsageError(f"{base} and {head} are not suites; to train commits, a plan is needed")
     else:
         bounds = _bounds_of((arm.config for arm in plan.arms.values()), bounds)
         path = _train(base, head, plan, out, jobs, brought, log)
@@ -97,7 +97,7 @@ def are_suites(*names: str) -> bool:
 def check_numbers(
     base: str, head: str, log: Callable[[str], None], jobs: int | None = None
 ) -> dict[str, Any]:
-    """Tell whether two commits compute the same numbers, see `golden`."""
+    """Check whether two commits compute the same numbers; see `golden`."""
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         versions = {BASE: base, HEAD: head}
@@ -115,9 +115,9 @@ def check_numbers(
 def verdict(base: Entry, head: Entry, bounds: Anchors, margin: float) -> dict[str, Any]:
     """Return the verdict in a few words, and the numbers behind it.
 
-    A seed's difference is the mean over games of the normalized scores, head - base, with the seeds
-    that both have in all games. Its mean over seeds has Student's t-interval.  bounds: the anchors
-    of all games.
+    The difference of a seed is the mean over games of the normalized score of head minus that of
+    base, for each seed that both have in all games. Its mean over seeds has Student's t-interval.
+    bounds: the anchors of all games.
     """
     differences = _by_seed(base, head, bounds)
     seeds, value = len(differences), float(np.mean(differences)) if differences else math.nan
@@ -131,7 +131,7 @@ def verdict(base: Entry, head: Entry, bounds: Anchors, margin: float) -> dict[st
 
 
 def _by_seed(base: Entry, head: Entry, bounds: Anchors) -> list[float]:
-    """Return the difference of each seed that both have in all games."""
+    """Return the difference, see `verdict`, of each seed that both have in all games."""
     games = [game for game in base.games if game in head.games]
     found = []
     for game in games:
@@ -146,7 +146,7 @@ def _by_seed(base: Entry, head: Entry, bounds: Anchors) -> list[float]:
 def _words(
     differences: list[float], interval: tuple[float, float], margin: float
 ) -> tuple[str, str]:
-    """Return what the whole interval says, and why."""
+    """Return the verdict that the interval allows, and its reason."""
     low, high = interval
     if -margin <= low and high <= margin:
         return f"no difference larger than {margin:g}", "the whole interval is within it"
@@ -163,7 +163,7 @@ def _words(
 
 
 def seeds_within(half: float, spread: float) -> int | None:
-    """Return the seeds whose t-interval has at most this half width; None if too many.
+    """Return the seeds with which a t-interval has at most this half width; None if too many.
 
     spread: the standard deviation of a seed's value.
     """
@@ -221,7 +221,7 @@ def _train(
 def _arguments(run: Run) -> list[str]:
     """Return the arguments that begin a run.
 
-    Only what differs from the preset: another version may not know all settings.
+    They have only the settings that differ from the preset: another version may not have all.
     """
     names = ("seed", "device", "threads", "precision", "kernels")
     settings = {**changes(run.config), **{name: getattr(run.config, name) for name in names}}

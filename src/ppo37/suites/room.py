@@ -1,4 +1,4 @@
-"""Whether the runs fit into the memory and on the disk, estimated before the first of them."""
+"""An estimate of the memory and the disk space that runs need, made before the first starts."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,9 +16,9 @@ from ..session.state import checkpoints_bytes
 from .engine import Run
 
 PROCESS_BYTES = 300_000_000
-"""Memory of a run without the arrays below: Python, PyTorch, and a few emulators."""
+"""Memory of a run without the arrays of `needs_of`: Python, PyTorch, and a few emulators."""
 LOG_BYTES = 3_000
-"""Logs of an update, `metrics.jsonl` and TensorBoard's, with the games of a usual one."""
+"""Size of the logs of a usual update with its games, in `metrics.jsonl` and for TensorBoard."""
 
 
 class Needs(NamedTuple):
@@ -31,8 +31,8 @@ class Needs(NamedTuple):
 def needs_of(config: Config, agent: Agent) -> Needs:
     """Estimate what a run needs; measured runs needed 0.8 to 1.1 times as much memory.
 
-    Memory: three copies of the rollout's observations, the outputs of all layers for a minibatch
-    with their gradients, and the weights with gradients, moments and copies.
+    Memory: three copies of the rollout's observations; the outputs of all layers for a minibatch,
+    with their gradients; the weights, with their gradients, Adam's moments and copies.
     """
     weights = sum(p.numel() * p.element_size() for p in agent.parameters())
     numbers, outputs = _of_one_sample(agent)
@@ -42,10 +42,10 @@ def needs_of(config: Config, agent: Agent) -> Needs:
 
 
 def require_room(runs: Collection[Run], needs: dict[str, Needs], jobs: int, path: Path) -> None:
-    """UsageError if the runs that are left do not fit.
+    """Raise UsageError if memory or disk is too small for the runs that have not finished.
 
-    needs: of each run, by its name.  jobs: runs at once in this machine's memory, 0 if it trains
-    none.  path: where their directories will be.
+    needs: those of each run, by its name.  jobs: runs at once on this machine, 0 if it trains none.
+    path: where their directories will be.
     """
     left = [run for run in runs if not run.is_finished]
     memory = sum(sorted((needs[run.name].memory for run in left), reverse=True)[:jobs])
@@ -62,7 +62,7 @@ def require_room(runs: Collection[Run], needs: dict[str, Needs], jobs: int, path
 
 
 def _of_one_sample(agent: Agent) -> tuple[int, int]:
-    """Return the numbers of an observation, and the bytes of what all layers give for it."""
+    """Return the size of an observation in numbers, and of all layers' outputs in bytes."""
     shape = agent.obs_shape
     size = 0
 

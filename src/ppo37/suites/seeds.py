@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from ..errors import UsageError
 
 MOST = 10_000
-"""More seeds than anybody trains; a larger number is a typing error."""
+"""The most seeds; a larger number is probably a typing error."""
 
 
 def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
-    """Return the seeds that a number, a text or a list names; UsageError for a wrong one.
+    """Return the seeds that a number, a text or a list names; UsageError if it is wrong.
 
     A number N means N seeds from `first` on. In a text, `1-5` and `1,4,7` name the seeds, `4-4`
     names one, and a number alone is N.

@@ -1,7 +1,7 @@
 """A suite: every variant in every game with every seed, trained side by side, and its results.
 
 Each run is an ordinary run directory, made by `ppo37 train` in its own process. `suite.json` has
-what belongs to all of them: the settings without `auto`, and the steps that fit in a budget.
+what the runs have in common: the settings without `auto`, and the steps that fit in a budget.
 """
 
 import dataclasses
@@ -78,13 +78,13 @@ def suite(
 
     out: a directory, by default under `runs/`; finished runs in it are kept, stopped ones are
     resumed, and games, variants and seeds may be added.  jobs: runs at once, each on its share of
-    the cores; None chooses.  brought: returns what the user brings for some settings.  more, first:
-    options of the runs, see `command_of`.  ray: the address of a Ray cluster that trains the runs.
-    prepare: choose all that is stored in `suite.json`, and train nothing.  part: (k, n) trains the
-    k-th of n parts of a prepared suite, counted from 0, beside other processes with other parts;
-    the results are written by the next command without a part.  command: begins or resumes a run,
-    instead of this version of the package.  origin: what the runs come from, which is stored and
-    must stay the same.
+    the cores; None chooses.  brought: returns the user's own classes for some settings.  more,
+    first: options of the runs, see `command_of`.  ray: the address of a Ray cluster that trains the
+    runs.  prepare: write all choices to `suite.json`, and train nothing.  part: (k, n) trains the
+    k-th of n parts of a prepared suite, counted from 0, while other processes train the others; the
+    next command without a part writes the results.  command: returns the command that begins or
+    resumes a run, by default that of this version.  origin: the versions that train the runs; it is
+    stored and must stay the same.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -102,12 +102,12 @@ def suite(
             "games and seeds"
         )
     if path is not None and part is None:
-        folder.require_free(path, DOCUMENT)  # before minutes of measuring
+        folder.require_free(path, DOCUMENT)  # fails before minutes of measuring, not after
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(STOPPING))
         device = _device(plan)
         shares = shares_of_cores(fastest_jobs(number, device) if jobs is None else jobs)
-        # A suite that is prepared is trained elsewhere, and every machine has one core for a run.
+        # Other machines may train a prepared suite, and each has at least one core for a run.
         threads = 1 if prepare else max(1, usable_cores() // len(shares))
         command = command or partial(command_of, more=more, first=first)
         pool: Pool = Processes(shares, command)
@@ -163,7 +163,7 @@ def _with_steps(
 ) -> dict[str, TrainedArm]:
     """Return the arms with the steps of a budget, the same for all variants of a preset in a game.
 
-    known: those that have them already.  within: measures how many fit.
+    known: arms whose steps were measured before.  within: measures the steps that fit.
     """
     steps = {
         (arm.config.game, arm.config.preset): arm.config.total_timesteps for arm in known.values()
@@ -190,18 +190,18 @@ def _draw(path: Path, log: Callable[[str], None]) -> None:
 def _trained_arms(
     plan: Plan, known: dict[str, TrainedArm], threads: int, brought: Callable[[Config], Brought]
 ) -> dict[str, TrainedArm]:
-    """Return the arms with what is known of them, or with new choices for `auto`."""
+    """Return the arms with the choices for `auto` that are known, or else with new ones."""
     found = {}
     for name, arm in plan.arms.items():
         for seed in plan.seeds:
             dataclasses.replace(arm.config, seed=seed)  # checks it
-        its = brought(arm.config)  # refuses what the user has not typed, also for known arms
+        its = brought(arm.config)  # refuses names that the user has not typed, also for known arms
         found[name] = known.get(name) or _resolved(arm, threads, its)
     return found
 
 
 def _device(plan: Plan) -> str:
-    """Return the device of the runs; UsageError if they have several."""
+    """Return the device of all runs; UsageError if they have different ones."""
     found = {resolve_device(arm.config.device) for arm in plan.arms.values()}
     if len(found) > 1:
         raise UsageError("all runs of a suite need the same --device")
@@ -222,7 +222,7 @@ def _within(
     signals: Signals,
     log: Callable[[str], None],
 ) -> Config:
-    """Return settings with the steps that fit in a time, measured with all places at work."""
+    """Return settings with the steps that fit in a budget, measured with a run in every place."""
     log(f"{config.game}: measuring {TRIED_UPDATES} updates of {len(shares)} runs at once")
     tried = dataclasses.replace(
         not_annealed(config), total_timesteps=TRIED_UPDATES * config.batch_size

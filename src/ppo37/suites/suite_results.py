@@ -28,7 +28,7 @@ SCORE = "mean raw score of the last 100 training games, as in CleanRL's and base
 
 
 class TrainedArm(NamedTuple):
-    """A variant in one game: its settings as they were asked for, and as they are trained."""
+    """A variant in one game: the settings of its plan, and those that are trained."""
 
     variant: str
     asked: Config
@@ -39,7 +39,7 @@ class TrainedArm(NamedTuple):
 class Suite(NamedTuple):
     """The runs of a suite, its budget, and the errors of the runs that failed, by their names.
 
-    origin: what the runs come from, such as the commits of `ppo37 regress`.
+    origin: the versions that train the runs, such as the commits of `ppo37 regress`.
     """
 
     grid: Grid
@@ -50,7 +50,7 @@ class Suite(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of a finished run, under the names of its summary, and what has made it."""
+    """The result of a finished run, and the machine, versions and commit that trained it."""
 
     score: float | None
     games: int
@@ -73,7 +73,7 @@ def result_of(run: Run) -> Result:
     try:
         summary, document = directory.read_summary(run.path), directory.read_document(run.path)
         machine, threads = document["machine"], run.config.threads or 1
-        # A GPU computes the same whatever the cores are.
+        # On a GPU the result does not depend on the number of cores.
         enough = run.config.device != "cpu" or machine.get("cores", threads) >= threads
         return Result(
             summary["last_100_mean"],
@@ -92,10 +92,10 @@ def result_of(run: Run) -> Result:
 def saved_arms(
     document: dict[str, Any] | None, path: Path, plan: Plan, origin: dict[str, str]
 ) -> dict[str, TrainedArm]:
-    """Return the arms of a plan that the suite in `path` has already, with its choices.
+    """Return the arms that the suite in `path` has already, with its choices.
 
     document: that of the suite, or None.  UsageError if it is a suite of another plan: arms and
-    seeds may be added, nothing else changes.
+    seeds may be added, but nothing else may change.
     """
     if document is None:
         return {}
@@ -125,7 +125,7 @@ def saved_arms(
             if budget is not None:
                 steps = from_dict(arm["config"]).total_timesteps
                 trained = dataclasses.replace(asked, total_timesteps=steps)
-            # Only choices for `auto` come from the file: it may be a stranger's.
+            # Only choices for `auto` come from the file, because it may come from a stranger.
             config = folder.with_known_choices(trained, arm["config"], what)
             found[name] = TrainedArm(plan.arms[name].variant, asked, config, Needs(**arm["needs"]))
     except (KeyError, TypeError, AttributeError) as error:
@@ -167,7 +167,7 @@ def document_of(suite: Suite) -> dict[str, Any]:
     processors = [processor_of(run["machine"]) for run in runs if run["machine"]]
     for run in runs:
         if run["machine"] and processor_of(run["machine"]) != processors[0]:
-            run["exact"] = False  # it would not have given the same numbers on that of the others
+            run["exact"] = False  # on the processor of the first run its numbers may differ
     return {
         "arms": [
             {
@@ -208,14 +208,14 @@ def _run_document(suite: Suite, name: str, run: Run) -> dict[str, Any]:
     try:
         if document["finished"]:
             result = result_of(run)._asdict()
-    except UsageError as error:  # of one run; the others have theirs
+    except UsageError as error:  # other runs still have results
         document |= {"finished": False, "error": str(error)}
     result["commit"] = suite.origin.get(arm.variant, result["commit"])
     return {**document, **result}
 
 
 def _csv(document: dict[str, Any]) -> str:
-    """Return a row for each run."""
+    """Return the results as CSV, with a row for each run."""
     text = io.StringIO()
     rows = [
         {
@@ -232,7 +232,7 @@ def _csv(document: dict[str, Any]) -> str:
 
 
 def _markdown(suite: Suite, document: dict[str, Any]) -> str:
-    """Return the table of the arms, what is missing, and how it was made."""
+    """Return the table of the arms, and notes below it."""
     lines = [
         "| variant | game | score | std | each seed | agent steps | time of a run |",
         "|---|---|---|---|---|---|---|",
@@ -254,7 +254,7 @@ def _markdown(suite: Suite, document: dict[str, Any]) -> str:
 
 
 def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
-    """Return what the table does not show."""
+    """Return the notes below the table: what is missing, and how the runs were trained."""
     unfinished = [run for run in document["runs"] if not run["finished"]]
     inexact = [run["run"] for run in document["runs"] if run["exact"] is False]
     configs = [arm.config for arm in suite.arms.values()]

@@ -117,7 +117,7 @@ def test_a_wrong_plan_is_refused(values: dict[str, Any], message: str) -> None:
     [
         ("games = [", "is not TOML"),
         ("game = 'pong'", "no key 'game', only games, .*; did you mean games"),
-        ("learning_rate = 1e-3", r"settings belong into \[settings\]"),
+        ("learning_rate = 1e-3", r"settings belong in \[settings\]"),
         ("settings = 3", "settings has to be a table"),
     ],
 )
