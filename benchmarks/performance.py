@@ -51,11 +51,12 @@ in the time, its figure is an upper bound. OpenMP of macOS and of Intel has not 
 
 GPU = """## On a GPU
 
-`python benchmarks/gpu.py` measures in several stages and writes a file for each. On the machine below the emulator takes most of the time: the GPU waits for
-the 16 cores. A gradient of `classic` takes half the time in PyTorch's bf16 than in its fp32
-(331,000 and 157,000 samples/s), and so does one of `fast` (543,000 and 254,000; `ppo37 doctor
---measure`). [Two seeds of Pong](../benchmarks/results/runs/gpu_pong/README.md) show that the values
-of `fast` for a GPU are not good yet; [eight seeds with those for a
+`python benchmarks/gpu.py` measures in several stages and writes a file for each. On the machine
+below the emulator takes most of the time: the GPU waits for the 16 cores. A gradient of `classic`
+takes half the time in PyTorch's bf16 than in its fp32 (331,000 and 157,000 samples/s), and so does
+one of `fast` (543,000 and 254,000; `ppo37 doctor --measure`). [Two seeds of
+Pong](../benchmarks/results/runs/gpu_pong/README.md) show that the values of `fast` for a GPU are
+not good yet; [eight seeds with those for a
 CPU](../benchmarks/results/runs/gpu_pong_cpu_values/README.md) learn more in fewer steps.
 """
 
