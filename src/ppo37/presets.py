@@ -137,7 +137,9 @@ def from_preset(
 
 def _preset_values(name: str, choices: dict[str, Any]) -> dict[str, Any]:
     """Return what a preset changes, with what the observation and action space imply."""
-    values = PRESETS[preset_key(name, choices["device"])]
+    if (key := preset_key(name, choices["device"])) not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}; choose from {', '.join(PRESET_NAMES)}")
+    values = PRESETS[key]
     for choice, implied in IMPLIED_SETTINGS.items():
         if choice in choices.items():
             values = {**values, **implied}
@@ -152,7 +154,8 @@ def _game_settings(
     if game is None and env is None:
         raise UsageError("give the name of a game, or your own environment (--env)")
     if env is not None:
-        return {"game": game or short_name(env), "env": env}
+        own_name = game is not None and ":" not in game
+        return {"game": game if own_name else short_name(env), "env": env}
     assert game is not None
     if not is_built_in(game):
         if ":" not in game and not is_registered(game):

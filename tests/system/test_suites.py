@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import (
     child_environment,
     fingerprint_and_log,
     read_files,
+    run_command,
     suite_command,
     tiny,
     tiny_options,
@@ -30,6 +32,7 @@ from conftest import (
 from ppo37 import train
 from ppo37.backends.device import commit
 from ppo37.cli import main
+from ppo37.errors import UsageError
 from ppo37.session.directory import is_locked
 from ppo37.suites.engine import Grid
 from ppo37.suites.plan import Arm, Plan
@@ -152,6 +155,83 @@ def test_a_failed_run_is_named_and_the_rest_finishes(whole: Path, tmp_path: Path
     runs = {run["run"]: run for run in document_of(copy)["runs"]}
     assert (runs[RUNS[2]]["finished"], runs[RUNS[3]]["finished"]) == (False, True)
     assert f"Not finished: {RUNS[2]} (" in (copy / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_parts_of_a_prepared_suite_with_two_threads(whole: Path, tmp_path: Path) -> None:
+    """Each run has as many cores as threads, so at most one is trained at the same time."""
+    plan = PLAN.replace("[settings]", "[settings]\nthreads = 2")
+    (tmp_path / "plan.toml").write_text(plan)
+    out = tmp_path / "suite"
+    arguments = ["-m", "ppo37", "suite", str(tmp_path / "plan.toml"), "--out", str(out)]
+    environment = {**child_environment(), "OMP_NUM_THREADS": "2"}
+
+    def part(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *arguments, *more],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=LIMIT_S,
+        )
+
+    refused = part("--part", "0/3")
+    assert refused.returncode == 2
+    assert "needs a suite that is prepared" in refused.stderr
+    prepared = part("--prepare")
+    assert prepared.returncode == 0, prepared.stderr
+    assert f"prepared {out}" in prepared.stderr
+    assert not list(out.glob("*__s?"))
+    for number, runs in enumerate(([RUNS[0], RUNS[3]], [RUNS[1]], [RUNS[2]])):
+        done = part("--part", f"{number}/3")
+        assert done.returncode == 0, done.stderr
+        assert f"ppo37: {len(runs)} runs, one after the other" in done.stderr
+        assert done.stdout == f"part {number}/3 of {out} has finished\n"
+        assert all((out / name / "summary.json").exists() for name in runs)
+    assert not document_of(out)["complete"]
+    assert part().returncode == 0
+    document = document_of(out)
+    assert document["complete"]
+    assert all(run["exact"] for run in document["runs"])
+    for name in RUNS:
+        assert fingerprint_and_log(out / name)[1] == fingerprint_and_log(whole / name)[1]
+
+
+def test_damaged_results_of_a_run_are_named(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    for name, file, key, value in (
+        (RUNS[0], "summary.json", "last_100_mean", "many"),
+        (RUNS[1], "config.json", "machine", None),
+        (RUNS[2], "summary.json", "wall_s", "long"),
+    ):
+        document = json.loads((copy / name / file).read_text())
+        (copy / name / file).write_text(json.dumps({**document, key: value}))
+    command = ("suite", str(tmp_path / "plan.toml"), "--out", str(copy))
+    code, _, err = run_command(capsys, *command)
+    assert code == 1
+    assert err.splitlines()[-1].startswith(
+        f"ppo37: 3 of 4 runs failed, the first is {RUNS[0]}: {copy / RUNS[0]}/summary.json is damag"
+    )
+
+
+def test_another_command_may_not_change_a_suite_meanwhile(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    config = tiny(preset="classic", seed=1, threads=None)
+    arms = {"base__catch": config, "other__catch": replace(config, gamma=0.9)}
+    plan = Plan({n: Arm(n.partition("__")[0], each) for n, each in arms.items()}, [3, 4, 5], None)
+
+    def changes(*_: Any) -> None:
+        document = {**document_of(copy), "seeds": [3, 4, 6]}
+        (copy / "suite.json").write_text(json.dumps(document))
+
+    monkeypatch.setattr(sys.modules["ppo37.suites.suite"], "require_room", changes)
+    with pytest.raises(UsageError, match="another command has changed"):
+        suite(plan, copy)
 
 
 MISTAKES = [

@@ -160,9 +160,10 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def processor_of(machine: dict[str, Any]) -> str:
-    """Return what decides the bits of a machine's results, of `describe_machine`, in words."""
-    parts = (machine.get(name) for name in ("cpu", "isa", "gpu"))
+def processor_of(machine: dict[str, Any], device: str) -> str:
+    """Describe what decides the bits of results on a device, from `describe_machine`."""
+    names = ("cpu", "isa", "gpu") if device == "cuda" else ("cpu", "isa")
+    parts = (machine.get(name) for name in names)
     return ", ".join(str(part) for part in parts if part not in (None, "none"))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config, implied_by
 from ..errors import UsageError
 from ..session.files import real_path, shown
-from .brought import brought
+from .brought import absolute, brought
 from .common import config_from, config_of, log, options_around, print_result, settings_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ def suite(options: Namespace) -> int:
         if getattr(options, name) is not None:
             values[name] = getattr(options, name)
     typed = settings_of(options)
+    if "env" in typed:
+        values.pop("games", None)
+    if options.games is not None and "env" in typed:
+        raise UsageError("--games and --env exclude each other; use one of them")
+    if options.preset is not None:
+        values["settings"] = {n: v for n, v in values.get("settings", {}).items() if n != "preset"}
     if not values.get("games") and "env" not in {**values.get("settings", {}), **typed}:
         raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
     values["seed"] = typed.pop("seed", Config.seed)
@@ -55,9 +61,12 @@ def _maker(options: Namespace) -> "MakeConfig":
 
 def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
     """Train a plan, and print the results.  first: options of `ppo37 train` only."""
+    from ..session.checkpoint import KEPT
     from ..suites.suite import suite
     from ..suites.suite_results import PAGE
 
+    if options.ray is not None and options.jobs is not None:
+        raise UsageError("--jobs is for this machine; a Ray cluster has its own number of cores")
     if options.max_time is not None:
         raise UsageError("--max-time is for one run; for several use --budget")
     options_around(options)  # checks them
@@ -72,8 +81,12 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
         ray=options.ray,
         part=None if options.part is None else _part(options.part),
         prepare=options.prepare,
+        keep=options.keep or KEPT,
     )
-    print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
+    text = f"part {options.part} of {shown(path)} has finished"
+    if options.part is None:
+        text = (path / PAGE).read_text().rstrip()
+    print_result(options, {"path": str(path), **result}, text)
     return 0
 
 
@@ -90,7 +103,7 @@ def _more(options: Namespace) -> list[str]:
     names = ("checkpoint_every", "keep", "eval_every", "eval_episodes", "record_every")
     given = {name: getattr(options, name) for name in names}
     found = [f"--{n.replace('_', '-')}={v}" for n, v in given.items() if v is not None]
-    found += [f"--logger={text}" for text in options.loggers]
+    found += [f"--logger={absolute(text)}" for text in options.loggers]
     return found + ["--keep-best"] * options.keep_best
 
 
@@ -106,7 +119,8 @@ def ablate(options: Namespace) -> int:
 
     config = config_of(options)
     details = None if options.details is None else options.details.split(",")
-    path, result = ablate(config, details, options.seeds, options.out, options.jobs, log)
+    own = brought(config, options)
+    path, result = ablate(config, details, options.seeds, options.out, options.jobs, log, own)
     text = f"{table(result)}\n{shown(path / PICTURE)}"
     print_result(options, {"path": str(path), **result}, text)
     return 0

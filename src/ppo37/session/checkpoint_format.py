@@ -135,13 +135,16 @@ def _verified(directory: Path) -> tuple[dict[str, bytes], int]:
     return contents, number
 
 
-def read(path: Path) -> bytes:
-    """Read a file of a run; Damaged if it is missing or too large, UsageError if not readable."""
+def read(path: Path, largest: int | None = None) -> bytes:
+    """Read a file of a run; Damaged if it is missing or too large, UsageError if not readable.
+
+    largest: the bytes that it may have; by default those of such a file of a run.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise Damaged(f"{path} is not a file")
-        if status.st_size > LARGEST_BYTES[path.suffix]:
+        if status.st_size > (largest or LARGEST_BYTES[path.suffix]):
             raise Damaged(f"{path} is larger than any such file can be")
         return path.read_bytes()
     except FileNotFoundError as error:

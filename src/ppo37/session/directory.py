@@ -67,6 +67,11 @@ def file_name(text: str) -> str:
     return re.sub(r"^\.*$|^\.", "-", name)
 
 
+def is_file_name(text: str) -> bool:
+    """Return whether a text has the characters of a name by `file_name`, at any length."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", text) is not None
+
+
 def alternatives(first: Path) -> Iterator[Path]:
     """Yield a path, and then the same with -2, -3 and so on appended."""
     return chain([first], (first.with_name(f"{first.name}-{n}") for n in count(2)))

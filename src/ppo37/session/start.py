@@ -58,13 +58,15 @@ class _Saved(NamedTuple):
 
     checkpoint: None at the beginning of a run.  env_states: those of all environments; empty if new
     games start.  seedings: how often the environments were seeded anew.  exact: whether the run is
-    equal to an uninterrupted one, to the last bit.
+    equal to an uninterrupted one, to the last bit.  first_weights: the agent whose weights a run
+    without a checkpoint begins with, instead of random ones.
     """
 
     checkpoint: Checkpoint | None
     env_states: list[EnvState]
     seedings: int
     exact: bool
+    first_weights: Checkpoint | None = None
 
 
 NOTHING_SAVED = _Saved(None, [], 0, True)
@@ -92,11 +94,13 @@ def new_session(
             yield stack.enter_context(resumed)
             return
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
-        parts, state = _open(stack, config, brought, ranks, NOTHING_SAVED)
+        saved = NOTHING_SAVED
         if init_from is not None:
             agent, warnings = directory.find_checkpoint(Path(init_from))
-            initialize(state, agent, config)
-            for line in (*warnings, f"the weights are those of {agent.path}"):
+            saved = saved._replace(first_weights=agent)
+        parts, state = _open(stack, config, brought, ranks, saved)
+        if saved.first_weights is not None:
+            for line in (*warnings, f"the weights are those of {saved.first_weights.path}"):
                 observers.note(line)
         choice = _choose(config, state.agent, parts[0], ranks)
         config = choice.applied(config)
@@ -247,6 +251,8 @@ def _open(
     tensors_of_extras(brought.extras)  # fails if they cannot be saved
     if saved.checkpoint is not None:
         restore(state, saved.checkpoint, config)
+    elif saved.first_weights is not None:
+        initialize(state, saved.first_weights, config)
     return parts, state
 
 
@@ -343,13 +349,9 @@ def _load(
     """
     saved, warnings = _newest(wanted, path)
     changed = list[str]()
+    first_weights = None
     if saved is None:
-        document = directory.read_document(path)
-        if directory.INIT_FROM in document:
-            raise UsageError(
-                f"{path} has no checkpoint of the weights that it began with; train a new run from "
-                f"{document[directory.INIT_FROM]}"
-            )
+        first_weights = _first_weights(path)
         warnings.append("no checkpoint was saved yet: training starts from the beginning")
     else:
         agent_steps = saved.state["agent_steps"]
@@ -373,7 +375,7 @@ def _load(
     for warning in changed + warnings:
         observers.note(warning)
     if saved is None:
-        return NOTHING_SAVED
+        return NOTHING_SAVED._replace(first_weights=first_weights)
     unfinished = config.updates_left(agent_steps) > 0
     new_games = new_games or saved_config.num_envs != config.num_envs
     env_states = saved_env_states(saved, config) if unfinished and not new_games else []
@@ -385,6 +387,26 @@ def _load(
         observers.note("replaying the games of the checkpoint")
     exact = saved.state.get("exact", True) and not changed and (bool(env_states) or not unfinished)
     return _Saved(saved, env_states, seedings, exact)
+
+
+def _first_weights(path: Path) -> Checkpoint | None:
+    """Load the agent whose weights a run began with; None if they were drawn at random.
+
+    UsageError if it is not there any more as it was.
+    """
+    origin = directory.read_document(path).get(directory.INIT_FROM)
+    if origin is None:
+        return None
+    try:
+        found, _ = directory.find_checkpoint(Path(origin["path"]))
+        if checkpoint.fingerprint(found) == origin["fingerprint"]:
+            return found
+    except (UsageError, KeyError, TypeError):
+        pass
+    raise UsageError(
+        f"{path} has no checkpoint, and the agent whose weights it began with has changed or is "
+        f"gone: {origin}; train a new run"
+    )
 
 
 def _newest(wanted: Path, run: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -40,13 +40,14 @@ def ablate(
     out: str | Path | None = None,
     jobs: int = 1,
     log: Callable[[str], None] = lambda _: None,
+    brought: Brought | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Train `config` with and without each detail, and compare; return the path and the result.
 
     details: numbers such as `4`, `D04`, `A3`; None takes each of the 37 that has a switch and an
     effect in `config`.  seeds: the seeds, or their number, starting at `config.seed`.  out: a
     directory, by default under `runs/`; finished runs in it are kept, and stopped ones are resumed.
-    jobs: runs at once, each on its share of the cores.
+    jobs: runs at once, each on its share of the cores.  brought: the user's own classes.
     The result consists of plain values. It is also in `ablation.json`, with the picture
     `ablation.png`; both are updated after every run.
     UsageError for wrong arguments, before anything is written; RunError if runs failed, after all
@@ -59,7 +60,7 @@ def ablate(
     make_arms(config, details, log)
     for seed in chosen:
         dataclasses.replace(config, seed=seed)  # checks it
-    resolved = folder.resolve(config, max(1, usable_cores() // jobs), Brought()).config
+    resolved = folder.resolve(config, max(1, usable_cores() // jobs), brought or Brought()).config
     path = folder.default_path("ablation", config) if out is None else real_path(out)
     with Signals(STOPPING) as signals, closing(folder.open_folder(path, DOCUMENT, log)):
         known = folder.read_document(path / DOCUMENT)

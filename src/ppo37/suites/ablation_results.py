@@ -134,7 +134,8 @@ def table(document: dict[str, Any]) -> str:
         rows.append("  ".join(cells).rstrip())
     rules = [f"{name}: {rule}" for name, rule in document["judgement"].items()]
     software = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    made = f"{processor_of(document['machine'])}; {software}; commit {document['commit']}"
+    processor = processor_of(document["machine"], config["device"])
+    made = f"{processor}; {software}; commit {document['commit']}"
     return "\n".join([head, *rows, *rules, *document["notes"], made])
 
 

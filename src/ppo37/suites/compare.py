@@ -59,7 +59,7 @@ def compare(
     import_matplotlib()  # fails before minutes of reading, not after
     bounds = read_anchors(anchors) if anchors is not None else {}
     document = compare_entries(read_entries(inputs, log), bounds)
-    folder = _folder(out)
+    folder = results_folder(out, "compare")
     write_comparison(document, folder)
     return folder, document
 
@@ -110,10 +110,10 @@ def write_comparison(document: dict[str, Any], folder: Path) -> list[Path]:
     return compare_plot.figures(document, folder)
 
 
-def _folder(out: str | Path | None) -> Path:
+def results_folder(out: str | Path | None, name: str) -> Path:
     """Return the folder to write into; a new one, such as `compare-2`, if none is named."""
     if out is None:
-        return directory.claim(directory.alternatives(real_path("compare")))
+        return directory.claim(directory.alternatives(real_path(name)))
     path = real_path(out)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a folder{OTHER_OUT}")

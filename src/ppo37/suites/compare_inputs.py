@@ -23,6 +23,7 @@ from ..session.files import one_line, own_folder, real_path
 from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
 from ..tools.stats import published_scores, running_mean
+from .folder import LARGEST_DOCUMENT
 from .suite_results import DOCUMENT
 
 LAST_GAMES = 100
@@ -152,10 +153,15 @@ def read_entries(inputs: Sequence[str | Path], log: Callable[[str], None]) -> li
     return entries
 
 
-def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: None) -> list[Entry]:
+def entries_of_suite(
+    path: str | Path,
+    log: Callable[[str], None] = lambda _: None,
+    configs: dict[str, Config] | None = None,
+) -> list[Entry]:
     """Return an entry for each variant of a suite, or one with the name of its folder.
 
-    Runs that are not finished or damaged are left out, with a line to `log`.  UsageError if a
+    Runs that are not finished or damaged are left out, with a line to `log`.  configs: the settings
+    of the runs by their names, instead of those in their directories.  UsageError if a
     variant has no finished run, or if the suite's file is damaged.
     """
     path = real_path(path)
@@ -163,19 +169,19 @@ def entries_of_suite(path: str | Path, log: Callable[[str], None] = lambda _: No
     if not file.is_file():
         raise UsageError(f"{path} has no {DOCUMENT}, so it is not the directory of a suite")
     try:
-        runs_listed = parse_json(read(file), file)["runs"]
+        runs_listed = parse_json(read(file, LARGEST_DOCUMENT), file)["runs"]
         listed = [(str(run["run"]), str(run["variant"])) for run in runs_listed]
     except (Damaged, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged") from error
     variants: dict[str, list[ScoredRun]] = {variant: [] for _, variant in listed}
     for name, variant in listed:
-        if name != directory.file_name(name):
+        if not directory.is_file_name(name):
             raise UsageError(f"{file} is damaged: {one_line(repr(name))} is not the name of a run")
         folder = own_folder(path, name)
         if not folder.exists():
             log(f"left out: {folder} has not been started")
             continue
-        config = _read_settings(folder, log)
+        config = configs[name] if configs else _read_settings(folder, log)
         if config is not None:
             variants[variant].extend(_read_run(folder, config, log))
     for variant, runs in variants.items():
@@ -249,7 +255,7 @@ def _read_settings(path: Path, log: Callable[[str], None]) -> Config | None:
 def _read_run(path: Path, config: Config, log: Callable[[str], None]) -> list[ScoredRun]:
     """Return a list with the run and its score; if it has none, log that and return []."""
     try:
-        score, origin = _score_of(path), _origin(directory.read_document(path))
+        score, origin = _score_of(path), _origin(directory.read_document(path), config)
         return [ScoredRun(path, config, score, origin, *_games_of(path))]
     except UsageError as error:
         log(f"left out: {path}: {error}")
@@ -269,13 +275,13 @@ def _games_of(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return ends, running_mean(scores, LAST_GAMES)
 
 
-def _origin(document: dict[str, Any]) -> str:
+def _origin(document: dict[str, Any], config: Config) -> str:
     """Return the processor, the versions and the commit of a run, as far as its file has them."""
     machine, versions = document.get("machine"), document.get("versions")
     machine = machine if isinstance(machine, dict) else {}
     versions = versions if isinstance(versions, dict) else {}
     named = [f"{name} {versions[name]}" for name in ("ppo37", "torch") if name in versions]
-    processor = processor_of(machine)
+    processor = processor_of(machine, config.device)
     commit = [f"commit {document['commit']}"] if "commit" in document else []
     return one_line(", ".join([*filter(None, [processor]), *named, *commit]))
 

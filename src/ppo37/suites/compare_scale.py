@@ -63,7 +63,10 @@ def _anchor(path: str | Path, game: str, values: Any) -> tuple[float, float]:
     for value in values.values():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UsageError(wanted)
-    low, high = float(values["low"]), float(values["high"])
+    try:
+        low, high = float(values["low"]), float(values["high"])
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise UsageError(wanted) from error
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(wanted)
     return low, high

@@ -66,7 +66,7 @@ def _verdict(
     if low <= 0 <= high:
         why = wanted if gap.value else "no difference is seen"
         return f"cannot tell with {seeds} seeds {each}: {why}"
-    word = "better" if gap.value > 0 else "worse"
+    word = "better" if low > 0 else "worse"
     # A difference as large as this one is found with these seeds.
     enough = needed is not None and needed <= seeds
     if few and not enough:

@@ -25,6 +25,8 @@ from ..session.view import duration
 from ..tools.processes import POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
+HELD_POLL_S = 1.0
+"""Between two looks at runs that other processes train: each look locks a file for an instant."""
 GPU_BYTES_OF_RUN = 8 * 2**30
 """GPU memory for each run: 1.2 GB were measured for `classic`, 7 GB for `impala` with 64 games."""
 STOPPING = "stopping: the active runs save checkpoints"
@@ -193,7 +195,7 @@ def train_all(
             held = True
             log(f"waiting for {waiting[0].name}, which another process trains")
         progress.report(waiting)
-        time.sleep(POLL_S)
+        time.sleep(HELD_POLL_S if waiting and not pool.active else POLL_S)
     return failures
 
 
@@ -235,14 +237,16 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
     return [share.tolist() for share in np.array_split(sorted(cores_of_process()), jobs)]
 
 
-def fastest_jobs(runs: int, device: str) -> int:
+def fastest_jobs(runs: int, device: str, threads: int = 1) -> int:
     """Return the number of runs at once with which all of `runs` are finished first.
 
     This is one for each core; on a GPU also as many as fit into its memory (docs/performance.md,
-    "Beside other work" and "On a GPU").
+    "Beside other work" and "On a GPU").  threads: of each run, which needs as many cores.
     """
-    most = min(runs, usable_cores()) if can_pin() else 1
-    return most if device == "cpu" else max(1, min(most, gpu_memory_bytes() // GPU_BYTES_OF_RUN))
+    most = min(runs, usable_cores() // threads) if can_pin() else 1
+    if device == "cuda":
+        most = min(most, gpu_memory_bytes() // GPU_BYTES_OF_RUN)
+    return max(1, most)
 
 
 def can_pin() -> bool:

@@ -26,6 +26,9 @@ from ..session.files import (
 from .engine import Grid
 from .room import Needs, needs_of
 
+LARGEST_DOCUMENT = 1 << 28
+"""Bytes of the largest document; one of 10,000 runs has about 10 MB."""
+
 
 def default_path(kind: str, config: Config) -> Path:
     """Make a new directory `runs/{kind}__{game}__{preset}__{unixtime}`.
@@ -63,7 +66,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = parse_json(read(path), path)
+        found = parse_json(read(path, LARGEST_DOCUMENT), path)
     except Damaged as error:
         raise UsageError(f"{path} is damaged; choose another --out") from error
     if not isinstance(found, dict):
@@ -119,6 +122,8 @@ def with_known_choices(config: Config, saved: Any, what: str) -> Config:
 
     saved: the settings in a document.  what: names them in the error.  UsageError if others differ.
     """
+    if not isinstance(saved, dict):
+        raise UsageError(f"{what}, or its document is damaged; choose another --out")
     known = from_dict(saved)
     for name, unset in (("precision", "auto"), ("kernels", "auto"), ("threads", None)):
         if getattr(config, name) == unset:

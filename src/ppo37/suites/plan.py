@@ -14,6 +14,7 @@ learning_rate = 2e-3
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,7 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
     if budget is not None:
         seconds(budget)
     variants = values.get("variants") or {"": {}}
+    _require_different_names(list(variants))
     arms = dict[str, Arm]()
     for variant, own in variants.items():
         if not isinstance(own, dict):
@@ -118,6 +120,13 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
     return Plan(arms, seeds_from(values.get("seeds", 3), first), budget)
 
 
+def _require_different_names(variants: list[str]) -> None:
+    """Raise UsageError if two names are the same directory on a disk that ignores case."""
+    for name, again in itertools.combinations(variants, 2):
+        if name.lower() == again.lower():
+            raise UsageError(f"variants {name} and {again} have the same name")
+
+
 def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
     """Return checked settings by name; UsageError names the variant that has a wrong one."""
     try:
@@ -128,7 +137,9 @@ def _settings(values: dict[str, Any], variant: str) -> dict[str, Any]:
 
 def games_of(games: Any, changes: dict[str, Any]) -> list[str | None]:
     """Return the games of a list or of a text with commas, which may name sets; None for `env`."""
-    if games is None and changes.get("env"):
+    if changes.get("env"):
+        if games is not None:
+            raise UsageError("games and env exclude each other; an environment of your own is one")
         return [None]
     if isinstance(games, str):
         games = games.split(",")

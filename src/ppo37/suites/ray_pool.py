@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -69,7 +70,7 @@ class RayPool:
         task = self._train.options(
             num_cpus=run.config.threads or 1, num_gpus=self._gpus, name=run.name
         )
-        self._tasks[task.remote(run, self._command)] = run
+        self._tasks[task.remote(run, self._command, Path.cwd())] = run
         self.active.append(run)
 
     def ended(self) -> list[tuple[Run, str]]:
@@ -82,7 +83,7 @@ class RayPool:
                 error = str(self._ray.get(task))
             except self._ray.exceptions.RayError as failure:
                 error = f"the task was lost: {' '.join(str(failure).split())[:200]}"
-            found.append((run, error or ("" if run.is_finished else "it has not finished")))
+            found.append((run, error))
         return found
 
     def close(self) -> None:
@@ -95,15 +96,17 @@ class RayPool:
         self._stack.close()
 
 
-def _train(run: Run, command: Callable[[Run], Command]) -> str:
+def _train(run: Run, command: Callable[[Run], Command], folder: Path) -> str:
     """Train a run on this node. Returns its error message, or an empty text."""
     while is_locked(run.path):  # its last process may still save a checkpoint
         time.sleep(POLL_S)
-    child = start(*command(run).arguments)
+    child = start(*command(run).arguments, folder=folder if folder.is_dir() else None)
     try:
         while child.process.poll() is None:
             time.sleep(POLL_S)
-        return child.stderr_tail() if child.process.returncode else ""
+        if child.process.returncode:
+            return child.stderr_tail()
+        return "" if run.is_finished else "it has not finished"
     finally:
         child.process.terminate()  # it leaves a checkpoint
         child.close()

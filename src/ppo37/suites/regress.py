@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from ..build import Brought
-from ..config import Config, flags
+from ..config import Config, brought_flags, flags, from_dict
 from ..errors import UsageError
-from ..presets import changes
+from ..presets import NOT_IN_PRESETS, changes
 from ..session import directory
-from ..session.files import real_path
+from ..session.files import OTHER_OUT
 from ..session.signals import Signals
 from ..tools.stats import t_interval_of_mean
 from . import folder
 from .aggregate import MOST_SEEDS, seeds_needed
 from .commits import source_of
-from .compare import compare_entries, entries_of_suite, write_comparison
+from .compare import compare_entries, entries_of_suite, results_folder, write_comparison
 from .compare_inputs import Entry, key_of
 from .compare_scale import Anchors, anchors_of, read_anchors
-from .engine import Command, Run
+from .engine import Command, Grid, Run
 from .golden import golden, text_of
 from .plan import Arm, Plan
 from .suite import suite
@@ -65,24 +65,28 @@ def regress(
     bounds = read_anchors(anchors) if anchors is not None else {}
     with as_file(files("ppo37") / "data" / "anchors.toml") as own:
         bounds = {**read_anchors(own), **bounds}
+    path = None
     if are_suites(base, head):
         entries = [_entry(base, BASE), _entry(head, HEAD)]
-        path = real_path(out) if out else directory.claim(directory.alternatives(real_path(NEW)))
-        path.mkdir(parents=True, exist_ok=True)
+        if out is not None and are_suites(str(out)):
+            raise UsageError(f"{out} is a suite{OTHER_OUT}")
     elif plan is None:
         raise UsageError(f"{base} and {head} are not suites; to train commits, a plan is needed")
+    elif any(arm.variant for arm in plan.arms.values()):
+        raise UsageError("a plan of two commits has no variants: the commits are what is compared")
     else:
         bounds = _bounds_of((arm.config for arm in plan.arms.values()), bounds)
-        path = _train(base, head, plan, out, jobs, brought, log)
-        entries = sorted(entries_of_suite(path, log), key=lambda entry: entry.name)
+        path, entries = _train(base, head, plan, out, jobs, brought, log)
     bounds = _bounds_of((run.config for entry in entries for run in entry.runs), bounds)
     compared = compare_entries(entries, bounds)
+    found = verdict(entries[0], entries[1], bounds, margin)
+    path = path or results_folder(out, NEW)
     write_comparison(compared, path / "compare")
     document = {
         "base": base,
         "head": head,
         "margin": margin,
-        **verdict(entries[0], entries[1], bounds, margin),
+        **found,
         "comparison": compared,
     }
     folder.write_document(path / DOCUMENT, document)
@@ -120,7 +124,7 @@ def verdict(base: Entry, head: Entry, bounds: Anchors, margin: float) -> dict[st
     bounds: the anchors of all games.
     """
     differences = _by_seed(base, head, bounds)
-    seeds, value = len(differences), float(np.mean(differences)) if differences else math.nan
+    seeds, value = len(differences), float(np.mean(differences))
     if seeds < FEWEST_SEEDS:
         word, reason, interval = CANNOT_TELL, f"at least {FEWEST_SEEDS} seeds are needed", None
     else:
@@ -139,7 +143,9 @@ def _by_seed(base: Entry, head: Entry, bounds: Anchors) -> list[float]:
         pair = [dict(zip(it.seeds(game), it.scores(game), strict=True)) for it in (base, head)]
         shared = pair[0].keys() & pair[1].keys()
         found.append({seed: (pair[1][seed] - pair[0][seed]) / (high - low) for seed in shared})
-    seeds = set.intersection(*(set(each) for each in found)) if found else set[int]()
+    seeds = set.intersection(*(set(each) for each in found))
+    if not seeds:
+        raise UsageError(f"{base.name} and {head.name} have no seed in common")
     return [float(np.mean([each[seed] for each in found])) for seed in sorted(seeds)]
 
 
@@ -195,8 +201,11 @@ def _train(
     jobs: int | None,
     brought: Callable[[Config], Brought],
     log: Callable[[str], None],
-) -> Path:
-    """Train the plan at both commits, as two variants of a suite; return its directory."""
+) -> tuple[Path, list[Entry]]:
+    """Train the plan at both commits, as two variants of a suite.
+
+    Returns its directory, and the entries `base` and `head`.
+    """
     versions = {BASE: base, HEAD: head}
     arms = {
         f"{version}__{name}": Arm(version, arm.config)
@@ -209,13 +218,17 @@ def _train(
         def command(run: Run) -> Command:
             source = sources[run.name.partition("__")[0]].folder
             if directory.is_run(run.path):
-                return Command(["resume", str(run.path)], source)
+                return Command(["resume", str(run.path), *brought_flags(run.config)], source)
             return Command(_arguments(run), source)
 
         origin = {name: found.name for name, found in sources.items()}
         both = plan._replace(arms=arms)
-        path, _ = suite(both, out, jobs, log, brought, command=command, origin=origin)
-    return path
+        path, trained = suite(both, out, jobs, log, brought, command=command, origin=origin)
+    configs = {arm["name"]: from_dict(arm["config"]) for arm in trained["arms"]}
+    # The settings in the run directories are those of other versions.
+    runs = {run.name: run.config for run in Grid(path, configs, trained["seeds"]).runs}
+    entries = {entry.name: entry for entry in entries_of_suite(path, log, runs)}
+    return path, [entries[BASE], entries[HEAD]]
 
 
 def _arguments(run: Run) -> list[str]:
@@ -223,10 +236,12 @@ def _arguments(run: Run) -> list[str]:
 
     They have only the settings that differ from the preset: another version may not have all.
     """
-    names = ("seed", "device", "threads", "precision", "kernels")
-    settings = {**changes(run.config), **{name: getattr(run.config, name) for name in names}}
-    game = run.config.env or run.config.game
-    return ["train", game, f"--preset={run.config.preset}", *flags(settings), f"--out={run.path}"]
+    config = run.config
+    always = ("seed", "total_timesteps", "device", "threads", "precision", "kernels")
+    names = {*always, *(n for n in NOT_IN_PRESETS if getattr(config, n) != getattr(Config, n))}
+    settings = {**changes(config), **{name: getattr(config, name) for name in sorted(names)}}
+    game = [config.game] if config.env is None else []
+    return ["train", *game, f"--preset={config.preset}", *flags(settings), f"--out={run.path}"]
 
 
 def _entry(path: str, name: str) -> Entry:

@@ -11,12 +11,15 @@ from ..backends.device import free_memory_bytes
 from ..config import Config
 from ..errors import UsageError
 from ..networks.agent import Agent
+from ..session.checkpoint import KEPT
 from ..session.files import space_missing
 from ..session.state import checkpoints_bytes
 from .engine import Run
 
 PROCESS_BYTES = 300_000_000
 """Memory of a run without the arrays of `needs_of`: Python, PyTorch, and a few emulators."""
+WORKER_BYTES = 100_000_000
+"""Memory of a process of `env_workers` without its environments."""
 LOG_BYTES = 3_000
 """Size of the logs of a usual update with its games, in `metrics.jsonl` and for TensorBoard."""
 
@@ -26,6 +29,10 @@ class Needs(NamedTuple):
 
     memory: int
     checkpoints: int
+
+    def with_kept(self, keep: int) -> "Needs":
+        """Return the same for a run that keeps so many checkpoints, and writes one more."""
+        return self._replace(checkpoints=self.checkpoints * (keep + 1) // (KEPT + 1))
 
 
 def needs_of(config: Config, agent: Agent) -> Needs:
@@ -38,7 +45,8 @@ def needs_of(config: Config, agent: Agent) -> Needs:
     numbers, outputs = _of_one_sample(agent)
     rollout = 3 * config.batch_size * numbers * agent.obs_dtype.itemsize
     gradient = config.minibatch_size * (4 * numbers + 2 * outputs)
-    return Needs(PROCESS_BYTES + rollout + gradient + 5 * weights, checkpoints_bytes(agent))
+    processes = PROCESS_BYTES + config.env_workers * WORKER_BYTES
+    return Needs(processes + rollout + gradient + 5 * weights, checkpoints_bytes(agent))
 
 
 def require_room(runs: Collection[Run], needs: dict[str, Needs], jobs: int, path: Path) -> None:

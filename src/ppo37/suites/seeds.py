@@ -1,6 +1,7 @@
 """The seeds of several runs: `--seeds 5`, `--seeds 1-5`, `--seeds 1,4,7`."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from ..errors import UsageError
@@ -28,9 +29,9 @@ def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
             raise _wrong(seeds)
     if not found or not all(isinstance(seed, int) for seed in found):
         raise _wrong(seeds)
-    again = sorted({seed for seed in found if found.count(seed) > 1})
+    again = [seed for seed, times in Counter(found).items() if times > 1]
     if again:
-        raise UsageError(f"--seeds names seed {again[0]} twice")
+        raise UsageError(f"--seeds names seed {min(again)} twice")
     return found
 
 
@@ -60,7 +61,7 @@ def _named(text: str, first: int) -> list[int]:
         if ends is None:
             raise _wrong(text)
         low, high = int(ends[1]), int(ends[2] or ends[1])
-        if high < low or high - low >= MOST:
+        if high < low or high - low >= MOST - len(found):
             raise _wrong(text)
         found += range(low, high + 1)
     return found

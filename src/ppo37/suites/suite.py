@@ -19,6 +19,7 @@ from ..backends.device import resolve_device, usable_cores
 from ..build import Brought
 from ..config import Config
 from ..errors import UsageError
+from ..session.checkpoint import KEPT
 from ..session.files import real_path
 from ..session.metrics import read_metrics
 from ..session.signals import Signals
@@ -73,6 +74,7 @@ def suite(
     prepare: bool = False,
     command: Callable[[Run], Command] | None = None,
     origin: dict[str, str] | None = None,
+    keep: int = KEPT,
 ) -> tuple[Path, dict[str, Any]]:
     """Train every run of a plan; return the directory and the results, plain values.
 
@@ -84,7 +86,7 @@ def suite(
     k-th of n parts of a prepared suite, counted from 0, while other processes train the others; the
     next command without a part writes the results.  command: returns the command that begins or
     resumes a run, by default that of this version.  origin: the versions that train the runs; it is
-    stored and must stay the same.
+    stored and must stay the same.  keep: the checkpoints that `more` asks for.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -96,6 +98,7 @@ def suite(
     document = None if path is None else folder.read_document(path / DOCUMENT)
     known = {} if path is None else saved_arms(document, path, plan, origin)
     number = len(plan.arms) * len(plan.seeds)
+    mine = range(number)[part[0] :: part[1]] if part else range(number)
     if part is not None and (prepare or not is_prepared(document, plan)):
         raise UsageError(
             "a part needs a suite that is prepared: use --prepare first, with the same --out, "
@@ -106,42 +109,56 @@ def suite(
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(STOPPING))
         device = _device(plan)
-        shares = shares_of_cores(fastest_jobs(number, device) if jobs is None else jobs)
-        # Other machines may train a prepared suite, and each has at least one core for a run.
-        threads = 1 if prepare else max(1, usable_cores() // len(shares))
+        configs = [arm.config for arm in known.values()]
+        configs += [arm.config for arm in plan.arms.values()]
+        threads = max((each.threads for each in configs if each.threads), default=None)
+        if jobs is None:
+            jobs = fastest_jobs(len(mine), device, threads or 1)
+        shares = shares_of_cores(jobs)
+        if threads is None:
+            # Other machines, with one core or more for each run, may train a prepared suite.
+            threads = 1 if prepare or ray else max(1, usable_cores() // len(shares))
+        arms = _trained_arms(plan, known, threads, brought)
         command = command or partial(command_of, more=more, first=first)
         pool: Pool = Processes(shares, command)
         if ray is not None:
             from .ray_pool import RayPool
 
-            threads = max(arm.config.threads or 1 for arm in plan.arms.values())
+            threads = max(arm.config.threads or 1 for arm in arms.values())
             pool = RayPool(ray, threads, int(device == "cuda"), command)
         stack.enter_context(closing(pool))
-        log(f"{number} runs, {pool.text}")
-        arms = _trained_arms(plan, known, threads, brought)
+        log(f"{len(mine)} runs, {pool.text}")
         if (budget := plan.budget) is not None:
             arms = _with_steps(
                 arms, known, lambda config: _within(config, budget, shares, more, signals, log)
             )
         grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
-        needs = {grid.run(name, s).name: arms[name].needs for name in arms for s in grid.seeds}
+        needs = {
+            grid.run(name, seed).name: arm.needs.with_kept(keep)
+            for name, arm in arms.items()
+            for seed in grid.seeds
+        }
         here = 0 if prepare or ray is not None else len(shares)
-        require_room(grid.runs, needs, here, path or Path.cwd())
+        require_room([grid.runs[i] for i in mine], needs, here, path or Path.cwd())
         if path is None:
             path = folder.default_path("suite", next(iter(grid.arms.values())))
             grid = grid._replace(path=path)
         made = Suite(grid, arms, plan.budget, {}, origin)
-        folder.require_same_settings(grid)
+        if not origin:  # settings of another version cannot be read here
+            folder.require_same_settings(grid)
         if part is not None:
-            runs = grid.runs[part[0] :: part[1]]
+            runs = [grid.runs[i] for i in mine]
             failures = train_all(
                 runs, pool, lambda run: text_of(document_of(made), run), signals, log
             )
             require_none(failures, len(runs), path)
             return path, document_of(made)
         stack.enter_context(closing(folder.open_folder(path, DOCUMENT, log)))
+        if folder.read_document(path / DOCUMENT) != document:
+            raise UsageError(f"another command has changed {path} meanwhile; repeat this one")
         write_results(made)
         if prepare:
+            log(f"prepared {path}")
             return path, document_of(made)
 
         log(f"training in {path}")
@@ -151,8 +168,9 @@ def suite(
             )
             made.failures.update(failures)
         results = write_results(made)
-        _draw(path, log)
-    require_none(made.failures, number, path)
+        if not origin:
+            _draw(path, log)
+    require_none({r["run"]: r["error"] for r in results["runs"] if r["error"]}, number, path)
     return path, results
 
 
@@ -230,13 +248,12 @@ def _within(
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         runs = [Run(tried, Path(temporary) / str(place)) for place in range(len(shares))]
         began = time.monotonic()
-        children = [
-            start(*command_of(run, more).arguments, cores=cores)
-            for run, cores in zip(runs, shares, strict=True)
-        ]
-        for child in children:
+        children = []
+        for run, cores in zip(runs, shares, strict=True):
+            child = start(*command_of(run, more).arguments, cores=cores)
             stack.callback(child.close)
             stack.callback(child.process.kill)
+            children.append(child)
         for child in children:
             finish(child, signals)
         whole_s = time.monotonic() - began

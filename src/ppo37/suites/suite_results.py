@@ -13,7 +13,7 @@ from ..envs.games import title
 from ..errors import UsageError
 from ..presets import describe
 from ..session import directory
-from ..session.checkpoint_format import Damaged
+from ..session.checkpoint_format import Damaged, fits
 from ..session.files import write_atomically
 from ..session.view import duration
 from . import folder
@@ -25,6 +25,11 @@ from .seeds import named
 
 DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
 SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
+
+SUMMARY_FORM: dict[str, Any] = {"games": int, "agent_steps": int, "wall_s": float}
+ORIGIN_FORM: dict[str, Any] = {"machine": dict, "versions": dict}
+NEEDS_FORM: dict[str, Any] = {"memory": int, "checkpoints": int}
+"""The content of the files that results are read from, see `fits`."""
 
 
 class TrainedArm(NamedTuple):
@@ -72,21 +77,31 @@ def result_of(run: Run) -> Result:
     """Read the result of a finished run."""
     try:
         summary, document = directory.read_summary(run.path), directory.read_document(run.path)
-        machine, threads = document["machine"], run.config.threads or 1
-        # On a GPU the result does not depend on the number of cores.
-        enough = run.config.device != "cpu" or machine.get("cores", threads) >= threads
-        return Result(
-            summary["last_100_mean"],
-            summary["games"],
-            summary["agent_steps"],
-            summary["wall_s"],
-            summary.get("exact", True) and enough,
-            machine,
-            document["versions"],
-            document.get("commit"),
-        )
-    except (Damaged, KeyError, TypeError) as error:
+    except Damaged as error:
         raise UsageError(f"{run.path / directory.SUMMARY} is damaged") from error
+    score, exact, commit = (
+        summary.get("last_100_mean"),
+        summary.get("exact", True),
+        document.get("commit", ""),
+    )
+    if not fits(summary, SUMMARY_FORM) or not (score is None or fits(score, float)):
+        raise UsageError(f"{run.path / directory.SUMMARY} is damaged")
+    if not (fits(document, ORIGIN_FORM) and fits([exact, commit], (bool, str))):
+        raise UsageError(f"{run.path / directory.CONFIG} is damaged")
+    machine, threads = document["machine"], run.config.threads or 1
+    cores = machine.get("cores", threads)
+    # On a GPU the result does not depend on the number of cores.
+    enough = run.config.device != "cpu" or not fits(cores, int) or cores >= threads
+    return Result(
+        score,
+        summary["games"],
+        summary["agent_steps"],
+        summary["wall_s"],
+        exact and enough,
+        machine,
+        document["versions"],
+        commit or None,
+    )
 
 
 def saved_arms(
@@ -127,6 +142,8 @@ def saved_arms(
                 trained = dataclasses.replace(asked, total_timesteps=steps)
             # Only choices for `auto` come from the file, because it may come from a stranger.
             config = folder.with_known_choices(trained, arm["config"], what)
+            if not fits(arm["needs"], NEEDS_FORM):
+                raise TypeError(arm["needs"])
             found[name] = TrainedArm(plan.arms[name].variant, asked, config, Needs(**arm["needs"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
@@ -144,6 +161,7 @@ def is_prepared(document: dict[str, Any] | None, plan: Plan) -> bool:
 def write_results(suite: Suite) -> dict[str, Any]:
     """Write `suite.json`, `results.csv` and `results.md`. Returns the document."""
     document = document_of(suite)
+    # The document is first: without it the folder is not a suite.
     folder.write_document(suite.grid.path / DOCUMENT, document)
     for name, text in ((TABLE, _csv(document)), (PAGE, _markdown(suite, document))):
         write_atomically(suite.grid.path / name, text.encode())
@@ -164,10 +182,12 @@ def document_of(suite: Suite) -> dict[str, Any]:
         for name in suite.arms
         for seed in grid.seeds
     ]
-    processors = [processor_of(run["machine"]) for run in runs if run["machine"]]
-    for run in runs:
-        if run["machine"] and processor_of(run["machine"]) != processors[0]:
-            run["exact"] = False  # on the processor of the first run its numbers may differ
+    device = next(iter(grid.arms.values())).device
+    finished = [run for run in runs if run["machine"]]
+    processors = [processor_of(run["machine"], device) for run in finished]
+    for run, processor in zip(finished, processors, strict=True):
+        if processor != processors[0]:
+            run["exact"] = False  # it would have other numbers on the processor of the others
     return {
         "arms": [
             {
@@ -260,7 +280,7 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     configs = [arm.config for arm in suite.arms.values()]
     protocols = sorted({config.protocol for config in configs if config.env is None})
     finished = [run for run in document["runs"] if run["finished"]] or [document]
-    processors = sorted({processor_of(run["machine"]) for run in finished})
+    processors = sorted({processor_of(run["machine"], configs[0].device) for run in finished})
     commits = sorted({str(run["commit"]) for run in finished})
     software = sorted({_versions_text(run["versions"]) for run in finished})
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]

@@ -86,17 +86,23 @@ def launch(
     return process, end
 
 
-def start(*args: str, cores: Collection[int] = (), source: Path | None = None) -> Child:
+def start(
+    *args: str,
+    cores: Collection[int] = (),
+    source: Path | None = None,
+    folder: Path | None = None,
+) -> Child:
     """Start `ppo37` with these arguments. The caller closes it.
 
     cores: those that it may use; all if none is named.  source: a folder with another version of
-    the package.
+    the package.  folder: its working directory; by default that of this process.
     """
     stderr = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
     command = python("-m", "ppo37", *args)
     with _pinned(cores):
         first = [] if source is None else [str(source)]
-        process, lifeline = launch(command, first, stdout=subprocess.DEVNULL, stderr=stderr)
+        streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+        process, lifeline = launch(command, first, cwd=folder, **streams)
     return Child(process, stderr, lifeline)
 
 

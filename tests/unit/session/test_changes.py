@@ -215,9 +215,18 @@ def test_a_run_begins_with_weights_and_statistics_only(tmp_path: Path) -> None:
         "fingerprint": checkpoint.fingerprint(origin),
     }
     train(tuned, tmp_path / "uninterrupted", init_from=origin.path)
+    killed = shutil.copytree(run, tmp_path / "killed")
+    shutil.rmtree(killed / "checkpoints")
+    (killed / "checkpoints").mkdir()
+    (killed / "metrics.jsonl").unlink(missing_ok=True)
+    early = shutil.copytree(killed, tmp_path / "early")
+    resume(killed)  # before its first checkpoint: it does need that agent
     shutil.rmtree(tmp_path / "first")
     resume(run)
-    assert fingerprint_and_log(run) == fingerprint_and_log(tmp_path / "uninterrupted")
+    whole = fingerprint_and_log(tmp_path / "uninterrupted")
+    assert fingerprint_and_log(run) == fingerprint_and_log(killed) == whole
+    with pytest.raises(UsageError, match="the agent whose weights it began with has changed or"):
+        resume(early)
     assert newest(run).optimizer["value_head.weight/step"] == 6 * 2 * 2
 
 

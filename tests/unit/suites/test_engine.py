@@ -98,15 +98,27 @@ def test_a_lock_outlasts_the_look_of_another_process(
 
 
 @pytest.mark.parametrize(
-    ("runs", "device", "gibibytes", "jobs"),
-    [(20, "cpu", 0, 16), (3, "cpu", 0, 3), (20, "cuda", 80, 10), (20, "cuda", 6, 1)],
+    ("runs", "device", "gibibytes", "threads", "jobs"),
+    [
+        (20, "cpu", 0, 1, 16),
+        (20, "cpu", 0, 5, 3),
+        (20, "cpu", 0, 99, 1),
+        (3, "cpu", 0, 1, 3),
+        (20, "cuda", 80, 1, 10),
+        (20, "cuda", 6, 1, 1),
+    ],
 )
 def test_a_run_for_each_core_as_far_as_the_memory_of_a_gpu_suffices(
-    runs: int, device: str, gibibytes: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+    runs: int,
+    device: str,
+    gibibytes: int,
+    threads: int,
+    jobs: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "usable_cores", lambda: 16)
     monkeypatch.setattr(engine, "gpu_memory_bytes", lambda: gibibytes << 30)
-    assert fastest_jobs(runs, device) == jobs
+    assert fastest_jobs(runs, device, threads) == jobs
     monkeypatch.setattr(engine, "can_pin", lambda: False)
     assert fastest_jobs(runs, device) == 1
 
@@ -118,6 +130,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     require_room(runs, needs, 1, tmp_path)
     with pytest.raises(UsageError, match=r"3 runs at once need about .* GB of memory"):
         require_room(runs, needs, 3, tmp_path)
+    assert Needs(1, 1000).with_kept(7) == Needs(1, 2000)  # 8 checkpoints instead of 4
     needs = dict.fromkeys(needs, Needs(1, 10**15))
     with pytest.raises(UsageError, match=r"no space left: .* for 3 runs"):
         require_room(runs, needs, 1, tmp_path)

@@ -44,7 +44,7 @@ def test_the_name_of_seeds_means_them(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [1.5, {}, "", "0", "-1", "3-1", "1,,2", "a", "1-2-3", "1,1", 0, [], True]
+    "text", [1.5, {}, "", "0", "-1", "3-1", "1,,2", "a", "1-2-3", "1,1", "0-9999,1-2", 0, [], True]
 )
 def test_wrong_seeds_are_refused(text: Any) -> None:
     with pytest.raises(UsageError, match="--seeds"):
@@ -57,6 +57,13 @@ def test_sets_of_games_are_games(name: str, count: int) -> None:
     assert [resolve_game(game) for game in games] == games
     assert len(set(games)) == count
     assert games_of(name, {}) == games
+
+
+def test_names_on_a_disk_that_ignores_case_differ() -> None:
+    with pytest.raises(UsageError, match="variants Fast and fast have the same name"):
+        plan_of(variants={"Fast": {}, "fast": {"gamma": 0.9}})
+    with pytest.raises(UsageError, match="games and env exclude each other"):
+        plan_of(settings={"env": "CartPole-v1"})
 
 
 def test_atari57_are_the_games_with_published_scores() -> None:

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, child_environment
+from conftest import ROOT, child_environment, run_command
 
 import ppo37
 from ppo37.cli import main
+from ppo37.cli.common import config_of
+from ppo37.cli.options import parse
 from ppo37.errors import UsageError
-from ppo37.presets import PRESET_NAMES
+from ppo37.presets import PRESET_NAMES, from_preset
 from ppo37.suites import golden
 from ppo37.suites.commits import full_name, source_of
+from ppo37.suites.engine import Run
 from ppo37.suites.golden import EXACT, Verdict, text_of
-from ppo37.suites.regress import seeds_within, verdict
+from ppo37.suites.regress import _arguments, seeds_within, verdict
 
 in_checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
@@ -27,7 +30,7 @@ class Scores:
     """Scores by game and seed, as an `Entry` has them."""
 
     def __init__(self, scores: dict[str, dict[int, float]]) -> None:
-        self._scores = scores
+        self._scores, self.name = scores, "scores"
         self.games = list(scores)
 
     def seeds(self, game: str) -> list[int]:
@@ -130,15 +133,16 @@ def test_a_version_that_computes_something_else_is_found(
     assert "--precision=fp32" in EXACT
 
 
-def test_two_suites_are_compared_as_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def suites(tmp_path: Path) -> Path:
+    """A folder with the suites `old` and `new`, eight seeds of catch, and `other` seeds."""
     from test_engine import logged
 
-    for name, gain in (("old", 0.0), ("new", 3.0)):
+    for name, gain, first in (("old", 0.0, 0), ("new", 3.0, 0), ("other", 0.0, 8)):
         suite = tmp_path / name
         suite.mkdir()
-        for seed in range(8):
+        seeds = range(first, first + 8)
+        for seed in seeds:
             run = logged(suite / f"catch__s{seed}", seed, 6, 1.0)
             (run.path / "checkpoints").mkdir()
             score = 5.0 + gain + (seed * (3 if gain else 5) % 7) / 10
@@ -146,8 +150,45 @@ def test_two_suites_are_compared_as_they_are(
             (run.path / "config.json").write_text(json.dumps(document))
             summary = {"finished": True, "last_100_mean": score, "agent_steps": 384, "games": 99}
             (run.path / "summary.json").write_text(json.dumps(summary))
-        runs = [{"run": f"catch__s{seed}", "variant": ""} for seed in range(8)]
+        runs = [{"run": f"catch__s{seed}", "variant": ""} for seed in seeds]
         (suite / "suite.json").write_text(json.dumps({"runs": runs}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("head", "out", "message"),
+    [
+        ("other", "out", "base and head have no seed in common"),
+        ("new", "old", "old is a suite; choose another --out"),
+        ("new", "file", "file is not a folder; choose another --out"),
+    ],
+)
+def test_suites_that_cannot_be_compared_are_refused(
+    head: str, out: str, message: str, suites: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (suites / "file").touch()
+    before = {path: path.read_bytes() for path in suites.rglob("*") if path.is_file()}
+    arguments = [str(suites / name) for name in ("old", head)]
+    code, _, err = run_command(capsys, "regress", *arguments, "--out", str(suites / out))
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in suites.rglob("*") if path.is_file()} == before
+    assert not (suites / "out").exists()
+
+
+def test_a_run_of_another_version_gets_all_settings_of_the_plan(tmp_path: Path) -> None:
+    changes = {"protocol": "machado", "modes": (0, 1), "gamma": 0.9}
+    config = from_preset("fast", "breakout", "cpu", seed=3, threads=1, **changes)
+    options = parse(_arguments(Run(config, tmp_path / "run")))
+    assert config_of(options) == config
+    own = from_preset("auto", "CartPole-v1", "cpu", env_workers=2, threads=1)
+    assert config_of(parse(_arguments(Run(own, tmp_path / "run")))) == own
+
+
+def test_two_suites_are_compared_as_they_are(
+    suites: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path = suites
     arguments = ["regress", str(tmp_path / "old"), str(tmp_path / "new"), "--json"]
     with pytest.raises(SystemExit) as exit_:
         main([*arguments, "--out", str(tmp_path / "out")])
@@ -169,6 +210,7 @@ def test_two_suites_are_compared_as_they_are(
         (["HEAD", ".", "--seeds", "0"], "--seeds must be at least 1"),
         (["HEAD", ".", "--plan", "own.toml"], "evil.py:Net, which only you may name"),
         (["HEAD", ".", "--plan", "acrobot.toml"], "Acrobot-v1 has no human score"),
+        (["HEAD", ".", "--plan", "variants.toml"], "has no variants"),
     ],
 )
 @in_checkout
@@ -184,13 +226,15 @@ def test_a_mistake_is_one_line(
     own = 'games = ["catch"]\n[settings]\nnetwork = "evil.py:Net"\n'
     (tmp_path / "own.toml").write_text(own)
     (tmp_path / "acrobot.toml").write_text('games = ["Acrobot-v1"]\n')
+    variants = 'games = ["catch"]\n[variants.a]\n[variants.b]\ngamma = 0.9\n'
+    (tmp_path / "variants.toml").write_text(variants)
     with pytest.raises(SystemExit) as exit_:
         main(["regress", *arguments])
     out, err = capsys.readouterr()
     assert (exit_.value.code, out) == (2, ""), err
     assert message in err.splitlines()[-1]
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"evil.py", "own.toml", "acrobot.toml"}
+    assert names == {"evil.py", "own.toml", "acrobot.toml", "variants.toml"}
 
 
 @pytest.mark.slow
@@ -212,4 +256,10 @@ def test_a_commit_is_trained_beside_the_working_tree(tmp_path: Path) -> None:
     document = found()
     assert document["difference"] == 0.0
     assert document["verdict"] == "no difference larger than 0.1"
+    assert found()["comparison"]["entries"] == document["comparison"]["entries"]
+    # A commit may have settings that this version does not know.
+    for path in (tmp_path / "out").glob("head__*/config.json"):
+        config = json.loads(path.read_text())
+        config["config"]["of_the_future"] = 1
+        path.write_text(json.dumps(config))
     assert found()["comparison"]["entries"] == document["comparison"]["entries"]
