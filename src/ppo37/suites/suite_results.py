@@ -283,6 +283,7 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     processors = sorted({processor_of(run["machine"], configs[0].device) for run in finished})
     commits = sorted({str(run["commit"]) for run in finished})
     software = sorted({_versions_text(run["versions"]) for run in finished})
+    settings = dict.fromkeys(describe(config, ("total_timesteps",)) for config in configs)
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
     if unfinished:
         runs = [
@@ -295,7 +296,7 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
             f"that of the first run, or the cores are too few: {join_names(inexact)}."
         )
     notes += [
-        f"Settings: {'; '.join(dict.fromkeys(map(describe, configs)))}.",
+        f"Settings: {'; '.join(settings)}.",
         f"Protocol: {', '.join(protocols) or 'that of the environments'}. "
         f"Seeds: {named(suite.grid.seeds)}."
         + (f" Budget: {suite.budget} for each run." if suite.budget else ""),
