@@ -178,6 +178,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions_text(versions: dict[str, str]) -> str:
+    """Return versions as `torch 2.13.0, numpy 2.4.6`."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 @cache
 def commit() -> str | None:
     """Return the commit of this code, with `-dirty` if it differs; None outside a checkout."""

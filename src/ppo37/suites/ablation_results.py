@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.device import commit, describe_machine, processor_of, versions
+from ..backends.device import commit, describe_machine, processor_of, versions, versions_text
 from ..config import from_dict, to_dict
 from ..envs.games import title
 from ..presets import describe
@@ -133,7 +133,7 @@ def table(document: dict[str, Any]) -> str:
             cells.append(f"{'' if gap is None else ablation_plot.format_difference(gap):28}")
         rows.append("  ".join(cells).rstrip())
     rules = [f"{name}: {rule}" for name, rule in document["judgement"].items()]
-    software = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    software = versions_text(document["versions"])
     processor = processor_of(document["machine"], config["device"])
     made = f"{processor}; {software}; commit {document['commit']}"
     return "\n".join([head, *rows, *rules, *document["notes"], made])

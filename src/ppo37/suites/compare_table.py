@@ -65,7 +65,7 @@ def _aggregates_table(document: dict[str, Any]) -> str:
         + [format_estimate(entry["aggregates"][name]) for name in names]
         for entry in document["entries"]
     ]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _differences_table(document: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _differences_table(document: dict[str, Any]) -> str:
         for each in found
     ]
     verdicts = "\n".join(f"- **{each['entry']}**: {each['verdict']}" for each in found)
-    return f"{_markdown([*head, 'P(improvement)'], rows)}\n\n{verdicts}"
+    return f"{markdown_table([*head, 'P(improvement)'], rows)}\n\n{verdicts}"
 
 
 def _games_table(document: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def _games_table(document: dict[str, Any]) -> str:
         [document["titles"][game], *(_game_cell(entry, game) for entry in document["entries"])]
         for game in document["games"]
     ]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _game_cell(entry: dict[str, Any], game: str) -> str:
@@ -99,7 +99,7 @@ def _game_cell(entry: dict[str, Any], game: str) -> str:
     return f"{format_value(found['mean'])}{seeds}"
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """Return a table in Markdown, with columns of equal width."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from ..backends.device import commit, describe_machine, processor_of, versions
+from ..backends.device import commit, describe_machine, processor_of, versions, versions_text
 from ..config import Config, from_dict, to_dict
 from ..envs.games import title
 from ..errors import UsageError
@@ -17,7 +17,7 @@ from ..session.checkpoint_format import Damaged, fits
 from ..session.files import write_atomically
 from ..session.view import duration
 from . import folder
-from .compare_table import join_names
+from .compare_table import join_names, markdown_table
 from .engine import Grid, Run
 from .plan import Plan
 from .room import Needs
@@ -241,7 +241,7 @@ def _csv(document: dict[str, Any]) -> str:
         {
             **run,
             "machine": (run["machine"] or {}).get("cpu"),
-            "versions": _versions_text(run["versions"] or {}),
+            "versions": versions_text(run["versions"] or {}),
         }
         for run in document["runs"]
     ]
@@ -252,15 +252,13 @@ def _csv(document: dict[str, Any]) -> str:
 
 
 def _markdown(suite: Suite, document: dict[str, Any]) -> str:
-    """Return the table of the arms, and notes below it."""
-    lines = [
-        "| variant | game | score | std | each seed | agent steps | time of a run |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Return the table of the arms, what is missing, and how it was made."""
+    head = ["variant", "game", "score", "std", "each seed", "agent steps", "time of a run"]
+    rows = []
     for name, arm in suite.arms.items():
         runs = [run for run in document["runs"] if run["arm"] == name and run["finished"]]
         scores = [run["score"] for run in runs if run["score"] is not None]
-        cells = [
+        row = [
             arm.variant or arm.config.preset,
             title(arm.config.game),
             f"{mean(scores):,.2f}" if scores else "",
@@ -269,8 +267,8 @@ def _markdown(suite: Suite, document: dict[str, Any]) -> str:
             f"{arm.config.agent_steps:,}",
             duration(mean(run["wall_s"] for run in runs)) if runs else "",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_notes(suite, document), ""])
+        rows.append(row)
+    return "\n".join([markdown_table(head, rows), "", *_notes(suite, document), ""])
 
 
 def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
@@ -282,7 +280,7 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     finished = [run for run in document["runs"] if run["finished"]] or [document]
     processors = sorted({processor_of(run["machine"], configs[0].device) for run in finished})
     commits = sorted({str(run["commit"]) for run in finished})
-    software = sorted({_versions_text(run["versions"]) for run in finished})
+    software = sorted({versions_text(run["versions"]) for run in finished})
     settings = dict.fromkeys(describe(config, ("total_timesteps",)) for config in configs)
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
     if unfinished:
@@ -305,10 +303,6 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
         f"Commit {', '.join(commits)}; {'; '.join(software)}.",
     ]
     return notes
-
-
-def _versions_text(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _number(score: float | None) -> str:

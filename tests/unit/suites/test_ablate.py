@@ -187,7 +187,7 @@ def test_the_table_contains_the_numbers(study: Path) -> None:
     for arm in document["arms"]:
         assert f"{arm['label']} " in text
         assert f"{arm['score_mean']:,.2f}" in text
-    assert "seeds 3 to 4" in text
+    assert "seeds 3-4" in text
     assert "of twenty, one is expected to miss" in text
 
 
