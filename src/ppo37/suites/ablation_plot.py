@@ -17,7 +17,6 @@ from ..tools.figures import (
     INK,
     MEANS,
     STYLE,
-    format_number,
     frames_or_steps,
     import_matplotlib,
     line_style,
@@ -88,8 +87,7 @@ def _draw_differences(
     panel.axvline(0, color=INK, linewidth=1.2, zorder=1.5, gid=ZERO)
     for row, arm in enumerate(arms):
         _draw_row(panel, row, arm["score_difference"], styles[arm["name"]]["color"])
-    # The rows are labeled by detail; only "with" is repeated.
-    labels = [textwrap.fill(arm["label"].removeprefix("without "), LABEL_LETTERS) for arm in arms]
+    labels = [textwrap.fill(arm["label"], LABEL_LETTERS) for arm in arms]
     panel.set_yticks(range(len(arms)), labels)
     for label, arm in zip(panel.get_yticklabels(), arms, strict=True):
         label.set_color(styles[arm["name"]]["color"])
@@ -98,7 +96,7 @@ def _draw_differences(
     panel.set_ylim(len(arms) - 0.5, -0.5)
     panel.spines["left"].set_visible(False)
     panel.set_xlabel("score of the arm, minus score with all details")
-    panel.set_title("What each detail is worth")
+    panel.set_title("What changes without a detail, or with one more")
     intervals = any(arm["score_difference"]["interval"] for arm in arms)
     head = "mean (95% interval)" if intervals else "one seed"
     style: dict[str, Any] = {"va": "bottom", "fontsize": 10, "color": FAINT_INK}
@@ -142,7 +140,7 @@ def _draw_curves(
     for arm in arms:
         mean, style = _curves(arm).mean(axis=0), styles[arm["name"]]
         panel.plot(frames, mean, linewidth=1.8, gid=MEANS, label=arm["label"], **style)
-        ends.append((float(mean[-1]), arm["detail"], style["color"]))
+        ends.append((float(mean[-1]), arm["name"].replace("_", " "), style["color"]))
     curves = _curves(base)
     if len(curves) > 1:
         low, high = curves.min(axis=0), curves.max(axis=0)
@@ -227,7 +225,7 @@ def _explanation(document: dict[str, Any]) -> str:
     base = describe(config, without=("total_timesteps",))
     text = (
         f"{title(config.game)}, {base}, "
-        f"{format_number(document['agent_steps'] * config.frames_per_step / 1e6)} million "
+        f"{document['agent_steps'] * config.frames_per_step:,} "
         f"{frames_or_steps(config.frames_per_step)}, "
         f"{format_seeds(seeds)}\n"
     )

@@ -135,7 +135,7 @@ def table(document: dict[str, Any]) -> str:
     rules = [f"{name}: {rule}" for name, rule in document["judgement"].items()]
     software = versions_text(document["versions"])
     processor = processor_of(document["machine"], config["device"])
-    made = f"{processor}; {software}; commit {document['commit']}"
+    made = f"{processor}; {software}; commit {document['commit'] or 'unknown'}"
     return "\n".join([head, *rows, *rules, *document["notes"], made])
 
 

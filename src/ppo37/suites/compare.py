@@ -17,7 +17,6 @@ from ..tools.stats import t_interval_of_mean
 from . import aggregate, compare_plot
 from .aggregate import Band, plain
 from .compare_inputs import (
-    LAST_GAMES,
     OTHER_ESTIMATE,
     Entry,
     common_protocol,
@@ -30,6 +29,7 @@ from .compare_inputs import (
 from .compare_scale import RAW, Anchors, Scale, read_anchors, scale_of
 from .compare_table import format_range, join_names, table
 from .compare_verdict import difference_document
+from .suite_results import LAST_GAMES
 
 __all__ = ["compare", "compare_entries", "entries_of_suite", "table", "write_comparison"]
 
@@ -71,7 +71,7 @@ def compare_entries(entries: Sequence[Entry], anchors: Anchors | None = None) ->
     """
     games = [game for game in entries[0].games if all(game in entry.games for entry in entries)]
     if not games:
-        raise UsageError(f"{join_names([entry.name for entry in entries])} have no game in common")
+        raise UsageError(_nothing_in_common(entries))
     protocol = common_protocol(entries, games)
     require_equal_steps(entries, games)
     scale = scale_of(entries, games, anchors or {})
@@ -96,6 +96,17 @@ def compare_entries(entries: Sequence[Entry], anchors: Anchors | None = None) ->
     if scale.name != RAW or len(games) == 1:
         _add_statistics(document, entries, games, scale)
     return document
+
+
+def _nothing_in_common(entries: Sequence[Entry]) -> str:
+    """Return why entries have no game in common: published columns that have none of the games."""
+    trained = {game: None for entry in entries if entry.runs for game in entry.games}
+    lacking = [e.name for e in entries if e.published and not trained.keys() & set(e.games)]
+    if trained and lacking:
+        names = join_names([_title(entries, game) for game in trained])
+        have = "has" if len(lacking) == 1 else "have"
+        return f"{join_names(lacking)} {have} no published score of {names}; leave this out"
+    return f"{join_names([entry.name for entry in entries])} have no game in common"
 
 
 def write_comparison(document: dict[str, Any], folder: Path) -> list[Path]:
@@ -250,6 +261,16 @@ def _notes(entries: Sequence[Entry], games: list[str], scale: Scale) -> list[str
             f"no aggregates over games: {missing} {have} no human score; give --anchors FILE.toml"
         )
     notes += [text for name, text in OTHER_ESTIMATE.items() if name in names]
+    short = [
+        run.path.name
+        for game in games
+        for run in runs_of(entries, game)
+        if len(run.ends) < LAST_GAMES
+    ]
+    if short:
+        notes.append(
+            f"fewer than {LAST_GAMES} games had ended, all of them count: {join_names(short)}"
+        )
     few = [
         entry.name
         for entry in entries

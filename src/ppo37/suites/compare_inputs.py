@@ -24,9 +24,8 @@ from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
 from ..tools.stats import published_scores, running_mean
 from .folder import LARGEST_DOCUMENT
-from .suite_results import DOCUMENT
+from .suite_results import DOCUMENT, LAST_GAMES
 
-LAST_GAMES = 100
 """The score of a run is the mean raw score of its last 100 training games."""
 OF_GAME = ("game", "env", *MAY_DIFFER)
 """Settings that may differ between the runs of an entry, as may the number of agent steps."""

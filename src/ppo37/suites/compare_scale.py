@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,8 @@ def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> 
     A single game is raw unless its anchors are given: its own unit is the clearest.
     """
     configs = {game: [run.config for run in runs_of(entries, game)] for game in games}
+    if len(games) > 1:
+        given = {**own_anchors(), **given}
     named = {game: _given(game, configs[game], given) for game in games}
     known = {game: anchors_of(game, configs[game], given) for game in games}
     found = {game: anchors for game, anchors in known.items() if anchors is not None}
@@ -48,6 +52,13 @@ def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> 
     if missing or (len(games) == 1 and not any(named.values())):
         return Scale(RAW, found, missing)
     return Scale(ANCHORED if any(named.values()) else HUMAN, found, [])
+
+
+@cache
+def own_anchors() -> Anchors:
+    """Read the anchors of the package, for environments without published scores."""
+    with as_file(files("ppo37") / "data" / "anchors.toml") as path:
+        return read_anchors(path)
 
 
 def read_anchors(path: str | Path) -> Anchors:

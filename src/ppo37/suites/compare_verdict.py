@@ -67,10 +67,12 @@ def _verdict(
         why = wanted if gap.value else "no difference is seen"
         return f"cannot tell with {seeds} seeds {each}: {why}"
     word = "better" if low > 0 else "worse"
-    # A difference as large as this one is found with these seeds.
-    enough = needed is not None and needed <= seeds
-    if few and not enough:
+    if few:
+        # The number of seeds is an estimate from the same few runs.
+        more_seeds = needed is None or needed > seeds
         return (
-            f"{new} looks {word} than {base}, but intervals of so few runs are too narrow: {wanted}"
+            f"{new} looks {word} than {base}, but intervals of fewer than {aggregate.FEW_RUNS} "
+            f"runs or {aggregate.FEW_SEEDS} seeds in a game are too narrow"
+            + (f": {wanted}" if more_seeds else "")
         )
     return f"{new} is {word} than {base}"

@@ -179,18 +179,18 @@ def train_all(
     progress = Progress(runs, pool, log)
     while waiting or pool.active:
         signals.check()
+        for done, error in pool.ended():
+            if error:
+                failures[done.name] = error
+                log(f"{done.name} failed: {error}")
+            else:
+                log(f"{done.name} finished: {finished(done)}")
         while len(pool.active) < pool.places and (run := _first_free(waiting)):
             waiting.remove(run)
             if run.is_finished:  # by the process that had it locked
                 continue
             log(f"{'resuming' if directory.is_run(run.path) else 'starting'} {run.name}")
             pool.start(run)
-        for run, error in pool.ended():
-            if error:
-                failures[run.name] = error
-                log(f"{run.name} failed: {error}")
-            else:
-                log(f"{run.name} finished: {finished(run)}")
         if waiting and not pool.active and not held:
             held = True
             log(f"waiting for {waiting[0].name}, which another process trains")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from .aggregate import MOST_SEEDS, seeds_needed
 from .commits import source_of
 from .compare import compare_entries, entries_of_suite, results_folder, write_comparison
 from .compare_inputs import Entry, key_of
-from .compare_scale import Anchors, anchors_of, read_anchors
+from .compare_scale import Anchors, anchors_of, own_anchors, read_anchors
 from .engine import Command, Grid, Run
 from .golden import golden, text_of
 from .plan import Arm, Plan
@@ -63,13 +62,15 @@ def regress(
     if not 0 < margin < math.inf:
         raise UsageError(f"--margin must be more than 0, not {margin}")
     bounds = read_anchors(anchors) if anchors is not None else {}
-    with as_file(files("ppo37") / "data" / "anchors.toml") as own:
-        bounds = {**read_anchors(own), **bounds}
+    bounds = {**own_anchors(), **bounds}
     path = None
     if are_suites(base, head):
         entries = [_entry(base, BASE), _entry(head, HEAD)]
         if out is not None and are_suites(str(out)):
             raise UsageError(f"{out} is a suite{OTHER_OUT}")
+    elif are_suites(base) or are_suites(head):
+        other = head if are_suites(base) else base
+        raise UsageError(f"{other} is not the directory of a suite, which the other one is")
     elif plan is None:
         raise UsageError(f"{base} and {head} are not suites; to train commits, a plan is needed")
     elif any(arm.variant for arm in plan.arms.values()):

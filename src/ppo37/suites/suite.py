@@ -47,6 +47,7 @@ from .plan import Arm, Plan
 from .room import require_room
 from .suite_results import (
     DOCUMENT,
+    PAGE,
     Suite,
     TrainedArm,
     document_of,
@@ -127,7 +128,7 @@ def suite(
             threads = max(arm.config.threads or 1 for arm in arms.values())
             pool = RayPool(ray, threads, int(device == "cuda"), command)
         stack.enter_context(closing(pool))
-        log(f"{len(mine)} runs, {pool.text}")
+        log(f"{len(mine)} run{'s' if len(mine) > 1 else ''}, {pool.text}")
         if (budget := plan.budget) is not None:
             arms = _with_steps(
                 arms, known, lambda config: _within(config, budget, shares, more, signals, log)
@@ -170,6 +171,7 @@ def suite(
         results = write_results(made)
         if not origin:
             _draw(path, log)
+            log(f"the results are in {path / PAGE}, the comparison in {path / PICTURES}")
     require_none({r["run"]: r["error"] for r in results["runs"] if r["error"]}, number, path)
     return path, results
 

@@ -23,6 +23,7 @@ from .plan import Plan
 from .room import Needs
 from .seeds import named
 
+LAST_GAMES = 100
 DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
 SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
 
@@ -279,22 +280,28 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     protocols = sorted({config.protocol for config in configs if config.env is None})
     finished = [run for run in document["runs"] if run["finished"]] or [document]
     processors = sorted({processor_of(run["machine"], configs[0].device) for run in finished})
-    commits = sorted({str(run["commit"]) for run in finished})
+    commits = sorted({run["commit"] or "unknown" for run in finished})
     software = sorted({versions_text(run["versions"]) for run in finished})
-    settings = dict.fromkeys(describe(config, ("total_timesteps",)) for config in configs)
+    settings = dict[str, list[str]]()
+    for name, arm in suite.arms.items():
+        settings.setdefault(describe(arm.config, ("total_timesteps",)), []).append(name)
+    described = [f"{join_names(names)}: {text}" for text, names in settings.items()]
+    short = [run["run"] for run in document["runs"] if (run["games"] or LAST_GAMES) < LAST_GAMES]
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
     if unfinished:
         runs = [
             f"{run['run']} ({run['error']})" if run["error"] else run["run"] for run in unfinished
         ]
         notes.append(f"Not finished: {join_names(runs)}.")
+    if short:
+        notes.append(f"Fewer than {LAST_GAMES} games had ended, all count: {join_names(short)}.")
     if inexact:
         notes.append(
             "Not exact: the machine or the software has changed, the processor is another one than "
             f"that of the first run, or the cores are too few: {join_names(inexact)}."
         )
     notes += [
-        f"Settings: {'; '.join(settings)}.",
+        f"Settings: {'; '.join(described if len(settings) > 1 else settings)}.",
         f"Protocol: {', '.join(protocols) or 'that of the environments'}. "
         f"Seeds: {named(suite.grid.seeds)}."
         + (f" Budget: {suite.budget} for each run." if suite.budget else ""),

@@ -162,8 +162,8 @@ def test_the_figure_names_every_arm(study: Path) -> None:
     drawing = ablation.figure(read(study))
     left, right = drawing.axes
     labels = [" ".join(t.get_text().split()) for t in left.get_yticklabels()]
-    assert labels == ["D04 Annealing of the learning rate"]
-    assert {t.get_text() for t in right.texts} == {"D04", "all details"}
+    assert labels == ["without D04 Annealing of the learning rate"]
+    assert {t.get_text() for t in right.texts} == {"without D04", "all details"}
     for gid, count in ((DOTS, 1), (MEANS, 1), (ablation.INTERVAL, 1), (ablation.ZERO, 1)):
         assert len([line for line in left.lines if line.get_gid() == gid]) == count
     assert len([line for line in right.lines if line.get_gid() == MEANS]) == 2
