@@ -235,6 +235,25 @@ def test_another_command_may_not_change_a_suite_meanwhile(
         suite(plan, copy)
 
 
+def test_first_weights_are_part_of_a_suite(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are read before anything is written, and are the same for all runs."""
+    out = tmp_path / "runs"
+    command = ["train", "catch", "--seeds", "3-4", *SETTINGS, "--out", str(out)]
+    code, _, err = run_command(capsys, *command, "--init-from", str(tmp_path / "none"))
+    assert code == 2
+    assert err.splitlines()[-1] == f"ppo37: {tmp_path / 'none'} does not exist"
+    assert not out.exists()
+    config = tiny(preset="classic", threads=1)
+    arm = Arm("", replace(config, threads=None))
+    plan = Plan({"catch": arm}, [3, 4], None)
+    for origin in ({}, {"init_from": "a"}):
+        suite(plan, tmp_path / f"{len(origin)}", prepare=True, origin=origin)
+        with pytest.raises(UsageError, match="of other first weights"):
+            suite(plan, tmp_path / f"{len(origin)}", prepare=True, origin={"init_from": "b"})
+
+
 MISTAKES = [
     (["--ent-coef", "0.5"], "has other settings (ent_coef 0.01, not 0.5)"),
     (["--seeds", "4-5"], "with seed 3; name all"),

@@ -25,7 +25,7 @@ def train_seeds(options: Namespace) -> int:
     def make_config(_: str | None, __: str | None, changes: dict[str, Any]) -> Config:
         return config_of(Namespace(**{**vars(options), **changes}))
 
-    return _run_suite(options, make_plan(values, make_config), _first(options))
+    return _run_suite(options, make_plan(values, make_config))
 
 
 def suite(options: Namespace) -> int:
@@ -47,7 +47,7 @@ def suite(options: Namespace) -> int:
         raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
     values["seed"] = typed.pop("seed", Config.seed)
     values["settings"] = {**values.get("settings", {}), **typed}
-    return _run_suite(options, make_plan(values, _maker(options)), [])
+    return _run_suite(options, make_plan(values, _maker(options)))
 
 
 def _maker(options: Namespace) -> "MakeConfig":
@@ -59,8 +59,8 @@ def _maker(options: Namespace) -> "MakeConfig":
     return make_config
 
 
-def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
-    """Train a plan, and print the results.  first: options of `ppo37 train` only."""
+def _run_suite(options: Namespace, plan: "Plan") -> int:
+    """Train a plan, and print the results."""
     from ..session.checkpoint import KEPT
     from ..suites.suite import suite
     from ..suites.suite_results import PAGE
@@ -70,6 +70,7 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
     if options.max_time is not None:
         raise UsageError("--max-time is for one run; for several use --budget")
     options_around(options)  # checks them
+    first, origin = _first_weights(options)
     path, result = suite(
         plan,
         options.out,
@@ -82,6 +83,7 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
         part=None if options.part is None else _part(options.part),
         prepare=options.prepare,
         keep=options.keep or KEPT,
+        origin=origin,
     )
     text = f"part {options.part} of {shown(path)} has finished"
     if options.part is None:
@@ -92,9 +94,9 @@ def _run_suite(options: Namespace, plan: "Plan", first: list[str]) -> int:
 
 def _part(text: str) -> tuple[int, int]:
     """Convert K/N to two numbers."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or int(found[1]) >= int(found[2]):
-        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text!r}")
+        raise UsageError(f"--part takes K/N, with K from 0 to N - 1, not {text[:80]!r}")
     return int(found[1]), int(found[2])
 
 
@@ -107,9 +109,16 @@ def _more(options: Namespace) -> list[str]:
     return found + ["--keep-best"] * options.keep_best
 
 
-def _first(options: Namespace) -> list[str]:
-    """Return the options that each run gets when it begins, but not when it is resumed."""
-    return [] if options.init_from is None else [f"--init-from={real_path(options.init_from)}"]
+def _first_weights(options: Namespace) -> tuple[list[str], dict[str, str]]:
+    """Return the option that gives each run its first weights, and what they are."""
+    from ..session.checkpoint import fingerprint
+    from ..session.directory import find_checkpoint
+
+    if getattr(options, "init_from", None) is None:
+        return [], {}
+    path = real_path(options.init_from)
+    agent, _ = find_checkpoint(path)
+    return [f"--init-from={path}"], {"init_from": fingerprint(agent)}
 
 
 def ablate(options: Namespace) -> int:

@@ -18,7 +18,7 @@ from ..envs.games import score_key
 from ..errors import UsageError
 from ..presets import describe
 from ..session import directory
-from ..session.checkpoint_format import Damaged, parse_json, read
+from ..session.checkpoint_format import Damaged, fits, parse_json, read
 from ..session.files import one_line, own_folder, real_path
 from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
@@ -298,7 +298,7 @@ def _score_of(path: Path) -> float:
         raise UsageError("it is not finished")
     if score is None:
         raise UsageError("none of its games has ended")
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not np.isfinite(score):
+    if not fits(score, float):
         raise UsageError(f"{directory.SUMMARY} is damaged")
     return float(score)
 

@@ -54,6 +54,9 @@ def scale_of(entries: Sequence[Entry], games: Sequence[str], given: Anchors) -> 
     return Scale(ANCHORED if any(named.values()) else HUMAN, found, [])
 
 
+SMALLEST_SCALE = 1e-9
+
+
 @cache
 def own_anchors() -> Anchors:
     """Read the anchors of the package, for environments without published scores."""
@@ -78,7 +81,7 @@ def _anchor(path: str | Path, game: str, values: Any) -> tuple[float, float]:
         low, high = float(values["low"]), float(values["high"])
     except OverflowError as error:  # a whole number of hundreds of digits
         raise UsageError(wanted) from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (math.isfinite(high - low) and high - low >= SMALLEST_SCALE):
         raise UsageError(wanted)
     return low, high
 

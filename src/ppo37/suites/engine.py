@@ -180,7 +180,9 @@ def train_all(
     while waiting or pool.active:
         signals.check()
         for done, error in pool.ended():
-            if error:
+            if error and directory.is_locked(done.path):
+                waiting.append(done)  # another process was a little earlier
+            elif error and not done.is_finished:
                 failures[done.name] = error
                 log(f"{done.name} failed: {error}")
             else:

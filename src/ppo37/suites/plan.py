@@ -86,11 +86,13 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
     """
     budget, preset = values.get("budget"), values.get("preset")
     for key in ("budget", "preset"):
-        if not isinstance(values.get(key, ""), str | None):
+        if values.get(key, "none") == "" or not isinstance(values.get(key), str | None):
             raise UsageError(f"{key} has to be a text, not {values[key]!r}")
     if budget is not None:
         seconds(budget)
     variants = values.get("variants") or {"": {}}
+    if values.get("variants") and "" in variants:
+        raise UsageError("a variant needs a name: [variants.NAME]")
     _require_different_names(list(variants))
     arms = dict[str, Arm]()
     for variant, own in variants.items():

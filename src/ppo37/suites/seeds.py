@@ -23,7 +23,7 @@ def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
             found = _counted(seeds, first)
         case str():
             found = _named(seeds, first)
-        case list() | tuple() | range():
+        case list() | tuple() | range() if len(seeds) <= MOST:
             found = list(seeds)
         case _:
             raise _wrong(seeds)
@@ -53,11 +53,11 @@ def _counted(number: int, first: int) -> list[int]:
 
 
 def _named(text: str, first: int) -> list[int]:
-    if re.fullmatch(r"\s*\d+\s*", text):
+    if re.fullmatch(r"\s*\d{1,10}\s*", text):
         return _counted(int(text), first)
     found = list[int]()
     for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
         if ends is None:
             raise _wrong(text)
         low, high = int(ends[1]), int(ends[2] or ends[1])

@@ -107,6 +107,7 @@ def suite(
         )
     if path is not None and part is None:
         folder.require_free(path, DOCUMENT)  # fails before minutes of measuring, not after
+    foreign = command is not None
     with ExitStack() as stack:
         signals = stack.enter_context(Signals(STOPPING))
         device = _device(plan)
@@ -140,15 +141,17 @@ def suite(
             for seed in grid.seeds
         }
         here = 0 if prepare or ray is not None else len(shares)
-        require_room([grid.runs[i] for i in mine], needs, here, path or Path.cwd())
         if path is None:
+            require_room(grid.runs, needs, here, Path.cwd())
             path = folder.default_path("suite", next(iter(grid.arms.values())))
             grid = grid._replace(path=path)
+        runs = grid.runs
+        runs = [runs[i] for i in mine]
+        require_room(runs, needs, here, path)
         made = Suite(grid, arms, plan.budget, {}, origin)
-        if not origin:  # settings of another version cannot be read here
+        if not foreign:  # settings of another version cannot be read here
             folder.require_same_settings(grid)
         if part is not None:
-            runs = [grid.runs[i] for i in mine]
             failures = train_all(
                 runs, pool, lambda run: text_of(document_of(made), run), signals, log
             )
@@ -165,11 +168,11 @@ def suite(
         log(f"training in {path}")
         with resumable(path, log):
             failures = train_all(
-                grid.runs, pool, lambda run: text_of(write_results(made), run), signals, log
+                runs, pool, lambda run: text_of(write_results(made), run), signals, log
             )
             made.failures.update(failures)
         results = write_results(made)
-        if not origin:
+        if not foreign:
             _draw(path, log)
             log(f"the results are in {path / PAGE}, the comparison in {path / PICTURES}")
     require_none({r["run"]: r["error"] for r in results["runs"] if r["error"]}, number, path)

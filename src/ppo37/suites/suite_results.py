@@ -120,9 +120,12 @@ def saved_arms(
         budget, seeds = document["budget"], document["seeds"]
         saved = {arm["name"]: arm for arm in document["arms"]}
         missing = [name for name in saved if name not in plan.arms]
-        missing += [f"seed {seed}" for seed in seeds if seed not in plan.seeds]
+        named_again = set(plan.seeds)
+        missing += [f"seed {seed}" for seed in seeds if seed not in named_again]
         if document.get("origin", {}) != origin:
-            raise UsageError(f"{path} has runs of other commits; choose another --out")
+            raise UsageError(
+                f"{path} has runs of other commits or of other first weights; choose another --out"
+            )
         if budget != plan.budget:
             raise UsageError(
                 f"{another} (budget {budget}, not {plan.budget}); choose another --out"

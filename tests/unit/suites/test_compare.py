@@ -217,7 +217,7 @@ def test_games_without_a_human_score_need_anchors(tmp_path: Path) -> None:
     assert raw["scale"] == "raw score"
     assert raw["entries"][0]["aggregates"] == {}
     assert "no aggregates over games: Acrobot-v1 has no human score" in raw["notes"][0]
-    assert "| Acrobot-v1       | 380.00 (2) |" in table(raw)
+    assert "| Acrobot-v1        | 380.00 (2) |" in table(raw)
     file = tmp_path / "anchors.toml"
     file.write_text(ANCHORS)
     document = compare([path], file, tmp_path / "out")[1]

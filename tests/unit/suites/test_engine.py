@@ -15,8 +15,9 @@ from ppo37.errors import UsageError
 from ppo37.session import directory
 from ppo37.session.directory import is_locked, lock
 from ppo37.session.metrics import last_record, read_metrics
+from ppo37.session.signals import Signals
 from ppo37.suites import engine
-from ppo37.suites.engine import Grid, Run, command_of, fastest_jobs, time_left
+from ppo37.suites.engine import Grid, Run, command_of, fastest_jobs, time_left, train_all
 from ppo37.suites.room import Needs, needs_of, require_room
 
 
@@ -80,6 +81,46 @@ def test_a_run_is_begun_or_resumed(tmp_path: Path) -> None:
     with lock(run.path, print):
         assert is_locked(run.path)
     assert not is_locked(tmp_path / "none")
+
+
+class _Slower:
+    """A place in which another process is a little earlier, once."""
+
+    places, text = 1, ""
+
+    def __init__(self) -> None:
+        self.active: list[Run] = []
+        self.started = self.pauses = 0
+
+    def start(self, run: Run) -> None:
+        self.active.append(run)
+        self.started += 1
+        self._lock = lock(run.path, print)
+
+    def ended(self) -> list[tuple[Run, str]]:
+        done, self.active = self.active, []
+        return [(run, "it holds a run already") for run in done]
+
+    def close(self) -> None:
+        pass
+
+    def pause(self, run: Run, at: int) -> None:
+        self.pauses += 1
+        if self.pauses == at:
+            (run.path / "summary.json").write_text('{"finished": true}')
+            self._lock.close()
+
+
+@pytest.mark.parametrize(("pauses", "then"), [(1, "run finished: "), (3, "waiting for run, ")])
+def test_a_run_that_another_process_trains_has_not_failed(
+    pauses: int, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, pool, lines = logged(tmp_path / "run", 1, 2, 1.0), _Slower(), list[str]()
+    monkeypatch.setattr(engine.time, "sleep", lambda _: pool.pause(run, pauses))
+    assert train_all([run], pool, lambda _: "", Signals(), lines.append) == {}
+    assert pool.started == 1
+    assert lines[0] == "starting run"
+    assert [line.startswith(then) for line in lines[1:]] == [True]
 
 
 def test_a_lock_outlasts_the_look_of_another_process(

@@ -44,7 +44,25 @@ def test_the_name_of_seeds_means_them(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [1.5, {}, "", "0", "-1", "3-1", "1,,2", "a", "1-2-3", "1,1", "0-9999,1-2", 0, [], True]
+    "text",
+    [
+        1.5,
+        {},
+        "",
+        "0",
+        "-1",
+        "3-1",
+        "1,,2",
+        "a",
+        "1-2-3",
+        "1,1",
+        "0-9999,1-2",
+        "9" * 5000,
+        list(range(10_001)),
+        0,
+        [],
+        True,
+    ],
 )
 def test_wrong_seeds_are_refused(text: Any) -> None:
     with pytest.raises(UsageError, match="--seeds"):
@@ -64,6 +82,10 @@ def test_names_on_a_disk_that_ignores_case_differ() -> None:
         plan_of(variants={"Fast": {}, "fast": {"gamma": 0.9}})
     with pytest.raises(UsageError, match="games and env exclude each other"):
         plan_of(settings={"env": "CartPole-v1"})
+    with pytest.raises(UsageError, match="a variant needs a name"):
+        plan_of(variants={"": {}})
+    with pytest.raises(UsageError, match="preset has to be a text, not ''"):
+        plan_of(preset="")
 
 
 def test_atari57_are_the_games_with_published_scores() -> None:
