@@ -118,8 +118,9 @@ def table(document: dict[str, Any]) -> str:
     """Return the result of `ablate` as a table in plain text."""
     config, seeds = document["config"], document["seeds"]
     base = describe(from_dict(config), without=("total_timesteps",))
+    protocol = f", protocol {config['protocol']}" if config.get("env") is None else ""
     head = (
-        f"{title(config['game'])}, {base}, protocol {config['protocol']}, "
+        f"{title(config['game'])}, {base}{protocol}, "
         f"{document['agent_steps']:,} agent steps, {ablation_plot.format_seeds(seeds)}"
     )
     width = max(len(arm["label"]) for arm in document["arms"])
