@@ -329,16 +329,17 @@ def config_of(document: dict[str, Any]) -> Config:
 
 
 def spaces_in(state: dict[str, Any], config: Config) -> Spaces:
-    """Return the spaces in the state of a checkpoint; older versions saved a part of them only."""
+    """Return the spaces in the state of a checkpoint; older versions saved a part of them only.
+
+    Damaged if the numbers of choices do not fit the kind of actions.
+    """
     shape, names = tuple(state["obs_shape"]), tuple(state["action_names"])
-    return Spaces(
-        shape,
-        state.get("obs_dtype", "uint8"),
-        state.get("action_space", config.action_space),
-        names,
-        tuple(state.get("action_dims", action_dims(config.action_space, names))),
-        tuple(state.get("view_shape", shape)),
-    )
+    kind = state.get("action_space", config.action_space)
+    dims = tuple(state.get("action_dims", action_dims(config.action_space, names)))
+    if len(dims) not in {"discrete": (1,), "continuous": (0,)}.get(kind, range(1, 1 + len(dims))):
+        raise Damaged(f"the checkpoint is damaged: {kind} actions with the choices {list(dims)}")
+    obs_dtype, view_shape = state.get("obs_dtype", "uint8"), tuple(state.get("view_shape", shape))
+    return Spaces(shape, obs_dtype, kind, names, dims, view_shape)
 
 
 def write_config(run: Path, config: Config, agent_steps: int) -> None:
