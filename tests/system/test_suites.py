@@ -282,6 +282,20 @@ def test_another_plan_is_refused_and_nothing_changes(
     assert read_files(whole) == before
 
 
+def test_another_folder_in_the_place_of_a_run_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite")
+    shutil.rmtree(copy / RUNS[3])
+    (copy / RUNS[3] / "mine").mkdir(parents=True)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    before = read_files(copy)
+    code, _, err = run_command(capsys, "suite", str(tmp_path / "plan.toml"), "--out", str(copy))
+    assert code == 2
+    assert err.splitlines()[-1].endswith(f"{RUNS[3]} exists and is not empty; choose another --out")
+    assert read_files(copy) == before
+
+
 def test_a_stranger_s_suite_imports_nothing(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

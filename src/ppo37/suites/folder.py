@@ -90,6 +90,7 @@ def require_same_settings(grid: Grid) -> None:
     for run in grid.runs:
         own_folder(grid.path, run.name)
         if not directory.is_run(run.path):
+            directory.require_new(run.path)
             continue
         found = directory.read_config(run.path)
         # Older versions wrote the threads to the runs, but not to the document.
