@@ -38,6 +38,7 @@ from ppo37.presets import from_preset
 from ppo37.session.directory import METRICS, read_config
 from ppo37.session.metrics import read_metrics
 from ppo37.suites.engine import shares_of_cores
+from ppo37.tools.processes import search_path
 
 RESULTS = Path(__file__).parent / "results"
 GAME = "breakout"
@@ -223,8 +224,7 @@ def measure_load(source: Path, load: Load, options: argparse.Namespace) -> list[
 
     A run that makes no update in the time gets the speed of one update: an upper bound.
     """
-    paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": search_path([str(source)])}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
 
         def start(command: list[str]) -> None:

@@ -38,9 +38,9 @@ def suite(options: Namespace) -> int:
             values[name] = getattr(options, name)
     typed = settings_of(options)
     if "env" in typed:
+        if options.games is not None:
+            raise UsageError("--games and --env exclude each other; use one of them")
         values.pop("games", None)
-    if options.games is not None and "env" in typed:
-        raise UsageError("--games and --env exclude each other; use one of them")
     if options.preset is not None:
         values["settings"] = {n: v for n, v in values.get("settings", {}).items() if n != "preset"}
     if not values.get("games") and "env" not in {**values.get("settings", {}), **typed}:

@@ -336,7 +336,7 @@ def spaces_in(state: dict[str, Any], config: Config) -> Spaces:
     shape, names = tuple(state["obs_shape"]), tuple(state["action_names"])
     kind = state.get("action_space", config.action_space)
     dims = tuple(state.get("action_dims", action_dims(config.action_space, names)))
-    if len(dims) not in {"discrete": (1,), "continuous": (0,)}.get(kind, range(1, 1 + len(dims))):
+    if len(dims) != {"discrete": 1, "continuous": 0}.get(kind, max(1, len(dims))):
         raise Damaged(f"the checkpoint is damaged: {kind} actions with the choices {list(dims)}")
     obs_dtype, view_shape = state.get("obs_dtype", "uint8"), tuple(state.get("view_shape", shape))
     return Spaces(shape, obs_dtype, kind, names, dims, view_shape)

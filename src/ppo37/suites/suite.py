@@ -51,7 +51,6 @@ from .suite_results import (
     Suite,
     TrainedArm,
     document_of,
-    is_prepared,
     saved_arms,
     text_of,
     write_results,
@@ -86,8 +85,9 @@ def suite(
     runs.  prepare: write all choices to `suite.json`, and train nothing.  part: (k, n) trains the
     k-th of n parts of a prepared suite, counted from 0, while other processes train the others; the
     next command without a part writes the results.  command: returns the command that begins or
-    resumes a run, by default that of this version.  origin: the versions that train the runs; it is
-    stored and must stay the same.  keep: the checkpoints that `more` asks for.
+    resumes a run, by default that of this version.  origin: what the runs come from besides their
+    settings, such as versions and first weights; it is stored and must stay the same.  keep: the
+    checkpoints that `more` asks for.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -99,8 +99,11 @@ def suite(
     document = None if path is None else folder.read_document(path / DOCUMENT)
     known = {} if path is None else saved_arms(document, path, plan, origin)
     number = len(plan.arms) * len(plan.seeds)
-    mine = range(number)[part[0] :: part[1]] if part else range(number)
-    if part is not None and (prepare or not is_prepared(document, plan)):
+    mine = slice(part[0], None, part[1]) if part else slice(None)
+    mine_number = len(range(number)[mine])
+    seeds = None if document is None else document["seeds"]
+    prepared = known.keys() == plan.arms.keys() and seeds == plan.seeds
+    if part is not None and (prepare or not prepared):
         raise UsageError(
             "a part needs a suite that is prepared: use --prepare first, with the same --out, "
             "games and seeds"
@@ -115,7 +118,7 @@ def suite(
         configs += [arm.config for arm in plan.arms.values()]
         threads = max((each.threads for each in configs if each.threads), default=None)
         if jobs is None:
-            jobs = fastest_jobs(len(mine), device, threads or 1)
+            jobs = fastest_jobs(mine_number, device, threads or 1)
         shares = shares_of_cores(jobs)
         if threads is None:
             # Other machines, with one core or more for each run, may train a prepared suite.
@@ -129,7 +132,7 @@ def suite(
             threads = max(arm.config.threads or 1 for arm in arms.values())
             pool = RayPool(ray, threads, int(device == "cuda"), command)
         stack.enter_context(closing(pool))
-        log(f"{len(mine)} run{'s' if len(mine) > 1 else ''}, {pool.text}")
+        log(f"{mine_number} run{'s' if mine_number > 1 else ''}, {pool.text}")
         if (budget := plan.budget) is not None:
             arms = _with_steps(
                 arms, known, lambda config: _within(config, budget, shares, more, signals, log)
@@ -141,13 +144,11 @@ def suite(
             for seed in grid.seeds
         }
         here = 0 if prepare or ray is not None else len(shares)
+        require_room(grid.runs[mine], needs, here, path or Path.cwd())
         if path is None:
-            require_room(grid.runs, needs, here, Path.cwd())
             path = folder.default_path("suite", next(iter(grid.arms.values())))
             grid = grid._replace(path=path)
-        runs = grid.runs
-        runs = [runs[i] for i in mine]
-        require_room(runs, needs, here, path)
+        runs = grid.runs[mine]
         made = Suite(grid, arms, plan.budget, {}, origin)
         if not foreign:  # settings of another version cannot be read here
             folder.require_same_settings(grid)
@@ -160,10 +161,10 @@ def suite(
         stack.enter_context(closing(folder.open_folder(path, DOCUMENT, log)))
         if folder.read_document(path / DOCUMENT) != document:
             raise UsageError(f"another command has changed {path} meanwhile; repeat this one")
-        write_results(made)
+        results = write_results(made)
         if prepare:
             log(f"prepared {path}")
-            return path, document_of(made)
+            return path, results
 
         log(f"training in {path}")
         with resumable(path, log):

@@ -45,7 +45,7 @@ class TrainedArm(NamedTuple):
 class Suite(NamedTuple):
     """The runs of a suite, its budget, and the errors of the runs that failed, by their names.
 
-    origin: the versions that train the runs, such as the commits of `ppo37 regress`.
+    origin: see `suite`; the commits of `ppo37 regress` are there by the name of their variant.
     """
 
     grid: Grid
@@ -80,14 +80,11 @@ def result_of(run: Run) -> Result:
         summary, document = directory.read_summary(run.path), directory.read_document(run.path)
     except Damaged as error:
         raise UsageError(f"{run.path / directory.SUMMARY} is damaged") from error
-    score, exact, commit = (
-        summary.get("last_100_mean"),
-        summary.get("exact", True),
-        document.get("commit", ""),
-    )
+    score, exact = summary.get("last_100_mean"), summary.get("exact", True)
+    made_by = document.get("commit", "")
     if not fits(summary, SUMMARY_FORM) or not (score is None or fits(score, float)):
         raise UsageError(f"{run.path / directory.SUMMARY} is damaged")
-    if not (fits(document, ORIGIN_FORM) and fits([exact, commit], (bool, str))):
+    if not (fits(document, ORIGIN_FORM) and fits([exact, made_by], (bool, str))):
         raise UsageError(f"{run.path / directory.CONFIG} is damaged")
     machine, threads = document["machine"], run.config.threads or 1
     cores = machine.get("cores", threads)
@@ -101,7 +98,7 @@ def result_of(run: Run) -> Result:
         exact and enough,
         machine,
         document["versions"],
-        commit or None,
+        made_by or None,
     )
 
 
@@ -152,14 +149,6 @@ def saved_arms(
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out") from error
     return found
-
-
-def is_prepared(document: dict[str, Any] | None, plan: Plan) -> bool:
-    """Return whether the document of a suite has exactly the arms and seeds of a plan."""
-    if document is None:
-        return False
-    names = {arm["name"] for arm in document["arms"]}
-    return names == plan.arms.keys() and document["seeds"] == plan.seeds
 
 
 def write_results(suite: Suite) -> dict[str, Any]:
