@@ -1,18 +1,22 @@
 """Our scores beside published ones: trains the runs, and makes the table of docs/results.md.
 
     python benchmarks/published.py train RUNS [--jobs 2] [--only CartPole-v1 ...]
-    python benchmarks/published.py table RUNS
+    python benchmarks/published.py pack RUNS
+    python benchmarks/published.py table
 
 RUNS is a folder with a run for each environment and seed. `train` resumes what is unfinished and
-skips what is finished. A score is the mean of the last 100 training games, as in CleanRL's tables;
-its standard deviation over seeds is that of the population, as there. The published scores and
-their sources are in benchmarks/results/published.csv.
+skips what is finished, there or among the stored logs. `pack` stores the log of each run in
+benchmarks/results/runs/published, unless the stored one is longer, and `table` is made from these
+logs. A score is the mean of the last 100 training games, as in CleanRL's tables; its standard
+deviation over seeds is that of the population, as there. The published scores and their sources are
+in benchmarks/results/published.csv.
 
 Needs ppo37[mujoco], and the package minatar.
 """
 
 import argparse
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -24,6 +28,7 @@ from statistics import mean, pstdev
 from typing import Any, NamedTuple
 
 PUBLISHED = Path(__file__).parent / "results" / "published.csv"
+STORED = Path(__file__).parent / "results" / "runs" / "published"
 ENOUGH_SEEDS = 8
 MINATAR = "MinAtar/Breakout-v1"
 MINATAR_IMPORT = ["--import", "minatar.gym:register_envs"]
@@ -37,32 +42,37 @@ MINATAR_SETTINGS = [
     *("--gamma", "0.999", "--clip-coef", "0.2"),
 ]
 
+CLASSIC_CONTROL = "CartPole-v1", "Acrobot-v1", "MountainCar-v0"
+MUJOCO_V4 = "HalfCheetah-v4", "Hopper-v4", "Walker2d-v4"
+MUJOCO_V5 = "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"
 SEEDS = {
-    **dict.fromkeys(("CartPole-v1", "Acrobot-v1", "MountainCar-v0"), range(1, 9)),
-    **dict.fromkeys(("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", MINATAR), range(1, 4)),
-    **dict.fromkeys(("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"), range(1, 4)),
+    **dict.fromkeys(CLASSIC_CONTROL, range(1, 9)),
+    **dict.fromkeys((*MUJOCO_V4, MINATAR, *MUJOCO_V5), range(1, 4)),
 }
 """The seeds of each environment."""
+STEPS = {
+    **dict.fromkeys(CLASSIC_CONTROL, 499_712),
+    **dict.fromkeys(MUJOCO_V4 + MUJOCO_V5, 999_424),
+    MINATAR: 5_120_000,
+}
+"""The agent steps of each environment: its budget in whole updates."""
 
 
 class Run(NamedTuple):
-    """A run of the table, in the folder RUNS."""
+    """A run of the table. `path` is its directory in the folder RUNS."""
 
     env: str
     seed: int
     path: Path
 
-    def summary(self) -> dict[str, Any]:
-        """Return its summary; empty if there is none."""
-        return _read(self.path / "summary.json")
+    @property
+    def stored(self) -> Path:
+        """The compressed log in this repository."""
+        return STORED / f"{self.path.name}.jsonl.gz"
 
-    def steps_done(self) -> int | None:
-        """Return its agent steps so far; None if it has not begun."""
-        log = self.path / "metrics.jsonl"
-        if not log.exists():
-            return None
-        lines = log.read_text().rsplit("\n", 1)[0].splitlines()  # whole lines only
-        return int(json.loads(lines[-1])["agent_steps"]) if lines else 0
+    @property
+    def is_finished(self) -> bool:
+        return max(steps_in(self.stored), steps_in(self.path / "metrics.jsonl")) == STEPS[self.env]
 
     def command(self) -> list[str]:
         """Return the arguments of ppo37 that begin it or resume it."""
@@ -76,16 +86,21 @@ class Run(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("train", "table"))
-    parser.add_argument("runs", type=Path, help="the folder of the runs")
+    parser.add_argument("action", choices=("train", "pack", "table"))
+    parser.add_argument("runs", type=Path, nargs="?", help="the folder of the runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", nargs="+", choices=SEEDS, default=list(SEEDS), metavar="ENV")
     chosen = parser.parse_args()
+    if chosen.action != "table" and chosen.runs is None:
+        parser.error(f"{chosen.action} needs the folder of the runs")
     # One seed of each environment after the other, so that all have results early.
-    found = sorted(runs_in(chosen.runs, chosen.only), key=lambda run: run.seed)
+    found = sorted(runs_in(chosen.runs or Path(), chosen.only), key=lambda run: run.seed)
     if chosen.action == "train":
         sys.exit(train(found, chosen.jobs))
-    print("\n".join(table(found)))
+    if chosen.action == "pack":
+        pack(found)
+    else:
+        print("\n".join(table(found)))
 
 
 def runs_in(folder: Path, envs: list[str]) -> Iterator[Run]:
@@ -104,7 +119,7 @@ def train(runs: list[Run], jobs: int) -> int:
     """Train `jobs` runs at a time. Returns 1 if one of them failed, else 0."""
 
     def finish(run: Run) -> bool:
-        if run.summary().get("finished"):
+        if run.is_finished:
             return True
         run.path.parent.mkdir(parents=True, exist_ok=True)
         with run.path.with_suffix(".txt").open("a") as log:
@@ -123,8 +138,17 @@ def train(runs: list[Run], jobs: int) -> int:
         pool.shutdown(cancel_futures=True)
 
 
+def pack(runs: list[Run]) -> None:
+    """Store the logs of runs, compressed. A longer log that is stored already is kept."""
+    for run in runs:
+        log = run.path / "metrics.jsonl"
+        if steps_in(log) > steps_in(run.stored):
+            with gzip.GzipFile(run.stored, "wb", mtime=0) as file:  # equal logs, equal files
+                file.write(b"".join(line + b"\n" for line in lines_of(log)))
+
+
 def table(runs: list[Run]) -> Iterator[str]:
-    """Yield the lines of the table, of the runs that are not finished, and of the machine."""
+    """Yield the lines of the table, and what is not finished."""
     published = defaultdict(list)
     for row in published_scores():
         published[row["env"]].append(_published(row))
@@ -134,19 +158,32 @@ def table(runs: list[Run]) -> Iterator[str]:
     yield "| environment | agent steps | ours | each seed | published |"
     yield "|---|---|---|---|---|"
     for env, its in by_env.items():
-        done = [run.summary() for run in its if run.summary().get("finished")]
-        scores = [summary["last_100_mean"] for summary in done]
-        steps = f"{done[0]['agent_steps']:,}" if done else ""
+        done = [run for run in its if steps_in(run.stored) == STEPS[env]]
+        scores = [last_record(run.stored)["charts/episodic_return_last_100"] for run in done]
         each = ", ".join(f"{score:.{_digits(score)}f}" for score in scores)
         beside = "; ".join(published[env]) or "none found"
-        yield f"| {env} | {steps} | {_ours(scores)} | {each} | {beside} |"
+        yield f"| {env} | {STEPS[env]:,} | {_ours(scores)} | {each} | {beside} |"
     yield ""
     missing = [_unfinished(env, its) for env, its in by_env.items()]
     yield f"Not finished: {'; '.join(filter(None, missing)) or 'none'}."
-    documents = [_read(run.path / "config.json") for run in runs if run.summary().get("finished")]
-    for part in ("machine", "versions"):
-        for text in sorted({_described(document[part]) for document in documents}):
-            yield f"{part.capitalize()}: {text}."
+
+
+def lines_of(log: Path) -> list[bytes]:
+    """Return the whole lines of a log, which may be compressed; none if it does not exist."""
+    if not log.exists():
+        return []
+    content = gzip.decompress(log.read_bytes()) if log.suffix == ".gz" else log.read_bytes()
+    return content.rpartition(b"\n")[0].splitlines()
+
+
+def last_record(log: Path) -> dict[str, Any]:
+    lines = lines_of(log)
+    return json.loads(lines[-1]) if lines else {}
+
+
+def steps_in(log: Path) -> int:
+    """Return the agent steps that a log has; 0 if it does not exist."""
+    return int(last_record(log).get("agent_steps", 0))
 
 
 def _ours(scores: list[float]) -> str:
@@ -173,20 +210,13 @@ def _digits(score: float) -> int:
 
 def _unfinished(env: str, runs: list[Run]) -> str:
     """Name the seeds of an environment that are not finished, with the agent steps done."""
-    steps = {run.seed: run.steps_done() for run in runs if not run.summary().get("finished")}
-    begun = [f"seed {seed} ({done:,} steps)" for seed, done in steps.items() if done is not None]
-    waiting = [str(seed) for seed, done in steps.items() if done is None]
+    steps = {run.seed: steps_in(run.stored) for run in runs}
+    begun = [
+        f"seed {seed} ({done:,} steps)" for seed, done in steps.items() if 0 < done < STEPS[env]
+    ]
+    waiting = [str(seed) for seed, done in steps.items() if not done]
     named = begun + ([f"seeds {', '.join(waiting)} (not begun)"] if waiting else [])
     return f"{env} {' and '.join(named)}" if named else ""
-
-
-def _described(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON file; empty if it does not exist."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 if __name__ == "__main__":
