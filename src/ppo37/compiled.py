@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import UsageError
-from .machine import cpu_info
+from .machine import cpu_info, cpu_name
 
 # No fused products and sums: the results would round differently from those they are compared with.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
@@ -53,8 +53,7 @@ def _compiled(sources: tuple[Path, ...], defined: tuple[str, ...]) -> Path:
         raise UsageError("native kernels need a C compiler, and none was found")
     command = [compiler, *FLAGS, *defined]
     read = [*sources, *sorted(sources[0].parent.glob("*.h"))]
-    info = cpu_info()
-    processor = info.get("model name", platform.processor()), info.get("flags", "")
+    processor = cpu_name(), cpu_info().get("flags", "")
     inputs = [*(path.read_text() for path in read), *command, platform.platform(), *processor]
     name = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:24]
     folder = _folder()

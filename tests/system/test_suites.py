@@ -280,6 +280,20 @@ def test_another_plan_is_refused_and_nothing_changes(
     assert read_files(whole) == before
 
 
+def test_a_mistake_in_a_plan_names_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.replace('"catch"', '"cach"'))
+    code, _, err = run_command(capsys, "suite", str(plan))
+    assert code == 2
+    assert f"{plan}: unknown game 'cach'" in err
+    code, _, err = run_command(capsys, "suite", str(plan), "--games", "pnog")
+    assert code == 2
+    assert "unknown game 'pnog'" in err
+    assert str(plan) not in err  # the option is wrong, not the file
+
+
 def test_another_folder_in_the_place_of_a_run_is_refused(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ import torch
 from .. import __version__
 from ..config import Device
 from ..errors import UsageError
-from ..machine import cpu_info, memory_bytes
+from ..machine import cpu_name, memory_bytes
 
 CHECKOUT = Path(__file__).parents[3]
 """The root of the repository, where ppo37 runs from its checkout."""
@@ -152,7 +152,7 @@ def cores_of_process() -> set[int]:
 def describe_machine() -> dict[str, str | int]:
     """Describe the hardware, for results and checkpoints."""
     return {
-        "cpu": cpu_info().get("model name") or platform.processor() or "unknown",
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -160,9 +160,13 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
+PROCESSOR = "cpu", "isa", "gpu"
+"""The parts of `describe_machine` that decide the bits of results."""
+
+
 def processor_of(machine: dict[str, Any], device: str) -> str:
     """Describe what decides the bits of results on a device, from `describe_machine`."""
-    names = ("cpu", "isa", "gpu") if device == "cuda" else ("cpu", "isa")
+    names = PROCESSOR if device == "cuda" else PROCESSOR[:2]
     parts = (machine.get(name) for name in names)
     return ", ".join(str(part) for part in parts if part not in (None, "none"))
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,16 @@ def config_of(options: Namespace, game: str | None = None, preset: str = "auto")
 
 
 def config_from(
-    preset: str, game: str | None, changes: dict[str, Any], options: Namespace
+    preset: str,
+    game: str | None,
+    changes: dict[str, Any],
+    options: Namespace,
+    note: Callable[[str], None] | None = None,
 ) -> Config:
-    """Return the configuration of a preset with changes, and log which preset `auto` is."""
+    """Return the configuration of a preset with changes.
+
+    note: gets the line that says which preset `auto` is; by default it is logged.
+    """
     from ..envs.games import is_built_in
     from ..presets import from_preset
 
@@ -48,7 +56,7 @@ def config_from(
     source = None if own is None else environments({**changes, "env": own}, options)
     config = from_preset(preset, game, make_envs=source, **changes)
     if preset == "auto" and config.env is not None:
-        log(f"auto is the preset {config.preset} for {_kind(config)}")
+        (note or log)(f"auto is the preset {config.preset} for {_kind(config)}")
     return config
 
 

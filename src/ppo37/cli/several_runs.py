@@ -2,6 +2,9 @@
 
 import re
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config, implied_by
@@ -33,10 +36,11 @@ def suite(options: Namespace) -> int:
     from ..suites.plan import make_plan, read_plan
 
     values = {} if options.plan is None else read_plan(options.plan)
-    for name in ("games", "seeds", "preset", "budget"):
-        if getattr(options, name) is not None:
-            values[name] = getattr(options, name)
+    names = "games", "seeds", "preset", "budget"
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    values |= given
     typed = settings_of(options)
+    file = None if given or typed else options.plan
     if "env" in typed:
         if options.games is not None:
             raise UsageError("--games and --env exclude each other; use one of them")
@@ -47,14 +51,26 @@ def suite(options: Namespace) -> int:
         raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
     values["seed"] = typed.pop("seed", Config.seed)
     values["settings"] = {**values.get("settings", {}), **typed}
-    return _run_suite(options, make_plan(values, _maker(options)))
+    with _naming(file):
+        plan = make_plan(values, _maker(options))
+    return _run_suite(options, plan)
+
+
+@contextmanager
+def _naming(file: str | None) -> Iterator[None]:
+    """Name the plan's file in errors; None if the options may be wrong instead."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error) if file is None else f"{file}: {error}") from error
 
 
 def _maker(options: Namespace) -> "MakeConfig":
     """Return the function that makes the settings of an arm of a plan."""
+    note = cache(log)  # each line once, not once for each arm
 
     def make_config(preset: str | None, game: str | None, changes: dict[str, Any]) -> Config:
-        return config_from(preset or "auto", game, implied_by(changes), options)
+        return config_from(preset or "auto", game, implied_by(changes), options, note)
 
     return make_config
 
@@ -163,7 +179,8 @@ def regress(options: Namespace) -> int:
             values = read_plan(options.plan or own)
         if options.seeds is not None:
             values["seeds"] = options.seeds
-        plan = make_plan({**values, "seed": Config.seed}, _maker(options))
+        with _naming(None if options.seeds else options.plan):
+            plan = make_plan({**values, "seed": Config.seed}, _maker(options))
     path, result = regress.regress(
         options.base,
         options.head,

@@ -11,6 +11,7 @@ from ..algorithm.update import make_optimizer
 from ..backends.adam import Adam
 from ..backends.cuda_graphs import make_executables
 from ..backends.device import (
+    PROCESSOR,
     describe_machine,
     prepare_process,
     require_memory,
@@ -450,7 +451,7 @@ def _changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 def _processors(machine: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a machine that determine the bits of its results."""
-    return {name: machine.get(name) for name in ("cpu", "isa", "gpu")}
+    return {name: machine.get(name) for name in PROCESSOR}
 
 
 def _env_slice(config: Config, ranks: Ranks) -> EnvSlice:

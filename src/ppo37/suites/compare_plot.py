@@ -72,7 +72,10 @@ def aggregates_figure(document: dict[str, Any]) -> "Figure":
         _name_rows(panels, entries)
         drawing.supxlabel(document["scale"], fontsize=11, color=INK)
         lower = "; a lower optimality gap is better" if "optimality_gap" in names else ""
-        _explain(drawing, document, f"Points and bars: value and 95% interval{lower}")
+        found = [entry["aggregates"].values() for entry in entries]
+        bars = any(value["interval"] is not None for values in found for value in values)
+        what = "Points and bars: value and 95% interval" if bars else "Points: values"
+        _explain(drawing, document, f"{what}{lower}")
     return drawing
 
 
@@ -93,8 +96,9 @@ def profiles_figure(document: dict[str, Any]) -> "Figure":
         panel.set_xlabel(document["scale"])
         panel.set_ylabel("part of runs above this score")
         panel.set_title("Performance profiles")
-        mean = "Lines: mean over games; bands" if len(document["games"]) > 1 else "Bands"
-        _explain(drawing, document, f"{mean}: 95% interval")
+        mean = ["lines: mean over games"] * (len(document["games"]) > 1)
+        bands = _bands([entry["profile"] for entry in document["entries"]])
+        _explain(drawing, document, "; ".join(mean + bands))
         _add_legend(drawing, panel)
     return drawing
 
@@ -120,8 +124,9 @@ def curves_figure(document: dict[str, Any]) -> "Figure":
         panel.set_xlabel(f"{frames_or_steps(frames)} (millions)")
         panel.set_ylabel(f"{NAMES[name]} of {document['scale']}s")
         panel.set_title("Sample efficiency")
-        text = "Score during training: mean of the last 100 games; bands: 95% interval"
-        _explain(drawing, document, text)
+        bands = _bands([entry["curve"] for entry in document["entries"]])
+        text = ["Score during training: mean of the last 100 games", *bands]
+        _explain(drawing, document, "; ".join(text))
         _add_legend(drawing, panel)
     return drawing
 
@@ -201,6 +206,11 @@ def _draw_band(
     panel.plot(x, values, label=_literal(label), linewidth=2.2, gid=MEANS, **style)
 
 
+def _bands(curves: list[dict[str, Any] | None]) -> list[str]:
+    """Return the words for the bands of the curves; none if there are no bands."""
+    return ["bands: 95% interval"] * any(curve and curve["low"] is not None for curve in curves)
+
+
 def _name_rows(panels: Any, entries: list[dict[str, Any]]) -> None:
     """Name the rows of the first panel, and hide the horizontal lines of all panels."""
     for panel in panels:
@@ -239,7 +249,7 @@ def _explain(drawing: "Figure", document: dict[str, Any], what: str) -> None:
     counts = sorted({len(found["scores"]) for scores in runs for found in scores.values()})
     seeds = f", {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds" if counts else ""
     seeds = ", 1 seed" if counts == [1] else seeds
-    text = f"{which}{seeds}.  {what}"
+    text = f"{which}{seeds}.  {what[:1].upper()}{what[1:]}".rstrip()
     drawing.suptitle(text, x=0.01, ha="left", fontsize=11, color=FAINT_INK)
 
 

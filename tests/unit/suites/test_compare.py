@@ -200,6 +200,21 @@ def test_pictures_show_any_name_and_every_entry(suite: Path, tmp_path: Path) -> 
     assert len(panel.get_legend_handles_labels()[1]) == 3
 
 
+def test_pictures_of_one_seed_name_no_interval(tmp_path: Path) -> None:
+    from ppo37.suites import compare_plot
+
+    path = make_suite(tmp_path / "s", {"": {"pong": [1.0], "breakout": [2.0]}})
+    document = compare_entries(entries_of_suite(path))
+    for draw in (
+        compare_plot.aggregates_figure,
+        compare_plot.profiles_figure,
+        compare_plot.curves_figure,
+    ):
+        title = draw(document).get_suptitle()
+        assert "1 seed" in title
+        assert "interval" not in title
+
+
 ANCHORS = "[Acrobot-v1]\nlow = 20\nhigh = 500\n[catch]\nlow = 0\nhigh = 10\n"
 
 
