@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .session.session import Summary
     from .suites.compare import compare
     from .tools.agents import TrainedAgent, load_agent
-    from .tools.callbacks import EvaluateEvery, KeepBest, MaxTime, RecordEvery
+    from .tools.callbacks import EvaluateEvery, KeepBest, MaxTime, RecordEvery, Until
     from .tools.evaluate import Evaluation, evaluate
     from .tools.gym_env import make_env
     from .tools.plots import plot
@@ -36,6 +36,7 @@ __all__ = [
     "RunError",
     "Summary",
     "TrainedAgent",
+    "Until",
     "UsageError",
     "compare",
     "evaluate",
@@ -60,6 +61,7 @@ _MODULES = {
     "RunError": "errors",
     "Summary": "session.session",
     "TrainedAgent": "tools.agents",
+    "Until": "tools.callbacks",
     "UsageError": "errors",
     "compare": "suites.compare",
     "evaluate": "tools.evaluate",

@@ -396,6 +396,17 @@ def test_callbacks_work_on_rank_0_and_stop_all_ranks(tmp_path: Path) -> None:
     assert (run / "best").is_dir()
 
 
+def test_a_score_stops_all_ranks(tmp_path: Path) -> None:
+    with ranks(2, *train_arguments(LONG, tmp_path / "run", "--until", "0")) as processes:
+        codes, _, errors = ended(processes)
+    assert codes == [0, 0], errors
+    assert "stopped by until 0" in errors[0]
+    with ranks(2, "resume", str(tmp_path / "run"), "--until", "0") as processes:
+        codes, _, errors = ended(processes)
+    assert codes == [0, 0], errors
+    assert "stopped by until 0" in errors[0]
+
+
 def seconds_until_all_end(how: signal.Signals, run: Path, timeout_s: int) -> float:
     """End or stop rank 1 of 3, check the ends of the others, and return how long they took."""
     log = run / "metrics.jsonl"

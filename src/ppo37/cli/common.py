@@ -103,6 +103,8 @@ def _callbacks(options: Namespace) -> list["Observer"]:
         raise UsageError(f"--{name} needs evaluations; add --eval-every STEPS")
     if options.record_every is not None:
         made.append(callbacks.RecordEvery(options.record_every))
+    if options.until is not None:
+        made.append(callbacks.Until(options.until))
     # The time limit is the last, so that it counts the time of the others.
     return [*made, *(_logger(text) for text in options.loggers), *max_time]
 

@@ -324,8 +324,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         ("eval-episodes", "N", "games of each of these evaluations; default 10"),
         ("record-every", "STEPS", "record a video into RUN/videos every so many steps"),
         ("max-time", "TIME", "stop after 90s, 30m or 1h30m, with a checkpoint"),
+        ("until", "SCORE", "stop when the mean of the last 20 training games is this high"),
     ):
-        kind = str if metavar == "TIME" else whole_number
+        kind = {"TIME": str, "SCORE": float}.get(metavar, whole_number)
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
     text = "keep the best agent by --eval-every in RUN/best, and report its score in other games"
     group.add_argument("--keep-best", action="store_true", help=text)

@@ -17,6 +17,18 @@ CUSTOM = "your own environments are given by --env module:Class, or an id after 
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs of ale-py that have no single-player mode."""
 
+LARGEST_SCORES = {
+    "bowling": 300,
+    "boxing": 100,
+    "breakout": 864,
+    CATCH: 10,
+    "fishing_derby": 99,
+    "pong": 21,
+    "surround": 10,
+    "tennis": 24,
+}
+"""The highest score of a game, where its rules have one."""
+
 
 @lru_cache(maxsize=1)
 def atari_games() -> tuple[str, ...]:

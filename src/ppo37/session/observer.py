@@ -71,8 +71,14 @@ class Observer:
     but never change it: with and without them, a run has the same fingerprint.
     """
 
-    def start(self, run: RunStart) -> None:
-        """Begin. Called once for each call of `train` or `resume`, before its first update."""
+    def check(self, config: Config, brought: Brought) -> None:
+        """Raise UsageError for a run that cannot be observed; called before a file is written."""
+
+    def start(self, run: RunStart) -> str | None:
+        """Begin. Called once for each call of `train` or `resume`, before its first update.
+
+        Return a short reason to make no update at all, else None.
+        """
 
     def update(self, progress: Progress) -> str | None:
         """Observe an update. Return a short reason to stop training after it, else None."""
@@ -135,15 +141,16 @@ class Observers(Observer):
         self._observers = observers
         self._agent: Agent | None = None
 
-    def start(self, run: RunStart) -> None:
+    def check(self, config: Config, brought: Brought) -> None:
+        self._call_all("check", config, brought)
+
+    def start(self, run: RunStart) -> str | None:
+        """Call all observers. Returns the first reason to stop, here and in `update`."""
         self._agent = run.agent
-        self._call_all("start", run)
+        return _first(self._call_all("start", run))
 
     def update(self, progress: Progress) -> str | None:
-        """Call all observers. Returns the first reason to stop."""
-        reasons = self._call_all("update", progress)
-        found = next((reason for reason in reasons if reason), None)
-        return None if found is None else one_line(str(found))
+        return _first(self._call_all("update", progress))
 
     def evaluation(self, record: dict[str, Any]) -> None:
         self._call_all("evaluation", record)
@@ -174,7 +181,7 @@ class Observers(Observer):
     def _call(self, observer: Observer, name: str, *arguments: Any) -> Any:
         """Call a method of an observer; RunError for an exception other than a stop.
 
-        In `start` a UsageError stays one.
+        In `check` and `start` a UsageError stays one.
         """
         before, threads = self._marks(), torch.get_num_threads()
         grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
@@ -201,7 +208,7 @@ class Observers(Observer):
         except (Stopped, _Failed):
             raise
         except (Exception, SystemExit) as error:
-            if isinstance(error, UsageError) and name == "start":
+            if isinstance(error, UsageError) and name in ("check", "start"):
                 raise
             ours = isinstance(error, RunError | UsageError)
             what = str(error) if ours else f"{type(error).__name__}: {error}"
@@ -215,6 +222,12 @@ class Observers(Observer):
             return []
         tensors = (*self._agent.parameters(), *self._agent.buffers())
         return [(id(tensor), tensor._version, tensor.requires_grad) for tensor in tensors]
+
+
+def _first(reasons: list[Any]) -> str | None:
+    """Return the first reason to stop, as one line; None if there is none."""
+    found = next((reason for reason in reasons if reason), None)
+    return None if found is None else one_line(str(found))
 
 
 def _fault_of(results: Any) -> str | None:

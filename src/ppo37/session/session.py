@@ -127,7 +127,7 @@ class Session:
             if ranks.is_main:
                 self._logs = stack.enter_context(closing(Logs(self.path)))
             run = self._describe_start(reason, expected_s, brought)
-            ranks.broadcast_from_main(lambda: self._start_observers(run))
+            self._ended = ranks.broadcast_from_main(lambda: self._start_observers(run))
             self._signals.kept = self._describe_checkpoint()
             stack.enter_context(gc_frozen())
             if state.init_from is not None:  # a resumed run does not read that agent again
@@ -144,10 +144,10 @@ class Session:
         """Yield the numbers of the remaining updates, until a signal or an observer ends it."""
         left = self.config.updates_left(self.state.agent_steps)
         for k in range(self.state.update, self.state.update + left):
-            self._update_started = time.monotonic()
-            yield k
             if self._stop is not None or self._ended:
                 return
+            self._update_started = time.monotonic()
+            yield k
 
     def anneal(self) -> None:
         """Set the learning rate and the coefficients of the loss for the next update, by E9."""
@@ -264,12 +264,16 @@ class Session:
             lambda folder, **more: save_agent(folder, state, config, **more),
         )
 
-    def _start_observers(self, run: RunStart) -> None:
-        """Move aside the files of later updates, and start logs and observers."""
+    def _start_observers(self, run: RunStart) -> int:
+        """Move aside the files of later updates, and start logs and observers.
+
+        Returns ENDED if an observer wants no update at all, else 0.
+        """
         self._put_aside()
         directory.write_config(self.path, self.config, self.state.agent_steps)
         self._logs.start(run)
-        self._observers.start(run)
+        self._reason = self._observers.start(run)
+        return ENDED if self._reason else 0
 
     def _log_evaluation(self, record: dict[str, Any]) -> None:
         self._logs.evaluation(record)
@@ -378,8 +382,8 @@ class Session:
         reason = directory.stopped_by(path)
         if reason is not None and reason not in signal.Signals.__members__:
             note(
-                f"the run was stopped by {reason}; now it continues to its end, or as long as "
-                "--max-time TIME says"
+                f"the run was stopped by {reason}; now it continues to its end, unless an option "
+                "such as --until or --max-time stops it"
             )
         (path / directory.SUMMARY).unlink(missing_ok=True)  # the summary of the previous session
 

@@ -94,6 +94,7 @@ def new_session(
             resumed = _resumed(path, path, own, ranks, options, observers, brought, False)
             yield stack.enter_context(resumed)
             return
+        ranks.broadcast_from_main(lambda: observers.check(config, brought))
         config = dataclasses.replace(config, threads=config.threads or ranks.cores)
         saved = NOTHING_SAVED
         if init_from is not None:
@@ -179,6 +180,7 @@ def _resumed(
         signals = stack.enter_context(_signals(ranks))
         ranks.broadcast_from_main(lambda: _lock(stack, path, observers))
         stack.enter_context(closing(observers))
+        ranks.broadcast_from_main(lambda: observers.check(config, brought))
         saved = _load(wanted, path, config, ranks, observers, brought, new_games, asked)
         # This rank's threads may differ from those in the directory.
         own_config = dataclasses.replace(config, threads=_threads(config, ranks))

@@ -1,11 +1,13 @@
-"""Callbacks for `train` and `resume`: evaluate, keep the best agent, record, stop after a time.
+"""Callbacks for `train` and `resume`: evaluate, keep the best agent, record, stop.
 
 None of them changes the run. Evaluations have their own environments and random numbers.
 """
 
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from .. import randomness
+from ..build import Brought
+from ..config import Config
+from ..envs.games import LARGEST_SCORES
 from ..errors import UsageError
 from ..session.directory import BEST, load_best
 from ..session.files import beside, explained, own_folder, shown
+from ..session.metrics import read_metrics
 from ..session.observer import Observer, Progress, RunStart
 from .budget import seconds as seconds_of
 from .evaluate import MOST_EPISODES, Evaluation, evaluate
@@ -24,6 +30,8 @@ EPISODES, FRESH_EPISODES, FRESH_SEED = 10, 30, 0
 """Games of each evaluation during training; games and seed of that of the best agent at the end,
 as `ppo37 eval` has them. No evaluation during training has this seed."""
 VIDEO_SECONDS = 60.0
+UNTIL_GAMES = 20
+"""The training games whose mean `Until` looks at."""
 CHOSEN_BY = "chosen_by"
 """The key in `state.json` of the best agent for the mean score that it was chosen by."""
 
@@ -151,8 +159,8 @@ class KeepBest(EvaluateEvery):
 class RecordEvery(_EverySteps):
     """Video of one game every `steps` agent steps and after the last update, in `videos/`.
 
-    A video shows at most `max_seconds`. UsageError if ffmpeg is missing; before training starts
-    also for environments that cannot be shown.
+    A video shows at most `max_seconds`. UsageError if ffmpeg is missing, and before training
+    starts for environments that cannot be shown.
     """
 
     def __init__(self, steps: int, max_seconds: float = VIDEO_SECONDS) -> None:
@@ -162,11 +170,10 @@ class RecordEvery(_EverySteps):
         find_ffmpeg()
         self.max_seconds = max_seconds
 
-    def start(self, run: RunStart) -> None:
+    def check(self, config: Config, brought: Brought) -> None:
         from .screens import shown_env
 
-        super().start(run)
-        env = shown_env(run.config, _seed_of(run.config.seed), make_envs=run.brought.make_envs)
+        env = shown_env(config, _seed_of(config.seed), make_envs=brought.make_envs)
         with closing(env.envs):
             env.envs.reset()
             env.render()
@@ -202,6 +209,59 @@ class MaxTime(Observer):
         self._longest_s = max(self._longest_s, now - self._before_s)
         self._before_s = now
         return "max_time" if now + self._longest_s > self._ends_s else None
+
+
+class Until(Observer):
+    """Stop when the mean score of the last 20 training games is at least `score`.
+
+    It is computed after each update. Schedules do not change. A run that stands at the score when
+    it is resumed is not trained further. `summary.json` has the rule and the mean as `until`.
+    """
+
+    def __init__(self, score: float) -> None:
+        if type(score) not in (int, float) or not math.isfinite(score):
+            raise UsageError(f"the score to train to must be a finite number, not {score!r}")
+        self.score = score
+        self._games: deque[float] = deque(maxlen=UNTIL_GAMES)
+
+    def reached_after(self, record: dict[str, Any]) -> bool:
+        """Return whether the score is reached after the next update, by its record."""
+        self._games.extend(float(game["return"]) for game in record["episodes"])
+        mean = self._mean()
+        return len(self._games) == UNTIL_GAMES and mean is not None and mean >= self.score
+
+    def check(self, config: Config, brought: Brought) -> None:
+        largest = LARGEST_SCORES.get(config.game)
+        if largest is not None and self.score > largest:
+            raise UsageError(
+                f"--until {self.score:g}: the highest score of {config.game} is {largest}"
+            )
+
+    def start(self, run: RunStart) -> str | None:
+        self._note = run.note
+        self._games.clear()
+        records = read_metrics(run.path)[: run.update] if run.update else []
+        return self._reason(any([self.reached_after(record) for record in records][-1:]))
+
+    def update(self, progress: Progress) -> str | None:
+        return self._reason(self.reached_after(progress.record))
+
+    def finish(self) -> dict[str, Any]:
+        return {"until": {"score": self.score, "games": UNTIL_GAMES, "mean": self._mean()}}
+
+    def _reason(self, reached: bool) -> str | None:
+        if reached:
+            self._note(f"the mean of the last {UNTIL_GAMES} training games is {self._mean():.2f}")
+        return f"until {self.score:g}" if reached else None
+
+    def _mean(self) -> float | None:
+        return float(np.mean(self._games)) if self._games else None
+
+
+def first_reached(records: Iterable[dict[str, Any]], score: float) -> dict[str, Any] | None:
+    """Return the record after which `Until` would have stopped a run; None if it would not."""
+    rule = Until(score)
+    return next((record for record in records if rule.reached_after(record)), None)
 
 
 def _seed_of(seed: int) -> int:

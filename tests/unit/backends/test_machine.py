@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ppo37 import machine
 
 GRAVITON = """processor\t: 0

@@ -16,18 +16,22 @@ from ppo37 import (
     KeepBest,
     Observer,
     RecordEvery,
+    Until,
     evaluate,
     load_agent,
     resume,
     train,
 )
 from ppo37.backends import executables
-from ppo37.envs.catch import Catch
+from ppo37.config import CATCH
+from ppo37.envs.catch import MAX_BALLS, Catch
+from ppo37.envs.games import LARGEST_SCORES, atari_games
 from ppo37.errors import UsageError
 from ppo37.presets import from_preset
 from ppo37.session import checkpoint
-from ppo37.session.metrics import read_evaluations
+from ppo37.session.metrics import read_evaluations, read_metrics
 from ppo37.session.observer import Progress
+from ppo37.tools.callbacks import first_reached
 
 EVERY = 128
 """Agent steps between evaluations: two updates of `tiny`."""
@@ -95,7 +99,67 @@ def test_videos_that_cannot_be_made_are_refused_before_training(
         run = tmp_path / name
         with pytest.raises(UsageError, match=message):
             train(settings, run, make_envs=make_envs, callbacks=[RecordEvery(64)])
-        assert not (run / "metrics.jsonl").read_text()
+        assert not run.exists()
+
+
+def means_of_20(run: Path) -> list[float | None]:
+    """Return the mean of the last 20 games after each update, None for fewer games."""
+    scores, means = list[float](), list[float | None]()
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        scores += [game["return"] for game in json.loads(line)["episodes"]]
+        means.append(sum(scores[-20:]) / 20 if len(scores) >= 20 else None)
+    return means
+
+
+def test_until_stops_after_the_first_update_at_the_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny(), tmp_path / "whole")
+    means = means_of_20(tmp_path / "whole")
+    best = max(range(1, 5), key=lambda k: means[k] or 0.0)
+    score, run = means[best], tmp_path / "run"
+    assert score is not None
+    assert first_reached(read_metrics(tmp_path / "whole"), score) is not None
+    code, out, err = run_command(
+        capsys, *train_arguments(tiny(), run, "--until", str(score), "--json")
+    )
+    assert code == 0
+    summary = json.loads(out)
+    assert (summary["stopped_by"], summary["finished"]) == (f"until {score:g}", False)
+    assert summary["until"] == {"score": score, "games": 20, "mean": score}
+    assert f"the mean of the last 20 training games is {score:.2f}" in err
+    assert len(means_of_20(run)) == best + 1
+    before = fingerprint_and_log(run)
+
+    code, _, err = run_command(capsys, "resume", str(run), "--until", str(score))
+    assert (code, fingerprint_and_log(run)) == (0, before), "it stands at the score already"
+    assert f"stopped by until {score:g}" in err
+
+    assert resume(run, callbacks=[Until(10)]).finished, "never so high"
+    assert fingerprint_and_log(run) == fingerprint_and_log(tmp_path / "whole")
+    assert json.loads((run / "summary.json").read_text())["stopped_by"] is None
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ("high", "invalid float value: 'high'"),
+        ("nan", "must be a finite number, not nan"),
+        ("11", "--until 11: the highest score of catch is 10"),
+    ],
+)
+def test_scores_that_cannot_be_reached_are_refused(
+    score: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_command(capsys, *train_arguments(tiny(), tmp_path / "run", "--until", score))
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_games_with_a_highest_score() -> None:
+    assert LARGEST_SCORES[CATCH] == MAX_BALLS
+    assert LARGEST_SCORES.keys() - {CATCH} <= set(atari_games())
 
 
 def test_an_evaluation_is_that_of_the_checkpoint(kept: Path) -> None:
