@@ -36,7 +36,7 @@ RUNS = {
     "--total-timesteps 3072",
     "machado": "assault --preset classic --protocol machado --total-timesteps 2048",
 }
-CLOCKS = ("wall_s", "charts/SPS")
+CLOCKS = ("wall_s", "cpu_s", "charts/SPS")
 
 
 def hash_of_run(path: Path) -> str:

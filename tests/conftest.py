@@ -117,7 +117,10 @@ def run_start(run: Path, update: int) -> Any:
 def log_without_times(run: Path) -> list[dict[str, Any]]:
     """Return the records of the log of a run, without the values that depend on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("wall_s", "charts/SPS")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("wall_s", "cpu_s", "charts/SPS")}
+        for line in lines
+    ]
 
 
 def fingerprint_and_log(run: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -35,11 +36,13 @@ from ppo37.backends.device import commit
 from ppo37.cli import main
 from ppo37.errors import UsageError
 from ppo37.session.directory import is_locked
+from ppo37.session.metrics import read_metrics
 from ppo37.suites.engine import Grid
 from ppo37.suites.plan import Arm, Plan
 from ppo37.suites.room import Needs
 from ppo37.suites.suite import suite
 from ppo37.suites.suite_results import Suite, TrainedArm, write_results
+from ppo37.tools.callbacks import first_reached
 
 NEEDS = Needs(1, 1)
 
@@ -278,6 +281,44 @@ def test_another_plan_is_refused_and_nothing_changes(
     assert (exit_.value.code, out) == (2, ""), err
     assert message in err.splitlines()[-1]
     assert read_files(whole) == before
+
+
+def highest_mean(run: Path) -> float:
+    """Return the highest mean of 20 games in a row after an update, of a run of catch."""
+    scores, highest = list[float](), 0.0
+    for record in read_metrics(run):
+        scores += [game["return"] for game in record["episodes"]]
+        highest = max(highest, mean(scores[-20:]) if len(scores) >= 20 else 0.0)
+    return highest
+
+
+def test_a_suite_whose_runs_stop_at_a_score(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The score is one that two of the four runs reach; the runs of `whole` go on after it."""
+    score = sorted(highest_mean(whole / name) for name in RUNS)[2]
+    (tmp_path / "plan.toml").write_text(f"until = {score}\n{PLAN}")
+    out = tmp_path / "suite"
+    command = ("suite", str(tmp_path / "plan.toml"), "--out", str(out), "--json")
+    code, printed, err = run_command(capsys, *command)
+    assert code == 0, err
+    document = json.loads(printed)
+    assert sorted(run["reached"] for run in document["runs"]) == [False, False, True, True]
+    for run in document["runs"]:
+        log = read_metrics(whole / run["run"])
+        expected = first_reached(log, score) or log[-1]
+        assert run["agent_steps"] == expected["agent_steps"]
+        assert run["reached"] == (highest_mean(whole / run["run"]) >= score)
+    assert "2 of 4 runs have reached it" in (out / "results.md").read_text()
+
+    code, _, err = run_command(capsys, *command)
+    assert code == 0
+    assert not re.search("starting|resuming", err)
+    before = read_files(out)
+    for other, message in (("0.5", "another plan (until"), ("11", "highest score of catch is 10")):
+        code, _, err = run_command(capsys, *command, "--until", other)
+        assert (code, message in err) == (2, True), err
+    assert read_files(out) == before
 
 
 def test_a_mistake_in_a_plan_names_its_file(

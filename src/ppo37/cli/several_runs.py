@@ -23,7 +23,8 @@ def train_seeds(options: Namespace) -> int:
 
     if options.budget is not None and "total_timesteps" in options:
         raise UsageError("--budget and --total-timesteps exclude each other; use one of them")
-    values = {"games": ["own"], "seeds": options.seeds, "budget": options.budget}
+    names = "seeds", "budget", "until"
+    values = {"games": ["own"], **{name: getattr(options, name) for name in names}}
 
     def make_config(_: str | None, __: str | None, changes: dict[str, Any]) -> Config:
         return config_of(Namespace(**{**vars(options), **changes}))
@@ -36,7 +37,7 @@ def suite(options: Namespace) -> int:
     from ..suites.plan import make_plan, read_plan
 
     values = {} if options.plan is None else read_plan(options.plan)
-    names = "games", "seeds", "preset", "budget"
+    names = "games", "seeds", "preset", "budget", "until"
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     values |= given
     typed = settings_of(options)

@@ -173,7 +173,7 @@ def fingerprint(saved: Checkpoint) -> str:
             tensor = part[name]
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    skipped = {"wall_s", "machine", "versions", "commit", "sources", "exact"}
+    skipped = {"wall_s", "cpu_s", "machine", "versions", "commit", "sources", "exact"}
     state = {k: v for k, v in saved.state.items() if k not in skipped}
     state["config"] = {k: v for k, v in state["config"].items() if k != "env_workers"}
     digest.update(to_json(state))

@@ -52,6 +52,7 @@ STATE_FORM: dict[str, Any] = {
 }
 """The content of `state.json`, see `fits`."""
 LATER_FORM: dict[str, Any] = {
+    "cpu_s": float,
     "obs_dtype": str,
     "action_space": str,
     "action_dims": [int],

@@ -20,7 +20,7 @@ FRAMES_PER_STEP = 4
 """Frames of an agent step of Atari, see `Config.frames_per_step`."""
 EPISODIC_RETURN, EPISODIC_LENGTH = "charts/episodic_return", "charts/episodic_length"
 LAST_100 = "charts/episodic_return_last_100"
-CLOCK = ("wall_s", "charts/SPS")
+CLOCK = ("wall_s", "cpu_s", "charts/SPS")
 """The values that depend on the clock; all others are equal in equal runs."""
 RECORD_FORM = {
     "update": int,
@@ -39,6 +39,7 @@ def record_of(
     agent_steps: int,
     frames: int,
     wall_s: float,
+    cpu_s: float,
     tags: dict[str, float | None],
     episodes: list[Episode],
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def record_of(
         "agent_steps": agent_steps,
         "frames": frames,
         "wall_s": round(wall_s, 3),
+        "cpu_s": round(cpu_s, 3),
         EPISODIC_RETURN: sum(e.score for e in episodes) / ended if episodes else None,
         EPISODIC_LENGTH: sum(e.length for e in episodes) / ended if episodes else None,
         **tags,

@@ -116,6 +116,7 @@ class Session:
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
         self._before_s, self._started = state.wall_s, time.monotonic()
+        self._before_cpu_s, self._callbacks_cpu_s = state.cpu_s - time.process_time(), 0.0
         self._saved_at_s, self._saved_update = self._started, state.update
         with ExitStack() as stack:
             # The games come first: if they cannot be restored, no file has been changed.
@@ -195,6 +196,7 @@ class Session:
         state.update = k + 1
         state.agent_steps += config.batch_size
         state.wall_s = self._before_s + now - self._started - self._clock.seconds["callbacks"]
+        state.cpu_s = self._before_cpu_s + time.process_time() - self._callbacks_cpu_s
         state.games += len(episodes)
         state.recent.extend(episodes)
         path = self.path if self._ranks.is_main else None
@@ -207,7 +209,7 @@ class Session:
         }
         steps = state.agent_steps
         frames = config.frames_per_step * steps
-        record = record_of(state.update, steps, frames, state.wall_s, tags, episodes)
+        record = record_of(state.update, steps, frames, state.wall_s, state.cpu_s, tags, episodes)
         if self._ranks.is_main:
             self._observe(record)
         if self._options.callbacks:
@@ -286,6 +288,7 @@ class Session:
         seconds = self._clock.seconds
         progress = Progress(record, config, state.agent, state.games, seconds, finished)
         self._logs.update(progress)
+        before_s = time.process_time()
         with self.timed("callbacks"):
             try:
                 self._reason = self._observers.update(progress)
@@ -294,6 +297,7 @@ class Session:
                 self._signals.stop = self._signals.stop or stop.signal_number
             except RunError as error:
                 self._failure, self._ended = error, FAILED
+        self._callbacks_cpu_s += time.process_time() - before_s
 
     def _finish_observers(self) -> dict[str, Any]:
         """Let the observers finish, unless a signal has come. Returns their results."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..session.checkpoint_format import Damaged
 from ..session.metrics import last_record
 from ..session.signals import Signals
 from ..session.view import duration
+from ..tools.callbacks import stopped_by
 from ..tools.processes import POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
@@ -33,10 +34,14 @@ STOPPING = "stopping: the active runs save checkpoints"
 
 
 class Run(NamedTuple):
-    """The settings of a run, and its run directory, which need not exist yet."""
+    """The settings of a run, and its run directory, which need not exist yet.
+
+    until: the score at which its training stops, see `Until`; None if it has none.
+    """
 
     config: Config
     path: Path
+    until: float | None = None
 
     @property
     def name(self) -> str:
@@ -45,11 +50,15 @@ class Run(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has finished; False if it was stopped or its summary is damaged."""
+        """Whether it has finished or reached `until`; False if its summary is damaged."""
         try:
-            return bool(directory.read_summary(self.path)["finished"])
-        except (Damaged, UsageError):
+            summary = directory.read_summary(self.path)
+            return bool(summary["finished"]) or self._has_reached(summary)
+        except (Damaged, KeyError, UsageError):
             return False
+
+    def _has_reached(self, summary: dict[str, Any]) -> bool:
+        return self.until is not None and summary["stopped_by"] == stopped_by(self.until)
 
     @property
     def updates(self) -> int:
@@ -59,11 +68,15 @@ class Run(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Every arm with every seed, in the directory `path`; an arm is a configuration with a name."""
+    """Every arm with every seed, in the directory `path`; an arm is a configuration with a name.
+
+    until: see `Run`.
+    """
 
     path: Path
     arms: dict[str, Config]
     seeds: list[int]
+    until: float | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -73,7 +86,7 @@ class Grid(NamedTuple):
     def run(self, arm: str, seed: int) -> Run:
         """Return the run of an arm and a seed."""
         config = dataclasses.replace(self.arms[arm], seed=seed)
-        return Run(config, self.path / f"{arm}__s{seed}")
+        return Run(config, self.path / f"{arm}__s{seed}", self.until)
 
 
 class Command(NamedTuple):
@@ -155,6 +168,7 @@ def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) ->
 
     more: options of `ppo37 train` and `resume`.  first: those of `train` only.
     """
+    more = [*more, *([] if run.until is None else [f"--until={run.until:g}"])]
     if directory.is_run(run.path):
         return Command(["resume", str(run.path), *brought_flags(run.config), *more])
     return Command(["train", *arguments_of(run.config), "--out", str(run.path), *first, *more])
@@ -273,7 +287,8 @@ class Progress:
         done, total = sum(updates.values()), sum(run.config.num_updates for run in self._runs)
         shares = [f"{run.name} {updates[run.name] / run.config.num_updates:.0%}" for run in active]
         left_s = time_left([*active, *waiting], self._runs, self._pool.places)
-        left = "" if left_s is None else f", about {duration(left_s)} left"
+        bound = "about" if self._runs[0].until is None else "at most"
+        left = "" if left_s is None else f", {bound} {duration(left_s)} left"
         self._log(f"{', '.join(shares)}; {done / total:.0%} of all updates{left}")
 
 

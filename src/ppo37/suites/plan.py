@@ -4,6 +4,7 @@ games = ["pong", "breakout"]    # or a set: "atari5", "classic7", "atari26", "at
 seeds = "1-3"                   # or a number of seeds, or a list
 preset = "fast"
 budget = "15m"                  # or total_timesteps in [settings]
+until = 18                      # stop a run at this mean score of its last 20 games
 
 [settings]                      # of every run
 num_envs = 8
@@ -20,15 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..build import Brought
 from ..config import Config, checked_in_file
 from ..errors import UsageError
 from ..session.directory import file_name
 from ..session.files import read_toml
 from ..tools.budget import MOST_STEPS, seconds
+from ..tools.callbacks import Until
 from ..tools.stats import published_scores
 from .seeds import seeds_from
 
-KEYS = ("games", "seeds", "preset", "budget", "settings", "variants")
+KEYS = ("games", "seeds", "preset", "budget", "until", "settings", "variants")
 LONGEST = 40
 NAME = re.compile(rf"(?=.{{1,{LONGEST}}}$)[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 GAME_SETS = {
@@ -55,11 +58,16 @@ class Arm(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The arms by name, and the seeds of each.  budget: the time of each run, as `15m`, or None."""
+    """The arms by name, and the seeds of each.
+
+    budget: the time of each run, as `15m`, or None.  until: the score at which a run stops, see
+    `Until`, or None.
+    """
 
     arms: dict[str, Arm]
     seeds: list[int]
     budget: str | None
+    until: float | None = None
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
@@ -90,6 +98,9 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
             raise UsageError(f"{key} has to be a text, not {values[key]!r}")
     if budget is not None:
         seconds(budget)
+    until = values.get("until")
+    if until is not None and type(until) not in (int, float):
+        raise UsageError(f"until has to be a score, not {until!r}")
     variants = values.get("variants") or {"": {}}
     if values.get("variants") and "" in variants:
         raise UsageError("a variant needs a name: [variants.NAME]")
@@ -119,7 +130,10 @@ def make_plan(values: dict[str, Any], make_config: MakeConfig) -> Plan:
             arms[name] = Arm(variant, config)
     _require_different(arms)
     first = values.get("seed", next(iter(arms.values())).config.seed)
-    return Plan(arms, seeds_from(values.get("seeds", 3), first), budget)
+    if until is not None:
+        for arm in arms.values():
+            Until(until).check(arm.config, Brought())
+    return Plan(arms, seeds_from(values.get("seeds", 3), first), budget, until)
 
 
 def _require_different_names(variants: list[str]) -> None:

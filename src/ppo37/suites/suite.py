@@ -137,7 +137,8 @@ def suite(
             arms = _with_steps(
                 arms, known, lambda config: _within(config, budget, shares, more, signals, log)
             )
-        grid = Grid(path or Path(), {name: arm.config for name, arm in arms.items()}, plan.seeds)
+        configs_by_name = {name: arm.config for name, arm in arms.items()}
+        grid = Grid(path or Path(), configs_by_name, plan.seeds, plan.until)
         needs = {
             grid.run(name, seed).name: arm.needs.with_kept(keep)
             for name, arm in arms.items()

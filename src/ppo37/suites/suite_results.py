@@ -16,6 +16,7 @@ from ..session import directory
 from ..session.checkpoint_format import Damaged, fits
 from ..session.files import write_atomically
 from ..session.view import duration
+from ..tools.callbacks import UNTIL_GAMES
 from . import folder
 from .compare_table import join_names, markdown_table
 from .engine import Grid, Run
@@ -28,6 +29,7 @@ DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
 SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
 
 SUMMARY_FORM: dict[str, Any] = {"games": int, "agent_steps": int, "wall_s": float}
+UNTIL_FORM: dict[str, Any] = {"games": int, "mean": float}
 ORIGIN_FORM: dict[str, Any] = {"machine": dict, "versions": dict}
 NEEDS_FORM: dict[str, Any] = {"memory": int, "checkpoints": int}
 """The content of the files that results are read from, see `fits`."""
@@ -56,9 +58,13 @@ class Suite(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of a finished run, and the machine, versions and commit that trained it."""
+    """The result of a finished run, and the machine, versions and commit that trained it.
+
+    reached: whether it reached the score to stop at; None if it had none.
+    """
 
     score: float | None
+    reached: bool | None
     games: int
     agent_steps: int
     wall_s: float
@@ -92,6 +98,7 @@ def result_of(run: Run) -> Result:
     enough = run.config.device != "cpu" or not fits(cores, int) or cores >= threads
     return Result(
         score,
+        _has_reached(run, summary),
         summary["games"],
         summary["agent_steps"],
         summary["wall_s"],
@@ -100,6 +107,18 @@ def result_of(run: Run) -> Result:
         document["versions"],
         made_by or None,
     )
+
+
+def _has_reached(run: Run, summary: dict[str, Any]) -> bool | None:
+    """Return whether a finished run reached its score, perhaps with its last update."""
+    if run.until is None:
+        return None
+    if not summary["games"]:
+        return False
+    rule: Any = summary.get("until")
+    if not fits(rule, UNTIL_FORM):
+        raise UsageError(f"{run.path / directory.SUMMARY} is damaged")
+    return bool(summary["games"] >= rule["games"] and rule["mean"] >= run.until)
 
 
 def saved_arms(
@@ -123,10 +142,9 @@ def saved_arms(
             raise UsageError(
                 f"{path} has runs of other commits or of other first weights; choose another --out"
             )
-        if budget != plan.budget:
-            raise UsageError(
-                f"{another} (budget {budget}, not {plan.budget}); choose another --out"
-            )
+        for name, before in (("budget", budget), ("until", document.get("until"))):
+            if before != (now := getattr(plan, name)):
+                raise UsageError(f"{another} ({name} {before}, not {now}); choose another --out")
         if missing:
             raise UsageError(
                 f"{another}, with {', '.join(missing)}; name all that it has, or choose another "
@@ -194,6 +212,7 @@ def document_of(suite: Suite) -> dict[str, Any]:
         ],
         "seeds": grid.seeds,
         "budget": suite.budget,
+        "until": grid.until,
         "origin": suite.origin,
         "score": SCORE,
         "runs": runs,
@@ -257,7 +276,7 @@ def _markdown(suite: Suite, document: dict[str, Any]) -> str:
             f"{mean(scores):,.2f}" if scores else "",
             f"{stdev(scores):,.2f}" if len(scores) > 1 else "",
             ", ".join(f"{run['seed']}: {_number(run['score'])}" for run in runs),
-            f"{arm.config.agent_steps:,}",
+            f"{mean(run['agent_steps'] for run in runs):,.0f}" if runs else "",
             duration(mean(run["wall_s"] for run in runs)) if runs else "",
         ]
         rows.append(row)
@@ -280,6 +299,13 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
     described = [f"{join_names(names)}: {text}" for text, names in settings.items()]
     short = [run["run"] for run in document["runs"] if (run["games"] or LAST_GAMES) < LAST_GAMES]
     notes = [f"Score: {SCORE}. std: of the sample, over the seeds."]
+    if suite.grid.until is not None:
+        reached = [run["run"] for run in document["runs"] if run["reached"]]
+        notes[0] = (
+            f"Training of a run stops when the mean of its last {UNTIL_GAMES} games is at least "
+            f"{suite.grid.until:g}: {len(reached)} of {len(document['runs'])} runs have reached "
+            "it. Scores of such runs are no measure of the agent; evaluate it."
+        )
     if unfinished:
         runs = [
             f"{run['run']} ({run['error']})" if run["error"] else run["run"] for run in unfinished

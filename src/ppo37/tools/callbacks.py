@@ -246,16 +246,23 @@ class Until(Observer):
     def update(self, progress: Progress) -> str | None:
         return self._reason(self.reached_after(progress.record))
 
-    def finish(self) -> dict[str, Any]:
-        return {"until": {"score": self.score, "games": UNTIL_GAMES, "mean": self._mean()}}
+    def finish(self) -> dict[str, Any] | None:
+        mean = self._mean()
+        rule = {"score": self.score, "games": UNTIL_GAMES}
+        return None if mean is None else {"until": {**rule, "mean": mean}}
 
     def _reason(self, reached: bool) -> str | None:
         if reached:
             self._note(f"the mean of the last {UNTIL_GAMES} training games is {self._mean():.2f}")
-        return f"until {self.score:g}" if reached else None
+        return stopped_by(self.score) if reached else None
 
     def _mean(self) -> float | None:
         return float(np.mean(self._games)) if self._games else None
+
+
+def stopped_by(score: float) -> str:
+    """Return what `summary.json` has as `stopped_by` after `Until` has stopped a run."""
+    return f"until {score:g}"
 
 
 def first_reached(records: Iterable[dict[str, Any]], score: float) -> dict[str, Any] | None:
