@@ -186,7 +186,7 @@ def entries_of_suite(
     for variant, runs in variants.items():
         if not runs:
             of = f" of the variant {one_line(variant)}" if variant else ""
-            raise UsageError(f"no run{of} in {path} is finished: there is nothing to compare yet")
+            raise UsageError(f"no run{of} in {path} is finished and has a score to compare")
     if not variants:
         raise UsageError(f"{file} has no runs")
     return [Entry(one_line(v) or path.name, tuple(runs)) for v, runs in variants.items()]

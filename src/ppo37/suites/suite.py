@@ -175,8 +175,8 @@ def suite(
             made.failures.update(failures)
         results = write_results(made)
         if not foreign:
-            _draw(path, log)
-            log(f"the results are in {path / PAGE}, the comparison in {path / PICTURES}")
+            comparison = f", the comparison in {path / PICTURES}" if _draw(path, log) else ""
+            log(f"the results are in {path / PAGE}{comparison}")
     require_none({r["run"]: r["error"] for r in results["runs"] if r["error"]}, number, path)
     return path, results
 
@@ -203,13 +203,18 @@ def _with_steps(
     return found
 
 
-def _draw(path: Path, log: Callable[[str], None]) -> None:
-    """Compare the variants, as `ppo37 compare` does, with pictures in the folder `compare`."""
+def _draw(path: Path, log: Callable[[str], None]) -> bool:
+    """Compare the variants, as `ppo37 compare` does, with pictures in the folder `compare`.
+
+    Returns False, with the reason to `log`, if that cannot be done.
+    """
     try:
         import_matplotlib()
         write_comparison(compare_entries(entries_of_suite(path, log)), path / PICTURES)
     except UsageError as error:  # the runs are trained all the same
         log(f"no pictures: {error}")
+        return False
+    return True
 
 
 def _trained_arms(
