@@ -34,6 +34,33 @@ def train_seeds(options: Namespace) -> int:
 
 def suite(options: Namespace) -> int:
     """Train several games, seeds and variants of settings, side by side."""
+    return _run_suite(options, _plan_of(options))
+
+
+def search(options: Namespace) -> int:
+    """Find the settings that reach a score first: in each round the slower half is dropped."""
+    from ..suites.search import search
+    from ..suites.search_results import PAGE
+
+    rounds = None
+    if options.rounds is not None:
+        if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", options.rounds):
+            raise UsageError(f"--rounds takes numbers such as 5,8,12, not {options.rounds[:80]!r}")
+        rounds = [int(number) for number in options.rounds.split(",")]
+    path, result = search(
+        _plan_of(options),
+        rounds,
+        options.out,
+        options.jobs,
+        log,
+        lambda config: brought(config, options),
+    )
+    print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
+    return 0
+
+
+def _plan_of(options: Namespace) -> "Plan":
+    """Return the plan of PLAN.toml and the options that replace its values."""
     from ..suites.plan import make_plan, read_plan
 
     values = {} if options.plan is None else read_plan(options.plan)
@@ -53,8 +80,7 @@ def suite(options: Namespace) -> int:
     values["seed"] = typed.pop("seed", Config.seed)
     values["settings"] = {**values.get("settings", {}), **typed}
     with _naming(file):
-        plan = make_plan(values, _maker(options))
-    return _run_suite(options, plan)
+        return make_plan(values, _maker(options))
 
 
 @contextmanager

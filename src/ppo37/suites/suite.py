@@ -174,7 +174,9 @@ def suite(
             )
             made.failures.update(failures)
         results = write_results(made)
-        if not foreign:
+        if plan.until is not None:  # scores of such runs cannot be compared
+            log(f"the results are in {path / PAGE}")
+        elif not foreign:
             comparison = f", the comparison in {path / PICTURES}" if _draw(path, log) else ""
             log(f"the results are in {path / PAGE}{comparison}")
     require_none({r["run"]: r["error"] for r in results["runs"] if r["error"]}, number, path)

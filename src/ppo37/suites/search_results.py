@@ -1,0 +1,203 @@
+"""The results of a search: how much work each candidate needs, as JSON, table and picture."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..backends.device import commit, describe_machine, processor_of, versions, versions_text
+from ..session.files import own_file, write_atomically
+from ..tools.callbacks import UNTIL_GAMES
+from ..tools.figures import FAINT_INK, MEANS, STYLE, import_matplotlib, line_style, save_png
+from ..tools.stats import t_interval_of_mean
+from . import folder
+from .compare_table import markdown_table
+from .seeds import named
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOCUMENT, PAGE, PICTURE = "search.json", "search.md", "search.png"
+WORK = ("agent_steps", "cpu_s")
+"""The measures of work: agent steps, and CPU seconds, by which candidates are ranked."""
+
+
+class Attempt(NamedTuple):
+    """One run of a candidate: the work until it reached the score, or until its end.
+
+    A run that has failed has `error`, and its work until then.
+    """
+
+    seed: int
+    reached: bool
+    agent_steps: int
+    cpu_s: float
+    wall_s: float
+    error: str | None = None
+
+
+def ranking(attempts: dict[str, list[Attempt]]) -> list[str]:
+    """Return the names of candidates with the same seeds, the fastest first.
+
+    The order is that of the mean log CPU time; see `works`.
+    """
+    costs = works(attempts, "cpu_s")
+    return sorted(attempts, key=lambda name: (float(np.mean(np.log(costs[name]))), name))
+
+
+def works(attempts: dict[str, list[Attempt]], measure: str) -> dict[str, list[float]]:
+    """Return the work of each run of each candidate, by one of the measures of WORK.
+
+    A run that did not reach the score counts with the work of its full length, which is the least
+    that it would have needed: all runs have the same limit, so means of these numbers compare
+    candidates up to that limit (restricted means). A run that failed counts with the largest work
+    of all runs.
+    """
+    whole = [a for each in attempts.values() for a in each if a.error is None]
+    largest = max((float(getattr(a, measure)) for a in whole), default=1.0)
+    return {
+        name: [largest if a.error else float(getattr(a, measure)) for a in each]
+        for name, each in attempts.items()
+    }
+
+
+def write_results(
+    path: Path, wanted: dict[str, Any], attempts: dict[str, list[Attempt]], dropped: dict[str, int]
+) -> dict[str, Any]:
+    """Write the three files of a search, and return the document.
+
+    wanted: what it is made of.  attempts: the runs of each candidate, the base first.  dropped: the
+    round after which a candidate was dropped, by its name.
+    """
+    document = {
+        "search": wanted,
+        "candidates": _candidates(attempts, dropped),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    folder.write_document(path / DOCUMENT, document)
+    write_atomically(path / PAGE, (table(document) + "\n").encode())
+    if any(attempts.values()):
+        save_png(figure(document), own_file(path, PICTURE))
+    return document
+
+
+def _candidates(
+    attempts: dict[str, list[Attempt]], dropped: dict[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each candidate; ratios are to the base, over the seeds of both."""
+    base = next(iter(attempts))
+    found = {}
+    for name, each in attempts.items():
+        shared = {name: each, base: attempts[base][: len(each)]}  # both in the order of the seeds
+        numbers: dict[str, Any] = {"runs": [a._asdict() for a in each]}
+        numbers |= {"reached": sum(a.reached for a in each), "dropped_after": dropped.get(name)}
+        for measure in WORK:
+            costs = {n: np.log(values) for n, values in works(shared, measure).items()}
+            if not each:
+                continue
+            numbers[measure] = float(np.exp(costs[name].mean()))
+            if name != base:
+                numbers[f"{measure}_ratio"] = _ratio(list(costs[name] - costs[base]))
+        found[name] = numbers
+    return found
+
+
+def _ratio(differences: list[float]) -> dict[str, Any]:
+    """Return a ratio of work, and its 95% interval, from paired differences of logarithms."""
+    interval = None
+    if len(differences) > 1:
+        interval = [math.exp(bound) for bound in t_interval_of_mean(differences)]
+    return {"value": math.exp(float(np.mean(differences))), "interval": interval}
+
+
+def table(document: dict[str, Any]) -> str:
+    """Return the table of the candidates in Markdown, the fastest first, and its notes."""
+    wanted, candidates = document["search"], document["candidates"]
+    names = sorted(candidates, key=lambda name: _rank(candidates[name]))
+    head = ["candidate", "seeds", "reached", "agent steps", "of the base's"]
+    head += ["CPU seconds", "of the base's", "dropped after"]
+    rows = []
+    for name in names:
+        each = candidates[name]
+        if not each["runs"]:
+            continue
+        rows.append(
+            [
+                name,
+                named([run["seed"] for run in each["runs"]]),
+                f"{each['reached']} of {len(each['runs'])}",
+                f"{each['agent_steps']:,.0f}",
+                _ratio_text(each.get("agent_steps_ratio")),
+                f"{each['cpu_s']:,.0f}",
+                _ratio_text(each.get("cpu_s_ratio")),
+                f"round {each['dropped_after']}" if each["dropped_after"] else "",
+            ]
+        )
+    errors = [
+        f"- {name}, seed {run['seed']}: {run['error']}"
+        for name in names
+        for run in candidates[name]["runs"]
+        if run["error"]
+    ]
+    processor = processor_of(document["machine"], "cuda")
+    notes = [
+        f"Work until the mean of the last {UNTIL_GAMES} training games is at least "
+        f"{wanted['until']:g}: geometric means over the seeds. A run that did not reach it counts "
+        "with the work of its full length. Ratios: paired by seed, with Student's 95% interval of "
+        "the mean logarithm; candidates with fewer seeds are compared over these.",
+        f"Rounds of {', '.join(map(str, wanted['rounds']))} seeds. After each the slower half by "
+        "CPU seconds was dropped, but not the base, which is the first in the plan.",
+        f"Processor: {processor}. Commit {document['commit'] or 'unknown'}; "
+        f"{versions_text(document['versions'])}.",
+    ]
+    failed = ["", "Failed:", "", *errors] if errors else []
+    return "\n".join([markdown_table(head, rows), "", *notes, *failed])
+
+
+def _rank(candidate: dict[str, Any]) -> tuple[int, float]:
+    """Return a key that sorts candidates: those with more seeds first, then the faster ones."""
+    return -len(candidate["runs"]), candidate.get("cpu_s", math.inf)
+
+
+def _ratio_text(ratio: dict[str, Any] | None) -> str:
+    if ratio is None:
+        return ""
+    interval = ratio["interval"]
+    bounds = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
+    return f"{ratio['value']:.2f}{bounds}"
+
+
+def figure(document: dict[str, Any]) -> "Figure":
+    """Draw which part of the runs has reached the score, by their CPU time."""
+    matplotlib, new_figure = import_matplotlib()
+    candidates = {n: each for n, each in document["candidates"].items() if each["runs"]}
+    with matplotlib.rc_context(STYLE):
+        drawing = new_figure(figsize=(11.0, 5.2), layout="constrained")
+        panel = drawing.subplots()
+        for index, (name, each) in enumerate(candidates.items()):
+            color, dashes = line_style(index)
+            ends = sorted(run["cpu_s"] for run in each["runs"] if run["reached"])
+            parts = np.arange(len(ends) + 1) / len(each["runs"])
+            limit = max(run["cpu_s"] for run in each["runs"])
+            panel.plot(
+                [0.0, *ends, limit],
+                [*parts, parts[-1]],
+                drawstyle="steps-post",
+                linewidth=2.2,
+                color=color,
+                linestyle=dashes,
+                label=f"{name} ({len(each['runs'])} seeds)",
+                gid=MEANS,
+            )
+        panel.set_ylim(-0.02, 1.05)
+        panel.set_xlim(left=0.0)
+        panel.set_xlabel("CPU time of training (seconds)")
+        panel.set_ylabel("part of the runs at the score")
+        panel.set_title(f"Runs that have reached {document['search']['until']:g}")
+        text = "A line that ends below 1: the other runs did not reach it within their steps"
+        drawing.suptitle(text, x=0.01, ha="left", fontsize=11, color=FAINT_INK)
+        drawing.legend(loc="outside lower left", ncols=4)
+    return drawing

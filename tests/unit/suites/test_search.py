@@ -1,0 +1,184 @@
+"""Searches: rounds, ranking, dropped candidates, and the results of real ones."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import child_environment, read_files, run_command, suite_command, tiny_plan
+from scipy import stats
+
+from ppo37.suites.search_results import Attempt, ranking, works
+
+# The base, and one with much more work in each update.
+CANDIDATES = """
+[variants.base]
+[variants.heavy]
+update_epochs = 40
+[variants.light]
+update_epochs = 1
+[variants.other]
+gamma = 0.9
+"""
+PLAN = "until = 0.0\n" + tiny_plan("201-202", threads=None) + CANDIDATES
+
+
+def attempt(seed: int, cpu_s: float, reached: bool = True, error: str | None = None) -> Attempt:
+    return Attempt(seed, reached, int(1000 * cpu_s), cpu_s, cpu_s, error)
+
+
+def test_candidates_are_ranked_by_the_mean_logarithm_of_their_cpu_time() -> None:
+    """One slow seed outweighs a fast one less than in a plain mean."""
+    attempts = {
+        "even": [attempt(1, 10.0), attempt(2, 10.0)],
+        "uneven": [attempt(1, 4.0), attempt(2, 20.0, reached=False)],
+        "failed": [attempt(1, 4.0), attempt(2, 0.0, reached=False, error="diverged")],
+    }
+    assert works(attempts, "cpu_s")["failed"] == [4.0, 20.0], "as slow as the slowest"
+    assert ranking(attempts) == ["failed", "uneven", "even"]
+    assert math.sqrt(4.0 * 20.0) < 10.0 < (4.0 + 20.0) / 2
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search, which tests must not change."""
+    folder = tmp_path_factory.mktemp("searched")
+    found = subprocess.run(
+        command(folder, "--rounds", "1,2"), capture_output=True, text=True, env=child_environment()
+    )
+    assert found.returncode == 0, found.stderr
+    return folder / "search"
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    made = suite_command(folder, PLAN, "--out", str(folder / "search"), *arguments)
+    return ["search" if argument == "suite" else argument for argument in made]
+
+
+def document_of(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "search.json").read_text())
+    return found
+
+
+def test_the_slower_half_is_dropped_but_not_the_base(searched: Path) -> None:
+    found = document_of(searched)["candidates"]
+    assert {name: len(each["runs"]) for name, each in found.items()} == {
+        "base": 2,
+        "heavy": 1,
+        "light": 2,
+        "other": 2,
+    }
+    assert {n for n, each in found.items() if each["dropped_after"]} == {"heavy"}
+    assert sorted(path.name for path in searched.glob("round-*")) == ["round-1", "round-2"]
+    assert (searched / "search.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_numbers_are_those_of_the_logs(searched: Path) -> None:
+    """Ratios are the exponentials of mean paired differences, with Student's interval."""
+    found = document_of(searched)["candidates"]
+    logs = {
+        name: [
+            json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
+            for seed in (201, 202)
+            for path in searched.glob(f"round-*/{name}__catch__s{seed}")
+        ]
+        for name in found
+    }
+    for name, each in found.items():
+        steps = [log["agent_steps"] for log in logs[name]]
+        assert [run["agent_steps"] for run in each["runs"]] == steps
+        assert each["agent_steps"] == pytest.approx(stats.gmean(steps))
+        assert each["cpu_s"] == pytest.approx(stats.gmean([log["cpu_s"] for log in logs[name]]))
+    differences = [
+        math.log(log["cpu_s"] / base["cpu_s"])
+        for log, base in zip(logs["light"], logs["base"], strict=True)
+    ]
+    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    ratio = found["light"]["cpu_s_ratio"]
+    assert ratio["value"] == pytest.approx(math.exp(sum(differences) / 2))
+    assert ratio["interval"] == pytest.approx([math.exp(interval.low), math.exp(interval.high)])
+    assert found["heavy"]["cpu_s_ratio"]["interval"] is None, "one seed"
+
+
+def test_the_same_command_trains_nothing_again_and_another_search_is_refused(
+    searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("search", str(searched.parent / "plan.toml"), "--out", str(searched))
+    code, _, err = run_command(capsys, *arguments, "--rounds", "1,2")
+    assert code == 0, err
+    assert "starting" not in err
+    before = read_files(searched)
+    for other in (["--rounds", "2"], ["--until", "1", "--rounds", "1,2"], ["--gamma", "0.5"]):
+        code, _, err = run_command(capsys, *arguments, *other)
+        assert (code, "has another search; choose another --out" in err) == (2, True), err
+    assert read_files(searched) == before
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on(searched: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "--rounds", "1,2"),
+        env=child_environment(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    begun = tmp_path / "search" / "round-1" / "heavy__catch__s201" / "metrics.jsonl"
+    while process.poll() is None and not (begun.exists() and begun.read_text()):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    found = subprocess.run(
+        command(tmp_path, "--rounds", "1,2"),
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+    )
+    assert found.returncode == 0, found.stderr
+    undisturbed, ours = (
+        document_of(path)["candidates"] for path in (searched, tmp_path / "search")
+    )
+    for name in ("base", "heavy", "light", "other"):
+        runs = [
+            [(run["seed"], run["agent_steps"], run["reached"]) for run in each[name]["runs"]]
+            for each in (undisturbed, ours)
+        ]
+        assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (("until = 0.0\n", ""), [], "needs the score to reach: --until"),
+        ((CANDIDATES, "[variants.base]\n"), [], "needs two variants or more"),
+        ((CANDIDATES, ""), [], "needs two variants or more"),
+        (("update_epochs = 40", "update_epoch = 40"), [], "did you mean update_epochs?"),
+        (("update_epochs = 40", "total_timesteps = 640"), [], "need the same total_timesteps"),
+        (("[variants.heavy]", "[variants.base]"), [], "plan.toml"),
+        (('["catch"]', '["catch", "pong"]'), [], "a search has one game"),
+        (("", ""), ["--rounds", "2,1"], "takes increasing numbers of seeds"),
+        (("", ""), ["--rounds", "1,3"], "must be the number of seeds, 2"),
+        (("", ""), ["--rounds", "few"], "--rounds takes numbers such as 5,8,12, not 'few'"),
+        (("", ""), ["--until", "11"], "the highest score of catch is 10"),
+    ],
+)
+def test_mistakes_are_refused(
+    change: tuple[str, str],
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.replace(*change, 1))
+    code, _, err = run_command(
+        capsys, "search", str(plan), "--out", str(tmp_path / "search"), *options
+    )
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "search").exists()
