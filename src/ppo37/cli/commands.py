@@ -157,9 +157,10 @@ def evaluate(options: Namespace) -> int:
         lines.append("actions: the most likely ones (greedy), instead of sampled as in training")
     means = {name: value for name, value in published.items() if not name.endswith("_std")}
     lines += [f"  published {name:28} {value:10.2f}" for name, value in means.items()]
-    if result.protocol == "machado" and published:
+    if result.protocol == "machado" and "slm_lab_ppo" in published:
         lines.append(
-            f"  (published agents trained without the sticky actions of {result.protocol})"
+            "  (slm_lab_ppo has sticky actions, too, but the game's own actions, and the best of "
+            "three lambdas)"
         )
     if result.greedy and published:
         lines.append("  (published scores are those of sampled actions)")
@@ -272,15 +273,17 @@ def details(options: Namespace) -> int:
 def games(options: Namespace) -> int:
     """List the games with their published scores."""
     from ..config import CATCH
-    from ..envs.games import atari_games
-    from ..tools.stats import reference
+    from ..envs.games import atari_games, score_key
+    from ..tools.stats import published_scores
 
-    known = {game: reference(game) for game in (CATCH, *atari_games())}
-    heads = ("random", "human", "PPO paper", "CleanRL/baselines PPO")
+    # All columns, also those of other protocols.
+    known = {g: published_scores().get(score_key(g), {}) for g in (CATCH, *atari_games())}
+    heads = ("random", "human", "PPO paper", "CleanRL/baselines PPO", "SLM-Lab PPO (sticky)")
     lines = [f"{'game':24}" + "".join(f"  {head:>12}" for head in heads)]
     for game, scores in known.items():
         best = scores.get("cleanrl_ppo_atari", scores.get("baselines_ppo2"))
-        columns = (scores.get("random"), scores.get("human"), scores.get("ppo_paper"), best)
+        names = ("random", "human", "ppo_paper")
+        columns = (*map(scores.get, names), best, scores.get("slm_lab_ppo"))
         cells = ["-" if value is None else f"{value:,.1f}" for value in columns]
         wide = zip(cells, heads, strict=True)
         lines.append(

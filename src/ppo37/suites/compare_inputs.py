@@ -22,14 +22,13 @@ from ..session.checkpoint_format import Damaged, fits, parse_json, read
 from ..session.files import one_line, own_folder, real_path
 from ..session.metrics import read_metrics, steps_of
 from ..tools.plots import MAY_DIFFER
-from ..tools.stats import published_scores, running_mean
+from ..tools.stats import NOT_TRAINED, protocol_of, published_scores, running_mean
 from .folder import LARGEST_DOCUMENT
 from .suite_results import DOCUMENT, LAST_GAMES
 
 """The score of a run is the mean raw score of its last 100 training games."""
 OF_GAME = ("game", "env", *MAY_DIFFER)
 """Settings that may differ between the runs of an entry, as may the number of agent steps."""
-NOT_TRAINED = ("random", "human")
 """Published columns that fit every protocol, and have no number of agent steps."""
 PUBLISHED_STEPS = 10_000_000
 OTHER_ESTIMATE = {
@@ -368,8 +367,8 @@ def common_protocol(entries: Sequence[Entry], games: list[str]) -> str | None:
         for run in entry.runs:
             if run.config.is_atari and run.game in games:
                 protocols[run.config.protocol] = entry.name
-        if entry.published is not None and entry.name not in NOT_TRAINED:
-            protocols["classic"] = entry.name
+        if entry.published is not None and (own := protocol_of(entry.name)) is not None:
+            protocols[own] = entry.name
     if len(protocols) > 1:
         parts = " and ".join(f"{name} in {protocol}" for protocol, name in protocols.items())
         raise UsageError(f"scores of different protocols cannot be compared: {parts}")

@@ -44,7 +44,7 @@ GAME_SETS = {
     "chopper_command crazy_climber demon_attack freeway frostbite gopher hero jamesbond kangaroo "
     "krull kung_fu_master ms_pacman pong private_eye qbert road_runner seaquest up_n_down",
 }
-"""Sets of games by name; `atari57` has all games of the table of published scores."""
+"""Sets of games by name; `atari57` has the games with a human score."""
 
 MakeConfig = Callable[[str | None, str | None, dict[str, Any]], Config]
 """make_config(preset, game, changes) -> settings; preset and game are None if not given."""
@@ -172,7 +172,7 @@ def games_of(games: Any, changes: dict[str, Any]) -> list[str | None]:
 def _set_of(name: str) -> list[str]:
     """Return the games of a set; none if there is no such set."""
     if name == "atari57":
-        return list(published_scores())
+        return [game for game, scores in published_scores().items() if "human" in scores]
     return GAME_SETS.get(name, "").split()
 
 

@@ -52,6 +52,7 @@ PUBLISHED = {
     "human": "human",
     "ppo_paper": "PPO paper",
     "cleanrl_ppo_atari": "CleanRL",
+    "slm_lab_ppo": "SLM-Lab",
 }
 """Columns of data/scores.csv that are drawn, and their names in the figure."""
 MARGIN = 0.15

@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from ..envs.games import score_key
 
 RESAMPLES, FEWEST_TO_RESAMPLE = 10_000, 20
+NOT_TRAINED = ("random", "human")
+"""The published columns that are no agents."""
+STICKY = "sticky actions"
+PROTOCOLS = {"slm_lab_ppo": STICKY}
+"""The protocols of published columns, where it is not `classic`."""
 REACHED_COLUMNS = ("game", "preset", "agent_steps", "score", "runs", "total_timesteps")
 
 
@@ -75,15 +80,17 @@ def published_scores() -> dict[str, dict[str, float]]:
 def reference(game: str, protocol: str = "classic") -> dict[str, float]:
     """Return the comparable published scores of a game by column; empty if there are none.
 
-    The published agents were trained without the sticky actions of the protocol `machado`: for it,
-    only the scores of random play and of the human are returned.
+    For the protocol `machado` these are random play, the human, and the columns with sticky
+    actions; their protocols are otherwise not ours.
     """
     found = published_scores().get(score_key(game), {})
-    return {
-        name: score
-        for name, score in found.items()
-        if protocol == "classic" or name in ("random", "human")
-    }
+    own = "classic" if protocol == "classic" else STICKY
+    return {name: score for name, score in found.items() if protocol_of(name) in (None, own)}
+
+
+def protocol_of(column: str) -> str | None:
+    """Return the protocol of a published column; None for random play and the human."""
+    return None if column in NOT_TRAINED else PROTOCOLS.get(column, "classic")
 
 
 def human_normalised(game: str, score: float) -> float | None:

@@ -170,7 +170,7 @@ def test_each_game_has_a_row_and_equal_settings_have_one_color(tmp_path: Path) -
     [
         ([-21, 21], "classic", {"random", "human", "PPO paper", "CleanRL"}, set()),
         ([-21, -15], "classic", {"random"}, {"human", "PPO paper", "CleanRL"}),
-        ([-21, 21], "machado", {"random", "human"}, {"PPO paper", "CleanRL"}),
+        ([-21, 21], "machado", {"random", "human", "SLM-Lab"}, {"PPO paper", "CleanRL"}),
     ],
 )
 def test_published_scores_near_the_data_are_named(
