@@ -207,7 +207,7 @@ def export(options: Namespace) -> int:
     """Publish the agent of a run as a small directory."""
     from ..session.checkpoint import export
 
-    print(shown(export(_checkpoint(options.run), Path(options.out))))
+    print(shown(export(_checkpoint(options.run), Path(options.out), options.half)))
     return 0
 
 
@@ -291,6 +291,32 @@ def games(options: Namespace) -> int:
         )
     document = {"games": [{"name": game, **scores} for game, scores in known.items()]}
     print_result(options, document, "\n".join(lines))
+    return 0
+
+
+def agents(options: Namespace) -> int:
+    """List the trained agents of this checkout with their scores, beside published ones."""
+    from ..suites.compare_table import markdown_table
+    from ..tools.agents import list_agents
+    from ..tools.stats import reference
+
+    found = list_agents()
+    head = ["agent", "game", "protocol", "network", "agent steps", "score (95% interval)"]
+    rows, documents = [], []
+    for agent in found:
+        known = reference(agent.game, agent.protocol)
+        interval = "" if agent.interval is None else " ({:.1f} to {:.1f})".format(*agent.interval)
+        score = "not evaluated" if agent.score is None else f"{agent.score:,.1f}{interval}"
+        published = known.get("cleanrl_ppo_atari", known.get("ppo_paper", known.get("slm_lab_ppo")))
+        beside = [known.get("random"), known.get("human"), published]
+        steps = f"{agent.agent_steps:,}"
+        rows.append(
+            [agent.name, agent.game, agent.protocol, agent.network, steps, score]
+            + ["" if value is None else f"{value:,.1f}" for value in beside]
+        )
+        documents.append({**agent._asdict(), "published": known})
+    table = markdown_table([*head, "random", "human", "published PPO"], rows)
+    print_result(options, {"agents": documents}, table)
     return 0
 
 

@@ -43,7 +43,7 @@ published agent such as agents/pong."""
 
 
 A_RUN = "run directory, or a checkpoint in it"
-AN_AGENT = "run directory, a checkpoint in it, or a published agent"
+AN_AGENT = "run directory, a checkpoint in it, a published agent, or the name of a trained one"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,6 +186,8 @@ def build_parser() -> _Parser:
     export = add("export", commands.export)
     export.add_argument("run", metavar="RUN", help=AN_AGENT)
     export.add_argument("--out", metavar="DIR", required=True, help="new folder for the agent")
+    text = "store the weights in half precision: half the size, and rounded to three digits"
+    export.add_argument("--half", action="store_true", help=text)
 
     fingerprint = add("fingerprint", commands.fingerprint)
     fingerprint.add_argument("run", metavar="RUN", help=AN_AGENT)
@@ -259,6 +261,7 @@ def build_parser() -> _Parser:
     details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
     _add_json(details)
     _add_json(add("games", commands.games))
+    _add_json(add("agents", commands.agents))
     doctor = add("doctor", commands.doctor)
     doctor.add_argument(
         "--measure",

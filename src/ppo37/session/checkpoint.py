@@ -141,10 +141,12 @@ def prune(checkpoints: Path, keep: int = KEPT) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def export(saved: Checkpoint, directory: Path) -> Path:
+def export(saved: Checkpoint, directory: Path, half: bool = False) -> Path:
     """Write the agent of a checkpoint, without its optimizer, as a new folder.
 
-    UsageError if `directory` has the name of a file, exists or cannot be written.
+    half: store fp32 weights in half precision, fp16; they are fp32 again when the agent is loaded.
+    UsageError if `directory` has the name of a file, exists or cannot be written, and for weights
+    that are too large for fp16.
     """
     if directory.suffix.lower() in FILE_SUFFIXES:
         raise UsageError(
@@ -156,10 +158,22 @@ def export(saved: Checkpoint, directory: Path) -> Path:
     try:
         if os.path.lexists(named) or os.path.lexists(directory):
             raise UsageError(f"{directory} exists already; choose another --out")
-        return save(directory, saved.model, None, {**saved.state, "environments": []})
+        model = _in_half(saved.model) if half else saved.model
+        state = {name: value for name, value in saved.state.items() if name != "half"}
+        state |= {"environments": []} | ({"half": True} if half else {})
+        return save(directory, model, None, state)
     except (OSError, RunError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise UsageError(f"cannot write {directory}: {reason}; choose another --out") from error
+
+
+def _in_half(model: Tensors) -> Tensors:
+    """Return tensors with fp16 instead of fp32; UsageError for a number that is too large."""
+    found = {name: t.half() if t.dtype == torch.float32 else t for name, t in model.items()}
+    for name, tensor in found.items():
+        if not tensor.isfinite().all() and model[name].isfinite().all():
+            raise UsageError(f"{name} has weights above 65,504, too large for half precision")
+    return found
 
 
 def fingerprint(saved: Checkpoint) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ..envs.contract import MOST_DIMENSIONS
@@ -60,6 +61,7 @@ LATER_FORM: dict[str, Any] = {
     "sources": dict,
     "exact": bool,
     "commit": str,
+    "half": bool,
 }
 """More of its content, which earlier versions did not have."""
 OBS_DTYPES = ("uint8", "float32")
@@ -105,6 +107,8 @@ def decode(
         for name in (MODEL, OPTIMIZER, ACTIONS, EXTRAS)
     )
     assert model is not None
+    if state.get("half"):
+        model = {n: t.float() if t.dtype == torch.float16 else t for n, t in model.items()}
     return model, optimizer, state, actions, extras
 
 

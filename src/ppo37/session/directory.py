@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
-from ..backends.device import commit, describe_machine, versions
+from ..backends.device import CHECKOUT, commit, describe_machine, versions
 from ..config import Config, from_dict
 from ..envs.atari.controls import action_dims
 from ..envs.contract import Spaces
@@ -44,6 +44,11 @@ CHECKPOINTS, LOCK = "checkpoints", ".lock"
 BROKEN_BATCH = "broken_batch.safetensors"
 INIT_FROM = "init_from"
 """The key of the path and the fingerprint of the agent with whose weights a run began."""
+AGENTS = CHECKOUT / "agents"
+"""The trained agents, if this is a checkout or a source archive; a wheel has none."""
+WHERE = "`ppo37 agents` lists them"
+if not AGENTS.is_dir():
+    WHERE = "they come with the source code of ppo37, in its folder agents"
 LONGEST_NAME = 80
 """The most characters of a name that is made from a text; a file system allows 255 bytes."""
 LOCK_TRIALS, LOCK_PAUSE_S = 3, 0.05
@@ -265,7 +270,7 @@ def is_run(path: Path) -> bool:
 
 def run_of(path: Path) -> Path:
     """Return the run directory of RUN, which is a run directory or a checkpoint in it."""
-    path = real_path(path)
+    path = find_agent(path)
     if is_run(path):
         return path
     if not path.exists():
@@ -281,9 +286,22 @@ def run_of(path: Path) -> Path:
     raise UsageError(f"{path} is not a run directory (it has no {CONFIG} and {CHECKPOINTS}/)")
 
 
+def find_agent(path: str | Path) -> Path:
+    """Return the real path of RUN, or of the trained agent of this name where no such path exists.
+
+    UsageError for a name alone that is neither.
+    """
+    found = real_path(path)
+    if found.exists() or Path(path).name != str(path):
+        return found
+    if (AGENTS / str(path) / MANIFEST).is_file():
+        return AGENTS / str(path)
+    raise UsageError(f"{found} does not exist, and no trained agent has this name; {WHERE}")
+
+
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
     """Load the checkpoint RUN, or the newest valid one of the run directory RUN, with warnings."""
-    path = real_path(path)
+    path = find_agent(path)
     if is_run(path):
         return checkpoint.load_newest(path / CHECKPOINTS)
     if not (path / MANIFEST).is_file():
@@ -310,7 +328,7 @@ def read_config(run: Path) -> Config:
 
 def read_config_of(path: Path) -> Config:
     """Read the configuration of RUN: a run directory, a checkpoint or a published agent."""
-    path = real_path(path)
+    path = find_agent(path)
     return read_config(path) if is_run(path) else config_of(find_checkpoint(path)[0].state)
 
 

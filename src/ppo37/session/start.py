@@ -141,7 +141,7 @@ def resumed_session(
 ) -> Iterator[Session]:
     """Enter a session that resumes a run; see `resume`."""
     options.check()
-    wanted = real_path(run)
+    wanted = directory.find_agent(run)
     path = directory.run_of(wanted)
     config = changed_config(directory.read_config(path), changes)
     if "device" in changes:

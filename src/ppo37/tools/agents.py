@@ -6,7 +6,7 @@ Legend: N observations, R numbers of LSTM state.
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,12 @@ from ..envs.checked import LARGEST_FP32
 from ..envs.normalize import normalize_view
 from ..errors import UsageError
 from ..networks.agent import Agent
-from ..session.directory import config_of, find_checkpoint, spaces_in
+from ..session.checkpoint_format import MANIFEST, fits, parse_json, read
+from ..session.directory import AGENTS, WHERE, config_of, find_checkpoint, spaces_in
 from ..session.state import load_model
 
+EVALUATION = "evaluation.json"
+"""The file of a trained agent with the output of `ppo37 eval --json`."""
 BLOCK_STEPS = 256
 """Uniforms are drawn for this many steps at a time."""
 
@@ -168,6 +171,50 @@ def load_agent(
     load_model(agent, saved)
     agent = agent.to(resolve_device(device)).eval()
     return TrainedAgent(agent, config, saved.state, saved.path, seed)
+
+
+class Listed(NamedTuple):
+    """A trained agent of this checkout, and its score in whole games, from its own files.
+
+    score, interval: None where it has no `evaluation.json`.
+    """
+
+    name: str
+    game: str
+    protocol: str
+    network: str
+    agent_steps: int
+    score: float | None
+    interval: tuple[float, float] | None
+
+
+def list_agents(folder: Path = AGENTS) -> list[Listed]:
+    """Return the trained agents in a folder, sorted by name.
+
+    UsageError if the folder does not exist, as in an installation from a wheel.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"this installation has no trained agents: {WHERE}")
+    return [_listed(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+
+
+def _listed(path: Path) -> Listed:
+    state = find_checkpoint(path)[0].state
+    config, file = config_of(state), path / EVALUATION
+    result: Any = parse_json(read(file), file) if file.exists() else None
+    if result is not None and not fits(result, {"mean": float}):
+        raise UsageError(f"{file} is damaged")
+    score = None if result is None else float(result["mean"])
+    interval: Any = None if result is None else result.get("interval")
+    return Listed(
+        path.name,
+        config.game,
+        config.protocol,
+        config.network,
+        state["agent_steps"],
+        score,
+        (interval[0], interval[1]) if fits(interval, (float, float)) else None,
+    )
 
 
 def checked_seed(seed: int) -> int:

@@ -14,7 +14,8 @@ from ppo37.build import make_factory
 from ppo37.config import Config
 from ppo37.envs import EnvFactory, Episode, Step, VecEnv
 from ppo37.errors import UsageError
-from ppo37.tools.agents import TrainedAgent
+from ppo37.session import checkpoint, directory
+from ppo37.tools.agents import TrainedAgent, list_agents
 from ppo37.tools.evaluate import games_seed
 
 VECTOR: dict[str, Any] = {
@@ -239,3 +240,79 @@ def test_export_refuses_the_name_of_a_file(
     assert f"name it {tmp_path / 'x'};" in err
     assert run_command(capsys, *arguments, str(tmp_path / "pong-v1.0"))[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["pong-v1.0"]
+
+
+def test_an_agent_in_half_precision_is_half_as_large_and_rounded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_run(tmp_path, Points, **VECTOR)
+    for name, options in (("whole", []), ("half", ["--half"])):
+        out = str(tmp_path / name)
+        assert run_command(capsys, "export", str(run), "--out", out, *options)[0] == 0
+    whole, half = (checkpoint.load(tmp_path / name) for name in ("whole", "half"))
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert {tensor.dtype for tensor in half.model.values()} == {torch.float32, torch.float64}
+    for name, tensor in whole.model.items():
+        rounded = tensor.half().float() if tensor.dtype == torch.float32 else tensor
+        assert torch.equal(half.model[name], rounded)
+    again = checkpoint.load(checkpoint.export(half, tmp_path / "again"))
+    assert "half" not in again.state, "it is stored in fp32"
+    assert torch.equal(*(saved.model["policy_head.weight"] for saved in (half, again)))
+
+
+def test_weights_too_large_for_half_precision_are_refused(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    saved = checkpoint.load_newest(finished_run / "checkpoints")[0]
+    saved.model["value_head.weight"][0, 0] = 1e5
+    with pytest.raises(UsageError, match=r"has weights above 65,504"):
+        checkpoint.export(saved, tmp_path / "agent", half=True)
+    assert not (tmp_path / "agent").exists()
+
+
+@pytest.fixture
+def agents_folder(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of trained agents with one, `catcher`; the working directory is another one."""
+    folder, saved = tmp_path / "agents", checkpoint.load_newest(finished_run / "checkpoints")[0]
+    checkpoint.export(saved, folder / "catcher")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(directory, "AGENTS", folder)
+    return folder
+
+
+def test_a_trained_agent_is_found_by_its_name(
+    agents_folder: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = evaluate(finished_run, 3).scores
+    assert load_agent("catcher").path == agents_folder / "catcher"
+    code, out, _ = run_command(capsys, "eval", "catcher", "--episodes", "3", "--json")
+    assert (code, json.loads(out)["scores"]) == (0, whole)
+    code, _, err = run_command(capsys, "resume", "catcher")
+    assert (code, "is a published agent" in err) == (2, True)
+    code, _, err = run_command(capsys, "eval", "cather")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no trained agent has this name" in err
+    # A path is never taken for a name, and a folder here comes first.
+    code, _, err = run_command(capsys, "eval", "runs/catcher")
+    assert (code, "catcher does not exist" in err) == (2, True)
+    Path("catcher").mkdir()
+    code, _, err = run_command(capsys, "eval", "catcher")
+    assert (code, "is not a run directory" in err) == (2, True)
+
+
+def test_trained_agents_are_listed_with_their_scores(agents_folder: Path) -> None:
+    assert [(agent.name, agent.score) for agent in list_agents(agents_folder)] == [
+        ("catcher", None)
+    ]
+    file = agents_folder / "catcher" / "evaluation.json"
+    file.write_text(json.dumps(evaluate("catcher", 3).to_json()))
+    (agent,) = list_agents(agents_folder)
+    assert agent.score == evaluate("catcher", 3).mean
+    assert agent.interval == evaluate("catcher", 3).interval
+    file.write_text('{"mean": "high"}')
+    with pytest.raises(UsageError, match=r"evaluation\.json is damaged"):
+        list_agents(agents_folder)
+    with pytest.raises(UsageError, match="this installation has no trained agents: "):
+        list_agents(agents_folder / "none")
