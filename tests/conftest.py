@@ -29,6 +29,7 @@ from ppo37.envs import Step  # noqa: E402
 from ppo37.envs.catch import Catch  # noqa: E402
 from ppo37.networks.lstm import LSTM, FeedForward  # noqa: E402
 from ppo37.session import checkpoint  # noqa: E402
+from ppo37.session.metrics import without_clock  # noqa: E402
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -117,10 +118,7 @@ def run_start(run: Path, update: int) -> Any:
 def log_without_times(run: Path) -> list[dict[str, Any]]:
     """Return the records of the log of a run, without the values that depend on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in line.items() if k not in ("wall_s", "cpu_s", "charts/SPS")}
-        for line in lines
-    ]
+    return [without_clock(line) for line in lines]
 
 
 def fingerprint_and_log(run: Path) -> tuple[str, list[dict[str, Any]]]:

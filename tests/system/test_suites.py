@@ -311,9 +311,18 @@ def test_a_suite_whose_runs_stop_at_a_score(
         assert run["reached"] == (highest_mean(whole / run["run"]) >= score)
     assert "2 of 4 runs have reached it" in (out / "results.md").read_text()
 
-    code, _, err = run_command(capsys, *command)
+    # As after a signal during the last update: the log tells whether the score was reached.
+    summary = json.loads((out / RUNS[0] / "summary.json").read_text())
+    summary = {n: v for n, v in summary.items() if n != "until"} | {"stopped_by": None}
+    (out / RUNS[0] / "summary.json").write_text(json.dumps(summary | {"finished": True}))
+    code, printed, err = run_command(capsys, *command)
     assert code == 0
     assert not re.search("starting|resuming", err)
+    assert [r["reached"] for r in json.loads(printed)["runs"]] == [
+        run["reached"] for run in document["runs"]
+    ]
+    code, _, err = run_command(capsys, "compare", str(out))
+    assert (code, "had a score to stop at" in err) == (2, True)
     before = read_files(out)
     for other, message in (("0.5", "another plan (until"), ("11", "highest score of catch is 10")):
         code, _, err = run_command(capsys, *command, "--until", other)

@@ -115,7 +115,10 @@ def build_parser() -> _Parser:
     _add_settings(train)
 
     suite = add("suite", several_runs.suite)
-    _add_plan(suite, "default 3")
+    text = "pong,breakout,... or a set: atari5, classic7, atari26, atari57"
+    _add_plan(suite, text, "seeds of each game and variant", "; default 3")
+    text = "time of each run, 90s, 30m or 1h30m: as many steps as fit, the same for all seeds"
+    suite.add_argument("--budget", metavar="TIME", help=text)
     suite.add_argument("--out", metavar="DIR", help="directory of the suite, new or to resume")
     _add_jobs(suite, "default: what is fastest for all")
     text = "train on a Ray cluster, host:port or auto; all its nodes need DIR (ppo37[ray])"
@@ -128,10 +131,13 @@ def build_parser() -> _Parser:
     _add_settings(suite)
 
     search = add("search", several_runs.search)
-    _add_plan(search, "of all rounds; default 3")
+    _add_plan(search, "the game", "seeds of all rounds", "")
+    search.set_defaults(budget=None)
     search.add_argument("--until", type=float, metavar="SCORE", help="the score to reach")
     text = "seeds of a candidate after each round, as 5,8,12, which is the default for 12 seeds"
     search.add_argument("--rounds", metavar="N,N", help=text)
+    text = "the work that candidates are ranked by; default cpu_s"
+    search.add_argument("--rank", choices=("cpu_s", "agent_steps"), default="cpu_s", help=text)
     search.add_argument("--out", metavar="DIR", help="directory of the search, new or to resume")
     _add_jobs(search, "default: what is fastest for all")
     _add_json(search)
@@ -320,15 +326,12 @@ def _add_sources(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--config", metavar="FILE.toml", help=text)
 
 
-def _add_plan(parser: argparse.ArgumentParser, seeds: str) -> None:
+def _add_plan(parser: argparse.ArgumentParser, games: str, seeds: str, more: str) -> None:
     """Add PLAN.toml and the options that replace its values."""
     parser.add_argument("plan", metavar="PLAN.toml", nargs="?", help="games, seeds and settings")
-    text = "pong,breakout,... or a set: atari5, classic7, atari26, atari57"
-    parser.add_argument("--games", metavar="GAME,GAME", help=text)
-    _add_seeds(parser, "seeds of each game and variant", None, f"; {seeds}")
+    parser.add_argument("--games", metavar="GAME,GAME", help=games)
+    _add_seeds(parser, seeds, None, more)
     parser.add_argument("--preset", choices=PRESET_NAMES, help=f"default: {AUTO}")
-    text = "time of each run, 90s, 30m or 1h30m: as many steps as fit, the same for all seeds"
-    parser.add_argument("--budget", metavar="TIME", help=text)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

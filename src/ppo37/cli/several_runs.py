@@ -54,6 +54,7 @@ def search(options: Namespace) -> int:
         options.jobs,
         log,
         lambda config: brought(config, options),
+        options.rank,
     )
     print_result(options, {"path": str(path), **result}, (path / PAGE).read_text().rstrip())
     return 0

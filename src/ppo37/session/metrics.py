@@ -39,7 +39,7 @@ def record_of(
     agent_steps: int,
     frames: int,
     wall_s: float,
-    cpu_s: float,
+    cpu_s: float | None,
     tags: dict[str, float | None],
     episodes: list[Episode],
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def record_of(
         "agent_steps": agent_steps,
         "frames": frames,
         "wall_s": round(wall_s, 3),
-        "cpu_s": round(cpu_s, 3),
+        "cpu_s": None if cpu_s is None else round(cpu_s, 3),
         EPISODIC_RETURN: sum(e.score for e in episodes) / ended if episodes else None,
         EPISODIC_LENGTH: sum(e.length for e in episodes) / ended if episodes else None,
         **tags,

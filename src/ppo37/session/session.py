@@ -116,7 +116,8 @@ class Session:
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
         self._before_s, self._started = state.wall_s, time.monotonic()
-        self._before_cpu_s, self._callbacks_cpu_s = state.cpu_s - time.process_time(), 0.0
+        self._cpu_marks_s = state.cpu_s, time.process_time()
+        self._callbacks_cpu_s = 0.0
         self._saved_at_s, self._saved_update = self._started, state.update
         with ExitStack() as stack:
             # The games come first: if they cannot be restored, no file has been changed.
@@ -196,7 +197,9 @@ class Session:
         state.update = k + 1
         state.agent_steps += config.batch_size
         state.wall_s = self._before_s + now - self._started - self._clock.seconds["callbacks"]
-        state.cpu_s = self._before_cpu_s + time.process_time() - self._callbacks_cpu_s
+        before_s, started_s = self._cpu_marks_s
+        if before_s is not None:
+            state.cpu_s = before_s + time.process_time() - started_s - self._callbacks_cpu_s
         state.games += len(episodes)
         state.recent.extend(episodes)
         path = self.path if self._ranks.is_main else None

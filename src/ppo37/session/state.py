@@ -44,7 +44,8 @@ class RunState:
     agent_steps: int = 0
     games: int = 0
     wall_s: float = 0.0
-    cpu_s: float = 0.0
+    cpu_s: float | None = 0.0
+    """None in a run that began with a version that did not measure it."""
     seedings: int = 0
     exact: bool = True
     """Whether the result is that of an uninterrupted run: no change could affect it."""
@@ -98,7 +99,7 @@ def _document(state: RunState, config: Config) -> dict[str, Any]:
         "agent_steps": state.agent_steps,
         "games": state.games,
         "wall_s": state.wall_s,
-        "cpu_s": state.cpu_s,
+        **({} if state.cpu_s is None else {"cpu_s": state.cpu_s}),
         "seedings": state.seedings,
         "recent": [list(episode) for episode in state.recent],
         **state.spaces._asdict(),
@@ -131,7 +132,7 @@ def restore(state: RunState, saved: Checkpoint, config: Config) -> None:
     state.agent_steps = saved.state["agent_steps"]
     state.games = saved.state["games"]
     state.wall_s = saved.state["wall_s"]
-    state.cpu_s = saved.state.get("cpu_s", 0.0)
+    state.cpu_s = saved.state.get("cpu_s")
     state.recent.extend(Episode(*episode) for episode in saved.state["recent"])
 
 

@@ -29,8 +29,8 @@ from .suite_results import DOCUMENT, LAST_GAMES
 """The score of a run is the mean raw score of its last 100 training games."""
 OF_GAME = ("game", "env", *MAY_DIFFER)
 """Settings that may differ between the runs of an entry, as may the number of agent steps."""
-"""Published columns that fit every protocol, and have no number of agent steps."""
 PUBLISHED_STEPS = 10_000_000
+STOPPED_AT_A_SCORE = "had a score to stop at (--until), so scores cannot be compared"
 OTHER_ESTIMATE = {
     "cleanrl_ppo_envpool_xla_jax": "the scores of cleanrl_ppo_envpool_xla_jax are means of the "
     "latest game of each of 8 environments, not of the last 100 games"
@@ -167,9 +167,12 @@ def entries_of_suite(
     if not file.is_file():
         raise UsageError(f"{path} has no {DOCUMENT}, so it is not the directory of a suite")
     try:
-        runs_listed = parse_json(read(file, LARGEST_DOCUMENT), file)["runs"]
+        document = parse_json(read(file, LARGEST_DOCUMENT), file)
+        if document.get("until") is not None:
+            raise UsageError(f"the runs of {path} {STOPPED_AT_A_SCORE}")
+        runs_listed = document["runs"]
         listed = [(str(run["run"]), str(run["variant"])) for run in runs_listed]
-    except (Damaged, KeyError, TypeError) as error:
+    except (Damaged, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is damaged") from error
     variants: dict[str, list[ScoredRun]] = {variant: [] for _, variant in listed}
     for name, variant in listed:
@@ -291,6 +294,8 @@ def _score_of(path: Path) -> float:
     try:
         summary = directory.read_summary(path)
         finished, score = summary["finished"], summary["last_100_mean"]
+        if "until" in summary:
+            raise UsageError(f"it {STOPPED_AT_A_SCORE}")
     except (Damaged, KeyError) as error:
         raise UsageError(f"{directory.SUMMARY} is damaged") from error
     if not finished:

@@ -22,14 +22,15 @@ from ..session.checkpoint_format import Damaged
 from ..session.metrics import last_record
 from ..session.signals import Signals
 from ..session.view import duration
-from ..tools.callbacks import stopped_by
-from ..tools.processes import POLL_S, Child, start
+from ..tools.callbacks import score_text, stopped_by
+from ..tools.processes import ENDED_BY, POLL_S, Child, start
 
 REPORT_EVERY_S = 60.0
 HELD_POLL_S = 1.0
 """Between two looks at runs that other processes train: each look locks a file for an instant."""
 GPU_BYTES_OF_RUN = 8 * 2**30
 """GPU memory for each run: 1.2 GB were measured for `classic`, 7 GB for `impala` with 64 games."""
+STOPPED = "it was stopped by a signal"
 STOPPING = "stopping: the active runs save checkpoints"
 
 
@@ -160,7 +161,12 @@ def _error_of(run: Run, child: Child) -> str:
     code = child.process.returncode
     if code == 0 and run.is_finished:
         return ""
-    return "it was stopped by a signal" if code > 128 else child.stderr_tail()
+    return STOPPED if code > 128 else child.stderr_tail()
+
+
+def ended_by_signal(error: str | None) -> bool:
+    """Return whether the error of a run says that a signal has ended it, not the run itself."""
+    return error is not None and error.startswith((STOPPED, ENDED_BY))
 
 
 def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) -> Command:
@@ -168,7 +174,7 @@ def command_of(run: Run, more: Sequence[str] = (), first: Sequence[str] = ()) ->
 
     more: options of `ppo37 train` and `resume`.  first: those of `train` only.
     """
-    more = [*more, *([] if run.until is None else [f"--until={run.until:g}"])]
+    more = [*more, *([] if run.until is None else [f"--until={score_text(run.until)}"])]
     if directory.is_run(run.path):
         return Command(["resume", str(run.path), *brought_flags(run.config), *more])
     return Command(["train", *arguments_of(run.config), "--out", str(run.path), *first, *more])

@@ -75,6 +75,8 @@ def regress(
         raise UsageError(f"{base} and {head} are not suites; to train commits, a plan is needed")
     elif any(arm.variant for arm in plan.arms.values()):
         raise UsageError("a plan of two commits has no variants: the commits are what is compared")
+    elif plan.until is not None:
+        raise UsageError("a plan of two commits has no `until`: scores are compared at equal steps")
     else:
         bounds = _bounds_of((arm.config for arm in plan.arms.values()), bounds)
         path, entries = _train(base, head, plan, out, jobs, brought, log)

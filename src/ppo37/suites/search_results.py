@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.device import commit, describe_machine, processor_of, versions, versions_text
 from ..session.files import own_file, write_atomically
-from ..tools.callbacks import UNTIL_GAMES
+from ..tools.callbacks import UNTIL_GAMES, score_text
 from ..tools.figures import FAINT_INK, MEANS, STYLE, import_matplotlib, line_style, save_png
 from ..tools.stats import t_interval_of_mean
 from . import folder
@@ -18,15 +17,16 @@ from .seeds import named
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOCUMENT, PAGE, PICTURE = "search.json", "search.md", "search.png"
-WORK = ("agent_steps", "cpu_s")
-"""The measures of work: agent steps, and CPU seconds, by which candidates are ranked."""
+FILES = DOCUMENT, PAGE, PICTURE = "search.json", "search.md", "search.png"
+STEPS, CPU = WORK = "agent_steps", "cpu_s"
+"""The measures of work: agent steps and CPU seconds."""
+NAMES = {STEPS: "agent steps", CPU: "CPU seconds"}
 
 
 class Attempt(NamedTuple):
     """One run of a candidate: the work until it reached the score, or until its end.
 
-    A run that has failed has `error`, and its work until then.
+    error: why the run failed; its work is then 0.  origin: its processor, commit and versions.
     """
 
     seed: int
@@ -35,47 +35,49 @@ class Attempt(NamedTuple):
     cpu_s: float
     wall_s: float
     error: str | None = None
+    origin: str = ""
 
 
-def ranking(attempts: dict[str, list[Attempt]]) -> list[str]:
+def ranking(attempts: dict[str, list[Attempt]], measure: str) -> list[str]:
     """Return the names of candidates with the same seeds, the fastest first.
 
-    The order is that of the mean log CPU time; see `works`.
+    The order is that of the mean log work; see `works`.
     """
-    costs = works(attempts, "cpu_s")
+    costs = works(attempts, measure)
     return sorted(attempts, key=lambda name: (float(np.mean(np.log(costs[name]))), name))
 
 
 def works(attempts: dict[str, list[Attempt]], measure: str) -> dict[str, list[float]]:
     """Return the work of each run of each candidate, by one of the measures of WORK.
 
-    A run that did not reach the score counts with the work of its full length, which is the least
-    that it would have needed: all runs have the same limit, so means of these numbers compare
-    candidates up to that limit (restricted means). A run that failed counts with the largest work
-    of all runs.
+    A run that did not reach the score counts with the largest work of all runs: a common limit, up
+    to which the candidates are compared (restricted means). Its own length would not do, because
+    candidates whose steps are cheap would gain by failing.
     """
-    whole = [a for each in attempts.values() for a in each if a.error is None]
-    largest = max((float(getattr(a, measure)) for a in whole), default=1.0)
+    limit = max((float(getattr(a, measure)) for each in attempts.values() for a in each), default=0)
     return {
-        name: [largest if a.error else float(getattr(a, measure)) for a in each]
+        name: [float(getattr(a, measure)) if a.reached else max(limit, 1.0) for a in each]
         for name, each in attempts.items()
     }
 
 
 def write_results(
-    path: Path, wanted: dict[str, Any], attempts: dict[str, list[Attempt]], dropped: dict[str, int]
+    path: Path,
+    wanted: dict[str, Any],
+    attempts: dict[str, list[Attempt]],
+    decided: int,
+    dropped: dict[str, int],
 ) -> dict[str, Any]:
     """Write the three files of a search, and return the document.
 
-    wanted: what it is made of.  attempts: the runs of each candidate, the base first.  dropped: the
-    round after which a candidate was dropped, by its name.
+    wanted: what it is made of.  attempts: the runs of each candidate, the base first.  decided: the
+    rounds that are over.  dropped: the round after which a candidate was dropped, by its name.
     """
     document = {
         "search": wanted,
-        "candidates": _candidates(attempts, dropped),
-        "machine": describe_machine(),
-        "versions": versions(),
-        "commit": commit(),
+        "decided": decided,
+        "dropped": dropped,
+        "candidates": candidates_of(attempts),
     }
     folder.write_document(path / DOCUMENT, document)
     write_atomically(path / PAGE, (table(document) + "\n").encode())
@@ -84,31 +86,36 @@ def write_results(
     return document
 
 
-def _candidates(
-    attempts: dict[str, list[Attempt]], dropped: dict[str, int]
-) -> dict[str, dict[str, Any]]:
+def candidates_of(attempts: dict[str, list[Attempt]]) -> dict[str, dict[str, Any]]:
     """Return the numbers of each candidate; ratios are to the base, over the seeds of both."""
     base = next(iter(attempts))
-    found = {}
-    for name, each in attempts.items():
-        shared = {name: each, base: attempts[base][: len(each)]}  # both in the order of the seeds
-        numbers: dict[str, Any] = {"runs": [a._asdict() for a in each]}
-        numbers |= {"reached": sum(a.reached for a in each), "dropped_after": dropped.get(name)}
-        for measure in WORK:
-            costs = {n: np.log(values) for n, values in works(shared, measure).items()}
+    found: dict[str, dict[str, Any]] = {
+        name: {"runs": [a._asdict() for a in each], "reached": sum(a.reached for a in each)}
+        for name, each in attempts.items()
+    }
+    for measure in WORK:
+        costs = {name: np.log(each) for name, each in works(attempts, measure).items()}
+        for name, each in attempts.items():
             if not each:
                 continue
-            numbers[measure] = float(np.exp(costs[name].mean()))
-            if name != base:
-                numbers[f"{measure}_ratio"] = _ratio(list(costs[name] - costs[base]))
-        found[name] = numbers
+            found[name][measure] = float(np.exp(costs[name].mean()))
+            if name != base:  # both are in the order of the seeds
+                # A pair of runs of which none reached the score has no ratio of its own.
+                known = sum(
+                    a.reached or b.reached for a, b in zip(each, attempts[base], strict=False)
+                )
+                differences = costs[name] - costs[base][: len(each)]
+                found[name][f"{measure}_ratio"] = _ratio(list(differences), known)
     return found
 
 
-def _ratio(differences: list[float]) -> dict[str, Any]:
-    """Return a ratio of work, and its 95% interval, from paired differences of logarithms."""
+def _ratio(differences: list[float], known: int) -> dict[str, Any]:
+    """Return a ratio of work, and its 95% interval, from paired differences of logarithms.
+
+    known: the number of pairs that say something; the interval is None if they are too few.
+    """
     interval = None
-    if len(differences) > 1:
+    if known > 1:
         interval = [math.exp(bound) for bound in t_interval_of_mean(differences)]
     return {"value": math.exp(float(np.mean(differences))), "interval": interval}
 
@@ -116,7 +123,8 @@ def _ratio(differences: list[float]) -> dict[str, Any]:
 def table(document: dict[str, Any]) -> str:
     """Return the table of the candidates in Markdown, the fastest first, and its notes."""
     wanted, candidates = document["search"], document["candidates"]
-    names = sorted(candidates, key=lambda name: _rank(candidates[name]))
+    dropped, rank = document["dropped"], wanted["rank"]
+    names = sorted(candidates, key=lambda name: _key(candidates[name], rank))
     head = ["candidate", "seeds", "reached", "agent steps", "of the base's"]
     head += ["CPU seconds", "of the base's", "dropped after"]
     rows = []
@@ -131,9 +139,9 @@ def table(document: dict[str, Any]) -> str:
                 f"{each['reached']} of {len(each['runs'])}",
                 f"{each['agent_steps']:,.0f}",
                 _ratio_text(each.get("agent_steps_ratio")),
-                f"{each['cpu_s']:,.0f}",
+                _digits(each["cpu_s"]),
                 _ratio_text(each.get("cpu_s_ratio")),
-                f"round {each['dropped_after']}" if each["dropped_after"] else "",
+                f"round {dropped[name]}" if name in dropped else "",
             ]
         )
     errors = [
@@ -142,24 +150,30 @@ def table(document: dict[str, Any]) -> str:
         for run in candidates[name]["runs"]
         if run["error"]
     ]
-    processor = processor_of(document["machine"], "cuda")
+    origins = sorted({run["origin"] for c in candidates.values() for run in c["runs"]} - {""})
     notes = [
         f"Work until the mean of the last {UNTIL_GAMES} training games is at least "
-        f"{wanted['until']:g}: geometric means over the seeds. A run that did not reach it counts "
-        "with the work of its full length. Ratios: paired by seed, with Student's 95% interval of "
-        "the mean logarithm; candidates with fewer seeds are compared over these.",
+        f"{score_text(wanted['until'])}: geometric means over the seeds. A run that did not reach "
+        "it counts with the largest work of all runs, which is a lower bound of what it would have "
+        "needed. Ratios: paired by seed, with Student's 95% interval of the mean logarithm; "
+        "candidates with fewer seeds are compared over these.",
         f"Rounds of {', '.join(map(str, wanted['rounds']))} seeds. After each the slower half by "
-        "CPU seconds was dropped, but not the base, which is the first in the plan.",
-        f"Processor: {processor}. Commit {document['commit'] or 'unknown'}; "
-        f"{versions_text(document['versions'])}.",
+        f"{NAMES[rank]} was dropped, but not the base, {wanted['base']}.",
+        *(f"Runs: {origin}." for origin in origins),
     ]
+    if len(origins) > 1:
+        notes.append("CPU seconds of different processors or versions cannot be compared.")
     failed = ["", "Failed:", "", *errors] if errors else []
     return "\n".join([markdown_table(head, rows), "", *notes, *failed])
 
 
-def _rank(candidate: dict[str, Any]) -> tuple[int, float]:
+def _key(candidate: dict[str, Any], rank: str) -> tuple[int, float]:
     """Return a key that sorts candidates: those with more seeds first, then the faster ones."""
-    return -len(candidate["runs"]), candidate.get("cpu_s", math.inf)
+    return -len(candidate["runs"]), candidate.get(rank, math.inf)
+
+
+def _digits(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.1f}"
 
 
 def _ratio_text(ratio: dict[str, Any] | None) -> str:
@@ -196,7 +210,7 @@ def figure(document: dict[str, Any]) -> "Figure":
         panel.set_xlim(left=0.0)
         panel.set_xlabel("CPU time of training (seconds)")
         panel.set_ylabel("part of the runs at the score")
-        panel.set_title(f"Runs that have reached {document['search']['until']:g}")
+        panel.set_title(f"Runs that have reached {score_text(document['search']['until'])}")
         text = "A line that ends below 1: the other runs did not reach it within their steps"
         drawing.suptitle(text, x=0.01, ha="left", fontsize=11, color=FAINT_INK)
         drawing.legend(loc="outside lower left", ncols=4)

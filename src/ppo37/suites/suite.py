@@ -75,6 +75,7 @@ def suite(
     command: Callable[[Run], Command] | None = None,
     origin: dict[str, str] | None = None,
     keep: int = KEPT,
+    root: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Train every run of a plan; return the directory and the results, plain values.
 
@@ -87,7 +88,8 @@ def suite(
     next command without a part writes the results.  command: returns the command that begins or
     resumes a run, by default that of this version.  origin: what the runs come from besides their
     settings, such as versions and first weights; it is stored and must stay the same.  keep: the
-    checkpoints that `more` asks for.
+    checkpoints that `more` asks for.  root: the directory to name for a command that continues, if
+    the suite is a part of something.
     The results are also in `suite.json`, `results.csv` and `results.md`, which are written after
     every run.
     UsageError for a plan that cannot be trained here, before anything is written; RunError if runs
@@ -168,7 +170,7 @@ def suite(
             return path, results
 
         log(f"training in {path}")
-        with resumable(path, log):
+        with resumable(root or path, log):
             failures = train_all(
                 runs, pool, lambda run: text_of(write_results(made), run), signals, log
             )

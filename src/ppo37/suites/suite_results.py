@@ -15,8 +15,9 @@ from ..presets import describe
 from ..session import directory
 from ..session.checkpoint_format import Damaged, fits
 from ..session.files import write_atomically
+from ..session.metrics import read_metrics
 from ..session.view import duration
-from ..tools.callbacks import UNTIL_GAMES
+from ..tools.callbacks import UNTIL_GAMES, first_reached, score_text, stopped_by
 from . import folder
 from .compare_table import join_names, markdown_table
 from .engine import Grid, Run
@@ -29,7 +30,6 @@ DOCUMENT, TABLE, PAGE = "suite.json", "results.csv", "results.md"
 SCORE = "mean raw score of the last 100 training games, as in CleanRL's and baselines' tables"
 
 SUMMARY_FORM: dict[str, Any] = {"games": int, "agent_steps": int, "wall_s": float}
-UNTIL_FORM: dict[str, Any] = {"games": int, "mean": float}
 ORIGIN_FORM: dict[str, Any] = {"machine": dict, "versions": dict}
 NEEDS_FORM: dict[str, Any] = {"memory": int, "checkpoints": int}
 """The content of the files that results are read from, see `fits`."""
@@ -110,15 +110,11 @@ def result_of(run: Run) -> Result:
 
 
 def _has_reached(run: Run, summary: dict[str, Any]) -> bool | None:
-    """Return whether a finished run reached its score, perhaps with its last update."""
+    """Return whether a finished run reached its score; it may have been trained further."""
     if run.until is None:
         return None
-    if not summary["games"]:
-        return False
-    rule: Any = summary.get("until")
-    if not fits(rule, UNTIL_FORM):
-        raise UsageError(f"{run.path / directory.SUMMARY} is damaged")
-    return bool(summary["games"] >= rule["games"] and rule["mean"] >= run.until)
+    stopped = summary.get("stopped_by") == stopped_by(run.until)
+    return stopped or first_reached(read_metrics(run.path), run.until) is not None
 
 
 def saved_arms(
@@ -303,8 +299,8 @@ def _notes(suite: Suite, document: dict[str, Any]) -> list[str]:
         reached = [run["run"] for run in document["runs"] if run["reached"]]
         notes[0] = (
             f"Training of a run stops when the mean of its last {UNTIL_GAMES} games is at least "
-            f"{suite.grid.until:g}: {len(reached)} of {len(document['runs'])} runs have reached "
-            "it. Scores of such runs are no measure of the agent; evaluate it."
+            f"{score_text(suite.grid.until)}: {len(reached)} of {len(document['runs'])} runs have "
+            "reached it. Scores of such runs are no measure of the agent; evaluate it."
         )
     if unfinished:
         runs = [

@@ -219,9 +219,12 @@ class Until(Observer):
     """
 
     def __init__(self, score: float) -> None:
-        if type(score) not in (int, float) or not math.isfinite(score):
-            raise UsageError(f"the score to train to must be a finite number, not {score!r}")
-        self.score = score
+        try:
+            self.score = float(score) if type(score) in (int, float) else math.nan
+        except OverflowError:
+            self.score = math.inf
+        if not math.isfinite(self.score):
+            raise UsageError(f"the score to train to must be a finite number, not {score!r:.80}")
         self._games: deque[float] = deque(maxlen=UNTIL_GAMES)
 
     def reached_after(self, record: dict[str, Any]) -> bool:
@@ -231,11 +234,11 @@ class Until(Observer):
         return len(self._games) == UNTIL_GAMES and mean is not None and mean >= self.score
 
     def check(self, config: Config, brought: Brought) -> None:
-        largest = LARGEST_SCORES.get(config.game)
-        if largest is not None and self.score > largest:
-            raise UsageError(
-                f"--until {self.score:g}: the highest score of {config.game} is {largest}"
-            )
+        own = config.env is not None or brought.make_envs is not None
+        largest = math.inf if own else LARGEST_SCORES.get(config.game, math.inf)
+        if self.score > largest:
+            text = score_text(self.score)
+            raise UsageError(f"--until {text}: the highest score of {config.game} is {largest}")
 
     def start(self, run: RunStart) -> str | None:
         self._note = run.note
@@ -248,7 +251,7 @@ class Until(Observer):
 
     def finish(self) -> dict[str, Any] | None:
         mean = self._mean()
-        rule = {"score": self.score, "games": UNTIL_GAMES}
+        rule = {"score": self.score, "games": len(self._games)}
         return None if mean is None else {"until": {**rule, "mean": mean}}
 
     def _reason(self, reached: bool) -> str | None:
@@ -262,7 +265,12 @@ class Until(Observer):
 
 def stopped_by(score: float) -> str:
     """Return what `summary.json` has as `stopped_by` after `Until` has stopped a run."""
-    return f"until {score:g}"
+    return f"until {score_text(score)}"
+
+
+def score_text(score: float) -> str:
+    """Write a score with all its digits: 18, 1000000.5."""
+    return repr(float(score)).removesuffix(".0")
 
 
 def first_reached(records: Iterable[dict[str, Any]], score: float) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from ..errors import RunError
 from ..session.signals import Signals
 
 POLL_S = 0.01
+ENDED_BY = "a run was ended by "
 LIFELINE = "PPO37_LIFELINE"
 """The environment variable with the pipe of `stop_with_parent`."""
 
@@ -40,7 +41,7 @@ class Child(NamedTuple):
         lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         code = self.process.returncode
         if code is not None and code < 0:
-            return f"a run was ended by {signal.Signals(-code).name}"
+            return f"{ENDED_BY}{signal.Signals(-code).name}"
         return lines[-1] if lines else f"a run ended with exit code {code}"
 
     def fail(self) -> NoReturn:

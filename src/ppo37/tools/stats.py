@@ -14,7 +14,7 @@ from ..envs.games import score_key
 
 RESAMPLES, FEWEST_TO_RESAMPLE = 10_000, 20
 NOT_TRAINED = ("random", "human")
-"""The published columns that are no agents."""
+"""The published columns that are no agents: they fit every protocol and have no agent steps."""
 STICKY = "sticky actions"
 PROTOCOLS = {"slm_lab_ppo": STICKY}
 """The protocols of published columns, where it is not `classic`."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ import pytest
 from conftest import child_environment, read_files, run_command, suite_command, tiny_plan
 from scipy import stats
 
-from ppo37.suites.search_results import Attempt, ranking, works
+from ppo37.suites.search_results import Attempt, candidates_of, ranking, works
 
 # The base, and one with much more work in each update.
 CANDIDATES = """
@@ -36,12 +37,32 @@ def test_candidates_are_ranked_by_the_mean_logarithm_of_their_cpu_time() -> None
     """One slow seed outweighs a fast one less than in a plain mean."""
     attempts = {
         "even": [attempt(1, 10.0), attempt(2, 10.0)],
-        "uneven": [attempt(1, 4.0), attempt(2, 20.0, reached=False)],
-        "failed": [attempt(1, 4.0), attempt(2, 0.0, reached=False, error="diverged")],
+        "uneven": [attempt(1, 4.0), attempt(2, 20.0)],
     }
-    assert works(attempts, "cpu_s")["failed"] == [4.0, 20.0], "as slow as the slowest"
-    assert ranking(attempts) == ["failed", "uneven", "even"]
+    assert ranking(attempts, "cpu_s") == ["uneven", "even"]
     assert math.sqrt(4.0 * 20.0) < 10.0 < (4.0 + 20.0) / 2
+
+
+def test_a_candidate_gains_nothing_by_failing() -> None:
+    """Runs that never reach the score count alike, also if their steps are cheap."""
+    attempts = {
+        "base": [attempt(1, 280.0), attempt(2, 290.0)],
+        "good": [attempt(1, 260.0), attempt(2, 270.0)],
+        "cheap": [attempt(1, 240.0, reached=False), attempt(2, 250.0, reached=False)],
+        "broken": [attempt(1, 0.0, reached=False, error="diverged"), attempt(2, 285.0)],
+    }
+    assert works(attempts, "cpu_s")["cheap"] == [290.0, 290.0]
+    assert works(attempts, "cpu_s")["broken"] == [290.0, 285.0]
+    assert ranking(attempts, "cpu_s") == ["good", "base", "broken", "cheap"]
+
+
+def test_pairs_without_a_run_at_the_score_have_no_interval() -> None:
+    """Two failures are equal by definition, which is no evidence."""
+    failed = [attempt(seed, 10.0, reached=False) for seed in (1, 2, 3)]
+    one = [attempt(1, 5.0), *failed[1:]]
+    found = candidates_of({"base": failed, "none": failed, "one": one})
+    assert found["none"]["cpu_s_ratio"]["interval"] is None
+    assert found["one"]["cpu_s_ratio"] == {"value": pytest.approx(0.5 ** (1 / 3)), "interval": None}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +94,7 @@ def test_the_slower_half_is_dropped_but_not_the_base(searched: Path) -> None:
         "light": 2,
         "other": 2,
     }
-    assert {n for n, each in found.items() if each["dropped_after"]} == {"heavy"}
+    assert document_of(searched)["dropped"] == {"heavy": 1}
     assert sorted(path.name for path in searched.glob("round-*")) == ["round-1", "round-2"]
     assert (searched / "search.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -119,6 +140,36 @@ def test_the_same_command_trains_nothing_again_and_another_search_is_refused(
     assert read_files(searched) == before
 
 
+def test_a_refused_command_changes_nothing(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What only the suite of the first round refuses: here the number of jobs."""
+    plan = str(searched.parent / "plan.toml")
+    options = ("--rounds", "1,2", "--jobs", "1000")
+    before = read_files(searched)
+    assert run_command(capsys, "search", plan, "--out", str(searched), *options)[0] == 2
+    assert read_files(searched) == before
+    assert run_command(capsys, "search", plan, "--out", str(tmp_path / "new"), *options)[0] == 2
+    assert {path.name for path in (tmp_path / "new").iterdir()} <= {".lock"}
+
+
+def test_a_decision_stays(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of the first round that is trained again does not change who was dropped."""
+    copy = shutil.copytree(searched, tmp_path / "search")
+    document = document_of(copy)
+    document["dropped"] = {"light": 1}  # as if it had been slower then
+    (copy / "search.json").write_text(json.dumps(document))
+    shutil.rmtree(copy / "round-2")
+    plan = str(searched.parent / "plan.toml")
+    code, _, err = run_command(capsys, "search", plan, "--out", str(copy), "--rounds", "1,2")
+    assert code == 0, err
+    found = document_of(copy)
+    assert found["dropped"] == {"light": 1}
+    assert len(found["candidates"]["heavy"]["runs"]) == 2
+
+
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(searched: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -161,6 +212,8 @@ def test_a_search_that_is_killed_goes_on(searched: Path, tmp_path: Path) -> None
         (("update_epochs = 40", "total_timesteps = 640"), [], "need the same total_timesteps"),
         (("[variants.heavy]", "[variants.base]"), [], "plan.toml"),
         (('["catch"]', '["catch", "pong"]'), [], "a search has one game"),
+        (("until", 'budget = "1m"\nuntil'), [], "budget and total_timesteps exclude"),
+        (("update_epochs = 1\n", "update_epochs = 1\nthreads = 2\n"), [], "need the same threads"),
         (("", ""), ["--rounds", "2,1"], "takes increasing numbers of seeds"),
         (("", ""), ["--rounds", "1,3"], "must be the number of seeds, 2"),
         (("", ""), ["--rounds", "few"], "--rounds takes numbers such as 5,8,12, not 'few'"),

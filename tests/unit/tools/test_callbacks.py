@@ -23,6 +23,7 @@ from ppo37 import (
     train,
 )
 from ppo37.backends import executables
+from ppo37.build import Brought
 from ppo37.config import CATCH
 from ppo37.envs.catch import MAX_BALLS, Catch
 from ppo37.envs.games import LARGEST_SCORES, atari_games
@@ -31,7 +32,7 @@ from ppo37.presets import from_preset
 from ppo37.session import checkpoint
 from ppo37.session.metrics import read_evaluations, read_metrics
 from ppo37.session.observer import Progress
-from ppo37.tools.callbacks import first_reached
+from ppo37.tools.callbacks import first_reached, stopped_by
 
 EVERY = 128
 """Agent steps between evaluations: two updates of `tiny`."""
@@ -155,6 +156,27 @@ def test_scores_that_cannot_be_reached_are_refused(
     assert code == 2
     assert message in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_scores_keep_all_their_digits() -> None:
+    assert [stopped_by(score) for score in (18, 18.0, -20.5, 1_000_001, 1_000_000.5)] == [
+        "until 18",
+        "until 18",
+        "until -20.5",
+        "until 1000001",
+        "until 1000000.5",
+    ]
+    with pytest.raises(UsageError, match="finite number"):
+        Until(10**400)
+
+
+def test_an_environment_of_ones_own_has_no_highest_score() -> None:
+    """It may have the name of a game."""
+    own = tiny(game="tennis", env="own.py:tennis", observation="vector", network="mlp")
+    Until(100).check(own, Brought())
+    Until(100).check(tiny(), Brought(Catch))
+    with pytest.raises(UsageError, match="highest score of catch is 10"):
+        Until(100).check(tiny(), Brought())
 
 
 def test_the_games_with_a_highest_score() -> None:
