@@ -261,6 +261,7 @@ def test_a_run_of_version_0_1_is_resumed_and_played(tmp_path: Path) -> None:
     summary = resume(run)
     assert summary.finished
     assert summary.agent_steps == 192
+    assert read_metrics(run)[-1]["cpu_s"] is None, "not known for its first updates"
     newest = checkpoint.load_newest(run / "checkpoints")[0]
     assert newest.state["config"]["zero_mean_init"] is False
     assert json.loads((newest.path / "manifest.json").read_text())["format"] == FORMAT

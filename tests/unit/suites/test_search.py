@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_environment, read_files, run_command, suite_command, tiny_plan
+from conftest import ROOT, child_environment, read_files, run_command, suite_command, tiny_plan
 from scipy import stats
 
+from ppo37.presets import from_preset
+from ppo37.suites.plan import make_plan, read_plan
 from ppo37.suites.search_results import Attempt, candidates_of, ranking, works
 
 # The base, and one with much more work in each update.
@@ -200,6 +202,16 @@ def test_a_search_that_is_killed_goes_on(searched: Path, tmp_path: Path) -> None
             for each in (undisturbed, ours)
         ]
         assert runs[0] == runs[1]
+
+
+def test_the_candidates_for_pong_can_be_searched() -> None:
+    """Their base has the values of `fast` for a CPU."""
+    values = read_plan(ROOT / "benchmarks" / "pong_candidates.toml")
+    plan = make_plan(
+        {**values, "seed": 1}, lambda preset, game, own: from_preset(preset, game, "cpu", **own)
+    )
+    assert plan.arms["base__pong"].config == from_preset("fast", "pong", "cpu")
+    assert plan.seeds == list(range(201, 213))
 
 
 @pytest.mark.parametrize(
