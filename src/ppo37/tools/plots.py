@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..presets import NOT_IN_PRESETS, changes
 from ..session import directory
 from ..session.files import own_folder, real_path
-from ..session.metrics import read_metrics, steps_of
+from ..session.metrics import FRAMES_PER_STEP, read_metrics, steps_of
 from .figures import (
     BAND,
     DOTS,
@@ -27,7 +27,7 @@ from .figures import (
     line_style,
     save_png,
 )
-from .stats import reference, running_mean
+from .stats import published_curve, reference, running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 WINDOW_GAMES = 100
 GRID_POINTS = 400
-DASHED = "published"
-"""The id of a line at a published score; the others are in figures.py."""
+DASHED, CURVE = "published", "published curve"
+"""The ids of a line at a published score, and of a published curve; others are in figures.py."""
 
 LEGEND_LETTERS, HANDLE_LETTERS = 140, 10
 """Letters that fit into a row of the legend, and the width of an entry beside its label."""
@@ -244,8 +244,11 @@ def _draw_row(panels: Iterable["Axes"], game: str, lines: list[Line], single: bo
     left.set_ylabel("raw score of a whole game")
     right.tick_params(axis="y", length=0)
     left.set_title(f"{title(game)}, {lines[0].label}" if single else title(game))
-    protocols = {h.config.protocol for line in lines for h in line.histories}
-    _draw_published(left, right, game, "machado" if "machado" in protocols else "classic")
+    configs = [h.config for line in lines for h in line.histories]
+    classic = all(config.protocol == "classic" for config in configs)
+    if classic and all(config.is_atari for config in configs):
+        _draw_published_curve(left, game)
+    _draw_published(left, right, game, "classic" if classic else "machado")
 
 
 def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
@@ -266,6 +269,18 @@ def _draw_line(panel: "Axes", line: Line, axis: Axis, dot_alpha: float) -> None:
     }
     panel.plot(x, history.scores, color=line.color, alpha=dot_alpha, gid=DOTS, **dots)
     panel.plot(*_last_of_each(x, history.means), label=line.label, **style)
+
+
+def _draw_published_curve(panel: "Axes", game: str) -> None:
+    """Draw the learning curve of openai/baselines, as far as the runs go, if there is one."""
+    found = published_curve(game)
+    if found is None:
+        return
+    steps, scores = found
+    frames, end = FRAMES_PER_STEP * steps / 1e6, panel.dataLim.x1
+    shown = np.append(frames[frames < end], end)
+    style: dict[str, Any] = {"color": FAINT_INK, "linewidth": 1.4, "zorder": 1.5, "gid": CURVE}
+    panel.plot(shown, np.interp(shown, frames, scores), **style)
 
 
 def _draw_published(left: "Axes", right: "Axes", game: str, protocol: str) -> None:
@@ -314,6 +329,8 @@ def _explain(drawing: "Figure", lines: list[Line], group: bool) -> None:
     text = f"Scores of whole games during training.  {what.capitalize()}"
     if any(drawn.get_gid() == DASHED for panel in drawing.axes for drawn in panel.lines):
         text += "\nDashed: published scores, those of PPO after 40 million frames"
+    if any(drawn.get_gid() == CURVE for panel in drawing.axes for drawn in panel.lines):
+        text += "\nGrey line: PPO of openai/baselines, mean of 6 runs"
     drawing.suptitle(text, x=0.01, ha="left", fontsize=11, color=FAINT_INK)
     if len(lines) == 1:
         return

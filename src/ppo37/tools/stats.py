@@ -88,6 +88,24 @@ def reference(game: str, protocol: str = "classic") -> dict[str, float]:
     return {name: score for name, score in found.items() if protocol_of(name) in (None, own)}
 
 
+def published_curve(game: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the learning curve of openai/baselines ppo2 in a game; None if there is none.
+
+    It is the agent steps [P] and the mean scores there [P], for the protocol `classic`; see
+    data/README.md.
+    """
+    key = score_key(game)
+    points = [
+        (float(row["agent_steps"]), float(row["score"]))
+        for row in _rows("curves.csv")
+        if score_key(row["game"]) == key
+    ]
+    if not points:
+        return None
+    steps, scores = np.array(points).T
+    return steps, scores
+
+
 def protocol_of(column: str) -> str | None:
     """Return the protocol of a published column; None for random play and the human."""
     return None if column in NOT_TRAINED else PROTOCOLS.get(column, "classic")

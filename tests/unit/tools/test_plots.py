@@ -13,6 +13,7 @@ import pytest
 from ppo37.config import Config
 from ppo37.errors import UsageError
 from ppo37.tools import figures, plots
+from ppo37.tools.stats import published_curve
 
 pytest.importorskip("matplotlib")
 
@@ -181,6 +182,42 @@ def test_published_scores_near_the_data_are_named(
     labels = texts(figure)
     assert {name for name in named | not_named if name in labels} == named
     assert len(drawn(figure.axes[0], plots.DASHED)) == len(named)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_drawn"),
+    [
+        ({"game": "breakout"}, True),
+        ({"game": "breakout", "protocol": "machado"}, False),
+        ({"game": "boxing"}, False),
+    ],
+)
+def test_the_published_curve_is_drawn_as_far_as_the_run_goes(
+    tmp_path: Path, changes: dict[str, Any], is_drawn: bool
+) -> None:
+    run = fake_run(tmp_path / "run", [[2.0]] * 400, **changes)
+    left, right = plots.figure(read(run)).axes
+    assert not drawn(right, plots.CURVE)
+    curves = drawn(left, plots.CURVE)
+    assert len(curves) == is_drawn
+    if is_drawn:
+        steps, scores = published_curve("breakout") or pytest.fail()
+        end = read(run)[0].frames[-1]
+        x, y = curves[0].get_data()
+        assert x[-1] == pytest.approx(end / 1e6)
+        # The curve has its points at agent steps, of four frames each.
+        assert y[-1] == pytest.approx(np.interp(end / 4, steps, scores))
+
+
+def test_published_curves_are_those_of_the_source() -> None:
+    """Scores after 10 million agent steps in benchmarks_atari10M.htm of openai/baselines."""
+    ends = {"breakout": 240, "pong": 20.7, "qbert": 14_780, "seaquest": 1502, "beam_rider": 2279}
+    for game, score in ends.items():
+        steps, scores = published_curve(game) or pytest.fail()
+        assert len(steps) == 100
+        assert steps[-1] == pytest.approx(1e7, rel=1e-3)
+        assert scores[-1] == pytest.approx(score, rel=5e-3)
+    assert published_curve("boxing") is None
 
 
 def test_an_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
