@@ -201,7 +201,9 @@ def test_the_published_curve_is_drawn_as_far_as_the_run_goes(
     curves = drawn(left, plots.CURVE)
     assert len(curves) == is_drawn
     if is_drawn:
-        steps, scores = published_curve("breakout") or pytest.fail()
+        found = published_curve("breakout")
+        assert found is not None
+        steps, scores = found
         end = read(run)[0].frames[-1]
         x, y = curves[0].get_data()
         assert x[-1] == pytest.approx(end / 1e6)
@@ -213,7 +215,9 @@ def test_published_curves_are_those_of_the_source() -> None:
     """Scores after 10 million agent steps in benchmarks_atari10M.htm of openai/baselines."""
     ends = {"breakout": 240, "pong": 20.7, "qbert": 14_780, "seaquest": 1502, "beam_rider": 2279}
     for game, score in ends.items():
-        steps, scores = published_curve(game) or pytest.fail()
+        found = published_curve(game)
+        assert found is not None
+        steps, scores = found
         assert len(steps) == 100
         assert steps[-1] == pytest.approx(1e7, rel=1e-3)
         assert scores[-1] == pytest.approx(score, rel=5e-3)
