@@ -1014,7 +1014,7 @@ def test_columns_of_games_do_not_run_into_each_other(capsys: pytest.CaptureFixtu
     head, *rows = out.splitlines()
     assert len(head.split("  ")) > 4
     for row in rows:
-        assert len(row.split()) == 5, row
+        assert len(row.split()) == 6, row
         assert len(row) == len(head), row
 
 
