@@ -20,7 +20,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from ppo37.suites.commits import source_of
 from ppo37.suites.compare_table import markdown_table
 from ppo37.suites.seeds import seeds_from
 from ppo37.tools.callbacks import first_reached
+from ppo37.tools.processes import python, search_path
 
 HERE = Path(__file__).parent
 ROWS, RESULTS = HERE / "speedrun.toml", HERE / "results" / "speedrun"
@@ -137,10 +137,9 @@ def attempt_of(row: dict[str, Any], source: Path, seed: int, path: Path) -> dict
 def ppo37(source: Path, *arguments: Any) -> str:
     """Run a command of the version in `source` on the cores of the rules; return its output."""
     cores = sorted(os.sched_getaffinity(0))[:CORES]
-    command = [sys.executable, "-m", "ppo37", *map(str, arguments)]
     return subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(source)},
+        python("-m", "ppo37", *map(str, arguments)),
+        env={**os.environ, "PYTHONPATH": search_path([str(source)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -158,8 +157,8 @@ def wait_until_idle() -> None:
 def keep_log(run: Path, name: str, seed: int) -> None:
     """Store the log of a run, compressed, beside the results."""
     RESULTS.mkdir(exist_ok=True)
-    with gzip.GzipFile(RESULTS / f"{name}-s{seed}.jsonl.gz", "wb", mtime=0) as file:
-        file.write((run / "metrics.jsonl").read_bytes())
+    content = (run / "metrics.jsonl").read_bytes()
+    (RESULTS / f"{name}-s{seed}.jsonl.gz").write_bytes(gzip.compress(content, mtime=0))
 
 
 def read_results(name: str) -> dict[str, Any]:

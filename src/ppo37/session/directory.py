@@ -46,9 +46,7 @@ INIT_FROM = "init_from"
 """The key of the path and the fingerprint of the agent with whose weights a run began."""
 AGENTS = CHECKOUT / "agents"
 """The trained agents, if this is a checkout or a source archive; a wheel has none."""
-WHERE = "`ppo37 agents` lists them"
-if not AGENTS.is_dir():
-    WHERE = "they come with the source code of ppo37, in its folder agents"
+WHERE_AGENTS = "they come with the source code of ppo37, in its folder agents"
 LONGEST_NAME = 80
 """The most characters of a name that is made from a text; a file system allows 255 bytes."""
 LOCK_TRIALS, LOCK_PAUSE_S = 3, 0.05
@@ -296,7 +294,8 @@ def find_agent(path: str | Path) -> Path:
         return found
     if (AGENTS / str(path) / MANIFEST).is_file():
         return AGENTS / str(path)
-    raise UsageError(f"{found} does not exist, and no trained agent has this name; {WHERE}")
+    where = "`ppo37 agents` lists them" if AGENTS.is_dir() else WHERE_AGENTS
+    raise UsageError(f"{found} does not exist, and no trained agent has this name; {where}")
 
 
 def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:

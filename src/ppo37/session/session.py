@@ -116,8 +116,7 @@ class Session:
         state, ranks = self.state, self._ranks
         parts = [normalized(part, state.agent, self.config) for part in self._parts]
         self._before_s, self._started = state.wall_s, time.monotonic()
-        self._cpu_marks_s = state.cpu_s, time.process_time()
-        self._callbacks_cpu_s = 0.0
+        self._uncounted_cpu_s = time.process_time() - (state.cpu_s or 0.0)
         self._saved_at_s, self._saved_update = self._started, state.update
         with ExitStack() as stack:
             # The games come first: if they cannot be restored, no file has been changed.
@@ -197,9 +196,8 @@ class Session:
         state.update = k + 1
         state.agent_steps += config.batch_size
         state.wall_s = self._before_s + now - self._started - self._clock.seconds["callbacks"]
-        before_s, started_s = self._cpu_marks_s
-        if before_s is not None:
-            state.cpu_s = before_s + time.process_time() - started_s - self._callbacks_cpu_s
+        if state.cpu_s is not None:
+            state.cpu_s = time.process_time() - self._uncounted_cpu_s
         state.games += len(episodes)
         state.recent.extend(episodes)
         path = self.path if self._ranks.is_main else None
@@ -300,7 +298,7 @@ class Session:
                 self._signals.stop = self._signals.stop or stop.signal_number
             except RunError as error:
                 self._failure, self._ended = error, FAILED
-        self._callbacks_cpu_s += time.process_time() - before_s
+        self._uncounted_cpu_s += time.process_time() - before_s
 
     def _finish_observers(self) -> dict[str, Any]:
         """Let the observers finish, unless a signal has come. Returns their results."""

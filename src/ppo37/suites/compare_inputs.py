@@ -26,7 +26,6 @@ from ..tools.stats import NOT_TRAINED, protocol_of, published_scores, running_me
 from .folder import LARGEST_DOCUMENT
 from .suite_results import DOCUMENT, LAST_GAMES
 
-"""The score of a run is the mean raw score of its last 100 training games."""
 OF_GAME = ("game", "env", *MAY_DIFFER)
 """Settings that may differ between the runs of an entry, as may the number of agent steps."""
 PUBLISHED_STEPS = 10_000_000
@@ -40,6 +39,7 @@ OTHER_ESTIMATE = {
 class ScoredRun(NamedTuple):
     """A finished run, its score, and a line about its machine and versions.
 
+    The score is the mean raw score of its last 100 training games.
     `ends` are the agent steps at which its games ended, and `means` the mean scores of the last 100
     games at these steps; both have the shape [games].
     """

@@ -54,12 +54,13 @@ class Run(NamedTuple):
         """Whether it has finished or reached `until`; False if its summary is damaged."""
         try:
             summary = directory.read_summary(self.path)
-            return bool(summary["finished"]) or self._has_reached(summary)
+            return bool(summary["finished"]) or self.stopped_at_score(summary)
         except (Damaged, KeyError, UsageError):
             return False
 
-    def _has_reached(self, summary: dict[str, Any]) -> bool:
-        return self.until is not None and summary["stopped_by"] == stopped_by(self.until)
+    def stopped_at_score(self, summary: dict[str, Any]) -> bool:
+        """Return whether `summary.json` says that the run was stopped at `until`."""
+        return self.until is not None and summary.get("stopped_by") == stopped_by(self.until)
 
     @property
     def updates(self) -> int:

@@ -138,10 +138,10 @@ def _description(plan: Plan, ends: list[int], rank: str) -> dict[str, Any]:
 
 
 def _decisions(path: Path, wanted: dict[str, Any]) -> tuple[int | None, dict[str, int]]:
-    """Return the number of rounds whose result is decided, and the round after which each dropped
-    candidate was dropped; None if the directory has no search.
+    """Return how many rounds are decided, and the round after which each candidate was dropped.
 
-    A decision stays, also if a run that had failed succeeds later. UsageError for another search.
+    The number is None if the directory has no search. A decision stays, also if a run that had
+    failed succeeds later. UsageError for another search.
     """
     known = folder.read_document(path / DOCUMENT)
     if known is None:

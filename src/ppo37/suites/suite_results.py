@@ -17,7 +17,7 @@ from ..session.checkpoint_format import Damaged, fits
 from ..session.files import write_atomically
 from ..session.metrics import read_metrics
 from ..session.view import duration
-from ..tools.callbacks import UNTIL_GAMES, first_reached, score_text, stopped_by
+from ..tools.callbacks import UNTIL_GAMES, first_reached, score_text
 from . import folder
 from .compare_table import join_names, markdown_table
 from .engine import Grid, Run
@@ -113,8 +113,9 @@ def _has_reached(run: Run, summary: dict[str, Any]) -> bool | None:
     """Return whether a finished run reached its score; it may have been trained further."""
     if run.until is None:
         return None
-    stopped = summary.get("stopped_by") == stopped_by(run.until)
-    return stopped or first_reached(read_metrics(run.path), run.until) is not None
+    if run.stopped_at_score(summary):
+        return True
+    return first_reached(read_metrics(run.path), run.until) is not None
 
 
 def saved_arms(

@@ -25,7 +25,7 @@ from ..envs.normalize import normalize_view
 from ..errors import UsageError
 from ..networks.agent import Agent
 from ..session.checkpoint_format import MANIFEST, fits, parse_json, read
-from ..session.directory import AGENTS, WHERE, config_of, find_checkpoint, spaces_in
+from ..session.directory import AGENTS, WHERE_AGENTS, config_of, find_checkpoint, spaces_in
 from ..session.state import load_model
 
 EVALUATION = "evaluation.json"
@@ -194,7 +194,7 @@ def list_agents(folder: Path = AGENTS) -> list[Listed]:
     UsageError if the folder does not exist, as in an installation from a wheel.
     """
     if not folder.is_dir():
-        raise UsageError(f"this installation has no trained agents: {WHERE}")
+        raise UsageError(f"this installation has no trained agents: {WHERE_AGENTS}")
     return [_listed(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
 
 

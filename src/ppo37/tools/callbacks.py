@@ -230,8 +230,7 @@ class Until(Observer):
     def reached_after(self, record: dict[str, Any]) -> bool:
         """Return whether the score is reached after the next update, by its record."""
         self._games.extend(float(game["return"]) for game in record["episodes"])
-        mean = self._mean()
-        return len(self._games) == UNTIL_GAMES and mean is not None and mean >= self.score
+        return len(self._games) == UNTIL_GAMES and self._mean() >= self.score
 
     def check(self, config: Config, brought: Brought) -> None:
         own = config.env is not None or brought.make_envs is not None
@@ -243,24 +242,28 @@ class Until(Observer):
     def start(self, run: RunStart) -> str | None:
         self._note = run.note
         self._games.clear()
-        records = read_metrics(run.path)[: run.update] if run.update else []
-        return self._reason(any([self.reached_after(record) for record in records][-1:]))
+        reached = False
+        for record in read_metrics(run.path)[: run.update] if run.update else []:
+            reached = self.reached_after(record)
+        return self._reason(reached)
 
     def update(self, progress: Progress) -> str | None:
         return self._reason(self.reached_after(progress.record))
 
     def finish(self) -> dict[str, Any] | None:
-        mean = self._mean()
+        if not self._games:
+            return None
         rule = {"score": self.score, "games": len(self._games)}
-        return None if mean is None else {"until": {**rule, "mean": mean}}
+        return {"until": {**rule, "mean": self._mean()}}
 
     def _reason(self, reached: bool) -> str | None:
-        if reached:
-            self._note(f"the mean of the last {UNTIL_GAMES} training games is {self._mean():.2f}")
-        return stopped_by(self.score) if reached else None
+        if not reached:
+            return None
+        self._note(f"the mean of the last {UNTIL_GAMES} training games is {self._mean():.2f}")
+        return stopped_by(self.score)
 
-    def _mean(self) -> float | None:
-        return float(np.mean(self._games)) if self._games else None
+    def _mean(self) -> float:
+        return float(np.mean(self._games))
 
 
 def stopped_by(score: float) -> str:

@@ -145,7 +145,7 @@ def test_the_same_command_trains_nothing_again_and_another_search_is_refused(
 def test_a_refused_command_changes_nothing(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What only the suite of the first round refuses: here the number of jobs."""
+    """The number of jobs is refused by the suite of the first round, and not earlier."""
     plan = str(searched.parent / "plan.toml")
     options = ("--rounds", "1,2", "--jobs", "1000")
     before = read_files(searched)
