@@ -375,14 +375,14 @@ def _brought_by_run(options: Namespace) -> "Brought":
     """Return the user's own classes that RUN names; see `brought`."""
     from ..session.directory import read_config_of
 
-    return brought(read_config_of(Path(options.run)), options)
+    return brought(read_config_of(options.run), options)
 
 
 def _checkpoint(run: str | Path) -> "Checkpoint":
     """Return the checkpoint that RUN names, and print its warnings."""
     from ..session.directory import find_checkpoint
 
-    saved, warnings = find_checkpoint(Path(run))
+    saved, warnings = find_checkpoint(run)
     for warning in warnings:
         log(warning)
     return saved

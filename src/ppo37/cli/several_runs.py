@@ -39,7 +39,7 @@ def suite(options: Namespace) -> int:
 
 def search(options: Namespace) -> int:
     """Find the settings that reach a score first: in each round the slower half is dropped."""
-    from ..suites.search import search
+    from ..suites.search import checked_rounds, search
     from ..suites.search_results import PAGE
 
     rounds = None
@@ -47,8 +47,11 @@ def search(options: Namespace) -> int:
         if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", options.rounds):
             raise UsageError(f"--rounds takes numbers such as 5,8,12, not {options.rounds[:80]!r}")
         rounds = [int(number) for number in options.rounds.split(",")]
+    plan = _plan_of(options)
+    with _naming(options.plan if options.until is None else None):
+        rounds = checked_rounds(plan, rounds)
     path, result = search(
-        _plan_of(options),
+        plan,
         rounds,
         options.out,
         options.jobs,
@@ -77,7 +80,10 @@ def _plan_of(options: Namespace) -> "Plan":
     if options.preset is not None:
         values["settings"] = {n: v for n, v in values.get("settings", {}).items() if n != "preset"}
     if not values.get("games") and "env" not in {**values.get("settings", {}), **typed}:
-        raise UsageError("give PLAN.toml, or --games such as pong,breakout or atari5")
+        what = (
+            "give PLAN.toml, or --games" if options.plan is None else f"{options.plan}: give games"
+        )
+        raise UsageError(f"{what} such as pong,breakout or atari5")
     values["seed"] = typed.pop("seed", Config.seed)
     values["settings"] = {**values.get("settings", {}), **typed}
     with _naming(file):

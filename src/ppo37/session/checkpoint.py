@@ -163,7 +163,10 @@ def export(saved: Checkpoint, directory: Path, half: bool = False) -> Path:
         state |= {"environments": []} | ({"half": True} if half else {})
         return save(directory, model, None, state)
     except (OSError, RunError) as error:
-        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        # The part of the message that is not about resuming a run.
+        reason = (
+            getattr(error.__cause__ or error, "strerror", None) or str(error).partition("; ")[0]
+        )
         raise UsageError(f"cannot write {directory}: {reason}; choose another --out") from error
 
 

@@ -7,6 +7,7 @@ lock; with evaluations also `evaluations.jsonl`, and `best/` if the best agent i
 import dataclasses
 import errno
 import fcntl
+import os
 import re
 import shutil
 import time
@@ -266,7 +267,7 @@ def is_run(path: Path) -> bool:
         return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
 
 
-def run_of(path: Path) -> Path:
+def run_of(path: str | Path) -> Path:
     """Return the run directory of RUN, which is a run directory or a checkpoint in it."""
     path = find_agent(path)
     if is_run(path):
@@ -287,10 +288,10 @@ def run_of(path: Path) -> Path:
 def find_agent(path: str | Path) -> Path:
     """Return the real path of RUN, or of the trained agent of this name where no such path exists.
 
-    UsageError for a name alone that is neither.
+    A path such as ./pong or pong/ is no name.  UsageError for a name that is neither.
     """
     found = real_path(path)
-    if found.exists() or Path(path).name != str(path):
+    if os.path.lexists(path) or Path(path).name != str(path):
         return found
     if (AGENTS / str(path) / MANIFEST).is_file():
         return AGENTS / str(path)
@@ -298,7 +299,7 @@ def find_agent(path: str | Path) -> Path:
     raise UsageError(f"{found} does not exist, and no trained agent has this name; {where}")
 
 
-def find_checkpoint(path: Path) -> tuple[checkpoint.Checkpoint, list[str]]:
+def find_checkpoint(path: str | Path) -> tuple[checkpoint.Checkpoint, list[str]]:
     """Load the checkpoint RUN, or the newest valid one of the run directory RUN, with warnings."""
     path = find_agent(path)
     if is_run(path):
@@ -325,7 +326,7 @@ def read_config(run: Path) -> Config:
     return config_of(document)
 
 
-def read_config_of(path: Path) -> Config:
+def read_config_of(path: str | Path) -> Config:
     """Read the configuration of RUN: a run directory, a checkpoint or a published agent."""
     path = find_agent(path)
     return read_config(path) if is_run(path) else config_of(find_checkpoint(path)[0].state)

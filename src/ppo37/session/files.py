@@ -151,6 +151,6 @@ def space_missing(directory: Path, needed_bytes: int) -> str | None:
     if free >= needed_bytes:
         return None
     return (
-        f"no space left: the disk of {directory} has {free / 1e6:.0f} MB free and "
-        f"{needed_bytes / 1e6:.0f} MB are needed"
+        f"no space left: the disk of {directory} has {free / 1e6:.1f} MB free and "
+        f"{needed_bytes / 1e6:.1f} MB are needed"
     )

@@ -76,8 +76,13 @@ def read_document(path: Path) -> dict[str, Any] | None:
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """Write the document; RunError if that fails."""
+    write_file(path, to_json(document))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of the directory; RunError if that fails."""
     try:
-        write_atomically(path, to_json(document))
+        write_atomically(path, content)
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; the runs are valid, repeat the command to "

@@ -18,6 +18,7 @@ from ..build import Brought
 from ..config import Config, to_dict
 from ..errors import RunError, UsageError
 from ..session.checkpoint_format import fits
+from ..session.directory import METRICS
 from ..session.files import real_path
 from ..session.metrics import read_metrics
 from ..tools.callbacks import first_reached
@@ -69,7 +70,7 @@ def search(
     ended by a signal of somebody else; Stopped after a signal, with checkpoints of the active runs.
     A run that fails by itself counts as one that never reaches the score.
     """
-    wanted = _description(plan, _checked_rounds(plan, rounds), rank)
+    wanted = _description(plan, checked_rounds(plan, rounds), rank)
     ends = wanted["rounds"]
     import_matplotlib()  # fails before hours of training, not after
     first = next(iter(plan.arms.values())).config
@@ -96,7 +97,7 @@ def search(
     return path, result
 
 
-def _checked_rounds(plan: Plan, rounds: Sequence[int] | None) -> list[int]:
+def checked_rounds(plan: Plan, rounds: Sequence[int] | None) -> list[int]:
     """Return the number of seeds after each round; UsageError if the plan cannot be searched."""
     configs = [arm.config for arm in plan.arms.values()]
     if plan.until is None:
@@ -148,10 +149,14 @@ def _decisions(path: Path, wanted: dict[str, Any]) -> tuple[int | None, dict[str
         return None, {}
     if known.get("search") != wanted:
         raise UsageError(f"{path} has another search; choose another --out")
-    dropped = known.get("dropped", {})
-    if not fits(known, DECISION_FORM) or not all(fits(n, int) for n in dropped.values()):
+    ends, names = wanted["rounds"], wanted["candidates"].keys() - {wanted["base"]}
+    if not fits(known, DECISION_FORM) or not 0 <= known["decided"] <= len(ends):
         raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out")
-    return known["decided"], dropped
+    decided, dropped = known["decided"], known["dropped"]
+    after = range(1, min(decided, len(ends) - 1) + 1)
+    if dropped.keys() - names or not all(fits(n, int) and n in after for n in dropped.values()):
+        raise UsageError(f"{path / DOCUMENT} is damaged; choose another --out")
+    return decided, dropped
 
 
 def _round(path: Path, number: int) -> Path:
@@ -219,13 +224,17 @@ def _attempt(path: Path, run: dict[str, Any], until: float | None, device: str) 
     origin = f"{processor}; commit {run['commit'] or 'unknown'}; {versions_text(run['versions'])}"
     assert until is not None
     records = read_metrics(path / run["run"])
+    if not records:
+        raise UsageError(
+            f"{path / run['run'] / METRICS} has lost its updates; choose another --out"
+        )
     reached = first_reached(records, until)
     record = reached or records[-1]
     return Attempt(
         run["seed"],
         reached is not None,
         record["agent_steps"],
-        record["cpu_s"] or record["wall_s"],  # unknown in a run that an older version began
+        record.get("cpu_s") or record["wall_s"],  # unknown in a run that an older version began
         record["wall_s"],
         origin=origin,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..session.files import own_file, write_atomically
+from ..session.files import own_file
 from ..tools.callbacks import UNTIL_GAMES, score_text
 from ..tools.figures import FAINT_INK, MEANS, STYLE, import_matplotlib, line_style, save_png
 from ..tools.stats import t_interval_of_mean
@@ -80,7 +80,7 @@ def write_results(
         "candidates": candidates_of(attempts),
     }
     folder.write_document(path / DOCUMENT, document)
-    write_atomically(path / PAGE, (table(document) + "\n").encode())
+    folder.write_file(path / PAGE, (table(document) + "\n").encode())
     if any(attempts.values()):
         save_png(figure(document), own_file(path, PICTURE))
     return document
@@ -100,24 +100,28 @@ def candidates_of(attempts: dict[str, list[Attempt]]) -> dict[str, dict[str, Any
                 continue
             found[name][measure] = float(np.exp(costs[name].mean()))
             if name != base:  # both are in the order of the seeds
-                # A pair of runs of which none reached the score has no ratio of its own.
-                known = sum(
-                    a.reached or b.reached for a, b in zip(each, attempts[base], strict=False)
-                )
+                pairs = list(zip(each, attempts[base], strict=False))
                 differences = costs[name] - costs[base][: len(each)]
-                found[name][f"{measure}_ratio"] = _ratio(list(differences), known)
+                found[name][f"{measure}_ratio"] = _ratio(list(differences), pairs)
     return found
 
 
-def _ratio(differences: list[float], known: int) -> dict[str, Any]:
+def _ratio(differences: list[float], pairs: list[tuple[Attempt, Attempt]]) -> dict[str, Any]:
     """Return a ratio of work, and its 95% interval, from paired differences of logarithms.
 
-    known: the number of pairs that say something; the interval is None if they are too few.
+    pairs: the runs of the candidate and of the base.  A pair of which none reached the score says
+    nothing. If a candidate has no run at the score, its work is a limit, and the ratio is only a
+    bound: "at least", or "at most" if that is so for the base.
     """
+    bound = None
+    if not any(base.reached for _, base in pairs):
+        bound = "at most"
+    if not any(own.reached for own, _ in pairs):
+        bound = "at least"
     interval = None
-    if known > 1:
-        interval = [math.exp(bound) for bound in t_interval_of_mean(differences)]
-    return {"value": math.exp(float(np.mean(differences))), "interval": interval}
+    if bound is None and sum(own.reached or base.reached for own, base in pairs) > 1:
+        interval = [math.exp(limit) for limit in t_interval_of_mean(differences)]
+    return {"value": math.exp(float(np.mean(differences))), "interval": interval, "bound": bound}
 
 
 def table(document: dict[str, Any]) -> str:
@@ -181,7 +185,7 @@ def _ratio_text(ratio: dict[str, Any] | None) -> str:
         return ""
     interval = ratio["interval"]
     bounds = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
-    return f"{ratio['value']:.2f}{bounds}"
+    return f"{ratio['bound'] or ''} {ratio['value']:.2f}{bounds}".strip()
 
 
 def figure(document: dict[str, Any]) -> "Figure":

@@ -31,7 +31,7 @@ def seeds_from(seeds: int | str | Sequence[int], first: int) -> list[int]:
         raise _wrong(seeds)
     again = [seed for seed, times in Counter(found).items() if times > 1]
     if again:
-        raise UsageError(f"--seeds names seed {min(again)} twice")
+        raise UsageError(f"seeds names seed {min(again)} twice")
     return found
 
 
@@ -48,7 +48,7 @@ def named(seeds: Sequence[int]) -> str:
 
 def _counted(number: int, first: int) -> list[int]:
     if not 1 <= number <= MOST:
-        raise UsageError(f"--seeds must be at least 1 and at most {MOST:,}, not {number}")
+        raise UsageError(f"seeds must be at least 1 and at most {MOST:,}, not {number}")
     return list(range(first, first + number))
 
 
@@ -69,6 +69,6 @@ def _named(text: str, first: int) -> list[int]:
 
 def _wrong(seeds: object) -> UsageError:
     return UsageError(
-        f"--seeds takes a number of seeds, such as 5, or names them, as in 1-5 or 1,4,7; not "
+        f"seeds takes a number of seeds, such as 5, or names them, as in 1-5 or 1,4,7; not "
         f"{str(seeds)[:80]!r}"
     )

@@ -14,7 +14,6 @@ from ..errors import UsageError
 from ..presets import describe
 from ..session import directory
 from ..session.checkpoint_format import Damaged, fits
-from ..session.files import write_atomically
 from ..session.metrics import read_metrics
 from ..session.view import duration
 from ..tools.callbacks import UNTIL_GAMES, first_reached, score_text
@@ -141,7 +140,8 @@ def saved_arms(
             )
         for name, before in (("budget", budget), ("until", document.get("until"))):
             if before != (now := getattr(plan, name)):
-                raise UsageError(f"{another} ({name} {before}, not {now}); choose another --out")
+                was, now = (value if value is not None else "none" for value in (before, now))
+                raise UsageError(f"{another} ({name} {was}, not {now}); choose another --out")
         if missing:
             raise UsageError(
                 f"{another}, with {', '.join(missing)}; name all that it has, or choose another "
@@ -172,7 +172,7 @@ def write_results(suite: Suite) -> dict[str, Any]:
     # The document is first: without it the folder is not a suite.
     folder.write_document(suite.grid.path / DOCUMENT, document)
     for name, text in ((TABLE, _csv(document)), (PAGE, _markdown(suite, document))):
-        write_atomically(suite.grid.path / name, text.encode())
+        folder.write_file(suite.grid.path / name, text.encode())
     return document
 
 

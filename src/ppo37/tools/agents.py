@@ -162,7 +162,7 @@ def load_agent(
     network.  seed: of the actions that `act` samples.  UsageError if there is no agent, or if its
     weights do not fit its settings.
     """
-    saved, warnings = find_checkpoint(Path(run))
+    saved, warnings = find_checkpoint(run)
     for warning in warnings:
         (warn or (lambda _: None))(warning)
     config = config_of(saved.state)

@@ -226,6 +226,7 @@ class Until(Observer):
         if not math.isfinite(self.score):
             raise UsageError(f"the score to train to must be a finite number, not {score!r:.80}")
         self._games: deque[float] = deque(maxlen=UNTIL_GAMES)
+        self._applied = False
 
     def reached_after(self, record: dict[str, Any]) -> bool:
         """Return whether the score is reached after the next update, by its record."""
@@ -242,16 +243,17 @@ class Until(Observer):
     def start(self, run: RunStart) -> str | None:
         self._note = run.note
         self._games.clear()
+        self._applied = bool(run.config.updates_left(run.agent_steps))
         reached = False
         for record in read_metrics(run.path)[: run.update] if run.update else []:
             reached = self.reached_after(record)
-        return self._reason(reached)
+        return self._reason(reached) if self._applied else None
 
     def update(self, progress: Progress) -> str | None:
         return self._reason(self.reached_after(progress.record))
 
     def finish(self) -> dict[str, Any] | None:
-        if not self._games:
+        if not self._games or not self._applied:  # a finished run did not stop by this rule
             return None
         rule = {"score": self.score, "games": len(self._games)}
         return {"until": {**rule, "mean": self._mean()}}

@@ -43,7 +43,7 @@ def make_env(
     """
     if render_mode not in (None, RGB):
         raise UsageError(f'render_mode must be None or "rgb_array", not {render_mode!r}')
-    saved, warnings = find_checkpoint(Path(run))
+    saved, warnings = find_checkpoint(run)
     for warning in warnings:
         (warn or (lambda _: None))(warning)
     return AgentEnv(config_of(saved.state), render_mode, whole_games, make_envs)

@@ -112,7 +112,7 @@ def plot(
     UsageError if no run has one, if the output cannot be written, and without matplotlib.
     """
     runs = [runs] if isinstance(runs, (str, Path)) else list(runs)
-    paths = list(dict.fromkeys(directory.run_of(Path(run)) for run in runs))
+    paths = list(dict.fromkeys(directory.run_of(run) for run in runs))
     if not paths:
         raise UsageError("nothing to plot: name at least one run")
     path = real_path(out) if out is not None else default_output(paths)

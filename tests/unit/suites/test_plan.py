@@ -65,7 +65,7 @@ def test_the_name_of_seeds_means_them(text: str) -> None:
     ],
 )
 def test_wrong_seeds_are_refused(text: Any) -> None:
-    with pytest.raises(UsageError, match="--seeds"):
+    with pytest.raises(UsageError, match="seeds"):
         seeds_from(text, 1)
 
 

@@ -64,7 +64,18 @@ def test_pairs_without_a_run_at_the_score_have_no_interval() -> None:
     one = [attempt(1, 5.0), *failed[1:]]
     found = candidates_of({"base": failed, "none": failed, "one": one})
     assert found["none"]["cpu_s_ratio"]["interval"] is None
-    assert found["one"]["cpu_s_ratio"] == {"value": pytest.approx(0.5 ** (1 / 3)), "interval": None}
+    value = pytest.approx(0.5 ** (1 / 3))
+    assert found["one"]["cpu_s_ratio"] == {"value": value, "interval": None, "bound": "at most"}
+
+
+def test_a_candidate_without_a_run_at_the_score_has_only_a_bound() -> None:
+    """Its work is a limit, the same in all of its runs, which is no precise measurement."""
+    attempts = {
+        "base": [attempt(1, 10.0), attempt(2, 10.0)],
+        "broken": [attempt(1, 0.0, reached=False, error="diverged") for _ in range(2)],
+    }
+    ratio = candidates_of(attempts)["broken"]["cpu_s_ratio"]
+    assert ratio == {"value": pytest.approx(1.0), "interval": None, "bound": "at least"}
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +181,44 @@ def test_a_decision_stays(
     found = document_of(copy)
     assert found["dropped"] == {"light": 1}
     assert len(found["candidates"]["heavy"]["runs"]) == 2
+
+
+DAMAGES: list[tuple[str, dict[str, Any] | str | None, str]] = [
+    ("search.json", {"decided": 99}, "search.json is damaged"),
+    ("search.json", {"decided": -1}, "search.json is damaged"),
+    ("search.json", {"dropped": {"base": 1}}, "search.json is damaged"),
+    ("search.json", {"dropped": {"nobody": 1}}, "search.json is damaged"),
+    ("search.json", {"dropped": {"heavy": 2}}, "search.json is damaged"),
+    ("round-1/light__catch__s201/metrics.jsonl", "", "metrics.jsonl has lost its updates"),
+]
+
+
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGES)
+def test_damaged_files_are_named(
+    file: str,
+    change: dict[str, Any] | str,
+    message: str,
+    searched: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(searched, tmp_path / "search")
+    content = change if isinstance(change, str) else json.dumps({**document_of(copy), **change})
+    (copy / file).write_text(content)
+    plan = str(searched.parent / "plan.toml")
+    code, _, err = run_command(capsys, "search", plan, "--out", str(copy), "--rounds", "1,2")
+    assert (code, message in err.splitlines()[-1]) == (2, True), err
+
+
+def test_a_page_that_cannot_be_written_is_named(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(searched, tmp_path / "search")
+    (copy / "search.md").unlink()
+    (copy / "search.md").mkdir()
+    plan = str(searched.parent / "plan.toml")
+    code, _, err = run_command(capsys, "search", plan, "--out", str(copy), "--rounds", "1,2")
+    assert (code, err.splitlines()[-1].startswith("ppo37: cannot write ")) == (1, True), err
 
 
 @pytest.mark.slow

@@ -295,8 +295,12 @@ def test_a_trained_agent_is_found_by_its_name(
     assert (code, err.count("\n")) == (2, 1)
     assert "no trained agent has this name" in err
     # A path is never taken for a name, and a folder here comes first.
-    code, _, err = run_command(capsys, "eval", "runs/catcher")
-    assert (code, "catcher does not exist" in err) == (2, True)
+    for path in ("runs/catcher", "./catcher", "catcher/"):
+        code, _, err = run_command(capsys, "eval", path)
+        assert (code, "catcher does not exist" in err) == (2, True), path
+    Path("catcher").symlink_to("nowhere")
+    assert run_command(capsys, "eval", "catcher")[0] == 2
+    Path("catcher").unlink()
     Path("catcher").mkdir()
     code, _, err = run_command(capsys, "eval", "catcher")
     assert (code, "is not a run directory" in err) == (2, True)

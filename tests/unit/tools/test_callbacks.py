@@ -137,6 +137,8 @@ def test_until_stops_after_the_first_update_at_the_score(
     assert f"stopped by until {score:g}" in err
 
     assert resume(run, callbacks=[Until(10)]).finished, "never so high"
+    resume(run, callbacks=[Until(0)])  # nothing is left to do, so this rule has stopped nothing
+    assert "until" not in json.loads((run / "summary.json").read_text())
     assert fingerprint_and_log(run) == fingerprint_and_log(tmp_path / "whole")
     assert json.loads((run / "summary.json").read_text())["stopped_by"] is None
 
