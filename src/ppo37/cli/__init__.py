@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             signal.signal(each, _interrupt)
     try:
         stop_with_parent()
-        code = _run([arg for arg in args if arg != "--debug"])
+        code = _run([arg for arg in args if arg != "--debug"], debug)
         sys.stdout.flush()  # here, where a failure can be reported
     except BrokenPipeError:  # the reader of the result has ended
         _silence_stdout()
@@ -84,11 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], debug: bool) -> int:
     try:
         options = parse(arguments)
     except SystemExit as end:  # argparse has printed the help or the version
         return int(end.code or 0)
+    options.debug = debug
     return int(options.command(options))
 
 

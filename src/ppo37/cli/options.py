@@ -22,7 +22,7 @@ from ..config import (
 from ..errors import UsageError
 from ..presets import PRESET_NAMES
 from ..session.changes import FIXED
-from . import brought, commands, several_runs
+from . import brought, commands, course, several_runs
 
 _EXAMPLES = """examples:
   ppo37 train pong                       learn Pong with the preset for this machine
@@ -37,6 +37,7 @@ _EXAMPLES = """examples:
   ppo37 ablate pong --details 4,7        measure what annealing and normalized advantages add
   ppo37 compare OLD NEW                  is the new suite better, by how much, and how sure is it
   ppo37 details 5                        a detail of PPO, explained beside its code
+  ppo37 learn                            the course: lessons and exercises
 
 RUN is a run directory or a checkpoint in it; for eval, record, export and fingerprint also a
 published agent such as agents/pong."""
@@ -266,6 +267,14 @@ def build_parser() -> _Parser:
     details = add("details", commands.details)
     details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
     _add_json(details)
+    learn = add("learn", course.learn)
+    text = "a lesson to read, an exercise whose file to write, or `check FILE` to examine a file"
+    learn.add_argument("what", metavar="NAME", nargs="*", help=text)
+    text = "train with the function, too; default: if it is right"
+    learn.add_argument("--train", action=argparse.BooleanOptionalAction, help=text)
+    learn.add_argument("--out", metavar="FILE.py", help="where to write the file of an exercise")
+    _add_json(learn)
+
     _add_json(add("games", commands.games))
     _add_json(add("agents", commands.agents))
     doctor = add("doctor", commands.doctor)

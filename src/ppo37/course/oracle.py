@@ -1,8 +1,8 @@
 """The oracle: PPO in scalar float64 arithmetic, written directly from the equations.
 
-The tests compare the package with it, so it shares nothing with the package: no tensors, no
-autograd, no broadcasting, only `math` and loops over lists of floats. Gradients are derived by
-hand, with the derivation beside them. The code is slow and simple on purpose.
+The tests and the examiner of the course compare with it, so it shares nothing with the package: no
+tensors, no autograd, no broadcasting, only `math` and loops over lists of floats. Gradients are
+derived by hand, with the derivation beside them. The code is slow and simple on purpose.
 
 Legend: T steps, N environments, M samples, F features, H hidden units, A actions.
 Equations E1 to E9 are those of the package: E1 ratio, E2 clipped objective, E3 value loss,
@@ -47,7 +47,7 @@ def variance(numbers: Floats, ddof: int) -> float:
 
 
 def linear(initial: float, update: int, num_updates: int) -> float:
-    """E9, with updates counted from 0: from `initial` down to `initial / num_updates`."""
+    """Compute E9, with updates counted from 0: from `initial` down to `initial / num_updates`."""
     return initial * (num_updates - update) / num_updates
 
 
@@ -55,7 +55,7 @@ def linear(initial: float, update: int, num_updates: int) -> float:
 
 
 def deltas(rewards: Floats, values: Floats, dones: Floats, gamma: float) -> Floats:
-    """E6: one-step errors; the value after the end of an episode is 0."""
+    """Compute E6, the errors of single steps; the value after the end of an episode is 0."""
     errors = []
     for t, reward in enumerate(rewards):
         future = 0.0 if dones[t] else gamma * values[t + 1]
@@ -66,7 +66,7 @@ def deltas(rewards: Floats, values: Floats, dones: Floats, gamma: float) -> Floa
 def gae_by_recursion(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, gae_lambda: float
 ) -> Floats:
-    """E7: A_t = delta_t + gamma * lambda * A_{t+1}, with A_{t+1} = 0 after a done."""
+    """Compute E7 from the last step to the first, with A_{t+1} = 0 after a done."""
     errors = deltas(rewards, values, dones, gamma)
     advantages = [0.0] * len(rewards)
     advantage = 0.0
@@ -81,7 +81,7 @@ def gae_by_recursion(
 def gae_by_definition(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, gae_lambda: float
 ) -> Floats:
-    """A_t = sum over k of (gamma lambda)^k delta_{t+k}, up to the first done or the end; O(T^2)."""
+    """Compute the sum over k of (gamma lambda)^k delta_{t+k}, up to a done or the end; O(T^2)."""
     errors = deltas(rewards, values, dones, gamma)
     advantages = []
     for t in range(len(rewards)):
@@ -94,7 +94,7 @@ def gae_by_definition(
 def n_step_return(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, t: int, n: int
 ) -> float:
-    """r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}), where V is 0 after a done."""
+    """Compute r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}), where V is 0 after a done."""
     discounted = math.fsum(gamma**k * rewards[t + k] for k in range(n))
     if dones[t + n - 1]:
         return discounted
@@ -104,7 +104,7 @@ def n_step_return(
 def lambda_returns(
     rewards: Floats, values: Floats, dones: Floats, gamma: float, gae_lambda: float
 ) -> Floats:
-    """E8 by its definition, without deltas: the lambda-weighted mean of n-step returns, O(T^3).
+    """Compute E8 by its definition, the lambda-weighted mean of n-step returns; O(T^3).
 
     (1 - lambda) * sum of lambda^(n-1) G_n, where the longest return gets the remaining weight.
     Source: Sutton and Barto 2018, equation (12.3).
@@ -131,32 +131,48 @@ def _last_step_of_episode(dones: Floats, t: int) -> int:
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """log p_j; the largest logit is subtracted first, so that nothing overflows."""
+    """Compute log p_j; the largest logit is subtracted first, so that nothing overflows."""
     highest = max(logits)
     log_total = math.log(math.fsum(math.exp(x - highest) for x in logits))
     return [(x - highest) - log_total for x in logits]
 
 
 def entropy(logits: Floats) -> float:
-    """E4: -sum of p log p, where p = 0 contributes nothing."""
+    """Compute E4, -sum of p log p, where p = 0 contributes nothing."""
     log_probs = log_softmax(logits)
     return -math.fsum(math.exp(lp) * lp for lp in log_probs if math.exp(lp) > 0.0)
 
 
 def log_prob_gradient(logits: Floats, action: int) -> Floats:
-    """d log p_a / d logit_j = [j = a] - p_j."""
+    """Compute d log p_a / d logit_j = [j = a] - p_j."""
     probs = [math.exp(lp) for lp in log_softmax(logits)]
     return [(1.0 if j == action else 0.0) - p for j, p in enumerate(probs)]
 
 
 def entropy_gradient(logits: Floats) -> Floats:
-    """dH / d logit_j = -p_j (log p_j + H).
+    """Compute dH / d logit_j = -p_j (log p_j + H).
 
     From dH/dp_k = -(log p_k + 1) and dp_k/dlogit_j = p_k ([k = j] - p_j).
     """
     log_probs = log_softmax(logits)
     h = entropy(logits)
     return [-math.exp(lp) * (lp + h) for lp in log_probs]
+
+
+def sample(logits: Floats, uniform: float) -> int:
+    """Return the first action whose cumulative probability is above `uniform` in [0, 1)."""
+    cumulative = 0.0
+    for action, log_prob in enumerate(log_softmax(logits)):
+        cumulative += math.exp(log_prob)
+        if uniform < cumulative:
+            return action
+    return len(logits) - 1
+
+
+def normal_log_prob(mean: float, log_std: float, action: float) -> float:
+    """Compute the logarithm of the density of a normal distribution."""
+    variance = math.exp(log_std) ** 2
+    return -((action - mean) ** 2) / (2.0 * variance) - 0.5 * math.log(2.0 * math.pi * variance)
 
 
 # ---- the loss: every list [M] ----
@@ -184,7 +200,7 @@ class Olds(NamedTuple):
 
 
 def normalize(advantages: Floats, ddof: int) -> Floats:
-    """(A - mean) / (std + 1e-8), where the variance is divided by M - ddof."""
+    """Compute (A - mean) / (std + 1e-8), where the variance is divided by M - ddof."""
     center = mean(advantages)
     scale = math.sqrt(variance(advantages, ddof)) + 1e-8
     return [(a - center) / scale for a in advantages]
@@ -195,12 +211,12 @@ def clip(x: float, low: float, high: float) -> float:
 
 
 def surrogate(ratio: float, advantage: float, eps: float) -> float:
-    """E2 for one sample, to be maximized."""
+    """Compute E2 for one sample, to be maximized."""
     return min(ratio * advantage, clip(ratio, 1.0 - eps, 1.0 + eps) * advantage)
 
 
 def surrogate_slope(ratio: float, advantage: float, eps: float) -> float:
-    """d surrogate / d ratio: A, or 0 if the ratio is beyond the clip range in A's direction."""
+    """Compute d surrogate / d ratio: A, or 0 beyond the clip range in the direction of A."""
     if advantage > 0.0 and ratio > 1.0 + eps:
         return 0.0
     if advantage < 0.0 and ratio < 1.0 - eps:
@@ -209,7 +225,7 @@ def surrogate_slope(ratio: float, advantage: float, eps: float) -> float:
 
 
 def value_error(value: float, old: float, target: float, eps: float, clipped: bool) -> float:
-    """E3 for one sample without its factor 1/2: a squared error."""
+    """Compute E3 for one sample without its factor 1/2: a squared error."""
     error = (value - target) ** 2
     if not clipped:
         return error
@@ -218,7 +234,7 @@ def value_error(value: float, old: float, target: float, eps: float, clipped: bo
 
 
 def value_error_slope(value: float, old: float, target: float, eps: float, clipped: bool) -> float:
-    """d value_error / d value: 2 (V - R), or 0 if the clipped error is larger.
+    """Compute d value_error / d value: 2 (V - R), or 0 if the clipped error is larger.
 
     The clipped value is constant in V outside old +- eps and equal to V inside.
     """
@@ -232,7 +248,7 @@ def value_error_slope(value: float, old: float, target: float, eps: float, clipp
 def ppo_loss(
     log_probs: Floats, entropies: Floats, values: Floats, olds: Olds, s: Settings
 ) -> Terms:
-    """E5 and all its terms."""
+    """Compute E5 and all its terms."""
     samples = range(len(log_probs))
     advantages = normalize(olds.advantages, s.norm_adv_ddof) if s.norm_adv else olds.advantages
     log_ratios = [log_probs[i] - olds.log_probs[i] for i in samples]
@@ -258,7 +274,7 @@ def ppo_loss(
 def ppo_loss_gradient(
     log_probs: Floats, values: Floats, olds: Olds, s: Settings
 ) -> tuple[Floats, Floats, Floats]:
-    """Derivatives of E5 by each log-probability, entropy and value, [M] each.
+    """Compute the derivatives of E5 by each log-probability, entropy and value, [M] each.
 
     d ratio / d log-probability is the ratio itself; each term is a mean over the M samples.
     """
@@ -276,7 +292,7 @@ def ppo_loss_gradient(
 
 
 def explained_variance(values: Floats, targets: Floats) -> float:
-    """1 - Var(R - V) / Var(R)."""
+    """Compute 1 - Var(R - V) / Var(R)."""
     residuals = [r - v for r, v in zip(targets, values, strict=True)]
     return 1.0 - variance(residuals, 0) / variance(targets, 0)
 
@@ -433,7 +449,7 @@ def global_norm(gradients: Weights) -> float:
 def loss_and_gradients(
     weights: Weights, samples: list[Sample], s: Settings
 ) -> tuple[Terms, Weights]:
-    """E5 on a minibatch and its gradient by every weight, before clipping."""
+    """Compute E5 on a minibatch and its gradient by every weight, before clipping."""
     outputs = [forward(weights, sample.features) for sample in samples]
     log_probs = [
         log_softmax(out.logits)[sample.action] for out, sample in zip(outputs, samples, strict=True)

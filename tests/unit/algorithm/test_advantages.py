@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
-import oracle
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ppo37.algorithm.advantages import bootstrap_truncations, gae, value_targets
+from ppo37.course import oracle
 
 # At most 10 steps of numbers up to 10: sums stay below 200, whose float64 spacing is 3e-14.
 EXACT = {"rtol": 0.0, "atol": 1e-12}

@@ -3,12 +3,12 @@
 import math
 import statistics
 
-import oracle
 import pytest
 import torch
 from torch import Tensor
 
 from ppo37.algorithm.distributions import Categorical, Gaussian, MultiCategorical, mask_logits
+from ppo37.course import oracle
 
 LAST_UNIFORM = 1.0 - 2.0**-24
 """The largest value of an fp32 uniform in [0, 1)."""

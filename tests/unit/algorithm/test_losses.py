@@ -2,7 +2,6 @@
 
 import math
 
-import oracle
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from ppo37.algorithm import losses
 from ppo37.algorithm.distributions import Categorical
 from ppo37.algorithm.update import explained_variance
+from ppo37.course import oracle
 
 SAMPLES, ACTIONS = 64, 6
 EPS = 0.25  # exact in binary, and so are 1 - EPS and 1 + EPS

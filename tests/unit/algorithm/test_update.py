@@ -3,7 +3,6 @@
 import struct
 from typing import NamedTuple
 
-import oracle
 import pytest
 import torch
 from conftest import ACTIONS, FEATURES, TinyNet, forward_step
@@ -23,6 +22,7 @@ from ppo37.algorithm.update import (
     update,
 )
 from ppo37.backends.network import make_network
+from ppo37.course import oracle
 from ppo37.errors import UsageError
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy

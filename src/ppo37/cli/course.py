@@ -1,0 +1,193 @@
+"""The command of the course: lists it, shows a lesson, writes and examines an exercise."""
+
+import difflib
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .common import log, print_result
+
+if TYPE_CHECKING:
+    from ..course.examiner import Verdict
+    from ..course.exercise import Exercise
+    from ..course.lessons import Lesson
+    from ..course.trial import Trial
+
+CHECK = "check"
+
+
+def learn(options: Namespace) -> int:
+    """Learn PPO: read lessons, and put your own equations into the trainer."""
+    what = options.what
+    if what[:1] == [CHECK]:
+        if len(what) != 2:
+            raise UsageError("give one file: ppo37 learn check my_gae.py")
+        return _check(options, what[1])
+    if len(what) > 1:
+        raise UsageError("give one lesson or exercise, or `check FILE`")
+    if options.train is not None:
+        raise UsageError("--train is for `ppo37 learn check FILE`")
+    return _show(options, what[0]) if what else _list(options)
+
+
+def _list(options: Namespace) -> int:
+    """Print the lessons with their exercises, and which of them are done."""
+    from ..course import progress
+    from ..course.lessons import LESSONS
+
+    done = progress.done()
+    lines, documents = [], []
+    for number, lesson in enumerate(LESSONS.values(), 1):
+        lines.append(f"{number:2}. {lesson.name:12} {lesson.title}")
+        lines += [f"      [{'x' if n in done else ' '}] {n}" for n in lesson.exercises]
+        exercises = [{"name": n, "done": n in done} for n in lesson.exercises]
+        documents.append({"name": lesson.name, "title": lesson.title, "exercises": exercises})
+    lines += [
+        "",
+        "ppo37 learn policy            read a lesson",
+        "ppo37 learn sample            write the file of an exercise, my_sample.py",
+        "ppo37 learn check my_sample.py",
+        "                              examine it, and train with your function",
+    ]
+    print_result(options, {"lessons": documents}, "\n".join(lines))
+    return 0
+
+
+def _show(options: Namespace, name: str) -> int:
+    """Print a lesson, or write the file of an exercise."""
+    from ..course.exercises import EXERCISES
+    from ..course.lessons import LESSONS
+
+    if name in LESSONS:
+        if options.out is not None:
+            raise UsageError("--out is for exercises, which write a file")
+        return _show_lesson(options, LESSONS[name])
+    wanted = name.replace("-", "_")
+    if wanted in EXERCISES:
+        return _write_exercise(options, EXERCISES[wanted])
+    near = difflib.get_close_matches(wanted, [*LESSONS, *EXERCISES], n=1)
+    hint = f"did you mean {near[0]}?" if near else "`ppo37 learn` lists them"
+    file = f"; `ppo37 learn check {name}` examines a file" if Path(name).is_file() else ""
+    raise UsageError(f"no lesson or exercise is called {name!r}; {hint}{file}")
+
+
+def _show_lesson(options: Namespace, lesson: "Lesson") -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    if options.json or not sys.stdout.isatty():
+        print_result(options, {"name": lesson.name, "text": lesson.text}, lesson.text.rstrip())
+    else:
+        Console().print(Markdown(lesson.text))
+    return 0
+
+
+def _write_exercise(options: Namespace, exercise: "Exercise") -> int:
+    """Write the file of an exercise; a file that exists is never replaced."""
+    path = Path(exercise.file if options.out is None else options.out)
+    if path.suffix != ".py":
+        raise UsageError(f"--out {path} has to be a Python file, such as {exercise.file}")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(exercise.template)
+    except FileExistsError as error:
+        raise UsageError(
+            f"{path} exists already; `ppo37 learn check {path}` examines it"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    log(f"lesson {exercise.lesson}: `ppo37 learn {exercise.lesson}` explains it")
+    log(f"write the body of {exercise.name}, then: ppo37 learn check {shlex.quote(str(path))}")
+    print_result(options, {"name": exercise.name, "file": str(path)}, str(path))
+    return 0
+
+
+def _check(options: Namespace, file: str) -> int:
+    """Examine the function in a file, and train with it."""
+    from ..course import progress
+    from ..course.examiner import examine
+    from ..course.trial import try_out
+
+    if options.out is not None:
+        raise UsageError("--out is for exercises, which write a file")
+    verdict = examine(file)
+    exercise = verdict.exercise
+    document: dict[str, Any] = {
+        "exercise": exercise.name,
+        "right": verdict.right,
+        "findings": verdict.findings,
+        "mistakes": [mistake.text for mistake in verdict.mistakes],
+    }
+    if not options.json:
+        print("\n".join(_verdict_lines(verdict)))
+    if verdict.traceback and options.debug:
+        print(verdict.traceback, file=sys.stderr)
+    if verdict.right:
+        progress.mark(exercise.name)
+    if options.train or (options.train is None and verdict.right):
+        log(f"training {exercise.task} with it, and beside it with the package's own function")
+        trial = try_out(verdict)
+        document["training"] = {n: v for n, v in trial._asdict().items() if n != "task"}
+        document["training"]["learned"] = trial.learned
+        if not options.json:
+            print("\n".join(_trial_lines(verdict, trial)))
+    if options.json:
+        print_result(options, document, "")
+    elif verdict.right:
+        print(_next_line(exercise.name))
+    return 0 if verdict.right else 1
+
+
+def _verdict_lines(verdict: "Verdict") -> list[str]:
+    """Return the lines that say whether a function is right, and if not, what is wrong."""
+    name = verdict.exercise.name
+    if verdict.right:
+        return [f"{name} is right: its results are those of the oracle in {verdict.cases} cases"]
+    lines = [f"{name} is not right yet"]
+    lines += [f"- {finding}" for finding in verdict.findings]
+    if verdict.mistakes:
+        lines.append("It looks like this:")
+        lines += [f"- {mistake.text}" for mistake in verdict.mistakes]
+    sections = dict.fromkeys(f'"{mistake.section}"' for mistake in verdict.mistakes)
+    where = f", {' and '.join(sections)}" if sections else ""
+    return [*lines, f"To read: ppo37 learn {verdict.exercise.lesson}{where}"]
+
+
+def _trial_lines(verdict: "Verdict", trial: "Trial") -> list[str]:
+    """Return the lines on training with the function."""
+    from ..course.trial import chart
+
+    name, task = verdict.exercise.name, trial.task
+    if trial.error:
+        return [f"training with it failed: {trial.error}"]
+    changes = "gives" if trial.other_changes else "does not give"
+    lines = [
+        f"{name} was called {trial.calls:,} times; a wrong function in its place {changes} other "
+        "weights",
+    ]
+    if not trial.theirs:
+        return [*lines, "no game has ended, so there is no score"]
+    lines += [
+        chart(trial),
+        f"mean score of the last 100 games: {trial.theirs[-1]:.1f} with yours, "
+        f"{trial.ours[-1]:.1f} with the package's (random play {task.random:g}, the best "
+        f"{task.best:g})",
+    ]
+    if trial.learned and not verdict.right:
+        lines.append(
+            f"It learned all the same, because this task is easy; {name} is still not right."
+        )
+    if verdict.right and not trial.learned:
+        lines.append("It did not learn this time, although it is right; runs differ.")
+    return lines
+
+
+def _next_line(name: str) -> str:
+    from ..course import progress
+    from ..course.exercises import EXERCISES
+
+    left = [each for each in EXERCISES if each not in progress.done()]
+    return f"{name} is done. Next: ppo37 learn {left[0]}" if left else "All exercises are done."

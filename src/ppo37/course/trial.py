@@ -1,0 +1,89 @@
+"""Training with a student's function beside the package's own, and a chart of both."""
+
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from ..backends.device import usable_cores
+from ..errors import RunError
+from .examiner import TRAIN_S, Verdict, started_job
+from .tasks import TASKS, Task
+
+COLUMNS, ROWS = 60, 10
+BOTH, THEIRS, OURS = "@", "o", "."
+
+
+class Trial(NamedTuple):
+    """The results of training with a function and with the package's own.
+
+    error: why the function could not be used; then the rest is empty.  calls: how often it was
+    called.  other_changes: whether a wrong function in its place gives other weights.
+    """
+
+    task: Task
+    error: str = ""
+    calls: int = 0
+    other_changes: bool = False
+    steps: list[int] = []  # noqa: RUF012 (never changed)
+    theirs: list[float] = []  # noqa: RUF012
+    ours: list[float] = []  # noqa: RUF012
+
+    @property
+    def learned(self) -> bool:
+        """Whether the score is nearer to the highest one than to that of random play."""
+        return bool(self.theirs) and self.theirs[-1] > (self.task.random + self.task.best) / 2.0
+
+
+def try_out(verdict: Verdict) -> Trial:
+    """Train the task of an exercise with the function in a file, and with the package's own.
+
+    Both run side by side where there are two cores.
+    """
+    exercise, task = verdict.exercise, TASKS[verdict.exercise.task]
+    files = (verdict.file, None)
+    results: list[dict[str, Any]] = []
+    with ExitStack() as jobs:
+        if usable_cores() > 1:
+            running = [
+                jobs.enter_context(started_job(exercise, "train", file, TRAIN_S)) for file in files
+            ]
+            results = [job.result() for job in running]
+        else:
+            for file in files:
+                job = jobs.enter_context(started_job(exercise, "train", file, TRAIN_S))
+                results.append(job.result())
+    theirs, ours = results
+    if "error" in theirs:
+        return Trial(task, theirs["error"])
+    if "error" in ours:
+        raise RunError(f"training with the package's own function failed: {ours['error']}")
+    return Trial(
+        task,
+        "",
+        theirs["calls"],
+        theirs["other_changes"],
+        ours["steps"],
+        theirs["scores"],
+        ours["scores"],
+    )
+
+
+def chart(trial: Trial) -> str:
+    """Draw both curves as text: `o` with the student's function, `.` without, `@` where equal."""
+    curves = {THEIRS: trial.theirs, OURS: trial.ours}
+    scores = [score for curve in curves.values() for score in curve]
+    low, high = min([trial.task.random, *scores]), max([trial.task.best, *scores])
+    grid = [[" "] * COLUMNS for _ in range(ROWS)]
+    for sign, curve in curves.items():
+        for column in range(COLUMNS if curve else 0):
+            score = curve[round(column * (len(curve) - 1) / (COLUMNS - 1))]
+            row = round((high - score) / ((high - low) or 1.0) * (ROWS - 1))
+            grid[row][column] = sign if grid[row][column] == " " else BOTH
+    width = max(len(f"{bound:g}") for bound in (low, high))
+    labels = [f"{high:g}", *[""] * (ROWS - 2), f"{low:g}"]
+    lines = [
+        f"{label:>{width}} |{''.join(cells)}".rstrip()
+        for label, cells in zip(labels, grid, strict=True)
+    ]
+    end = f"{trial.steps[-1]:,} agent steps"
+    lines += [f"{'':{width}} +{'-' * COLUMNS}", f"{'':{width}}  0{end:>{COLUMNS - 1}}"]
+    return "\n".join([*lines, f"{THEIRS} yours   {OURS} the package's   {BOTH} both"])
