@@ -59,8 +59,22 @@ def answers(exercise: Exercise, file: str) -> dict[str, Any]:
     """Call the function in a file with the inputs of all cases."""
     with _captured() as printed:
         function = _function(exercise, file)
-        found = [_answer(exercise, function, case, file) for case in exercise.cases()]
-    return {"answers": found, "printed": bool(printed.getvalue())}
+        cases = exercise.cases()
+        found = [_answer(exercise, function, case, file) for case in cases]
+        again = [_answer(exercise, function, case, file) for case in cases]
+    return {
+        "answers": found,
+        "printed": bool(printed.getvalue()),
+        "random": str(again) != str(found),  # as text, because nan is not equal to itself
+        "settings": _changed_setting(),
+    }
+
+
+def _changed_setting() -> str:
+    """Return the setting of PyTorch that a student's code has changed; empty if there is none."""
+    if torch.get_default_dtype() != torch.float32:
+        return "the default type of numbers"
+    return "" if torch.is_grad_enabled() else "whether gradients are computed"
 
 
 def trainings(exercise: Exercise, file: str | None) -> dict[str, Any]:
@@ -146,7 +160,8 @@ def _gradients(output: Any, learned: list[Tensor]) -> list[Any] | None:
     """Return the gradients of the summed output; None if it has none."""
     if not learned or not isinstance(output, Tensor) or not output.requires_grad:
         return None
-    found = torch.autograd.grad(output.sum(), learned, allow_unused=True)
+    with torch.enable_grad():
+        found = torch.autograd.grad(output.sum(), learned, allow_unused=True)
     return [None if each is None else _plain(each) for each in found]
 
 

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -24,11 +26,11 @@ from ..tools.processes import POLL_S, launch, python
 from .exercise import Case, Exercise, Mistake, Wrong
 from .exercises import EXERCISES
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""The largest difference to the right result, which is computed in double precision."""
+RELATIVE, OF_LARGEST, ABSOLUTE = 1e-4, 1e-5, 2e-6
+"""The largest difference to the right number, of this number, of the largest one, and at all."""
 ANSWER_S, TRAIN_S = 30, 600
 """Processor seconds that a student's code may use."""
-WAIT_S = 3600
+IDLE_S = 60
 """Seconds after which a process that uses no processor time is ended."""
 LARGEST_FILE = 1 << 20
 
@@ -133,6 +135,8 @@ def judge(
     else:
         findings += _wrong_types(theirs, ours)
         findings += _wrong_gradients(exercise, cases, answers)
+    if result["random"]:
+        findings.append("it gives other results for the same inputs; it must not be random")
     for key, text in (
         ("changed", "it changes its input {}, which is needed afterwards; make a new tensor"),
         (
@@ -144,6 +148,8 @@ def judge(
         names_of = {name for answer in answers for name in answer[key]}
         if names_of and not (key == "shared" and (exercise.may_share or wrong)):
             findings.append(text.format(" and ".join(sorted(names_of))))
+    if result["settings"]:
+        findings.append(f"it changes a setting of PyTorch, {result['settings']}")
     if result["printed"]:
         findings.append("it prints; remove that, because training calls it thousands of times")
     return findings, mistakes
@@ -212,7 +218,9 @@ def _same(result: Result, expected: Result, is_right: bool) -> bool:
         if ours.shape != theirs.shape:
             return False
         numbers = ours.double(), theirs.double()
-        if not torch.allclose(*numbers, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=not is_right):
+        largest = numbers[0].nan_to_num().abs().max().item() if ours.numel() else 0.0
+        rounding = ABSOLUTE + OF_LARGEST * largest
+        if not torch.allclose(*numbers[::-1], RELATIVE, rounding, equal_nan=not is_right):
             return False
     return True
 
@@ -242,6 +250,7 @@ def _wrong_gradients(
     exercise: Exercise, cases: Sequence[Case], answers: Sequence[dict[str, Any]]
 ) -> list[str]:
     """Return a finding if the results are right but their gradients are not."""
+    flows = False
     for case, answer in zip(cases, answers, strict=True):
         if not exercise.learned:
             return []
@@ -252,22 +261,26 @@ def _wrong_gradients(
         ours = exercise.solve(frozenset(), *inputs)
         learned = [inputs[i] for i in exercise.learned]
         right = torch.autograd.grad(ours.sum(), learned, allow_unused=True)
-        theirs = answer["gradients"]
-        if theirs is None:
-            return [
-                "its result is right, but no gradient flows through it, so nothing would be "
-                "learned: do not use .detach(), .item(), .tolist(), NumPy or torch.no_grad()"
-            ]
+        theirs = answer["gradients"] or [None] * len(right)
+        flows = flows or answer["gradients"] is not None
         for index, expected, found in zip(exercise.learned, right, theirs, strict=True):
             zero = torch.zeros_like(inputs[index])
             wanted = Result([zero if expected is None else expected], False)
             given = Result([zero], False) if found is None else _read(found)
-            if not _same(given, wanted, True):
-                name = exercise.parameters[index]
+            if _same(given, wanted, True):
+                continue
+            name = exercise.parameters[index]
+            if found is None:
+                through = f"from {name} " if flows else ""
                 return [
-                    f"its result is right, but the gradient with respect to {name} is not, "
-                    f"{case.about}: {_shown(given.parts[0])} instead of {_shown(wanted.parts[0])}"
+                    f"its result is right, but no gradient flows {through}through it, so nothing "
+                    "would be learned: do not use .detach(), .item(), .tolist(), NumPy or "
+                    "torch.no_grad()"
                 ]
+            return [
+                f"its result is right, but the gradient with respect to {name} is not, "
+                f"{case.about}: {_shown(given.parts[0])} instead of {_shown(wanted.parts[0])}"
+            ]
     return []
 
 
@@ -282,11 +295,19 @@ def _difference(
     first = wrong[0]
     if theirs[first].error:
         return theirs[first].error
+    if theirs[first].is_list and not right[first].is_list:
+        return "it returns a list; return a tensor"
     shapes = [[list(part.shape) for part in each[first].parts] for each in (theirs, right)]
     case = cases[first]
     if shapes[0] != shapes[1]:
-        theirs_shape, right_shape = (each[0] if len(each) == 1 else each for each in shapes)
-        return f"{case.about}, its result has the shape {theirs_shape}, instead of {right_shape}"
+        if right[first].is_list:
+            return (
+                f"{case.about}, it gives {len(shapes[0])} tensors of the shapes {shapes[0]}, "
+                f"instead of {shapes[1]}"
+            )
+        shape, wanted_shape = shapes[0][0] if len(shapes[0]) == 1 else shapes[0], shapes[1][0]
+        text = f"{case.about}, its result has the shape {shape}, instead of {wanted_shape}"
+        return text + _shape_hint(shape, wanted_shape)
     inputs = ", ".join(
         f"{name} = {_shown(value)}"
         for name, value in zip(exercise.parameters, case.inputs, strict=True)
@@ -297,6 +318,24 @@ def _difference(
     if correct:
         text += f". It is right {_listed(correct)}"
     return text
+
+
+def _shape_hint(shape: list[Any], right: list[int]) -> str:
+    """Say what a wrong shape looks like."""
+    if shape == [*right, 1]:
+        return ": the last axis is too many; .squeeze(-1) removes it"
+    if not shape:
+        return ": a mean or a sum over the samples is too early, it is taken later"
+    if not right:
+        return ": the mean over the samples is missing"
+    if len(shape) == len(right) == 2 and shape == right[::-1]:
+        return ": its axes are swapped"
+    if len(shape) == len(right) and shape[1:] == right[1:]:
+        more = shape[0] - right[0]
+        return f": {abs(more)} row{'s' * (abs(more) > 1)} too {'many' if more > 0 else 'few'}"
+    if len(shape) == 1 and shape[0] == math.prod(right):
+        return ": it is flattened"
+    return ""
 
 
 def _listed(texts: Sequence[str], most: int = 3) -> str:
@@ -335,10 +374,13 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """Wait for the result, which has `error` if the student's code gave none."""
-        ends_s = time.monotonic() + WAIT_S
+        used_s, since_s = -1.0, time.monotonic()
         while self._process.poll() is None:
-            if time.monotonic() > ends_s:
-                return {"error": f"it did not end within {WAIT_S // 60} minutes"}
+            now_s = _processor_time(self._process.pid)
+            if now_s != used_s:
+                used_s, since_s = now_s, time.monotonic()
+            elif time.monotonic() - since_s > IDLE_S:
+                return {"error": f"it waits for something: it did nothing for {IDLE_S} s"}
             time.sleep(POLL_S)
         code = self._process.returncode
         if code == -signal.SIGXCPU:
@@ -353,6 +395,15 @@ class Job:
         log = self._file.with_suffix(".log").read_text(errors="replace").strip().splitlines()
         reason = log[-1] if log else f"exit code {code}"
         return {"error": f"its process ended without a result: {reason}"}
+
+
+def _processor_time(pid: int) -> float:
+    """Return the processor seconds that a process has used; 0 if it has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ INPUTS = (
 
 
 def _log_prob(wrong: Wrong, mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    if "half_std" in wrong:
+        log_std = log_std / 2.0
     std = log_std.exp()
     if "std_is_log" in wrong:
         std = log_std
@@ -22,12 +24,19 @@ def _log_prob(wrong: Wrong, mean: Tensor, log_std: Tensor, actions: Tensor) -> T
         std = std.square()
     deviations = (actions - mean) if "not_scaled" in wrong else (actions - mean) / std
     terms = -0.5 * deviations.square()
+    if "not_squared_std" in wrong:
+        terms = terms * std
     if "no_half" in wrong:
         terms = -deviations.square()
+    dimensions = mean.shape[-1]
+    if "log_std_mean" in wrong:
+        log_std = log_std.mean() / dimensions
     if "no_log_std" not in wrong:
         terms = terms + log_std if "log_std_sign" in wrong else terms - log_std
     if "no_constant" not in wrong:
-        terms = terms - 0.5 * LOG_2PI
+        terms = terms - 0.5 * LOG_2PI / (dimensions if "constant_once" in wrong else 1)
+    if "underflow" in wrong:
+        return terms.exp().prod(-1).log()
     if "each" in wrong:
         return terms
     if "mean" in wrong:
@@ -59,6 +68,7 @@ def _cases() -> list[tuple[str, Tensor, Tensor, Tensor]]:
         ("at the mean, with a standard deviation of 1", one, torch.zeros(1), one),
         ("beside the mean", one, torch.zeros(1), torch.ones(1, 1)),
         ("with a standard deviation of e", one, torch.ones(1), torch.ones(1, 1)),
+        ("far from the mean", torch.zeros(1, 2), torch.zeros(2), torch.full((1, 2), 30.0)),
         ("in several dimensions", normal(r, 4, 2), normal(r, 2), normal(r, 4, 2)),
         ("with as many observations as dimensions", normal(r, 3, 3), normal(r, 3), normal(r, 3, 3)),
     ]
@@ -80,6 +90,26 @@ actions: [B, D].""",
     mistakes={
         "std_is_log": Mistake(
             "It takes log_std as the standard deviation; exp of it is missing.", NORMAL
+        ),
+        "half_std": Mistake(
+            "It takes log_std as the logarithm of the variance; it is that of the standard "
+            "deviation.",
+            NORMAL,
+        ),
+        "not_squared_std": Mistake(
+            "It squares only the deviation; the standard deviation under it is squared as well.",
+            NORMAL,
+        ),
+        "log_std_mean": Mistake(
+            "It subtracts the mean of log std only once; each dimension has its own.", SEVERAL
+        ),
+        "constant_once": Mistake(
+            "It subtracts log(2 pi) / 2 only once; each dimension has it.", SEVERAL
+        ),
+        "underflow": Mistake(
+            "It multiplies densities and takes the logarithm then: far from the mean they are "
+            "rounded to 0. Add the logarithms instead.",
+            SEVERAL,
         ),
         "variance": Mistake("It divides by the variance, not by its root.", NORMAL),
         "not_scaled": Mistake(
@@ -124,8 +154,14 @@ actions: [B, D].""",
 
 def _sample(wrong: Wrong, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
     std = log_std if "std_is_log" in wrong else log_std.exp()
+    if "half_std" in wrong:
+        std = std.sqrt()
     if "variance" in wrong:
         std = std.square()
+    if "one_std" in wrong:
+        std = std.mean()
+    if "first_noise" in wrong:
+        noise = noise[:1]
     if "one_noise" in wrong:
         noise = noise[:, :1]
     if "no_mean" in wrong:
@@ -135,6 +171,8 @@ def _sample(wrong: Wrong, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tenso
     if "scaled_mean" in wrong:
         return std * (mean + noise)
     result = mean - std * noise if "minus" in wrong else mean + std * noise
+    if "clipped" in wrong:
+        return result.clamp(-1.0, 1.0)
     return result.tanh() if "squashed" in wrong else result
 
 
@@ -174,6 +212,20 @@ noise: [B, D], random numbers of the standard normal distribution.""",
             "It takes log_std as the standard deviation; exp of it is missing.", NORMAL
         ),
         "variance": Mistake("It uses the variance instead of the standard deviation.", NORMAL),
+        "half_std": Mistake(
+            "It takes log_std as the logarithm of the variance; it is that of the standard "
+            "deviation.",
+            NORMAL,
+        ),
+        "one_std": Mistake(
+            "It uses one standard deviation for all dimensions; each has its own.", SEVERAL
+        ),
+        "first_noise": Mistake(
+            "All observations get the noise of the first one; each has its own.", SEVERAL
+        ),
+        "clipped": Mistake(
+            "It clips the action to -1 ... 1; that is done later, in the environment.", NORMAL
+        ),
         "one_noise": Mistake(
             "It uses the same random number in all dimensions; each has its own.", SEVERAL
         ),

@@ -24,6 +24,16 @@ def _ratio(wrong: Wrong, new_log_probs: Tensor, old_log_probs: Tensor) -> Tensor
         return new - old
     if "sum" in wrong:
         return (new + old).exp()
+    if "underflow" in wrong:
+        return new.exp() / old.exp()
+    if "epsilon" in wrong:
+        return new.exp() / (old.exp() + 1e-8)
+    if "approximate" in wrong:
+        return 1.0 + new - old
+    if "joint" in wrong:
+        return (new - old).sum().exp().expand_as(new)
+    if "clipped" in wrong:
+        return (new - old).exp().clamp(0.8, 1.2)
     if "expm1" in wrong:
         return torch.expm1(new - old)
     return torch.exp2(new - old) if "base_2" in wrong else (new - old).exp()
@@ -68,6 +78,23 @@ new_log_probs, old_log_probs: [M], logarithms of the probabilities of M actions.
             "It gives the logarithm of the ratio; exp of it is missing.", "The ratio"
         ),
         "sum": Mistake("It adds the logarithms, which multiplies the probabilities.", "The ratio"),
+        "underflow": Mistake(
+            "It divides two probabilities, which are both rounded to 0 for unlikely actions; take "
+            "exp of the difference of the logarithms instead.",
+            "The ratio",
+        ),
+        "epsilon": Mistake(
+            "It adds a small number to the old probability, which is wrong for unlikely actions; "
+            "exp of the difference of the logarithms needs none.",
+            "The ratio",
+        ),
+        "approximate": Mistake(
+            "It uses 1 + x instead of exp(x), which is right only near 0.", "The ratio"
+        ),
+        "joint": Mistake(
+            "It multiplies the ratios of all samples; each sample has its own.", "The ratio"
+        ),
+        "clipped": Mistake("It clips the ratio; that is done later, in the loss.", "The ratio"),
         "expm1": Mistake("It gives the ratio minus 1.", "The ratio"),
         "base_2": Mistake("It uses 2 as the base of the exponential; the base is e.", "The ratio"),
     },
@@ -80,7 +107,11 @@ new_log_probs, old_log_probs: [M], logarithms of the probabilities of M actions.
 def _policy_loss(wrong: Wrong, advantages: Tensor, ratio: Tensor, clip_coef: Tensor) -> Tensor:
     if "normalized" in wrong:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    if "fixed" in wrong:
+        clip_coef = torch.tensor(0.2)
     low, high = 1.0 - clip_coef, 1.0 + clip_coef
+    if "reciprocal" in wrong:
+        low = 1.0 / high
     if "around_0" in wrong:
         low, high = -clip_coef, +clip_coef
     clipped = ratio.clamp(low, high)
@@ -91,6 +122,10 @@ def _policy_loss(wrong: Wrong, advantages: Tensor, ratio: Tensor, clip_coef: Ten
     else:
         bounded = clipped * advantages
     plain = ratio * advantages
+    if "product" in wrong:
+        bounded = plain.clamp(low, high)
+    if "of_means" in wrong:
+        plain, bounded = plain.mean(), bounded.mean()
     if "no_minimum" in wrong:
         objective = bounded
     elif "no_clip" in wrong:
@@ -99,6 +134,9 @@ def _policy_loss(wrong: Wrong, advantages: Tensor, ratio: Tensor, clip_coef: Ten
         objective = torch.max(plain, bounded) if "maximum" in wrong else torch.min(plain, bounded)
     if "ratio_before" in wrong:  # the minimum of the ratios, before the advantage's sign counts
         objective = torch.min(ratio, clipped) * advantages
+    if "dropped" in wrong:
+        inside = (ratio >= low) & (ratio <= high)
+        objective = plain[inside] if inside.any() else plain.new_zeros(1)
     result = objective if "each" in wrong else objective.mean()
     result = objective.sum() if "sum" in wrong else result
     return result if "sign" in wrong else -result
@@ -162,6 +200,23 @@ advantages: [M], the A of each sample.  ratio: [M], its rho.  clip_coef: eps, a 
             "It clips the ratio to -eps ... +eps; the range has to be around 1.",
             "Why a clip",
         ),
+        "fixed": Mistake("It uses 0.2 always, and not clip_coef.", "Why a clip"),
+        "reciprocal": Mistake(
+            "Its range begins at 1 / (1 + eps); it has to begin at 1 - eps.", "Why a clip"
+        ),
+        "product": Mistake(
+            "It clips the product rho * A; the ratio has to be clipped.", "Why a clip"
+        ),
+        "of_means": Mistake(
+            "It takes the minimum of two means; the minimum is taken for each sample, and then the "
+            "mean.",
+            CASES_OF_THE_CLIP,
+        ),
+        "dropped": Mistake(
+            "It leaves out the samples whose ratio is outside of the range, also those that would "
+            "bring the ratio back.",
+            CASES_OF_THE_CLIP,
+        ),
         "one_side": Mistake("It clips the ratio only from above.", CASES_OF_THE_CLIP),
         "clipped_advantage": Mistake(
             "It clips the advantage; the ratio has to be clipped.", "Why a clip"
@@ -193,6 +248,10 @@ advantages: [M], the A of each sample.  ratio: [M], its rho.  clip_coef: eps, a 
 def _value_loss(
     wrong: Wrong, new_values: Tensor, old_values: Tensor, targets: Tensor, clip_coef: Tensor
 ) -> Tensor:
+    if "fixed" in wrong:
+        clip_coef = torch.tensor(0.2)
+    if "broadcast" in wrong:
+        new_values, old_values = new_values.unsqueeze(-1), old_values.unsqueeze(-1)
     error = new_values - targets
     change = new_values - old_values
     if "relative" in wrong:
@@ -208,7 +267,11 @@ def _value_loss(
         plain, bounded = error.abs(), far.abs()
     else:
         plain, bounded = error.square(), far.square()
-    if "no_clip" in wrong:
+    if "of_means" in wrong:
+        plain, bounded = plain.mean(), bounded.mean()
+    if "before_square" in wrong:
+        chosen = torch.max(error, far).square()
+    elif "no_clip" in wrong:
         chosen = plain
     elif "no_maximum" in wrong:
         chosen = bounded
@@ -260,6 +323,22 @@ targets: [M], the R of each sample.  clip_coef: eps, a 0-d tensor.""",
     ),
     solve=_value_loss,
     mistakes={
+        "fixed": Mistake("It uses 0.2 always, and not clip_coef.", VALUE_SECTION),
+        "broadcast": Mistake(
+            "It compares every value with every target: one of them has the shape [M, 1], so the "
+            "difference is [M, M].",
+            VALUE_SECTION,
+        ),
+        "of_means": Mistake(
+            "It takes the maximum of two means; the maximum is taken for each sample, and then the "
+            "mean.",
+            VALUE_SECTION,
+        ),
+        "before_square": Mistake(
+            "It takes the maximum of the errors before it squares them, so large negative errors "
+            "lose.",
+            VALUE_SECTION,
+        ),
         "no_half": Mistake("The factor 1/2 is missing.", VALUE_SECTION),
         "no_clip": Mistake("The changes of the values are not clipped.", VALUE_SECTION),
         "no_maximum": Mistake(
@@ -306,7 +385,17 @@ def _total_loss(
 ) -> Tensor:
     if "swapped" in wrong:
         ent_coef, vf_coef = vf_coef, ent_coef
+    if "order" in wrong:
+        entropy, value_loss = value_loss, entropy
+    if "fixed" in wrong:
+        ent_coef, vf_coef = torch.tensor(0.01), torch.tensor(0.5)
     bonus, regression = ent_coef * entropy, vf_coef * value_loss
+    if "both" in wrong:
+        bonus = vf_coef * bonus
+    if "half" in wrong:
+        regression = 0.5 * regression
+    if "average" in wrong:
+        return (policy_loss - bonus + regression) / 3.0
     bonus = entropy if "no_ent_coef" in wrong else bonus
     regression = value_loss if "no_vf_coef" in wrong else regression
     if "no_entropy" in wrong:
@@ -384,6 +473,21 @@ All are 0-d tensors.""",
             "It subtracts the policy loss, which has its minus sign already.", SUM_SECTION
         ),
         "swapped": Mistake("The two weights are swapped.", SUM_SECTION),
+        "order": Mistake(
+            "It takes the arguments in another order: the second is the entropy, the third the "
+            "value loss.",
+            SUM_SECTION,
+        ),
+        "fixed": Mistake(
+            "It uses 0.01 and 0.5 always, and not the weights that it is given.", SUM_SECTION
+        ),
+        "both": Mistake(
+            "The weight of the value loss multiplies the entropy bonus, too.", SUM_SECTION
+        ),
+        "half": Mistake(
+            "It multiplies the value loss by 1/2, which that has already.", SUM_SECTION
+        ),
+        "average": Mistake("It divides the sum by 3.", SUM_SECTION),
         "no_ent_coef": Mistake("The weight of the entropy is missing.", SUM_SECTION),
         "no_vf_coef": Mistake("The weight of the value loss is missing.", SUM_SECTION),
         "no_entropy": Mistake("The entropy is missing.", SUM_SECTION),

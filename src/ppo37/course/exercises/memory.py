@@ -13,6 +13,15 @@ def _reset(wrong: Wrong, lstm_state: Tensor, dones: Tensor) -> Tensor:
     keep = (1.0 - dones).unsqueeze(-1)
     if "inverted" in wrong:
         keep = dones.unsqueeze(-1)
+    if "shifted" in wrong:
+        keep = keep.roll(1, 0)
+    if "mean" in wrong:
+        keep = keep.mean()
+    if "first_environment" in wrong:
+        first = torch.arange(len(dones)) == dones.argmax()
+        keep = torch.where(first & (dones > 0), 0.0, 1.0).unsqueeze(-1)
+    if "first_number" in wrong:
+        return torch.cat([lstm_state[:, :1] * keep, lstm_state[:, 1:]], -1)
     if "never" in wrong:
         return lstm_state.clone()
     if "always" in wrong:
@@ -37,7 +46,7 @@ def _cases() -> list[Case]:
         ),
         Case(
             "with as many environments as numbers of state",
-            (normal(r, 4, 4), torch.tensor([1.0, 0.0, 0.0, 1.0])),
+            (normal(r, 4, 4), torch.tensor([1.0, 0.0, 1.0, 0.0])),
         ),
     ]
 
@@ -68,6 +77,16 @@ dones: [N], 1 where the step ended the episode, else 0.""",
         ),
         "all_or_none": Mistake("It resets all environments as soon as one episode ends.", RESET),
         "all_together": Mistake("It resets only if all episodes end at once.", RESET),
+        "shifted": Mistake("It resets the environment beside the one whose episode ended.", RESET),
+        "mean": Mistake(
+            "It makes the states of all environments a bit smaller, instead of setting those of "
+            "some to 0.",
+            RESET,
+        ),
+        "first_environment": Mistake(
+            "It resets only the first of the environments whose episode ended.", RESET
+        ),
+        "first_number": Mistake("It resets only the first number of the state.", RESET),
         "half": Mistake(
             "It resets only half of the numbers; the state is outputs and cells.", RESET
         ),

@@ -32,11 +32,20 @@ def _preprocess(wrong: Wrong, previous: Tensor, current: Tensor) -> Tensor:
     if "bgr" in wrong:
         weights = weights.flip(0)
     gray = both[..., 0] if "red_only" in wrong else (both * weights).sum(-1)
+    if "gray_first" in wrong:
+        gray = torch.maximum((first * weights).sum(-1), (second * weights).sum(-1))
+    if "rounded" in wrong:
+        gray = gray.floor()
     blocks = gray.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK))
     if "corner" in wrong:
         small = blocks[:, :, 0, :, 0]
     elif "largest" in wrong:
         small = blocks.amax((2, 4))
+    elif "middle" in wrong:
+        small = blocks[:, :, 1:3, :, 1:3].mean((2, 4))
+    elif "in_memory" in wrong:
+        shape = (blocks.shape[0], blocks.shape[1], blocks.shape[3], BLOCK * BLOCK)
+        small = gray.reshape(shape).mean(-1)
     else:
         small = blocks.mean((2, 4))
     if "cropped" in wrong:
@@ -129,6 +138,24 @@ previous, current: [N, H, W, 3] uint8, for N environments.  The result is float3
         ),
         "bgr": Mistake("It has red and blue swapped.", PICTURE),
         "red_only": Mistake("It uses only the red color.", PICTURE),
+        "gray_first": Mistake(
+            "It makes both screens gray and takes the larger gray value; the larger value of each "
+            "color is needed.",
+            PICTURE,
+        ),
+        "rounded": Mistake(
+            "It rounds the gray values to whole numbers before it takes the mean.", PICTURE
+        ),
+        "middle": Mistake(
+            "It uses only the four pixels in the middle of each block, as bilinear interpolation "
+            "does; the mean of all 16 is needed.",
+            PICTURE,
+        ),
+        "in_memory": Mistake(
+            "Its blocks are pixels that follow each other in memory, parts of a row; a block has "
+            "pixels of four rows.",
+            PICTURE,
+        ),
         "corner": Mistake(
             "It takes one pixel of each block; a small object between these pixels disappears. The "
             "mean is needed.",
@@ -157,7 +184,15 @@ def _stack(wrong: Wrong, stack: Tensor, picture: Tensor, starts: Tensor) -> Tens
     if "all_cleared" in wrong:
         keep = torch.ones_like(keep) * (1.0 - starts.max())
     old = stack if "cleared_after" in wrong else stack * keep
-    if "new_first" in wrong:
+    if "second_kept" in wrong:
+        old = torch.cat([old[:, :-1], stack[:, -1:]], 1)
+    if "oldest_cleared" in wrong:  # the oldest one of those that stay
+        old = torch.cat([stack[:, :1], stack[:, 1:2] * keep, stack[:, 2:]], 1)
+    if "backwards" in wrong:
+        result = torch.cat([old[:, -1:], old[:, :-2], new], 1)
+    elif "all_same" in wrong:
+        result = torch.cat([old[:, -1:].expand_as(old[:, 1:]), new], 1)
+    elif "new_first" in wrong:
         result = torch.cat([new, old[:, :-1]], 1)
     elif "replaced" in wrong:
         result = torch.cat([old[:, :-1], new], 1)
@@ -216,6 +251,21 @@ starts: [N], 1 where the newest picture is the first of an episode, else 0.""",
             STACK,
         ),
         "not_added": Mistake("The newest picture is not in the stack.", STACK),
+        "backwards": Mistake(
+            "It moves the pictures in the wrong direction: the oldest one has to leave.", STACK
+        ),
+        "all_same": Mistake(
+            "All older pictures become the same one; it overwrites a picture before it is moved.",
+            STACK,
+        ),
+        "second_kept": Mistake(
+            "Where an episode starts, it keeps the picture before the newest one.", STACK
+        ),
+        "oldest_cleared": Mistake(
+            "Where an episode starts, it clears only the oldest picture; all but the newest have "
+            "to be 0.",
+            STACK,
+        ),
         "not_cleared": Mistake(
             "It keeps pictures of the episode before where a new one starts.", STACK
         ),

@@ -1,5 +1,7 @@
 """Exercises on the policy: choosing actions, log-probabilities and E4, the entropy."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ CHOOSING, PROBABILITIES, ENTROPY_SECTION = (
     "From logits to probabilities",
     "Entropy",
 )
-LOGITS = "logits: [B, A], unnormalized log-probabilities of A actions for B observations."
+LOGITS = "logits: [B, A], finite, unnormalized log-probabilities of A actions for B observations."
 
 
 def _logits() -> list[tuple[str, Tensor]]:
@@ -55,9 +57,17 @@ def _sample(wrong: Wrong, logits: Tensor, uniforms: Tensor) -> Tensor:
     if "logits" in wrong:
         probabilities = logits - logits.min(-1, keepdim=True).values
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    cumulative = probabilities.cumsum(-1)
+    cumulative = probabilities.cumsum(0 if "cumsum_axis" in wrong else -1)
+    if "not_cumulative" in wrong:
+        cumulative = probabilities
     threshold = 1.0 - uniforms if "mirrored" in wrong else uniforms
+    if "first_uniform" in wrong:
+        threshold = threshold[:1].expand_as(threshold)
     chosen = (cumulative <= threshold.unsqueeze(-1)).sum(-1)
+    if "less" in wrong:
+        chosen = (cumulative < threshold.unsqueeze(-1)).sum(-1)
+    if "above" in wrong:
+        chosen = (cumulative > threshold.unsqueeze(-1)).sum(-1)
     if "next" in wrong:
         chosen = chosen + 1
     if "previous" in wrong:
@@ -74,13 +84,15 @@ def _sample_cases() -> list[Case]:
     ]
     many = normal(r, 1, 4).expand(200, 4).contiguous()
     cases.append(Case("for 200 equal observations", (many, torch.rand(200, generator=r))))
-    cases.append(
-        Case(
-            "with an action of probability 1",
-            (torch.tensor([[0.0, 200.0, 0.0], [0.0, 0.0, 200.0]]), torch.tensor([0.25, 0.999])),
-        )
-    )
-    return cases
+    certain = torch.tensor([[0.0, 200.0, 0.0], [0.0, 0.0, 200.0]])
+    large, draws = _logits()[3][1], torch.tensor([0.9, 0.9])
+    impossible = torch.tensor([[-1e8, 0.0, 0.0]])
+    return [
+        *cases,
+        Case("with an action of probability 1", (certain, torch.tensor([0.25, 0.999]))),
+        Case("with large logits", (large, draws)),
+        Case("with an action of probability 0 and u = 0", (impossible, torch.zeros(1))),
+    ]
 
 
 SAMPLE = Exercise(
@@ -117,6 +129,28 @@ uniforms: [B], a random number u in [0, 1) for each.""",
             "mirrored; the exercise asks for u.",
             CHOOSING,
         ),
+        "not_cumulative": Mistake(
+            "It compares u with the probabilities themselves, not with their cumulative sums.",
+            CHOOSING,
+        ),
+        "cumsum_axis": Mistake(
+            "It adds up over the observations; the cumulative sum is over the actions, dim=-1.",
+            CHOOSING,
+        ),
+        "first_uniform": Mistake(
+            "It uses the u of the first observation for all; each has its own.", CHOOSING
+        ),
+        "less": Mistake(
+            "It counts cumulative probabilities below u; those equal to u count as well. Otherwise "
+            "u = 0 could choose an action of probability 0.",
+            CHOOSING,
+        ),
+        "above": Mistake(
+            "It counts the cumulative probabilities above u, so the order of the actions is "
+            "reversed.",
+            CHOOSING,
+        ),
+        "overflow": PROBABILITY_MISTAKES["overflow"],
         "next": Mistake("It takes the action after the right one.", CHOOSING),
         "previous": Mistake("It takes the action before the right one.", CHOOSING),
     },
@@ -128,7 +162,7 @@ uniforms: [B], a random number u in [0, 1) for each.""",
 
 
 def _log_prob(wrong: Wrong, logits: Tensor, actions: Tensor) -> Tensor:
-    if "overflow" in wrong:
+    if wrong & {"overflow", "underflow"}:
         log_probs = _probabilities(wrong, logits).log()
     else:
         log_probs = torch.log_softmax(logits, dim=0 if "axis" in wrong else -1)
@@ -146,7 +180,7 @@ def _log_prob(wrong: Wrong, logits: Tensor, actions: Tensor) -> Tensor:
 
 
 def _log_prob_cases() -> list[Case]:
-    actions = ([1], [0, 2, 1, 0], [2, 0, 0], [1, 2])
+    actions = ([1], [0, 2, 1, 0], [2, 0, 0], [2, 1])
     return [
         Case(about, (logits, torch.tensor(chosen)))
         for (about, logits), chosen in zip(_logits(), actions, strict=True)
@@ -171,6 +205,11 @@ actions: [B] int64, the indices of the actions that were taken.""",
     solve=_log_prob,
     mistakes={
         **PROBABILITY_MISTAKES,
+        "underflow": Mistake(
+            "It computes the probability first and then its logarithm. A tiny probability is "
+            "rounded to 0, whose logarithm is infinite; torch.log_softmax does both in one step.",
+            PROBABILITIES,
+        ),
         "logits": Mistake(
             "It gives the logits themselves, which are not normalized: exp of them does not sum to "
             "1.",
@@ -207,14 +246,18 @@ actions: [B] int64, the indices of the actions that were taken.""",
 
 
 def _entropy(wrong: Wrong, logits: Tensor) -> Tensor:
-    if "zero" in wrong:
-        probabilities = torch.softmax(logits, -1)
+    if wrong & {"zero", "overflow"}:
+        probabilities = _probabilities(wrong, logits)
         log_probs = probabilities.log()
     else:
         log_probs = torch.log_softmax(logits, dim=0 if "axis" in wrong else -1)
         probabilities = log_probs.exp()
     if "bits" in wrong:
-        log_probs = log_probs / torch.log(torch.tensor(2.0))
+        log_probs = log_probs / math.log(2.0)
+    if "normalized" in wrong:
+        log_probs = log_probs / math.log(logits.shape[-1])
+    if "raw_logits" in wrong:
+        log_probs = logits
     terms = log_probs if "no_weights" in wrong else probabilities * log_probs
     if "mean_over_actions" in wrong:
         result = -terms.mean(-1)
@@ -258,6 +301,15 @@ An action of probability 0 adds 0.
             "It has the unit bits: it uses the logarithm to base 2. Nats use the natural one.",
             ENTROPY_SECTION,
         ),
+        "normalized": Mistake(
+            "It divides by log A, so that the largest entropy is 1; here it is log A.",
+            ENTROPY_SECTION,
+        ),
+        "raw_logits": Mistake(
+            "It uses the logits as if they were log-probabilities; they are not normalized.",
+            PROBABILITIES,
+        ),
+        "overflow": PROBABILITY_MISTAKES["overflow"],
         "no_weights": Mistake(
             "It adds the log-probabilities without weights; each one has to be multiplied by its "
             "probability.",

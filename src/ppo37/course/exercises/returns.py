@@ -77,6 +77,10 @@ def _td_errors(
     following = values[:-1] if "same_value" in wrong else values[1:]
     if "no_last_value" in wrong:
         following = torch.cat([values[1:-1], torch.zeros_like(values[:1])])
+    if "circular" in wrong:
+        following = values[:-1].roll(-1, 0)
+    if "any_done" in wrong:
+        not_done = not_done.amin(1, keepdim=True)
     if "inverted_done" in wrong:
         not_done = 1.0 - not_done
     future = following if "through_end" in wrong else not_done * following
@@ -85,7 +89,15 @@ def _td_errors(
         return rewards + future
     if "all_stopped" in wrong:
         return rewards + not_done * (gamma * following - values[:-1])
+    if "reward_lost" in wrong:
+        return not_done * (rewards + gamma * following) - values[:-1]
+    if "gamma_reward" in wrong:
+        return gamma * (rewards + not_done * following) - values[:-1]
+    if "exchanged" in wrong:
+        return rewards + gamma * not_done * values[:-1] - values[1:]
     deltas = rewards + future - values[:-1]
+    if "squared" in wrong:
+        return deltas.square()
     return -deltas if "sign" in wrong else deltas
 
 
@@ -121,6 +133,27 @@ TD_MISTAKES = {
     "sign": Mistake(
         "It has the wrong sign: expected minus happened, instead of happened minus expected.",
         "The error of one step",
+    ),
+    "reward_lost": Mistake(
+        "Where an episode ends, it loses the reward of the last step; only the value of the next "
+        "state does not count there.",
+        ENDS,
+    ),
+    "gamma_reward": Mistake(
+        "It discounts the reward, too: gamma belongs only to the value of the next state.",
+        "The error of one step",
+    ),
+    "exchanged": Mistake(
+        "V(s_t) and V(s_{t+1}) are exchanged.",
+        "The error of one step",
+    ),
+    "squared": Mistake("It squares the errors.", "The error of one step"),
+    "circular": Mistake(
+        "In the last step it takes the value of the first state as that of the next one.",
+        "The error of one step",
+    ),
+    "any_done": Mistake(
+        "An episode that ends in one environment counts as an end in all of them.", ENDS
     ),
     "all_stopped": Mistake(
         "Where an episode ends, it leaves out V(s_t) as well; only the value of the next state "
@@ -164,13 +197,15 @@ def _gae(
     wrong: Wrong, rewards: Tensor, values: Tensor, dones: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:
     moved = _moved(dones, wrong)
-    deltas = _td_errors(wrong - {"late", "early"}, rewards, values, moved, gamma)
+    if "inverted_done" in wrong:
+        moved = 1.0 - moved
+    deltas = _td_errors(wrong - {"late", "early", "inverted_done"}, rewards, values, moved, gamma)
     decay = (1.0 if "sum_no_gamma" in wrong else gamma) * (
         1.0 if "no_lambda" in wrong else gae_lambda
     )
-    if "only_lambda_in_delta" in wrong:
-        decay = gamma
     keep = torch.ones_like(moved) if "sum_through_end" in wrong else 1.0 - moved
+    if "next_done" in wrong:
+        keep = torch.cat([keep[1:], torch.ones_like(keep[:1])])
     result = torch.empty_like(deltas)
     advantage = torch.zeros_like(deltas[0])
     steps = range(len(deltas))
@@ -179,6 +214,9 @@ def _gae(
         result[t] = advantage
     if "one_step" in wrong:
         result = deltas
+    if "last_missing" in wrong:
+        deltas[-1] = 0.0
+        return _gae(frozenset(), deltas, torch.zeros_like(values), dones, gamma, gae_lambda)
     if "reversed" in wrong:
         result = result.flip(0)
     if "normalized" in wrong:
@@ -208,7 +246,16 @@ A_t = delta_t + gamma * lambda * (1 - done_t) * A_{{t+1}}, with A_T = 0
     oracle=_by_env(oracle.gae_by_definition),
     solve=_gae,
     mistakes={
-        **{name: TD_MISTAKES[name] for name in TD_MISTAKES if name != "inverted_done"},
+        **TD_MISTAKES,
+        "next_done": Mistake(
+            "In the sum it uses the end of the next step, done[t+1], for A_{t+1}; it is done[t] "
+            "that says whether step t + 1 belongs to the same episode.",
+            ENDS,
+        ),
+        "last_missing": Mistake(
+            "The last step is never computed: its advantage is its own error, not 0.",
+            "From the end to the start",
+        ),
         "sum_through_end": Mistake(
             "It lets later errors count beyond the end of an episode: A_{t+1} is not multiplied "
             "by 1 - done_t.",
@@ -252,6 +299,16 @@ A_t = delta_t + gamma * lambda * (1 - done_t) * A_{{t+1}}, with A_T = 0
 
 def _value_targets(wrong: Wrong, advantages: Tensor, values: Tensor) -> Tensor:
     now = values[1:] if "next_value" in wrong else values[:-1]
+    if "last_value" in wrong:
+        now = values[-1:].expand_as(now)
+    if "first_value" in wrong:
+        now = values[:1].expand_as(now)
+    if "reversed_values" in wrong:
+        now = now.flip(0)
+    if "mean_value" in wrong:
+        now = now.mean(1, keepdim=True)
+    if "normalized" in wrong:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     if "difference" in wrong:
         return advantages - now
     if "only_advantages" in wrong:
@@ -288,6 +345,23 @@ advantages: [T, N].  values: [T+1, N]; the last row is the value of the state af
     mistakes={
         "next_value": Mistake(
             "It adds V(s_{t+1}); V(s_t) is one row earlier, values[:-1].", "Targets of the value"
+        ),
+        "last_value": Mistake(
+            "It adds the value after the rollout to all steps; each step has its own value.",
+            "Targets of the value",
+        ),
+        "first_value": Mistake(
+            "It adds the value of the first step to all steps; each step has its own value.",
+            "Targets of the value",
+        ),
+        "reversed_values": Mistake("It adds the values in reversed order.", "Targets of the value"),
+        "mean_value": Mistake(
+            "It takes the mean of the values over the environments; each has its own.",
+            "Targets of the value",
+        ),
+        "normalized": Mistake(
+            "It normalizes the advantages first; targets need them as they are.",
+            "Targets of the value",
         ),
         "difference": Mistake("It subtracts V(s_t); it has to be added.", "Targets of the value"),
         "only_advantages": Mistake(

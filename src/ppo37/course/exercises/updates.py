@@ -17,10 +17,17 @@ NORMALIZED, MINIBATCHES, SCHEDULES = "Normalized advantages", "Minibatches", "Sc
 
 
 def _normalize(wrong: Wrong, advantages: Tensor) -> Tensor:
-    centered = advantages if "no_mean" in wrong else advantages - advantages.mean()
+    center = advantages.median() if "median" in wrong else advantages.mean()
+    centered = advantages if "no_mean" in wrong else advantages - center
     deviation = advantages.std(correction=0 if "divided_by_m" in wrong else 1)
     if "variance" in wrong:
         deviation = deviation.square()
+    if "root_mean_square" in wrong:
+        deviation = advantages.square().mean().sqrt()
+    if "epsilon_in_root" in wrong:
+        return centered / (deviation.square() + 1e-8).sqrt()
+    if "brackets" in wrong:
+        return advantages - advantages.mean() / (deviation + 1e-8)
     if "no_deviation" in wrong:
         return centered.clone()
     if "largest" in wrong:
@@ -45,6 +52,8 @@ advantages: [M], of the samples of one minibatch.""",
     cases=lambda: [
         Case("for two samples", (torch.tensor([1.0, 3.0]),)),
         Case("for several samples", (normal(numbers(31), 6),)),
+        Case("where they are small", (normal(numbers(34), 6) * 1e-4,)),
+        Case("with one very large advantage", (torch.tensor([0.0] * 9 + [10.0]),)),
         Case("where the mean is large", (normal(numbers(32), 6) + 50.0,)),
         Case("where all are equal", (torch.full((4,), 2.0),)),
     ],
@@ -59,6 +68,18 @@ advantages: [M], of the samples of one minibatch.""",
             NORMALIZED,
         ),
         "variance": Mistake("It divides by the variance, not by its root.", NORMALIZED),
+        "median": Mistake("It subtracts the median, not the mean.", NORMALIZED),
+        "root_mean_square": Mistake(
+            "Its deviation is that from 0, not from the mean: subtract the mean first.", NORMALIZED
+        ),
+        "epsilon_in_root": Mistake(
+            "It adds 1e-8 to the variance, under the root; it has to be added to the standard "
+            "deviation.",
+            NORMALIZED,
+        ),
+        "brackets": Mistake(
+            "Brackets are missing: it divides only the mean by the standard deviation.", NORMALIZED
+        ),
         "largest": Mistake("It divides by the largest absolute advantage.", NORMALIZED),
         "to_0_and_1": Mistake(
             "It maps the advantages to 0 ... 1, so that every action becomes likelier.", NORMALIZED
@@ -89,6 +110,10 @@ def _minibatches(wrong: Wrong, permutation: Tensor, num_minibatches: int) -> lis
     if "overlap" in wrong:
         return [permutation[i : i + size] for i in range(num_minibatches)]
     parts = [permutation[i : i + size] for i in range(0, len(permutation), size)]
+    if "backwards" in wrong:
+        parts = parts[::-1]
+    if "sorted" in wrong:
+        parts = [part.sort().values for part in parts]
     if "one_too_few" in wrong:
         parts = parts[:-1]
     return [part[:-1] for part in parts] if "without_last" in wrong else parts
@@ -153,6 +178,11 @@ Returns num_minibatches tensors [M] of indices.""",
             "the first M indices.",
             MINIBATCHES,
         ),
+        "backwards": Mistake(
+            "The minibatches are in reversed order: the first one has to have the first M indices.",
+            MINIBATCHES,
+        ),
+        "sorted": Mistake("It sorts the indices of each minibatch.", MINIBATCHES),
         "overlap": Mistake(
             "The minibatches overlap: the next one begins M indices later.", MINIBATCHES
         ),
@@ -174,6 +204,8 @@ def _linear(wrong: Wrong, start: float, end: float, done: int, total: int) -> fl
         part = done / (total - 1) if total > 1 else 0.0
     if "one_ahead" in wrong:
         part = (done + 1) / total
+    if "one_behind" in wrong:
+        part = (done - 1) / total
     if "whole_number" in wrong:
         part = float(done // total)
     if "upwards" in wrong:
@@ -182,6 +214,12 @@ def _linear(wrong: Wrong, start: float, end: float, done: int, total: int) -> fl
         return start * (1.0 - part)
     if "end_twice" in wrong:
         return end + start * (1.0 - part)
+    if "absolute" in wrong:
+        return end + abs(start - end) * (1.0 - part)
+    if "bounded" in wrong:
+        return max(start * (1.0 - part), end)
+    if "larger" in wrong:
+        return max(end + (start - end) * (1.0 - part), end)
     if "geometric" in wrong:
         return start * (end / start) ** part if end > 0.0 else start * (1.0 - part) ** 2
     return end + (start - end) * (1.0 - part)
@@ -201,6 +239,7 @@ done, total: agent steps before this update, and in the whole run.""",
         Case("in the middle", (1.0, 0.0, 5, 10)),
         Case("in the last update", (2.0, 0.0, 9, 10)),
         Case("with an end above 0", (2.0, 1.0, 3, 10)),
+        Case("for a learning rate", (2.5e-4, 1e-5, 7, 11)),
         Case("for a setting that rises", (1.0, 3.0, 4, 10)),
         Case("in a run of one update", (1.0, 0.5, 0, 1)),
     ],
@@ -225,6 +264,20 @@ done, total: agent steps before this update, and in the whole run.""",
         "no_end": Mistake("It falls to 0 whatever `end` is.", SCHEDULES),
         "end_twice": Mistake(
             "It adds `end`, but the distance to go is start - end, not start.", SCHEDULES
+        ),
+        "one_behind": Mistake(
+            "It is one update behind: `done` counts from 0, not from 1.", SCHEDULES
+        ),
+        "absolute": Mistake(
+            "It uses the absolute distance of start and end, so a setting cannot rise.", SCHEDULES
+        ),
+        "larger": Mistake(
+            "It never goes below `end`, so a setting that should rise is at its end at once.",
+            SCHEDULES,
+        ),
+        "bounded": Mistake(
+            "It goes towards 0 and stops at `end`; it has to reach `end` only at the end.",
+            SCHEDULES,
         ),
         "geometric": Mistake("It falls by a factor, not by a difference.", SCHEDULES),
     },

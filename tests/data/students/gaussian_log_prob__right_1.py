@@ -1,0 +1,7 @@
+# STYLE: torch.distributions.Normal and a sum
+import torch
+from torch.distributions import Normal
+
+
+def gaussian_log_prob(mean, log_std, actions):
+    return Normal(mean, log_std.exp()).log_prob(actions).sum(-1)

@@ -1,0 +1,7 @@
+# MISTAKE: Sums over the samples and does not average.
+import torch
+
+
+def value_loss(new_values, old_values, targets, clip_coef):
+    v_clip = old_values + torch.clamp(new_values - old_values, -clip_coef, clip_coef)
+    return 0.5 * torch.max((new_values - targets) ** 2, (v_clip - targets) ** 2).sum()
