@@ -8,6 +8,7 @@ from typing import Any
 from tex import tex
 
 from ppo37 import config, networks
+from ppo37.course import lessons
 from ppo37.presets import PRESETS
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Mark
@@ -15,6 +16,10 @@ from ppo37.tools.details import Detail, Mark
 ROOT = Path(__file__).parents[2]
 DETAILS = "reference/details/*"
 FOLDER = "reference/details"
+COURSE = "learn"
+"""The folder of the course in the site."""
+LESSONS = "src/ppo37/course/lessons"
+"""Its folder in the repository."""
 UP = "../../.."
 """The root of the repository, seen from the page of a detail."""
 GROUPS = {
@@ -35,7 +40,23 @@ def pages() -> dict[str, str]:
         f"{FOLDER}/index.md": _index(entries, found),
         **{f"{FOLDER}/{entry.tag}.md": _detail(entry, found) for entry in entries},
         "reference/settings.md": _settings(),
+        **{page: _lesson(page) for page in course()},
     }
+
+
+def course() -> list[str]:
+    """Return the pages of the course in their order."""
+    names = [lessons.INDEX, *lessons.LESSONS, lessons.WORDS]
+    return [f"{COURSE}/{name}.md" for name in names]
+
+
+def _lesson(page: str) -> str:
+    """Return the page of a lesson, with its equations as TeX."""
+
+    def equations(found: re.Match[str]) -> str:
+        return "\n\n".join(f"$$\n{tex(line)}\n$$" for line in found[1].splitlines())
+
+    return lessons.EQUATION.sub(equations, lessons.read(Path(page).stem))
 
 
 def details_nav() -> list[Any]:

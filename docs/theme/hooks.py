@@ -45,6 +45,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, the equations' renderer, and every file that a page links to."""
     for uri, text in generated.pages().items():
         files.append(File.generated(config, uri, content=text))
+    for path in (ROOT / generated.LESSONS / "figures").iterdir():
+        uri = f"{generated.COURSE}/figures/{path.name}"
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
     _add_katex(files, config)
     waiting = [file for file in files.documentation_pages() if not file.inclusion.is_excluded()]
     while waiting:
@@ -72,7 +75,7 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
 
     def listing(marker: re.Match[str]) -> str:
         lines = [
-            f"- [{_title(DOCS / uri)}]({posixpath.relpath(uri, folder)})"
+            f"- [{_title(_source(uri))}]({posixpath.relpath(uri, folder)})"
             for uri in _pages_of(marker[2])
         ]
         return marker[1] + "\n".join(lines) if lines else ""
@@ -105,9 +108,18 @@ def _expanded(items: list[Any]) -> Iterator[Any]:
 
 
 def _pages_of(folder: str) -> list[str]:
-    """Return the pages of a folder by name, index.md first."""
+    """Return the pages of a folder by name, index.md first; the lessons in their order."""
+    if folder == generated.COURSE:
+        return generated.course()
     found = sorted((DOCS / folder).glob("*.md"), key=lambda path: (path.stem != "index", path.stem))
     return [path.relative_to(DOCS).as_posix() for path in found]
+
+
+def _source(uri: str) -> Path:
+    """Return the file of a page in docs/ or of a lesson."""
+    if uri.startswith(f"{generated.COURSE}/"):
+        return ROOT / generated.LESSONS / posixpath.basename(uri)
+    return DOCS / uri
 
 
 def _title(path: Path) -> str:
@@ -126,6 +138,8 @@ def _add_katex(files: Files, config: MkDocsConfig) -> None:
 
 def _home(uri: str) -> str:
     """Return the folder of the repository that the links of a page are relative to."""
+    if uri.startswith(f"{generated.COURSE}/"):
+        return generated.LESSONS
     outside = uri.startswith("files/")
     return posixpath.dirname(uri.removeprefix("files/") if outside else f"docs/{uri}")
 
@@ -138,6 +152,8 @@ def _resolved(link: str, home: str) -> tuple[str, str] | None:
     target = posixpath.normpath(posixpath.join(home, path))
     if target.startswith("..") or not (ROOT / target).exists():
         return None  # a broken link, or one to a generated page: MkDocs decides
+    if target.startswith(f"{generated.LESSONS}/"):
+        return target.replace(generated.LESSONS, generated.COURSE, 1), hash_sign + anchor
     if target.startswith("docs/") and not target.endswith(".py"):
         inside = home == "docs" or home.startswith("docs/")
         return None if inside else (target.removeprefix("docs/"), hash_sign + anchor)

@@ -6,7 +6,7 @@ GREEK = {"gamma", "lambda", "delta", "rho", "pi", "mu", "eps"}
 FUNCTIONS = {"log", "exp", "min", "max"}
 OPERATORS = {"mean", "clip", "sign", "std", "var"}
 WORDS = {"where", "or", "the", "game", "is", "over", "stop", "if", "at", "first", "impossible"}
-WORDS |= {"of", "processes", "with"}
+WORDS |= {"of", "processes", "with", "gradient", "noise"}
 """Words of a sentence, set upright with spaces around them."""
 SYMBOLS = {
     "<-": r" \leftarrow ",

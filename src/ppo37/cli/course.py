@@ -75,13 +75,17 @@ def _show(options: Namespace, name: str) -> int:
 
 
 def _show_lesson(options: Namespace, lesson: "Lesson") -> int:
+    """Print a lesson: formatted in a terminal, plain elsewhere."""
     from rich.console import Console
     from rich.markdown import Markdown
 
+    from ..course.lessons import for_terminal
+
+    text = for_terminal(lesson.text)
     if options.json or not sys.stdout.isatty():
-        print_result(options, {"name": lesson.name, "text": lesson.text}, lesson.text.rstrip())
+        print_result(options, {"name": lesson.name, "text": lesson.text}, text.rstrip())
     else:
-        Console().print(Markdown(lesson.text))
+        Console(width=min(100, Console().width)).print(Markdown(text))
     return 0
 
 
@@ -127,7 +131,9 @@ def _check(options: Namespace, file: str) -> int:
         print(verdict.traceback, file=sys.stderr)
     if verdict.right:
         progress.mark(exercise.name)
-    if options.train or (options.train is None and verdict.right):
+    if exercise.place is None and options.train:
+        raise UsageError(f"{exercise.name} has no place in the trainer; leave out --train")
+    if exercise.place and (options.train or (options.train is None and verdict.right)):
         log(f"training {exercise.task} with it, and beside it with the package's own function")
         trial = try_out(verdict)
         document["training"] = {n: v for n, v in trial._asdict().items() if n != "task"}
@@ -143,6 +149,8 @@ def _check(options: Namespace, file: str) -> int:
 
 def _verdict_lines(verdict: "Verdict") -> list[str]:
     """Return the lines that say whether a function is right, and if not, what is wrong."""
+    from ..course.lessons import section_of
+
     name = verdict.exercise.name
     if verdict.right:
         return [f"{name} is right: its results are those of the oracle in {verdict.cases} cases"]
@@ -151,9 +159,10 @@ def _verdict_lines(verdict: "Verdict") -> list[str]:
     if verdict.mistakes:
         lines.append("It looks like this:")
         lines += [f"- {mistake.text}" for mistake in verdict.mistakes]
-    sections = dict.fromkeys(f'"{mistake.section}"' for mistake in verdict.mistakes)
-    where = f", {' and '.join(sections)}" if sections else ""
-    return [*lines, f"To read: ppo37 learn {verdict.exercise.lesson}{where}"]
+    lesson = verdict.exercise.lesson
+    sections = dict.fromkeys(mistake.section for mistake in verdict.mistakes)
+    found = [f'ppo37 learn {section_of(each, lesson)}, "{each}"' for each in sections]
+    return [*lines, f"To read: {' and '.join(found) or f'ppo37 learn {lesson}'}"]
 
 
 def _trial_lines(verdict: "Verdict", trial: "Trial") -> list[str]:

@@ -52,9 +52,9 @@ class Exercise:
     docstring of the file that students complete.  cases: the inputs it is called with, from simple
     to general.  oracle: the right results, in plain numbers.  solve: the same by PyTorch, with the
     mistakes that its first argument names.  mistakes: these, by name.  place, task: where the
-    function is put and what is trained with it.  other: a mistake that changes every run, to prove
-    that the function is used.  learned: indices of the inputs that gradients flow to.
-    may_share: whether the result may share memory with an input.
+    function is put and what is trained with it; None if it has no place in the trainer.  other: a
+    mistake that changes every run, to prove that the function is used.  learned: indices of the
+    inputs that gradients flow to.  may_share: whether the result may share memory with an input.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Exercise:
     oracle: Function
     solve: Function
     mistakes: Mapping[str, Mistake]
-    place: Place
+    place: Place | None
     other: str
     task: str = "catch"
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -61,6 +61,7 @@ def _in_place(exercise: Exercise, function: Function | None, calls: list[int]) -
 
     calls: its first item counts the calls.
     """
+    assert exercise.place is not None
     owner, name, adapt = exercise.place
     ours = getattr(owner, name)
     inside = ours if function is None else adapt(function)

@@ -1,10 +1,37 @@
 """The lessons, in their order, and their texts."""
 
+import re
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError
 from .exercises import EXERCISES
+
+FOLDER = Path(str(files(__package__) / "lessons"))
+"""The texts in Markdown, with their pictures in `figures/`."""
+INDEX, WORDS = "index", "glossary"
+"""The first page, and the one that explains all words."""
+EQUATION = re.compile(r"^```equation\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""Equations in plain text, as in docstrings."""
+QUOTE = re.compile(r'^```python title="([^"]+)"$', re.MULTILINE)
+"""The beginning of a quote of a source file."""
+PICTURE = re.compile(r"^!\[([^]]*)\]\(([^)]+)\)$", re.MULTILINE)
+FORMULA = re.compile(r"\$([^$\n]+)\$")
+SYMBOLS = {
+    r"\mid": "|",
+    r"\le": "\N{LESS-THAN OR EQUAL TO}",
+    r"\ge": "\N{GREATER-THAN OR EQUAL TO}",
+    r"\gamma": "\N{GREEK SMALL LETTER GAMMA}",
+    r"\delta": "\N{GREEK SMALL LETTER DELTA}",
+    r"\epsilon": "\N{GREEK SMALL LETTER EPSILON}",
+    r"\lambda": "\N{GREEK SMALL LETTER LAMDA}",
+    r"\pi": "\N{GREEK SMALL LETTER PI}",
+    r"\rho": "\N{GREEK SMALL LETTER RHO}",
+    r"\log": "log",
+    r"\exp": "exp",
+    r"\mathrm": "",
+}
+"""What a terminal shows of the TeX in the lessons."""
 
 
 class Lesson(NamedTuple):
@@ -15,13 +42,38 @@ class Lesson(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The text, in Markdown."""
-        return (files(__package__) / "lessons" / f"{self.name}.md").read_text()
+        """The text in Markdown, with equations as TeX."""
+        return read(self.name)
 
     @property
     def exercises(self) -> list[str]:
         """The names of its exercises."""
         return [name for name, each in EXERCISES.items() if each.lesson == self.name]
+
+
+def read(name: str) -> str:
+    """Return the Markdown of a lesson, of the index or of the glossary."""
+    return (FOLDER / f"{name}.md").read_text("utf-8")
+
+
+def section_of(section: str, lesson: str) -> str:
+    """Return the name of the lesson with a section: this one, or else an earlier one."""
+    names = [lesson, *LESSONS]
+    return next(name for name in names if f"\n## {section}\n" in read(name))
+
+
+def for_terminal(text: str) -> str:
+    """Return the Markdown of a lesson as a terminal can show it: symbols for TeX, no pictures."""
+    text = EQUATION.sub(r"```text\n\1```", text)
+    text = QUOTE.sub(r"From `\1`:\n\n```python", text)
+    text = PICTURE.sub(lambda match: f"(picture: {match[1]}; {FOLDER / match[2]})", text)
+    return FORMULA.sub(lambda match: _symbols(match[1]), text)
+
+
+def _symbols(formula: str) -> str:
+    for tex, symbol in SYMBOLS.items():
+        formula = re.sub(re.escape(tex) + r"(?![a-z])", symbol, formula)
+    return formula.replace("{", "").replace("}", "")
 
 
 LESSONS = {
@@ -42,10 +94,3 @@ LESSONS = {
         ("papers", "Read a PPO paper critically"),
     )
 }
-
-
-def find_lesson(name: str) -> Lesson:
-    """Return the lesson of this name; UsageError if there is none."""
-    if name not in LESSONS:
-        raise UsageError(f"no lesson is called {name!r}; there are {', '.join(LESSONS)}")
-    return LESSONS[name]

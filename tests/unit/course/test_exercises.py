@@ -69,6 +69,8 @@ def result_of(value: Any) -> Any:
 @EACH
 def test_the_functions_of_the_package_are_right(exercise: Exercise) -> None:
     """Where the package's function has the same arguments, or nearly so."""
+    if exercise.place is None:
+        pytest.skip("it has no place in the trainer")
     owner, name, adapt = exercise.place
     ours = getattr(owner, name)
     if exercise.name in PACKAGE:

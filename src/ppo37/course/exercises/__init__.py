@@ -1,6 +1,6 @@
 """The exercises, by the name of their function, in the order of the lessons."""
 
-from . import continuous, losses, memory, pixels, policies, returns, updates
+from . import continuous, losses, memory, pixels, policies, returns, statistics, updates
 
 EXERCISES = {
     exercise.name: exercise
@@ -12,6 +12,7 @@ EXERCISES = {
         *pixels.EXERCISES,
         *memory.EXERCISES,
         *continuous.EXERCISES,
+        *statistics.EXERCISES,
     )
 }
 __all__ = ["EXERCISES"]

@@ -1,7 +1,7 @@
-"""Draw the pictures of the pages in docs/learn.
+"""Draw the pictures of the lessons in src/ppo37/course/lessons.
 
-    python docs/learn/figures/draw.py              all pictures
-    python docs/learn/figures/draw.py clip run     some of them
+    python docs/theme/draw.py              all pictures
+    python docs/theme/draw.py clip run     some of them
 
 Curves are computed by the functions of ppo37, shapes are read from its tensors, screens come from
 the emulator. The background is white, so a picture is readable on light and dark pages.
@@ -22,17 +22,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from ppo37.algorithm.losses import policy_loss, value_loss
+from ppo37.algorithm.distributions import Categorical, Gaussian
+from ppo37.algorithm.losses import policy_loss, probability_ratio, value_loss
 from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
 from ppo37.config import Config
+from ppo37.course.exercises.statistics import RUNS as TEN_SCORES
 from ppo37.envs.atari.reference import ReferenceAtari, grayscale, shrink
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
 from ppo37.presets import from_preset
+from ppo37.tools.stats import t_interval_of_mean
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / "src/ppo37/course/lessons/figures"
 RUNS = ROOT / "benchmarks/results/runs/contrast_bias"
 BLUE, RED, GREEN, GRAY, PALE = "#0072B2", "#D55E00", "#009E73", "#5f6b76", "#dfe7ee"
 
@@ -370,7 +373,7 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _save(figure: Figure, name: str, kind: str = "svg") -> None:
-    path = HERE / f"{name}.{kind}"
+    path = FIGURES / f"{name}.{kind}"
     if kind == "svg":
         figure.savefig(path, metadata={"Date": None})
     else:
@@ -381,7 +384,155 @@ def _save(figure: Figure, name: str, kind: str = "svg") -> None:
     print(path.relative_to(ROOT), f"{path.stat().st_size / 1000:.0f} kB")
 
 
-PICTURES = {f.__name__: f for f in (clip, value, weights, screens, network, dataflow, run)}
+def policy() -> None:
+    """Draw the probabilities of three actions as parts of a bar, and a random number on it."""
+    logits = torch.tensor([0.0, 1.0, -1.0])
+    parts = torch.softmax(logits, -1)
+    chosen = int(Categorical(logits[None]).sample(torch.tensor([0.6])))
+    names = ("LEFT", "STAY", "RIGHT")
+    figure, axes = plt.subplots(figsize=(7.0, 1.7), layout="constrained")
+    left = 0.0
+    for i, (name, part) in enumerate(zip(names, parts.tolist(), strict=True)):
+        color, hatch = (BLUE, "//") if i == chosen else (PALE, "")
+        axes.barh(0, part, left=left, color="white" if hatch else color, ec=color, hatch=hatch)
+        axes.barh(0, part, left=left, color="none", ec=GRAY)
+        label = axes.text(left + part / 2, 0, f"{name}\n{part:.3f}", ha="center", va="center")
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+        left += part
+    axes.annotate(
+        f"u = 0.6: {names[chosen]}",
+        (0.6, 0.42),
+        (0.6, 0.85),
+        ha="center",
+        annotation_clip=False,
+        arrowprops={"arrowstyle": "-|>", "color": "black"},
+    )
+    axes.set_ylim(-0.45, 0.75)
+    axes.set_xlim(0, 1)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xticks([0, *parts.cumsum(-1).tolist()])
+    axes.set_xlabel("cumulative probability")
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    _save(figure, "policy")
+
+
+def returns() -> None:
+    """Draw rewards, and how much they count in the return of the first step."""
+    rewards = np.array([0, 1, 0, 0, 1, 1, 0, 0, 1])
+    gamma, steps = 0.8, np.arange(len(rewards))
+    figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
+    axes.bar(steps, rewards, color="white", ec=GRAY, width=0.7, label="reward")
+    counted = rewards * gamma**steps
+    axes.bar(steps, counted, color=BLUE, width=0.7, label=r"$\gamma^t$ times the reward")
+    axes.plot(steps, gamma**steps, ":", color="black", label=r"$\gamma^t$, with $\gamma = 0.8$")
+    axes.set_xlabel("step t")
+    axes.set_title(f"the return of step 0 is the sum of the filled bars: {counted.sum():.2f}")
+    axes.set_ylim(0, 1.45)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="upper left")
+    _save(figure, "return")
+
+
+def ratio() -> None:
+    """Draw the probabilities of three actions before and after some learning, and the ratios."""
+    old = torch.tensor([0.5, 0.3, 0.2])
+    new = torch.tensor([0.6, 0.3, 0.1])
+    ratios = probability_ratio(new.log(), old.log())
+    figure, axes = plt.subplots(figsize=(6.0, 2.6), layout="constrained")
+    places = np.arange(3)
+    axes.bar(places - 0.2, old, 0.36, color="white", ec=GRAY, hatch="..", label=r"$\pi_{old}$")
+    axes.bar(places + 0.2, new, 0.36, color=BLUE, label=r"$\pi_{new}$")
+    for place, top, value in zip(places, torch.maximum(old, new), ratios.tolist(), strict=True):
+        axes.text(place, float(top) + 0.03, rf"$\rho = {value:.2g}$", ha="center")
+    axes.set_xticks(places, ["LEFT", "STAY", "RIGHT"])
+    axes.set_ylabel("probability")
+    axes.set_ylim(0, 0.8)
+    axes.legend(frameon=False, loc="upper right")
+    _save(figure, "ratio")
+
+
+def memory() -> None:
+    """Draw the state of an LSTM over five steps, of which one ends an episode."""
+    figure, axes = _canvas(8.6, 2.6, 12.0, 3.6)
+    for i in range(5):
+        x = 1.2 + 2.4 * i
+        _box(axes, x, 1.7, 1.1, 0.9, f"LSTM\nstep {i}", PALE)
+        axes.text(x, 0.55, "observation", ha="center", va="center", fontsize=8, color=GRAY)
+        _arrow(axes, (x, 0.75), (x, 1.2))
+        axes.text(x, 2.95, "output", ha="center", va="center", fontsize=8, color=GRAY)
+        _arrow(axes, (x, 2.2), (x, 2.75))
+        if i < 4:
+            _arrow(axes, (x + 0.6, 1.7), (x + 1.8, 1.7))
+            text = "state" if i != 2 else "done:\n0"
+            axes.text(x + 1.2, 1.78, text, ha="center", va="bottom", fontsize=9)
+    axes.plot([7.2, 7.2], [0.4, 1.55], ":", color="black")
+    axes.text(7.2, 0.2, "a new episode", ha="center", va="center", fontsize=9)
+    _save(figure, "memory")
+
+
+def continuous() -> None:
+    """Draw a narrow and a wide normal distribution, and the density of one action."""
+    points = torch.linspace(-3, 4, 281)
+    figure, axes = plt.subplots(figsize=(6.2, 2.8), layout="constrained")
+    action = torch.tensor([[1.5]])
+    for log_std, color, style in ((-0.5, BLUE, "-"), (0.3, RED, "--")):
+        policy = Gaussian(torch.tensor([[0.5]]), torch.tensor([log_std]))
+        densities = [float(policy.log_prob(point.view(1, 1)).exp()) for point in points]
+        std = float(torch.tensor(log_std).exp())
+        axes.plot(points, densities, style, color=color, label=f"standard deviation {std:.2f}")
+        density = float(policy.log_prob(action).exp())
+        axes.plot(1.5, density, "o", color=color)
+        axes.annotate(f"{density:.2f}", (1.5, density), (8, 6), textcoords="offset points")
+    axes.axvline(0.5, color=GRAY, linewidth=1)
+    axes.text(0.45, 0.02, "mean 0.5", ha="right", color=GRAY)
+    axes.axvline(1.5, color=GRAY, linestyle=":", linewidth=1)
+    axes.set_xlabel("action; the dots are the densities of a = 1.5")
+    axes.set_ylabel("density")
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    _save(figure, "continuous")
+
+
+def numbers() -> None:
+    """Draw the scores of ten runs, their mean and the interval of the mean."""
+    scores = TEN_SCORES
+    low, high = t_interval_of_mean(scores)
+    figure, axes = plt.subplots(figsize=(7.0, 2.2), layout="constrained")
+    axes.plot([low, high], [1, 1], color=RED, linewidth=3)
+    axes.plot(np.mean(scores), 1, "D", color=RED)
+    axes.text(np.mean(scores), 1.22, "mean and its 95% interval", ha="center", color=RED)
+    for i, score in enumerate(sorted(scores)):
+        axes.plot(score, 0.3 + 0.12 * (i % 3), "o", color=BLUE, mec="white", markersize=9)
+    axes.text(10.6, 0.42, "ten runs", color=BLUE, va="center")
+    axes.axvline(18, color=GRAY, linestyle=":", linewidth=1)
+    axes.text(17.9, -0.05, "18", ha="right", color=GRAY)
+    axes.set_ylim(-0.15, 1.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("score of 30 games of Pong")
+    _save(figure, "numbers")
+
+
+def papers() -> None:
+    """Draw the parts of a paper, and the questions that each has to answer."""
+    parts = {
+        "abstract": "What is claimed, and by how much? Best of what?",
+        "method": "What is new? Is each new part left out once?",
+        "setup": "Which protocol, games, steps or frames, budget?",
+        "baselines": "Who tuned them? As good as published?",
+        "results": "How many seeds? An interval over what?",
+        "appendix": "Which details differ? Can it be run?",
+    }
+    figure, axes = _canvas(7.6, 3.2, 12.0, 5.2)
+    for i, (name, question) in enumerate(parts.items()):
+        y = 4.7 - 0.85 * i
+        _box(axes, 1.4, y, 2.2, 0.6, name, PALE)
+        _arrow(axes, (2.6, y), (3.3, y))
+        axes.text(3.5, y, question, va="center", fontsize=10)
+    _save(figure, "papers")
+
+
+DRAWN = (policy, returns, weights, ratio, clip, value, dataflow, screens, network, memory)
+PICTURES = {f.__name__: f for f in (*DRAWN, continuous, run, numbers, papers)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PICTURES:
