@@ -29,7 +29,7 @@ FENCE = re.compile(r"^(```.*?^```\s*?$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
 LISTING = re.compile(r"^(## .+\n\n)<!-- pages: ([\w-]+) -->$", re.MULTILINE)
 OBJECT = re.compile(r"^::: ([\w.]+)((?:\n    .*)*)", re.MULTILINE)
-PAGES = {".py", ".c", ".h", ".toml", ".sh", ".txt", ".md", ".cff"}
+PAGES = {".py", ".c", ".h", ".toml", ".sh", ".txt", ".md", ".cff", ".patch"}
 ASSETS = {".csv", ".json", ".gz", ".png", ".gif", ".svg"}
 
 log = logging.getLogger("mkdocs.hooks.site")
