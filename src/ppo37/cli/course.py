@@ -11,12 +11,15 @@ from ..errors import UsageError
 from .common import log, print_result
 
 if TYPE_CHECKING:
+    from ..course.bugs import Bug
     from ..course.examiner import Verdict
     from ..course.exercise import Exercise
     from ..course.lessons import Lesson
     from ..course.trial import Trial
 
-CHECK = "check"
+CHECK, BUG = "check", "bug"
+WITH_BUGS = "training"
+"""The lesson whose exercises are hidden mistakes."""
 
 
 def learn(options: Namespace) -> int:
@@ -26,8 +29,12 @@ def learn(options: Namespace) -> int:
         if len(what) != 2:
             raise UsageError("give one file: ppo37 learn check my_gae.py")
         return _check(options, what[1])
+    if what[:1] == [BUG]:
+        if len(what) not in (2, 3):
+            raise UsageError("give a number, as `ppo37 learn bug 1`, and then its function")
+        return _bug(options, *what[1:])
     if len(what) > 1:
-        raise UsageError("give one lesson or exercise, or `check FILE`")
+        raise UsageError("give one lesson or exercise, `check FILE`, or `bug N`")
     if options.train is not None:
         raise UsageError("--train is for `ppo37 learn check FILE`")
     return _show(options, what[0]) if what else _list(options)
@@ -36,14 +43,18 @@ def learn(options: Namespace) -> int:
 def _list(options: Namespace) -> int:
     """Print the lessons with their exercises, and which of them are done."""
     from ..course import progress
+    from ..course.bugs import BUGS
     from ..course.lessons import LESSONS
 
     done = progress.done()
     lines, documents = [], []
     for number, lesson in enumerate(LESSONS.values(), 1):
         lines.append(f"{number:2}. {lesson.name:12} {lesson.title}")
-        lines += [f"      [{'x' if n in done else ' '}] {n}" for n in lesson.exercises]
-        exercises = [{"name": n, "done": n in done} for n in lesson.exercises]
+        names = list(lesson.exercises)
+        if lesson.name == WITH_BUGS:
+            names += [f"{BUG} {i}" for i in range(1, len(BUGS) + 1)]
+        lines += [f"      [{'x' if name in done else ' '}] {name}" for name in names]
+        exercises = [{"name": name, "done": name in done} for name in names]
         documents.append({"name": lesson.name, "title": lesson.title, "exercises": exercises})
     lines += [
         "",
@@ -51,6 +62,7 @@ def _list(options: Namespace) -> int:
         "ppo37 learn sample            write the file of an exercise, my_sample.py",
         "ppo37 learn check my_sample.py",
         "                              examine it, and train with your function",
+        "ppo37 learn bug 1             see a run with a hidden mistake, and find it",
     ]
     print_result(options, {"lessons": documents}, "\n".join(lines))
     return 0
@@ -106,6 +118,57 @@ def _write_exercise(options: Namespace, exercise: "Exercise") -> int:
     log(f"lesson {exercise.lesson}: `ppo37 learn {exercise.lesson}` explains it")
     log(f"write the body of {exercise.name}, then: ppo37 learn check {shlex.quote(str(path))}")
     print_result(options, {"name": exercise.name, "file": str(path)}, str(path))
+    return 0
+
+
+def _bug(options: Namespace, number: str, answer: str | None = None) -> int:
+    """Show a run with a hidden mistake, or judge which function has it."""
+    from ..course import progress
+    from ..course.bugs import find_bug
+    from ..course.exercises import EXERCISES
+
+    index, bug = find_bug(number)
+    name = f"{BUG} {index}"
+    if answer is None:
+        return _show_bug(options, name, bug)
+    if answer not in EXERCISES:
+        raise UsageError(f"no function is called {answer!r}; there are {', '.join(EXERCISES)}")
+    found = answer == bug.function
+    if found:
+        progress.mark(name)
+        text = f"Yes, it is {answer}. {bug.key}"
+    else:
+        text = f"No, {answer} is right. Some questions that lead to it:"
+        text = "\n".join([text, *(f"- {hint}" for hint in bug.hints)])
+    print_result(options, {"bug": index, "answer": answer, "found": found}, text)
+    return 0 if found else 1
+
+
+def _show_bug(options: Namespace, name: str, bug: "Bug") -> int:
+    """Train with and without a hidden mistake, and print what can be seen of it."""
+    from ..course.bugs import MOMENTS, investigate
+    from ..course.trial import chart
+    from ..suites.compare_table import markdown_table
+
+    log(f"training {bug.exercise.task} with a mistake in one function, and without")
+    clue = investigate(bug)
+    rows = []
+    for metric, runs in clue.rows.items():
+        for run, values in zip(("bug", "healthy"), runs, strict=True):
+            numbers = ["" if value is None else f"{value:.3g}" for value in values]
+            rows.append([metric if run == "bug" else "", run, *numbers])
+    head = ["part of the training", "run", *(f"{part:.0%}" for part in MOMENTS)]
+    text = "\n".join(
+        [
+            chart(clue.trial, "with the bug", "healthy"),
+            "",
+            markdown_table(head, rows),
+            "",
+            f"Which function has the mistake? ppo37 learn {name} FUNCTION, with the name of one of "
+            "the exercises.",
+        ]
+    )
+    print_result(options, {"bug": name, "rows": clue.rows}, text)
     return 0
 
 

@@ -268,7 +268,10 @@ def build_parser() -> _Parser:
     details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
     _add_json(details)
     learn = add("learn", course.learn)
-    text = "a lesson to read, an exercise whose file to write, or `check FILE` to examine a file"
+    text = (
+        "a lesson to read, or an exercise whose file to write; `check FILE` examines a file, and "
+        "`bug N [FUNCTION]` shows a run with a hidden mistake"
+    )
     learn.add_argument("what", metavar="NAME", nargs="*", help=text)
     text = "train with the function, too; default: if it is right"
     learn.add_argument("--train", action=argparse.BooleanOptionalAction, help=text)

@@ -49,7 +49,7 @@ def main(path: str) -> None:
         if job["action"] == "answer":
             result = answers(exercise, job["file"])
         else:
-            result = trainings(exercise, job["file"])
+            result = trainings(exercise, job["file"], job["mistake"])
     except NoAnswer as error:
         result = {"error": str(error), "traceback": traceback.format_exc()}
     job_file.with_suffix(".result").write_text(json.dumps(result))
@@ -77,8 +77,10 @@ def _changed_setting() -> str:
     return "" if torch.is_grad_enabled() else "whether gradients are computed"
 
 
-def trainings(exercise: Exercise, file: str | None) -> dict[str, Any]:
-    """Train with the function in a file, or with the package's own if the file is None.
+def trainings(exercise: Exercise, file: str | None, mistake: str = "") -> dict[str, Any]:
+    """Train with the function in a file; if the file is None, with one that makes a mistake.
+
+    Without a mistake the package's own function is used.
 
     With a function, two short trainings come first: with the package's own, and with one that is
     wrong on purpose. If they end with other weights, what stands in this place changes the run.
@@ -86,11 +88,12 @@ def trainings(exercise: Exercise, file: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ppo37-course-") as name:
         folder = Path(name)
         if file is None:
-            return train_with(exercise, None, folder / "ours")._asdict()
+            wrong = _with_mistake(exercise, mistake) if mistake else None
+            return train_with(exercise, wrong, folder / "run")._asdict()
         with _captured():
             function = _function(exercise, file)
             short = PROBED_UPDATES
-            other = _with_mistake(exercise)
+            other = _with_mistake(exercise, exercise.other)
             ours = train_with(exercise, None, folder / "short", short).fingerprint
             changed = train_with(exercise, other, folder / "other", short).fingerprint
             try:
@@ -100,8 +103,8 @@ def trainings(exercise: Exercise, file: str | None) -> dict[str, Any]:
     return {**trained._asdict(), "other_changes": ours != changed}
 
 
-def _with_mistake(exercise: Exercise) -> Function:
-    return lambda *inputs: exercise.solve(frozenset({exercise.other}), *inputs)
+def _with_mistake(exercise: Exercise, mistake: str) -> Function:
+    return lambda *inputs: exercise.solve(frozenset({mistake}), *inputs)
 
 
 def _function(exercise: Exercise, file: str) -> Function:

@@ -407,12 +407,20 @@ def _processor_time(pid: int) -> float:
 
 
 @contextmanager
-def started_job(exercise: Exercise, action: str, file: Path | None, seconds: int) -> Iterator[Job]:
-    """Start a job, and end its process after the block."""
+def started_job(
+    exercise: Exercise, action: str, file: Path | None, seconds: int, mistake: str = ""
+) -> Iterator[Job]:
+    """Start a job, and end its process after the block. mistake: see `answers.trainings`."""
     with tempfile.TemporaryDirectory(prefix="ppo37-course-") as name:
         job = Path(name) / "job.json"
-        what = {"action": action, "exercise": exercise.name, "seconds": seconds}
-        job.write_text(json.dumps({**what, "file": None if file is None else str(file)}))
+        what = {
+            "action": action,
+            "exercise": exercise.name,
+            "file": None if file is None else str(file),
+            "mistake": mistake,
+            "seconds": seconds,
+        }
+        job.write_text(json.dumps(what))
         try:
             with job.with_suffix(".log").open("wb") as log:
                 process, line = launch(

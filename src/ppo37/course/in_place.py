@@ -23,12 +23,14 @@ class Trained(NamedTuple):
 
     calls: how often the function was called.  steps, scores: the curve, agent steps and the mean
     score of the last 100 games after each update.  fingerprint: a hash of the final state.
+    metrics: the logged values by tag, one for each update.
     """
 
     calls: int
     steps: list[int]
     scores: list[float]
     fingerprint: str
+    metrics: dict[str, list[float | None]]
 
 
 def train_with(
@@ -46,12 +48,15 @@ def train_with(
     calls = [0]
     with _in_place(exercise, function, calls):
         run = train(config, out, view=None, make_envs=task.make_envs).run
-    records = [record for record in read_metrics(run) if record[LAST_100] is not None]
+    log = read_metrics(run)
+    records = [record for record in log if record[LAST_100] is not None]
+    tags = [tag for tag in log[0] if "/" in tag]
     return Trained(
         calls[0],
         [record["agent_steps"] for record in records],
         [record[LAST_100] for record in records],
         fingerprint(find_checkpoint(run)[0]),
+        {tag: [record[tag] for record in log] for tag in tags},
     )
 
 

@@ -67,8 +67,11 @@ def try_out(verdict: Verdict) -> Trial:
     )
 
 
-def chart(trial: Trial) -> str:
-    """Draw both curves as text: `o` with the student's function, `.` without, `@` where equal."""
+def chart(trial: Trial, theirs: str = "yours", ours: str = "the package's") -> str:
+    """Draw both curves as text: `o` and `.`, and `@` where they are equal.
+
+    theirs, ours: their names.
+    """
     curves = {THEIRS: trial.theirs, OURS: trial.ours}
     scores = [score for curve in curves.values() for score in curve]
     low, high = min([trial.task.random, *scores]), max([trial.task.best, *scores])
@@ -86,4 +89,4 @@ def chart(trial: Trial) -> str:
     ]
     end = f"{trial.steps[-1]:,} agent steps"
     lines += [f"{'':{width}} +{'-' * COLUMNS}", f"{'':{width}}  0{end:>{COLUMNS - 1}}"]
-    return "\n".join([*lines, f"{THEIRS} yours   {OURS} the package's   {BOTH} both"])
+    return "\n".join([*lines, f"{THEIRS} {theirs}   {OURS} {ours}   {BOTH} both"])
