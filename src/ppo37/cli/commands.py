@@ -203,6 +203,25 @@ def plot(options: Namespace) -> int:
     return 0
 
 
+def explain(options: Namespace) -> int:
+    """Show one real update of a run in numbers: samples, ratios, clipping, gradients."""
+    from ..session import directory
+    from ..session.files import own_folder
+    from ..tools.explain import explain, text
+    from ..tools.explain_plot import figure
+    from ..tools.figures import save_png
+
+    if options.out is not None and Path(options.out).suffix.lower() != ".png":
+        raise UsageError(f"cannot draw to {options.out}: the name must end in .png")
+    found = explain(options.run, _brought_by_run(options))
+    print_result(options, found.to_json(), text(found))
+    default = own_folder(directory.run_of(options.run), "plots") / "explain.png"
+    path = default if options.out is None else real_path(options.out)
+    save_png(figure(found), path, make_folder=options.out is None)
+    log(f"picture: {shown(path)}")
+    return 0
+
+
 def export(options: Namespace) -> int:
     """Publish the agent of a run as a small directory."""
     from ..session.checkpoint import export

@@ -190,6 +190,12 @@ def build_parser() -> _Parser:
     _add_sources(config, AUTO)
     _add_settings(config)
 
+    explain = add("explain", commands.explain)
+    explain.add_argument("run", metavar="RUN", help=A_RUN)
+    explain.add_argument("--out", metavar="FILE.png", help="picture; default: in the run")
+    _add_brought(explain)
+    _add_json(explain)
+
     export = add("export", commands.export)
     export.add_argument("run", metavar="RUN", help=AN_AGENT)
     export.add_argument("--out", metavar="DIR", required=True, help="new folder for the agent")

@@ -110,7 +110,7 @@ BUGS = (
 
 
 class Clue(NamedTuple):
-    """What students see: a row of numbers of each metric for both runs, and the curves."""
+    """The evidence of a bug: numbers of each metric for both runs, and the curves."""
 
     rows: dict[str, tuple[list[float | None], list[float | None]]]
     trial: Trial
