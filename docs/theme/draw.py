@@ -7,10 +7,13 @@ Curves are computed by the functions of ppo37, shapes are read from its tensors,
 the emulator. The background is white, so a picture is readable on light and dark pages.
 """
 
+import dataclasses
 import gzip
 import io
 import json
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +30,16 @@ from ppo37.algorithm.losses import policy_loss, probability_ratio, value_loss
 from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
 from ppo37.config import Config
+from ppo37.course.charts import TAGS
+from ppo37.course.charts import screens as played_screens
+from ppo37.course.exercises import EXERCISES
 from ppo37.course.exercises.statistics import RUNS as TEN_SCORES
-from ppo37.envs.atari.reference import ReferenceAtari, grayscale, shrink
+from ppo37.course.in_place import train_with
+from ppo37.envs.atari.reference import grayscale, shrink
 from ppo37.networks.agent import Agent
 from ppo37.networks.policies import CategoricalPolicy
 from ppo37.presets import from_preset
+from ppo37.session.metrics import LAST_100
 from ppo37.tools.stats import t_interval_of_mean
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +133,7 @@ def weights() -> None:
 
 def screens() -> None:
     """Draw one agent step of Ms. Pac-Man: its four frames, and the observation made of them."""
-    frames, obs = _played("ms_pacman", 126)
+    frames, obs = played_screens()
     gray = [grayscale(frame) for frame in frames]
     seen = shrink(np.maximum(gray[2], gray[3]))
     # The emulator's own gray differs from these weights by 1 at most.
@@ -143,18 +151,6 @@ def screens() -> None:
     for axes, picture, name in zip(panels, obs, names, strict=True):
         _show(axes, picture, name)
     _save(figure, "stack", "png")
-
-
-def _played(game: str, steps: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Play a game at random. Returns the frames of the last step, and the observation after it."""
-    envs = ReferenceAtari(game, 1, seed=1, variant="engine")
-    random = np.random.default_rng(0)
-    envs.reset()
-    action = 0
-    for t in range(steps):
-        action = random.integers(len(envs.action_names)) if t % 8 == 0 else action
-        step = envs.step(np.array([action]))
-    return envs.screens[0], step.obs[0]
 
 
 def _show(axes: Axes, picture: np.ndarray, name: str) -> None:
@@ -531,8 +527,31 @@ def papers() -> None:
     _save(figure, "papers")
 
 
+def runs() -> None:
+    """Train catch with and without mistakes, and store the metrics for a chart."""
+    found = {}
+    exercise = EXERCISES["value_targets"]
+    broken = {"learning_rate 1e-6": {"learning_rate": 1e-6}}
+    broken |= {"learning_rate 0.1": {"learning_rate": 0.1, "target_kl": None}}
+    broken |= {"ent_coef 1": {"ent_coef": 1.0}, "targets are the values": {}, "healthy": {}}
+    for name, changes in broken.items():
+        function = None
+        if name == "targets are the values":
+            function = partial(exercise.solve, frozenset({"only_values"}))
+        changed = dataclasses.replace(exercise, settings=changes)
+        with tempfile.TemporaryDirectory() as folder:
+            trained = train_with(changed, function, Path(folder) / "run")
+        metrics = {"score": trained.metrics[LAST_100]}
+        metrics |= {tag: trained.metrics[f"losses/{tag}"] for tag in TAGS[1:]}
+        rounded = {tag: [float(f"{v:.4g}") for v in values] for tag, values in metrics.items()}
+        found[name] = {"agent_steps": trained.steps, **rounded}
+    path = FIGURES.parent / "runs.json"
+    path.write_text(json.dumps(found) + "\n")
+    print(path.relative_to(ROOT), f"{path.stat().st_size / 1000:.0f} kB")
+
+
 DRAWN = (policy, returns, weights, ratio, clip, value, dataflow, screens, network, memory)
-PICTURES = {f.__name__: f for f in (*DRAWN, continuous, run, numbers, papers)}
+PICTURES = {f.__name__: f for f in (*DRAWN, continuous, run, numbers, papers, runs)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PICTURES:

@@ -1,6 +1,7 @@
 """Pages that are made from the package: one for each detail of PPO, and the settings."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tex import tex
 
 from ppo37 import config, networks
 from ppo37.course import lessons
+from ppo37.course.charts import CHARTS, Chart
 from ppo37.presets import PRESETS
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Mark
@@ -56,7 +58,42 @@ def _lesson(page: str) -> str:
     def equations(found: re.Match[str]) -> str:
         return "\n\n".join(f"$$\n{tex(line)}\n$$" for line in found[1].splitlines())
 
-    return lessons.EQUATION.sub(equations, lessons.read(Path(page).stem))
+    text = lessons.EQUATION.sub(equations, lessons.read(Path(page).stem))
+    return lessons.CHART.sub(lambda found: _chart(CHARTS[found[1]]), text)
+
+
+def _chart(chart: Chart) -> str:
+    """Return the sliders of a chart and a place for its figure; charts.js fills both."""
+    rows = []
+    for name, values in chart.controls.items():
+        at = values.index(chart.start[name])
+        rows.append(
+            f"<label>{name.replace('_', ' ')} <input type='range' min='0' "
+            f"max='{len(values) - 1}' value='{at}'> <output></output></label>"
+        )
+    return (
+        "<script src='../theme/plotly.min.js'></script>"
+        f"<script src='charts/{chart.name}.js'></script>"
+        f"<div class='chart' data-chart='{chart.name}'><p>{chart.text} Live, with code to change: "
+        f"<code>ppo37 learn --notebook {chart.name}</code></p>{''.join(rows)}"
+        "<div class='chart-plot'></div></div>"
+    )
+
+
+def chart_scripts() -> dict[str, str]:
+    """Return the scripts with the figures of each chart, by their paths in the site."""
+    return {
+        f"{COURSE}/charts/{name}.js": "window.ppo37Charts = window.ppo37Charts || {};\n"
+        f"window.ppo37Charts[{json.dumps(name)}] = {json.dumps(_document(chart))};\n"
+        for name, chart in CHARTS.items()
+    }
+
+
+def _document(chart: Chart) -> dict[str, Any]:
+    """Return the values of the sliders of a chart, and its figure for each of their positions."""
+    controls = [{"name": name, "values": values} for name, values in chart.controls.items()]
+    figures = {",".join(map(str, at)): figure for at, figure in chart.all_figures()}
+    return {"controls": controls, "figures": figures}
 
 
 def details_nav() -> list[Any]:

@@ -17,6 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+from plotly.offline import get_plotlyjs
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
@@ -48,6 +49,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in (ROOT / generated.LESSONS / "figures").iterdir():
         uri = f"{generated.COURSE}/figures/{path.name}"
         files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for uri, text in generated.chart_scripts().items():
+        files.append(File.generated(config, uri, content=text))
+    files.append(File.generated(config, "theme/plotly.min.js", content=get_plotlyjs()))
     _add_katex(files, config)
     waiting = [file for file in files.documentation_pages() if not file.inclusion.is_excluded()]
     while waiting:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, wait_until
 
+from ppo37.course.charts import CHARTS
 from ppo37.tools import details
 
 SITE = ROOT / "site"
@@ -185,6 +186,36 @@ def test_a_page_loads_everything_and_renders_its_equations(
     assert not facts["images"]
     assert facts["rendered"] == facts["equations"]
     assert not facts["too wide"], "the page is wider than a phone"
+
+
+MOVE = """new Promise((found) => {
+  const chart = document.querySelector(".chart");
+  const title = () => chart.querySelector(".chart-plot").dataset.title;
+  const slider = chart.querySelectorAll("input")[%d];
+  const before = title();
+  slider.value = %d;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  requestAnimationFrame(() => found([before, title(), slider.getAttribute("aria-valuetext"),
+    chart.querySelector(".gtitle")?.textContent ?? ""]));
+})"""
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_moving_a_slider_changes_the_chart(name: str, tab: Tab, address: str) -> None:
+    """Without a network; the figure is that of the functions of the package."""
+    chart = CHARTS[name]
+    tab.call("Emulation.clearDeviceMetricsOverride")
+    tab.open(f"{address}/learn/{chart.lesson}.html")
+    control = len(chart.controls) - 1
+    argument, values = list(chart.controls.items())[control]
+    at = 0 if values.index(chart.start[argument]) else 1
+    before, after, text, drawn = tab.evaluate(MOVE % (control, at))
+    assert before == chart.figure(**chart.start)["layout"]["title"]["text"]
+    expected = chart.figure(**{**chart.start, argument: values[at]})
+    assert after == expected["layout"]["title"]["text"] != before
+    assert drawn.replace("\xa0", " ") in after
+    assert text in (str(values[at]), f"{values[at]:g}" if isinstance(values[at], float) else "")
+    assert not tab.failures()
 
 
 def test_the_page_of_a_detail_shows_its_equation(

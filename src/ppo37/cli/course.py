@@ -1,13 +1,19 @@
 """The command of the course: lists it, shows a lesson, writes and examines an exercise."""
 
 import difflib
+import os
 import shlex
+import subprocess
 import sys
+import tempfile
 from argparse import Namespace
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..tools.processes import python, search_path
 from .common import log, print_result
 
 if TYPE_CHECKING:
@@ -25,6 +31,10 @@ WITH_BUGS = "training"
 def learn(options: Namespace) -> int:
     """Learn PPO: read lessons, and put your own equations into the trainer."""
     what = options.what
+    if options.notebook is not None:
+        if what or options.train is not None or options.json:
+            raise UsageError("--notebook opens one notebook, and takes only --out beside it")
+        return _notebook(options.notebook, options.out)
     if what[:1] == [CHECK]:
         if len(what) != 2:
             raise UsageError("give one file: ppo37 learn check my_gae.py")
@@ -38,6 +48,41 @@ def learn(options: Namespace) -> int:
     if options.train is not None:
         raise UsageError("--train is for `ppo37 learn check FILE`")
     return _show(options, what[0]) if what else _list(options)
+
+
+def _notebook(name: str, out: str | None) -> int:
+    """Open a copy of a notebook in the working directory, or export it as FILE.ipynb."""
+    from importlib.util import find_spec
+
+    from ..course.charts import CHARTS
+
+    if name not in CHARTS:
+        raise UsageError(f"no notebook is called {name!r}; there are {', '.join(CHARTS)}")
+    if find_spec("marimo") is None:
+        raise UsageError("notebooks need marimo: pip install 'ppo37[learn]', or marimo and plotly")
+    content = (files("ppo37.course") / "notebooks" / f"{name}.py").read_text("utf-8")
+    if out is not None and Path(out).suffix != ".ipynb":
+        raise UsageError(f"--out {out} has to end in .ipynb")
+    copy = Path(f"{name}_notebook.py") if out is None else None
+    with tempfile.TemporaryDirectory(prefix="ppo37-notebook-") as folder:
+        if copy is None:
+            source = Path(folder) / f"{name}.py"
+            source.write_text(content, "utf-8")
+            action = ["export", "ipynb", "--sort", "top-down", str(source), "-o", str(out)]
+            if os.path.lexists(str(out)):
+                raise UsageError(f"{out} exists already; choose another --out")
+        else:
+            _write_new(copy, content)
+            action = ["edit", str(copy)]
+        command = python("-m", "marimo", *action)
+        done = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": search_path()})
+    return done.returncode
+
+
+def _write_new(path: Path, content: str) -> None:
+    """Write a file; one that exists, perhaps with changes of the user, stays as it is."""
+    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        file.write(content)
 
 
 def _list(options: Namespace) -> int:
@@ -63,6 +108,7 @@ def _list(options: Namespace) -> int:
         "ppo37 learn check my_sample.py",
         "                              examine it, and train with your function",
         "ppo37 learn bug 1             see a run with a hidden mistake, and find it",
+        "ppo37 learn --notebook clip   move sliders in a notebook",
     ]
     print_result(options, {"lessons": documents}, "\n".join(lines))
     return 0

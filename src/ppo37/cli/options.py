@@ -281,7 +281,12 @@ def build_parser() -> _Parser:
     learn.add_argument("what", metavar="NAME", nargs="*", help=text)
     text = "train with the function, too; default: if it is right"
     learn.add_argument("--train", action=argparse.BooleanOptionalAction, help=text)
-    learn.add_argument("--out", metavar="FILE.py", help="where to write the file of an exercise")
+    text = "where to write the file of an exercise, or a notebook as FILE.ipynb"
+    learn.add_argument("--out", metavar="FILE", help=text)
+    text = (
+        "open a notebook with sliders: entropy, gae, clip, update, pixels, metrics (ppo37[learn])"
+    )
+    learn.add_argument("--notebook", metavar="NAME", help=text)
     _add_json(learn)
 
     _add_json(add("games", commands.games))

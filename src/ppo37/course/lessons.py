@@ -16,6 +16,8 @@ EQUATION = re.compile(r"^```equation\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r'^```python title="([^"]+)"$', re.MULTILINE)
 """The beginning of a quote of a source file."""
 PICTURE = re.compile(r"^!\[([^]]*)\]\(([^)]+)\)$", re.MULTILINE)
+CHART = re.compile(r"^<!-- chart: (\w+) -->$", re.MULTILINE)
+"""The place of an interactive chart."""
 FORMULA = re.compile(r"\$([^$\n]+)\$")
 SYMBOLS = {
     r"\mid": "|",
@@ -66,6 +68,7 @@ def for_terminal(text: str) -> str:
     """Return the Markdown of a lesson as a terminal can show it: symbols for TeX, no pictures."""
     text = EQUATION.sub(r"```text\n\1```", text)
     text = QUOTE.sub(r"From `\1`:\n\n```python", text)
+    text = CHART.sub(r"(a chart with sliders: `ppo37 learn --notebook \1`)", text)
     text = PICTURE.sub(lambda match: f"(picture: {match[1]}; {FOLDER / match[2]})", text)
     return FORMULA.sub(lambda match: _symbols(match[1]), text)
 
