@@ -145,6 +145,13 @@ def _detail(entry: Detail, found: dict[str, list[Mark]]) -> str:
     if entry.equation:
         parts.append(f"$$\n{tex(entry.equation)}\n$$")
     parts.append(f"**Why.** {_text(entry.why)}")
+    parts.append(f"**Without it.** {_text(entry.without)}")
+    parts += [f"**Found by others.** {_text(study)}" for study in entry.studies]
+    shown = "trains a small game" if entry.task else "runs a test that fails"
+    parts.append(
+        f"`ppo37 details {entry.number} --break` removes it from a copy of the package and "
+        f"{shown}. What it is worth is not measured over seeds."
+    )
     parts.append(f"**Source.** [{_text(entry.source)}]({entry.permalink})")
     parts.append("\n".join(_facts(entry)))
     parts += ["## In the code", ", ".join(map(_place, own)) + ":", _excerpt(own)]

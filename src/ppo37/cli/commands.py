@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import Config, brought_flags, from_dict, implied_by
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..session.changes import FIXED
 from ..session.files import real_path, shown
 from .brought import brought, environments, with_real_paths
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..build import Brought
     from ..session.checkpoint import Checkpoint
     from ..session.session import Summary
+    from ..tools.details import Detail
 
 SIGNAL_EXIT = 128
 """The exit code of a stopped run is this plus the number of the signal."""
@@ -278,6 +279,10 @@ def details(options: Namespace) -> int:
     from ..tools import details
 
     marks = details.marks()
+    if options.broken:
+        if options.number is None:
+            raise UsageError("name the detail to remove: ppo37 details 5 --break")
+        return _without_detail(options, details.find(options.number))
     if options.number is None:
         found = details.load()
         documents = [details.document(detail, marks) for detail in found]
@@ -286,6 +291,34 @@ def details(options: Namespace) -> int:
         detail = details.find(options.number)
         text = details.explanation(detail, marks)
         print_result(options, details.document(detail, marks), text)
+    return 0
+
+
+def _without_detail(options: Namespace, detail: "Detail") -> int:
+    """Show what goes wrong without a detail: by a small training, or by a test that fails."""
+    from ..course.broken import test_without, train_without
+    from ..course.trial import chart
+    from ..tools.details import diff
+
+    lines = [f"{detail.tag}, {detail.name}. {detail.without}", "", diff(detail).rstrip(), ""]
+    document: dict[str, object] = {"tag": detail.tag}
+    if detail.task is not None:
+        log(f"training {detail.task} without it, in a copy of the package, and with it")
+        trial = train_without(detail)
+        lines += [
+            chart(trial, "without it", "with it"),
+            f"mean score of the last 100 games: {trial.theirs[-1]:.1f} without it, "
+            f"{trial.ours[-1]:.1f} with it. One seed: not measured over seeds.",
+        ]
+        document |= {"task": detail.task, "without": trial.theirs, "with": trial.ours}
+    else:
+        log(f"running {detail.tests[0]} without it, in a copy of the package")
+        failure = test_without(detail)
+        if not failure.lines:
+            raise RunError(f"{failure.test} passes without {detail.tag}; please report this")
+        lines += [f"{failure.test} fails:", *failure.lines[:8]]
+        document |= {"test": failure.test, "says": failure.lines}
+    print_result(options, document, "\n".join(lines))
     return 0
 
 

@@ -272,6 +272,8 @@ def build_parser() -> _Parser:
 
     details = add("details", commands.details)
     details.add_argument("number", metavar="N", nargs="?", help="1 to 37, or A1 to A4")
+    text = "remove it from a copy of the package, and train with that or run a test that fails"
+    details.add_argument("--break", dest="broken", action="store_true", help=text)
     _add_json(details)
     learn = add("learn", course.learn)
     text = (

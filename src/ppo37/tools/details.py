@@ -50,6 +50,9 @@ class Detail(NamedTuple):
     why: str
     source: str
     permalink: str
+    without: str = ""
+    studies: tuple[str, ...] = ()
+    task: str | None = None
     equation: str | None = None
     main: str | None = None
     needs: dict[str, Any] = {}  # noqa: RUF012 (never changed)
@@ -197,6 +200,8 @@ def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
     facts = {
         "equation": detail.equation,
         "why": textwrap.fill(detail.why, WIDTH - 2),
+        "without it": textwrap.fill(detail.without, WIDTH - 2),
+        "what studies found": "\n".join(textwrap.fill(s, WIDTH - 2) for s in detail.studies),
         "source": f"{detail.source}\n{detail.permalink}",
         "needs": " ".join(flags(detail.needs)),
         f"turned {turned} by": " ".join(flags(detail.switch)),
@@ -219,7 +224,8 @@ def _detail(table: dict[str, Any]) -> Detail:
     known, needed = set(Detail._fields), set(Detail._fields) - set(Detail._field_defaults)
     assert needed <= table.keys() <= known, f"the entry of {table.get('number')} is incomplete"
     edits = tuple(Edit(**edit) for edit in table.get("mutant", ()))
-    return Detail(**{**table, "tests": tuple(table.get("tests", ())), "mutant": edits})
+    lists = {name: tuple(table.get(name, ())) for name in ("tests", "studies")}
+    return Detail(**{**table, **lists, "mutant": edits})
 
 
 def _reading_order(file: str) -> tuple[int, str]:
