@@ -140,7 +140,7 @@ def screens() -> None:
     assert np.abs(seen.astype(int) - obs[-1]).max() <= 1
     last = (gray[2], gray[3], np.maximum(gray[2], gray[3]), obs[-1])
     names = [f"frame {n}" for n in range(1, 5)]
-    names += ["frame 3, gray", "frame 4, gray", "maximum of both", "84 x 84: the observation"]
+    names += ["frame 3, gray", "frame 4, gray", "maximum of both", "made smaller: 84 x 84"]
     figure, panels = plt.subplots(2, 4, figsize=(8.2, 5.6), layout="constrained")
     for axes, picture, name in zip(panels.flat, (*frames, *last), names, strict=True):
         _show(axes, picture, name)
@@ -499,8 +499,6 @@ def numbers() -> None:
     for i, score in enumerate(sorted(scores)):
         axes.plot(score, 0.3 + 0.12 * (i % 3), "o", color=BLUE, mec="white", markersize=9)
     axes.text(10.6, 0.42, "ten runs", color=BLUE, va="center")
-    axes.axvline(18, color=GRAY, linestyle=":", linewidth=1)
-    axes.text(17.9, -0.05, "18", ha="right", color=GRAY)
     axes.set_ylim(-0.15, 1.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

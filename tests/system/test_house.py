@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 import ppo37
+from ppo37.course.exercises import EXERCISES
 
 SOURCE = ROOT / "src" / "ppo37"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -211,3 +212,12 @@ def test_readme_and_code_have_the_same_equation(tag: str) -> None:
     assert cells[3].strip() == f"`{function}`"
     others = [path.name for path in MODULES if re.search(rf"\b{tag}: ", path.read_text())]
     assert others == [f"{function.split('.')[0]}.py"]
+
+
+def test_the_exercises_have_the_same_equations() -> None:
+    """All but three, which an exercise asks for in other words or symbols."""
+    texts = _formula(" ".join(exercise.text for exercise in EXERCISES.values()))
+    for tag in EQUATIONS.keys() - {"E1", "E5", "E9"}:
+        stated = re.search(rf"^\s*{tag}: (.*)$", _docstring(EQUATIONS[tag]), re.MULTILINE)
+        assert stated is not None
+        assert _formula(stated[1]) in texts, tag

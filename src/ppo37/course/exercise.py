@@ -92,7 +92,8 @@ class Exercise:
             inside, _, after = inside.rpartition(")")
             head = f"def {before}(\n    {inside}\n){after}:"
         return (
-            f'"""Exercise `{self.name}`; `ppo37 learn check {self.file}` examines it."""\n\n'
+            f'"""Exercise `{self.name}`; `ppo37 learn check {self.file}` examines it.\n\n'
+            'The inputs must not be changed; the result is a new tensor.\n"""\n\n'
             "import torch\nfrom torch import Tensor\n\n\n"
             f'{head}\n    """{indent(self.text.strip(), "    ").lstrip()}\n    """\n'
         )

@@ -111,7 +111,8 @@ PREPROCESS = Exercise(
 2. Make it gray: 0.299 * red + 0.587 * green + 0.114 * blue.
 3. Make it smaller: the mean of each block of {BLOCK} x {BLOCK} pixels.
 
-previous, current: [N, H, W, 3] uint8, for N environments.  The result is float32 in 0 ... 255.""",
+previous, current: [N, H, W, 3] uint8, for N environments; H and W are multiples of {BLOCK}.
+The result is float32 in 0 ... 255, not rounded.""",
     cases=_screens,
     oracle=_pictures_by_hand,
     solve=_preprocess,

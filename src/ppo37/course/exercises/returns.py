@@ -13,7 +13,8 @@ from ..exercise import Case, Exercise, Function, Mistake, Place, Wrong, chance, 
 ENDS = "What done does"
 SHAPES = (
     "rewards, dones: [T, N], for T steps in N environments; done is 1 where a step ended an\n"
-    "episode, else 0.  values: [T+1, N]; the last row is the value of the state after the rollout."
+    "episode, else 0.  values: [T+1, N]; the last row is the value of the state after the last\n"
+    "step.  All are float32."
 )
 
 
