@@ -63,6 +63,7 @@ def test_a_lesson_has_a_picture_an_exercise_and_the_sections_to_read(name: str) 
     assert text.startswith(f"# {LESSONS[name].title}\n")
     assert lessons.PICTURE.search(text)
     assert "## Exercise" in text
+    assert "[Words](glossary.md)" in text
     for exercise in LESSONS[name].exercises:
         assert re.search(rf"^ppo37 learn {exercise}\b", text, re.MULTILINE), exercise
         for mistake in EXERCISES[exercise].mistakes.values():
