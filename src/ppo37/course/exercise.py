@@ -91,9 +91,12 @@ class Exercise:
             before, _, inside = self.signature.partition("(")
             inside, _, after = inside.rpartition(")")
             head = f"def {before}(\n    {inside}\n){after}:"
+        learned = [self.parameters[i] for i in self.learned]
+        gradients = f"Gradients must flow to {' and '.join(learned)}.\n" if learned else ""
+        result = ", and the result is a new tensor" if self.signature.endswith("-> Tensor") else ""
         return (
             f'"""Exercise `{self.name}`; `ppo37 learn check {self.file}` examines it.\n\n'
-            'The inputs must not be changed; the result is a new tensor.\n"""\n\n'
+            f'The inputs must not be changed{result}.\n{gradients}"""\n\n'
             "import torch\nfrom torch import Tensor\n\n\n"
             f'{head}\n    """{indent(self.text.strip(), "    ").lstrip()}\n    """\n'
         )

@@ -58,7 +58,7 @@ RESET_STATE = Exercise(
     text="""Set the state of an LSTM to zero where a step ended the episode, [N, R].
 
 lstm_state: [N, R], the R numbers that the LSTM remembers of each of N environments.
-dones: [N], 1 where the step ended the episode, else 0.""",
+dones: [N] float32, 1 where the step ended the episode, else 0.""",
     cases=_cases,
     oracle=lambda state, dones: torch.tensor(
         [

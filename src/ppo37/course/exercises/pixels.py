@@ -239,7 +239,7 @@ STACK_FRAMES = Exercise(
 The oldest picture leaves the stack, and the newest one is the last. Where an episode starts,
 all pictures before the newest one are 0.
 
-stack: [N, K, H, W].  picture: [N, H, W], the newest one.
+stack: [N, K, H, W].  picture: [N, H, W], the newest one.  All inputs are float32.
 starts: [N], 1 where the newest picture is the first of an episode, else 0.""",
     cases=_stacks,
     oracle=_stacks_by_hand,

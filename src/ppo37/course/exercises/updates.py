@@ -46,7 +46,7 @@ NORMALIZE = Exercise(
 
 (A - mean) / (std + 1e-8)
 
-The standard deviation divides by M - 1, as that of CleanRL.
+The standard deviation is that of torch.std, which divides by M - 1.
 
 advantages: [M], of the samples of one minibatch.""",
     cases=lambda: [
@@ -145,7 +145,7 @@ The first minibatch has the first M indices of the order, the second one the nex
 with M = S / num_minibatches. So each sample is used exactly once.
 
 permutation: [S] int64, the indices 0 ... S - 1 in a random order.  num_minibatches divides S.
-Returns num_minibatches tensors [M] of indices.""",
+Returns a list or tuple of num_minibatches tensors [M], which may be views.""",
     cases=lambda: [
         Case("for one minibatch", (torch.tensor([2, 0, 1]), 1)),
         Case("for two minibatches", (torch.tensor([3, 1, 0, 2, 5, 4]), 2)),
