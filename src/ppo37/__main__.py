@@ -26,7 +26,10 @@ def _leave_out_working_directory() -> None:
 
     Otherwise a file there, such as `safetensors.py`, would replace an installed module.
     """
-    here = os.getcwd()  # noqa: PTH109
+    try:
+        here = os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        _end("the working directory does not exist any more; change to another one", 2)
     is_ours = Path(__file__).resolve().parents[1] == Path(here).resolve()
     if not sys.flags.safe_path and sys.path[0] in ("", here) and not is_ours:
         del sys.path[0]

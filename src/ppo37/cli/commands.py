@@ -214,6 +214,8 @@ def explain(options: Namespace) -> int:
 
     if options.out is not None and Path(options.out).suffix.lower() != ".png":
         raise UsageError(f"cannot draw to {options.out}: the name must end in .png")
+    if options.out is not None and not real_path(options.out).parent.is_dir():
+        raise UsageError(f"cannot draw to {options.out}: its folder does not exist")
     found = explain(options.run, _brought_by_run(options))
     print_result(options, found.to_json(), text(found))
     default = own_folder(directory.run_of(options.run), "plots") / "explain.png"

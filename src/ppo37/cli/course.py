@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..tools.processes import python, search_path
 from .common import log, print_result
 
@@ -39,7 +39,11 @@ def learn(options: Namespace) -> int:
         if len(what) != 2:
             raise UsageError("give one file: ppo37 learn check my_gae.py")
         return _check(options, what[1])
+    if options.out is not None and len(what) != 1:
+        raise UsageError("--out is for the file of an exercise: ppo37 learn gae --out FILE.py")
     if what[:1] == [BUG]:
+        if options.train is not None:
+            raise UsageError("--train is for `ppo37 learn check FILE`")
         if len(what) not in (2, 3):
             raise UsageError("give a number, as `ppo37 learn bug 1`, and then its function")
         return _bug(options, *what[1:])
@@ -63,26 +67,39 @@ def _notebook(name: str, out: str | None) -> int:
     content = (files("ppo37.course") / "notebooks" / f"{name}.py").read_text("utf-8")
     if out is not None and Path(out).suffix != ".ipynb":
         raise UsageError(f"--out {out} has to end in .ipynb")
-    copy = Path(f"{name}_notebook.py") if out is None else None
+    if out is None:
+        copy = Path(f"{name}_notebook.py")
+        with suppress(FileExistsError):  # perhaps with changes of the user
+            _write_new(copy, content.encode())
+        return _marimo("edit", str(copy)).returncode
     with tempfile.TemporaryDirectory(prefix="ppo37-notebook-") as folder:
-        if copy is None:
-            source = Path(folder) / f"{name}.py"
-            source.write_text(content, "utf-8")
-            action = ["export", "ipynb", "--sort", "top-down", str(source), "-o", str(out)]
-            if os.path.lexists(str(out)):
-                raise UsageError(f"{out} exists already; choose another --out")
-        else:
-            _write_new(copy, content)
-            action = ["edit", str(copy)]
-        command = python("-m", "marimo", *action)
-        done = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": search_path()})
-    return done.returncode
+        source, made = Path(folder) / f"{name}.py", Path(folder) / f"{name}.ipynb"
+        source.write_text(content, "utf-8")
+        done = _marimo("export", "ipynb", "--sort", "top-down", str(source), "-o", str(made))
+        if done.returncode or not made.exists():
+            raise RunError(f"marimo could not export {name} (exit code {done.returncode})")
+        try:
+            _write_new(Path(out), made.read_bytes())
+        except FileExistsError as error:
+            raise UsageError(f"{out} exists already; choose another --out") from error
+    print(out)
+    return 0
 
 
-def _write_new(path: Path, content: str) -> None:
-    """Write a file; one that exists, perhaps with changes of the user, stays as it is."""
-    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(content)
+def _marimo(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    command = python("-m", "marimo", *arguments)
+    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": search_path()})
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file; FileExistsError if there is one, and UsageError if it cannot be written."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _list(options: Namespace) -> int:
@@ -169,7 +186,6 @@ def _write_exercise(options: Namespace, exercise: "Exercise") -> int:
 
 def _bug(options: Namespace, number: str, answer: str | None = None) -> int:
     """Show a run with a hidden mistake, or judge which function has it."""
-    from ..course import progress
     from ..course.bugs import find_bug
     from ..course.exercises import EXERCISES
 
@@ -181,7 +197,7 @@ def _bug(options: Namespace, number: str, answer: str | None = None) -> int:
         raise UsageError(f"no function is called {answer!r}; there are {', '.join(EXERCISES)}")
     found = answer == bug.function
     if found:
-        progress.mark(name)
+        _mark(name)
         text = f"Yes, it is {answer}. {bug.key}"
     else:
         text = f"No, {answer} is right. Some questions that lead to it:"
@@ -220,12 +236,9 @@ def _show_bug(options: Namespace, name: str, bug: "Bug") -> int:
 
 def _check(options: Namespace, file: str) -> int:
     """Examine the function in a file, and train with it."""
-    from ..course import progress
     from ..course.examiner import examine
     from ..course.trial import try_out
 
-    if options.out is not None:
-        raise UsageError("--out is for exercises, which write a file")
     verdict = examine(file)
     exercise = verdict.exercise
     document: dict[str, Any] = {
@@ -238,8 +251,7 @@ def _check(options: Namespace, file: str) -> int:
         print("\n".join(_verdict_lines(verdict)))
     if verdict.traceback and options.debug:
         print(verdict.traceback, file=sys.stderr)
-    if verdict.right:
-        progress.mark(exercise.name)
+    right = verdict.right
     if exercise.place is None and options.train:
         raise UsageError(f"{exercise.name} has no place in the trainer; leave out --train")
     if exercise.place and (options.train or (options.train is None and verdict.right)):
@@ -249,11 +261,23 @@ def _check(options: Namespace, file: str) -> int:
         document["training"]["learned"] = trial.learned
         if not options.json:
             print("\n".join(_trial_lines(verdict, trial)))
+        right = right and not trial.error
+    if right:
+        _mark(exercise.name)
     if options.json:
         print_result(options, document, "")
-    elif verdict.right:
+    elif right:
         print(_next_line(exercise.name))
-    return 0 if verdict.right else 1
+    return 0 if right else 1
+
+
+def _mark(name: str) -> None:
+    """Note that an exercise is done."""
+    from ..course import progress
+
+    problem = progress.mark(name)
+    if problem:
+        log(problem)
 
 
 def _verdict_lines(verdict: "Verdict") -> list[str]:
@@ -307,5 +331,5 @@ def _next_line(name: str) -> str:
     from ..course import progress
     from ..course.exercises import EXERCISES
 
-    left = [each for each in EXERCISES if each not in progress.done()]
+    left = [each for each in EXERCISES if each not in progress.done() | {name}]
     return f"{name} is done. Next: ppo37 learn {left[0]}" if left else "All exercises are done."

@@ -69,6 +69,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = build_parser()
     options, unknown = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
+    if "what" in options and not any(argument.startswith("-") for argument in unknown):
+        options.what += unknown  # words after an option
+        unknown = []
     if unknown:
         hint = _hint(unknown[0], getattr(options, "parser", parser))
         raise UsageError(f"unknown argument {unknown[0]!r}{hint}")

@@ -11,7 +11,6 @@ import io
 import json
 import resource
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..envs.loading import load_module
 from ..errors import RunError, UsageError
+from ..session.files import one_line
 from ..tools.processes import stop_with_parent
 from .exercise import Case, Exercise, Function
 from .exercises import EXERCISES
@@ -29,6 +29,10 @@ from .in_place import train_with
 
 PROBED_UPDATES = 2
 """Updates after which another function must have changed the weights."""
+
+
+MOST = 1_000_000
+"""The most numbers of a result, or parts of a list."""
 
 
 class NoAnswer(Exception):
@@ -49,7 +53,7 @@ def main(path: str) -> None:
         if job["action"] == "answer":
             result = answers(exercise, job["file"])
         else:
-            result = trainings(exercise, job["file"], job["mistake"])
+            result = trainings(exercise, job["file"], job_file.parent, job["mistake"])
     except NoAnswer as error:
         result = {"error": str(error), "traceback": traceback.format_exc()}
     job_file.with_suffix(".result").write_text(json.dumps(result))
@@ -77,29 +81,29 @@ def _changed_setting() -> str:
     return "" if torch.is_grad_enabled() else "whether gradients are computed"
 
 
-def trainings(exercise: Exercise, file: str | None, mistake: str = "") -> dict[str, Any]:
+def trainings(
+    exercise: Exercise, file: str | None, folder: Path, mistake: str = ""
+) -> dict[str, Any]:
     """Train with the function in a file; if the file is None, with one that makes a mistake.
 
-    Without a mistake the package's own function is used.
+    Without a mistake the package's own function is used.  folder: for the runs.
 
     With a function, two short trainings come first: with the package's own, and with one that is
     wrong on purpose. If they end with other weights, what stands in this place changes the run.
     """
-    with tempfile.TemporaryDirectory(prefix="ppo37-course-") as name:
-        folder = Path(name)
-        if file is None:
-            wrong = _with_mistake(exercise, mistake) if mistake else None
-            return train_with(exercise, wrong, folder / "run")._asdict()
-        with _captured():
-            function = _function(exercise, file)
-            short = PROBED_UPDATES
-            other = _with_mistake(exercise, exercise.other)
-            ours = train_with(exercise, None, folder / "short", short).fingerprint
-            changed = train_with(exercise, other, folder / "other", short).fingerprint
-            try:
-                trained = train_with(exercise, function, folder / "theirs")
-            except (Exception, SystemExit) as error:
-                raise NoAnswer(_explained(error, file)) from error
+    if file is None:
+        wrong = _with_mistake(exercise, mistake) if mistake else None
+        return train_with(exercise, wrong, folder / "run")._asdict()
+    with _captured():
+        function = _function(exercise, file)
+        short = PROBED_UPDATES
+        other = _with_mistake(exercise, exercise.other)
+        ours = train_with(exercise, None, folder / "short", short).fingerprint
+        changed = train_with(exercise, other, folder / "other", short).fingerprint
+        try:
+            trained = train_with(exercise, function, folder / "theirs")
+        except BaseException as error:
+            raise NoAnswer(_explained(error, file)) from error
     return {**trained._asdict(), "other_changes": ours != changed}
 
 
@@ -133,7 +137,7 @@ def _answer(exercise: Exercise, function: Function, case: Case, file: str) -> di
     before = [_copied(value) for value in inputs]
     try:
         output = function(*inputs)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also those that are meant to end a process
         raise NoAnswer(f"{case.about}: {_explained(error, file)}") from error
     changed = [
         exercise.parameters[i]
@@ -141,7 +145,7 @@ def _answer(exercise: Exercise, function: Function, case: Case, file: str) -> di
         if isinstance(value, Tensor) and not torch.equal(value, before[i])
     ]
     parts = [output] if isinstance(output, Tensor) else output
-    parts = [part for part in parts if isinstance(part, Tensor)] if _is_list(parts) else []
+    parts = [part for part in parts if _has_storage(part)] if _is_list(parts) else []
     shared = [
         exercise.parameters[i]
         for i, value in enumerate(inputs)
@@ -172,6 +176,10 @@ def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
+def _has_storage(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
@@ -179,13 +187,28 @@ def _is_list(value: Any) -> bool:
 def _plain(value: Any) -> dict[str, Any]:
     """Return a result as JSON can have it, with its type."""
     if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-        return {"type": "tensor", "dtype": dtype, "values": value.detach().tolist()}
-    if _is_list(value):
-        return {"type": "list", "parts": [_plain(part) for part in value]}
-    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _plain_tensor(value)
+    if type(value) in (list, tuple):
+        parts = [_plain(v) if isinstance(v, Tensor) else {"type": "other"} for v in value[:MOST]]
+        return {"type": "list", "parts": parts}
+    if type(value) in (int, float):
         return {"type": "number", "values": float(value)}
-    return {"type": type(value).__name__}
+    return {"type": "nothing"} if value is None else {"type": "other", "name": type(value).__name__}
+
+
+def _plain_tensor(value: Tensor) -> dict[str, Any]:
+    """Return an ordinary tensor as JSON can have it; of another one, its kind."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    kind = ""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        kind = f"{value.layout} tensor on {value.device}".removeprefix("torch.")
+    elif value.is_complex():
+        kind = "tensor of complex numbers"
+    elif value.numel() > MOST:
+        kind = f"tensor of {value.numel():,} numbers"
+    if kind:
+        return {"type": "other", "name": kind}
+    return {"type": "tensor", "dtype": dtype, "values": value.detach().tolist()}
 
 
 def _explained(error: BaseException, file: str) -> str:
@@ -199,8 +222,7 @@ def _explained(error: BaseException, file: str) -> str:
         return f"{where}the module {error.name} is not installed; torch is all that is needed"
     if isinstance(error, RunError | UsageError) and not lines:
         return str(error)
-    text = " ".join(str(error).split()) or "no message"
-    return f"{where}{type(error).__name__}: {text}"
+    return f"{where}{type(error).__name__}: {one_line(str(error)) or 'no message'}"
 
 
 @contextlib.contextmanager

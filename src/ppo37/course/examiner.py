@@ -6,13 +6,14 @@ import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,20 +75,22 @@ def exercise_of(path: Path) -> Exercise:
 
     UsageError if it cannot be read or parsed, and if it defines none of them, or several.
     """
+    advice = "give the Python file with your function"
     try:
+        status = path.stat()
+        if path.suffix != ".py" or not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path} is no file whose name ends in .py; {advice}")
+        if status.st_size > LARGEST_FILE:
+            raise UsageError(f"{path} has more than 1 MB; {advice}")
         content = path.read_bytes()
-    except IsADirectoryError as error:
-        raise UsageError(f"{path} is a folder; give the Python file with your function") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > LARGEST_FILE:
-        raise UsageError(f"{path} has more than 1 MB; give the Python file with your function")
     try:
         tree = ast.parse(content, str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        where = "" if line is None else f", line {line}"
-        message = getattr(error, "msg", None) or str(error)
+        where = f", line {line}" if line else ""
+        message = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise UsageError(f"{path}{where} is not valid Python: {message}") from error
     named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     found = [name for name in dict.fromkeys(named) if name in EXERCISES]
@@ -199,12 +202,12 @@ def _read(answer: dict[str, Any]) -> Result:
             return Result([torch.tensor(answer["values"])], False)
         case "list":
             parts = [_read(part) for part in answer["parts"]]
-            if all(part.parts and not part.is_list for part in parts):
+            if all(part.parts for part in parts):
                 return Result([part.parts[0] for part in parts], True)
             return Result([], True, "it returns a list of something else than tensors")
-        case "NoneType":
+        case "nothing":
             return Result([], False, "it returns nothing yet: its last line has to be `return ...`")
-    return Result([], False, f"it returns a {answer['type']}; return a tensor")
+    return Result([], False, f"it returns a {answer.get('name')}; return a tensor of numbers")
 
 
 def _same(result: Result, expected: Result, is_right: bool) -> bool:
@@ -293,10 +296,10 @@ def _difference(
 ) -> str:
     """Describe the first wrong result, and in which cases it is right and wrong."""
     first = wrong[0]
-    if theirs[first].error:
-        return theirs[first].error
     if theirs[first].is_list and not right[first].is_list:
         return "it returns a list; return a tensor"
+    if theirs[first].error:
+        return theirs[first].error
     shapes = [[list(part.shape) for part in each[first].parts] for each in (theirs, right)]
     case = cases[first]
     if shapes[0] != shapes[1]:
@@ -388,10 +391,14 @@ class Job:
             return {"error": f"{text}is there a loop that never ends?"}
         result = self._file.with_suffix(".result")
         if code == 0 and result.exists():
-            found: dict[str, Any] = json.loads(result.read_text())
-            return found
+            with suppress(OSError, ValueError):
+                found = json.loads(result.read_text())
+                if isinstance(found, dict):
+                    return found
+            return {"error": "its process left no result that can be read"}
         if code < 0:
-            return {"error": f"its process was ended by {signal.Signals(-code).name}"}
+            names = {each.value: each.name for each in signal.Signals}
+            return {"error": f"its process was ended by signal {names.get(-code, -code)}"}
         log = self._file.with_suffix(".log").read_text(errors="replace").strip().splitlines()
         reason = log[-1] if log else f"exit code {code}"
         return {"error": f"its process ended without a result: {reason}"}

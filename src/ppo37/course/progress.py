@@ -2,10 +2,9 @@
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
-from ..session.files import write_atomically
+from ..session.files import real_path, write_atomically
 
 
 def path() -> Path:
@@ -13,20 +12,37 @@ def path() -> Path:
     folder = Path(os.environ.get("XDG_STATE_HOME", ""))
     if not folder.is_absolute():  # as its specification asks
         folder = Path.home() / ".local" / "state"
-    return folder / "ppo37" / "course.json"
+    return real_path(folder / "ppo37" / "course.json")
 
 
 def done() -> set[str]:
     """Return the names of the exercises that are done; none if the file cannot be read."""
-    with suppress(OSError, RuntimeError, ValueError):
-        found = json.loads(path().read_text())
-        if isinstance(found, dict) and isinstance(found.get("done"), list):
-            return {name for name in found["done"] if isinstance(name, str)}
-    return set()
+    try:
+        return _read()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: no home directory
+        return set()
 
 
-def mark(name: str) -> None:
-    """Note that an exercise is done; a file that cannot be written is no failure."""
-    with suppress(OSError, RuntimeError):  # RuntimeError: no home directory
-        path().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path(), (json.dumps({"done": sorted({*done(), name})}) + "\n").encode())
+def mark(name: str) -> str:
+    """Note that an exercise is done. Returns why that is not possible; empty if it was."""
+    try:
+        file = path()
+        names = _read()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, (json.dumps({"done": sorted({*names, name})}) + "\n").encode())
+    except ValueError:
+        return f"{file} is damaged, so it was not changed; move it away"
+    except (OSError, RuntimeError) as error:
+        return f"it could not be noted as done: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _read() -> set[str]:
+    """Read the file; ValueError if it is damaged."""
+    file = path()
+    if not file.exists():
+        return set()
+    found = json.loads(file.read_text())
+    if not isinstance(found, dict) or not isinstance(found.get("done"), list):
+        raise ValueError(found)
+    return {name for name in found["done"] if isinstance(name, str)}

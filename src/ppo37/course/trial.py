@@ -1,7 +1,7 @@
 """Training with a student's function beside the package's own, and a chart of both."""
 
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..backends.device import usable_cores
 from ..errors import RunError
@@ -40,20 +40,16 @@ def try_out(verdict: Verdict) -> Trial:
     """
     exercise, task = verdict.exercise, TASKS[verdict.exercise.task]
     files = (verdict.file, None)
-    results: list[dict[str, Any]] = []
-    with ExitStack() as jobs:
-        if usable_cores() > 1:
-            running = [
-                jobs.enter_context(started_job(exercise, "train", file, TRAIN_S)) for file in files
-            ]
-            results = [job.result() for job in running]
-        else:
-            for file in files:
-                job = jobs.enter_context(started_job(exercise, "train", file, TRAIN_S))
-                results.append(job.result())
-    theirs, ours = results
-    if "error" in theirs:
-        return Trial(task, theirs["error"])
+    with ExitStack() as stack:
+        jobs = []
+        for file in files:
+            jobs.append(stack.enter_context(started_job(exercise, "train", file, TRAIN_S)))
+            if usable_cores() == 1:
+                jobs[-1].result()  # one after the other
+        theirs = jobs[0].result()
+        if "error" in theirs:
+            return Trial(task, theirs["error"])  # the other one is ended
+        ours = jobs[1].result()
     if "error" in ours:
         raise RunError(f"training with the package's own function failed: {ours['error']}")
     return Trial(

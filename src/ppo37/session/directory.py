@@ -290,6 +290,8 @@ def find_agent(path: str | Path) -> Path:
 
     A path such as ./pong or pong/ is no name.  UsageError for a name that is neither.
     """
+    if not str(path):
+        raise UsageError("RUN is empty; give a run directory, or the name of a trained agent")
     found = real_path(path)
     if os.path.lexists(path) or Path(path).name != str(path):
         return found

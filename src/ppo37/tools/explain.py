@@ -19,7 +19,7 @@ from ..algorithm.rollout import Rollout
 from ..algorithm.update import Batch, update
 from ..build import Brought
 from ..config import Config
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..networks.agent import Agent
 from ..session import checkpoint, directory
 from ..session.changes import annealed
@@ -96,8 +96,11 @@ def explain(run: str | Path, brought: Brought | None = None) -> Explanation:
     source, start = _beginning(run, notes)
     with _copy(source, start) as copied, _norms() as norms:
         options = SessionOptions(None, 1, None)
-        with resumed_session(copied, options, brought or Brought(), False, {}) as session:
-            return _explained(session, norms, notes)
+        try:
+            with resumed_session(copied, options, brought or Brought(), False, {}) as session:
+                return _explained(session, norms, notes)
+        except (RunError, UsageError) as error:  # name the run, not its copy
+            raise type(error)(str(error).replace(str(copied), str(source))) from error
 
 
 def _beginning(run: str | Path, notes: list[str]) -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """The examiner: right and wrong functions of students, and files that are none."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,17 @@ def test_where_a_function_is_wrong_is_said_by_the_case(tmp_path: Path) -> None:
             ).replace("    return", "    found[0] = torch.rand_like(total)\n    return"),
             "it must not be random",
         ),
+        (GAE.replace("found[::-1])", "found[::-1]) + 0j"), "a tensor of complex numbers"),
+        (GAE.replace("found[::-1])", "found[::-1]).to_sparse()"), "a sparse_coo tensor on cpu"),
+        (GAE.replace("found[::-1])", "found[::-1]).to('meta')"), "tensor on meta"),
+        (
+            GAE.replace("    return", "    return type('list', (), {})()\n    return"),
+            "it returns a list; return a tensor of numbers",
+        ),
+        (
+            GAE.replace("    return", "    raise BaseException('a\\nb\\x1b')\n    return"),
+            "line 11: BaseException: a b",
+        ),
         ("def reset_state(lstm_state, dones): return lstm_state", "its result is"),
         (
             "def value_targets(a, v):\n    v[:-1].add_(a)\n    return v[:-1]",
@@ -177,6 +189,35 @@ def test_other_files_are_refused_in_one_line(
     assert message in err
 
 
+def test_what_is_no_python_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "my_gae.txt").write_text(GAE)
+    (tmp_path / "large.py").write_text("#" * (1 << 20) + "\n")
+    for name, message in (
+        ("pipe.py", "is no file whose name ends in .py"),
+        ("my_gae.txt", "is no file whose name ends in .py"),
+        (".", "is no file whose name ends in .py"),
+        ("large.py", "has more than 1 MB"),
+    ):
+        code, _, err = run_command(capsys, "learn", "check", str(tmp_path / name))
+        assert (code, message in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_a_damaged_note_of_what_is_done_stays_as_it_is(tmp_path: Path) -> None:
+    progress.path().parent.mkdir(parents=True)
+    progress.path().write_text('{"done": ["gae", ')
+    assert "is damaged, so it was not changed" in progress.mark("entropy")
+    assert progress.path().read_text() == '{"done": ["gae", '
+    assert progress.done() == set()
+
+
+def test_a_note_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    assert "it could not be noted as done" in progress.mark("gae")
+
+
 def test_the_command_writes_a_file_and_remembers_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +231,7 @@ def test_the_command_writes_a_file_and_remembers_what_is_done(
     assert (code, "it returns nothing yet" in out) == (1, True)
     assert progress.done() == set()
     Path("my_gae.py").write_text(GAE)
-    code, out, _ = run_command(capsys, "learn", "check", "my_gae.py", "--no-train")
+    code, out, _ = run_command(capsys, "learn", "check", "--no-train", "my_gae.py")
     assert (code, progress.done()) == (0, {"gae"})
     assert "[x] gae" in run_command(capsys, "learn")[1]
     assert "Next: ppo37 learn sample" in out
@@ -204,6 +245,9 @@ def test_the_command_writes_a_file_and_remembers_what_is_done(
         (["gae", "entropy"], "give one lesson or exercise"),
         (["gae", "--train"], "--train is for `ppo37 learn check FILE`"),
         (["gae", "--out", "gae.txt"], "has to be a Python file"),
+        (["gae", "--out", "nowhere/gae.py"], "cannot write nowhere/gae.py: No such file"),
+        (["--out", "gae.py"], "--out is for the file of an exercise"),
+        (["bug", "1", "--no-train"], "--train is for `ppo37 learn check FILE`"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -219,13 +263,11 @@ def test_wrong_arguments_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_or_missing_note_of_what_is_done_is_no_failure(tmp_path: Path) -> None:
+def test_what_is_done_is_remembered(tmp_path: Path) -> None:
     assert progress.done() == set()
-    progress.path().parent.mkdir(parents=True)
-    progress.path().write_text("[1]")
-    assert progress.done() == set()
-    progress.mark("gae")
-    assert progress.done() == {"gae"}
+    assert progress.mark("gae") == ""
+    assert progress.mark("entropy") == ""
+    assert progress.done() == {"gae", "entropy"}
 
 
 STUDENTS = sorted((ROOT / "tests" / "data" / "students").glob("*.py"))

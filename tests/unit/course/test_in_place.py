@@ -96,8 +96,9 @@ def test_a_function_that_fails_while_training_is_reported(
     fails = "    assert len(mean) < 10, 'too many'\n    return mean + log_std.exp() * noise"
     file.write_text(text + fails)
     code, out, _ = run_command(capsys, "learn", "check", str(file), "--train")
-    assert (code, "training with it failed" in out) == (0, True)
+    assert (code, "training with it failed" in out) == (1, True), "it is not done"
     assert "too many" in out
+    assert "is done" not in out
 
 
 @pytest.mark.slow

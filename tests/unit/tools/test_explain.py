@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,11 @@ def test_what_cannot_be_explained_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = train(tiny(total_timesteps=64), tmp_path / "one", view=None).run
+    broken = shutil.copytree(run, tmp_path / "broken")
+    (broken / "metrics.jsonl").write_text("nonsense\n")
     for path, message in (
+        ("", "RUN is empty"),
+        (str(broken), f"{broken}/metrics.jsonl"),
         (str(one), "is finished, and has no earlier checkpoint"),
         (str(tmp_path), "is not a run directory"),
         ("pong", "is a published agent"),
