@@ -10,7 +10,7 @@ from tex import tex
 
 from ppo37 import config, networks
 from ppo37.course import lessons
-from ppo37.course.charts import CHARTS, Chart
+from ppo37.course.charts import CHARTS, Chart, detail_figure
 from ppo37.presets import PRESETS
 from ppo37.tools import details
 from ppo37.tools.details import Detail, Mark
@@ -62,6 +62,20 @@ def _lesson(page: str) -> str:
     return lessons.CHART.sub(lambda found: _chart(CHARTS[found[1]]), text)
 
 
+def _is_different(tag: str) -> bool:
+    """Return whether the interval of a detail over seeds excludes 0."""
+    each = details.measured().get("details", {}).get(tag)
+    return each is not None and not each["interval"][0] <= 0.0 <= each["interval"][1]
+
+
+def _figure(name: str, root: str) -> str:
+    """Return the place of a figure without sliders."""
+    return (
+        f"<script src='{root}theme/plotly.min.js'></script><script src='charts/{name}.js'></script>"
+        f"<div class='chart' data-chart='{name}'><div class='chart-plot'></div></div>"
+    )
+
+
 def _chart(chart: Chart) -> str:
     """Return the sliders of a chart and a place for its figure; charts.js fills both."""
     rows = []
@@ -82,10 +96,14 @@ def _chart(chart: Chart) -> str:
 
 def chart_scripts() -> dict[str, str]:
     """Return the scripts with the figures of each chart, by their paths in the site."""
+    found = {f"{COURSE}/charts/{name}.js": _document(chart) for name, chart in CHARTS.items()}
+    for tag in filter(_is_different, (entry.tag for entry in details.load())):
+        figure = {"controls": [], "figures": {"": detail_figure(tag)}}
+        found[f"{FOLDER}/charts/{tag}.js"] = figure
     return {
-        f"{COURSE}/charts/{name}.js": "window.ppo37Charts = window.ppo37Charts || {};\n"
-        f"window.ppo37Charts[{json.dumps(name)}] = {json.dumps(_document(chart))};\n"
-        for name, chart in CHARTS.items()
+        path: "window.ppo37Charts = window.ppo37Charts || {};\n"
+        f"window.ppo37Charts[{json.dumps(Path(path).stem)}] = {json.dumps(document)};\n"
+        for path, document in found.items()
     }
 
 
@@ -149,9 +167,11 @@ def _detail(entry: Detail, found: dict[str, list[Mark]]) -> str:
     parts += [f"**Found by others.** {_text(study)}" for study in entry.studies]
     shown = "trains a small game" if entry.task else "runs a test that fails"
     parts.append(
-        f"`ppo37 details {entry.number} --break` removes it from a copy of the package and "
-        f"{shown}. What it is worth is not measured over seeds."
+        f"`ppo37 details {entry.number} --break` removes it from a copy of the package and {shown}."
     )
+    parts.append(f"**Over seeds.** {_text(details.over_seeds(entry.tag))}")
+    if _is_different(entry.tag):
+        parts.append(_figure(entry.tag, "../../"))
     parts.append(f"**Source.** [{_text(entry.source)}]({entry.permalink})")
     parts.append("\n".join(_facts(entry)))
     parts += ["## In the code", ", ".join(map(_place, own)) + ":", _excerpt(own)]

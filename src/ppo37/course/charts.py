@@ -19,6 +19,7 @@ import torch
 from ..algorithm.advantages import gae
 from ..algorithm.distributions import Categorical
 from ..algorithm.losses import policy_loss
+from ..tools.details import measured
 from . import oracle
 from .lessons import FOLDER
 
@@ -419,6 +420,29 @@ def metrics_figure(run: str, metric: str) -> Figure:
             _line(broken["agent_steps"], broken[metric], run, BLUE, "solid"),
         ],
         "layout": _layout(f"{metric}: {run}", "agent steps", metric),
+    }
+
+
+# ---- details over seeds ----
+
+
+def detail_figure(tag: str) -> Figure:
+    """Draw the curves of a small game with a detail and without it, and their means."""
+    each = measured()["details"][tag]
+    task = measured()["tasks"][each["task"]]
+    data = []
+    for curves, name, color, dash in (
+        (task["curves"], "with it", GRAY, "dot"),
+        (each["curves"], "without it", BLUE, "solid"),
+    ):
+        for curve in curves:
+            single = _line(task["steps"], np.array(curve, float), name, color, dash)
+            data.append({**single, "opacity": 0.2, "showlegend": False, "hoverinfo": "skip"})
+        mean = np.nanmean(np.array(curves, float), axis=0)
+        data.append(_line(task["steps"], mean, f"{name}, mean of {len(curves)} seeds", color, dash))
+    return {
+        "data": data,
+        "layout": _layout(f"{each['task']}, with and without {tag}", "agent steps", "score"),
     }
 
 

@@ -6,9 +6,11 @@ has its tag as a comment at the end, `# D05` or, for an auxiliary detail, `# A1`
 
 import ast
 import difflib
+import json
 import re
 import textwrap
 import tomllib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +86,28 @@ def load() -> list[Detail]:
     """Return all details in order: 1 to 37, then A1 to A4."""
     text = resources.files("ppo37").joinpath("data/details.toml").read_text("utf-8")
     return [_detail(table) for table in tomllib.loads(text)["detail"]]
+
+
+@cache
+def measured() -> dict[str, Any]:
+    """Return what benchmarks/details_seeds.py has measured; empty if it has not been run."""
+    file = resources.files("ppo37").joinpath("data/details_seeds.json")
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found
+
+
+def over_seeds(tag: str) -> str:
+    """Say what a detail is worth over seeds, or that it is not measured."""
+    each = measured().get("details", {}).get(tag)
+    if each is None:
+        return "What it is worth is not measured over seeds."
+    low, high = each["interval"]
+    numbers = f"{each['difference']:+.2f}, 95% interval {low:+.2f} to {high:+.2f}"
+    seeds = f"{len(measured()['seeds'])} seeds of the small game `{each['task']}`"
+    if low <= 0.0 <= high:
+        return f"No difference seen with {seeds}: without it {numbers}."
+    word = "lower" if each["difference"] < 0.0 else "higher"
+    return f"The score is {word} without it, over {seeds}: {numbers}."
 
 
 def find(name: str) -> Detail:
@@ -201,6 +225,7 @@ def explanation(detail: Detail, found: dict[str, list[Mark]]) -> str:
         "equation": detail.equation,
         "why": textwrap.fill(detail.why, WIDTH - 2),
         "without it": textwrap.fill(detail.without, WIDTH - 2),
+        "over seeds": textwrap.fill(over_seeds(detail.tag), WIDTH - 2),
         "what studies found": "\n".join(textwrap.fill(s, WIDTH - 2) for s in detail.studies),
         "source": f"{detail.source}\n{detail.permalink}",
         "needs": " ".join(flags(detail.needs)),
