@@ -170,14 +170,11 @@ def _write_exercise(options: Namespace, exercise: "Exercise") -> int:
     if path.suffix != ".py":
         raise UsageError(f"--out {path} has to be a Python file, such as {exercise.file}")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(exercise.template)
+        _write_new(path, exercise.template.encode())
     except FileExistsError as error:
         raise UsageError(
             f"{path} exists already; `ppo37 learn check {path}` examines it"
         ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     log(f"lesson {exercise.lesson}: `ppo37 learn {exercise.lesson}` explains it")
     log(f"write the body of {exercise.name}, then: ppo37 learn check {shlex.quote(str(path))}")
     print_result(options, {"name": exercise.name, "file": str(path)}, str(path))

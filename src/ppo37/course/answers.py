@@ -2,7 +2,8 @@
 
 A job names the file and the exercise. With the action `answer` the function is called with the
 inputs of all cases, with `train` the task of the exercise is trained with it. What came of it is
-written as JSON, tensors as nested lists. A student's code cannot harm the process that examines it.
+written as JSON, tensors as nested lists. An error in a student's code does not end the process that
+examines it.
 """
 
 import contextlib
@@ -29,8 +30,6 @@ from .in_place import train_with
 
 PROBED_UPDATES = 2
 """Updates after which another function must have changed the weights."""
-
-
 MOST = 1_000_000
 """The most numbers of a result, or parts of a list."""
 
