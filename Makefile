@@ -49,6 +49,7 @@ test-slow: .venv/.installed-test
 # minatar is no extra: it is an example of environments that others have written.
 test-extras: .venv-extras/.installed test-rliable
 	EXTRAS=1 $(EXTRAS_BIN)/python -m pytest -n auto $(WITH_EXTRAS)
+	$(EXTRAS_BIN)/python -m pytest -n auto -m slow -k notebook tests/unit/course/test_charts.py
 
 # rliable has an environment of its own: it cannot be imported with the pandas that others need.
 test-rliable: .venv-rliable/.installed
@@ -114,7 +115,7 @@ $(KATEX):
 .venv-extras/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-extras
 	$(EXTRAS_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e '.[test,mujoco,onnx,ray,bench,dist,docs]' minatar
+	  -e '.[test,mujoco,learn,onnx,ray,bench,dist,docs]' minatar
 	touch $@
 
 .venv-rliable/.installed: Makefile
