@@ -260,7 +260,7 @@ MISTAKES = [
     (("--details", "9", "--no-clip-vloss"), "changes nothing"),
     (("--action-space", "joystick"), "catch needs action_space discrete"),
     (("--mask-actions",), "catch has no actions to mask"),
-    (("--seeds", "0"), "--seeds must be at least 1"),
+    (("--seeds", "0"), "seeds must be at least 1"),
     (("--jobs", "0"), "--jobs must be at least 1"),
     (("--seed", "4294967295", "--seeds", "2"), "seed must be at most"),
     (("--out", "full"), "has no ablation.json"),

@@ -207,7 +207,7 @@ def test_two_suites_are_compared_as_they_are(
         (["nothing", "."], "has no commit 'nothing'"),
         (["HEAD", ".", "--margin", "0"], "--margin must be more than 0"),
         (["HEAD", ".", "--plan", "none.toml"], "cannot read none.toml"),
-        (["HEAD", ".", "--seeds", "0"], "--seeds must be at least 1"),
+        (["HEAD", ".", "--seeds", "0"], "seeds must be at least 1"),
         (["HEAD", ".", "--plan", "own.toml"], "evil.py:Net, which only you may name"),
         (["HEAD", ".", "--plan", "acrobot.toml"], "Acrobot-v1 has no human score"),
         (["HEAD", ".", "--plan", "variants.toml"], "has no variants"),
