@@ -1,4 +1,4 @@
-"""What twelve details are worth in small games: eight seeds of each, with it and without it.
+"""Train small games with and without each of twelve details, eight seeds each, and compare.
 
     python benchmarks/details_seeds.py train RUNS [--jobs 2]
     python benchmarks/details_seeds.py table RUNS

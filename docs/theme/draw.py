@@ -26,11 +26,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from ppo37.algorithm.distributions import Categorical, Gaussian
-from ppo37.algorithm.losses import policy_loss, probability_ratio, value_loss
+from ppo37.algorithm.losses import probability_ratio, value_loss
 from ppo37.algorithm.rollout import allocate
 from ppo37.algorithm.update import make_batch, minibatch
 from ppo37.config import Config
-from ppo37.course.charts import TAGS
+from ppo37.course.charts import TAGS, objective
 from ppo37.course.charts import screens as played_screens
 from ppo37.course.exercises import EXERCISES
 from ppo37.course.exercises.statistics import RUNS as TEN_SCORES
@@ -65,7 +65,7 @@ def clip() -> None:
     ratios = torch.linspace(0.75, 1.25, 201)
     figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.2), layout="constrained")
     for axes, advantage in zip(panels, (1.0, -1.0), strict=True):
-        pairs = [_objective(float(ratio), advantage, eps) for ratio in ratios]
+        pairs = [objective(float(ratio), advantage, float(eps)) for ratio in ratios]
         objectives, gradients = np.array(pairs).T
         axes.axvspan(
             1 - float(eps), 1 + float(eps), color=PALE, label=r"$1-\epsilon$ to $1+\epsilon$"
@@ -80,14 +80,6 @@ def clip() -> None:
     panels[0].set_ylabel(r"$\min(\rho A,\ \mathrm{clip}(\rho) A)$ (E2)")
     panels[0].legend(frameon=False, fontsize=9, loc="upper left")
     _save(figure, "clip")
-
-
-def _objective(ratio: float, advantage: float, eps: torch.Tensor) -> tuple[float, float]:
-    """Compute what one sample adds to the objective, and its slope."""
-    rho = torch.tensor([ratio], requires_grad=True)
-    loss = policy_loss(torch.tensor([advantage]), rho, eps)
-    (gradient,) = torch.autograd.grad(loss, rho)
-    return -loss.item(), -gradient.item()
 
 
 def value() -> None:

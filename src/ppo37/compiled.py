@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import UsageError
-from .machine import cpu_info, cpu_name
+from .machine import cpu_info, cpu_name, user_folder
 
 # No fused products and sums: the results would round differently from those they are compared with.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-pthread", "-shared", "-fPIC")
@@ -84,10 +84,7 @@ def _folder() -> Path:
     """Return the folder for libraries: in the user's cache, or a temporary one for this process
     if other users could write to the cache."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        if not cache.is_absolute():  # as its specification asks
-            cache = Path.home() / ".cache"
-        folder = cache / "ppo37"
+        folder = user_folder("XDG_CACHE_HOME", ".cache") / "ppo37"
         folder.mkdir(PRIVATE, parents=True, exist_ok=True)
         if _only_ours(folder):
             return folder

@@ -1,5 +1,6 @@
 """Facts about this machine, without PyTorch."""
 
+import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -10,6 +11,15 @@ import psutil
 
 ARM_PARTS = "CPU implementer", "CPU part", "CPU variant", "CPU revision"
 """What /proc/cpuinfo has of an ARM processor, which has no name there."""
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """Return the folder that an XDG variable names, else `default` in the home directory.
+
+    RuntimeError without a home directory.
+    """
+    folder = Path(os.environ.get(variable, ""))
+    return folder if folder.is_absolute() else Path.home() / default  # as its specification asks
 
 
 def cpu_info() -> dict[str, str]:

@@ -280,11 +280,11 @@ def details(options: Namespace) -> int:
     """List the details of PPO, or explain one beside its code."""
     from ..tools import details
 
-    marks = details.marks()
     if options.broken:
         if options.number is None:
             raise UsageError("name the detail to remove: ppo37 details 5 --break")
         return _without_detail(options, details.find(options.number))
+    marks = details.marks()
     if options.number is None:
         found = details.load()
         documents = [details.document(detail, marks) for detail in found]
@@ -298,7 +298,7 @@ def details(options: Namespace) -> int:
 
 def _without_detail(options: Namespace, detail: "Detail") -> int:
     """Show what goes wrong without a detail: by a small training, or by a test that fails."""
-    from ..course.broken import test_without, train_without
+    from ..course.broken import run_test_without, train_without
     from ..course.trial import chart
     from ..tools.details import diff
 
@@ -315,7 +315,7 @@ def _without_detail(options: Namespace, detail: "Detail") -> int:
         document |= {"task": detail.task, "without": trial.theirs, "with": trial.ours}
     else:
         log(f"running {detail.tests[0]} without it, in a copy of the package")
-        failure = test_without(detail)
+        failure = run_test_without(detail)
         if not failure.lines:
             raise RunError(f"{failure.test} passes without {detail.tag}; please report this")
         lines += [f"{failure.test} fails:", *failure.lines[:8]]

@@ -39,18 +39,16 @@ def learn(options: Namespace) -> int:
         if len(what) != 2:
             raise UsageError("give one file: ppo37 learn check my_gae.py")
         return _check(options, what[1])
+    if options.train is not None:
+        raise UsageError("--train is for `ppo37 learn check FILE`")
     if options.out is not None and len(what) != 1:
         raise UsageError("--out is for the file of an exercise: ppo37 learn gae --out FILE.py")
     if what[:1] == [BUG]:
-        if options.train is not None:
-            raise UsageError("--train is for `ppo37 learn check FILE`")
         if len(what) not in (2, 3):
             raise UsageError("give a number, as `ppo37 learn bug 1`, and then its function")
         return _bug(options, *what[1:])
     if len(what) > 1:
         raise UsageError("give one lesson or exercise, `check FILE`, or `bug N`")
-    if options.train is not None:
-        raise UsageError("--train is for `ppo37 learn check FILE`")
     return _show(options, what[0]) if what else _list(options)
 
 

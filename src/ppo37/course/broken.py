@@ -83,7 +83,7 @@ def train_without(detail: Detail) -> Trial:
     return Trial(TASKS[detail.task], steps=steps, theirs=curves[0], ours=curves[1])
 
 
-def test_without(detail: Detail) -> Failure:
+def run_test_without(detail: Detail) -> Failure:
     """Run the first test of a detail in a copy without it; UsageError without the tests."""
     test = detail.tests[0]
     if not (ROOT / test.partition("::")[0]).is_file():

@@ -1,15 +1,12 @@
 """Runs with a hidden mistake, for students to find by their curves and metrics."""
 
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..backends.device import usable_cores
 from ..errors import RunError, UsageError
-from .examiner import TRAIN_S, started_job
 from .exercise import Exercise
 from .exercises import EXERCISES
 from .tasks import TASKS
-from .trial import Trial
+from .trial import Trial, beside_the_package
 
 METRICS = {
     "score of the last 100 games": "charts/episodic_return_last_100",
@@ -20,7 +17,7 @@ METRICS = {
     "value_loss": "losses/value_loss",
     "learning_rate": "charts/learning_rate",
 }
-"""What students see of each run."""
+"""The metrics of a run that students see, by their tags."""
 MOMENTS = (0.0, 0.25, 0.5, 1.0)
 """The parts of the training after which they see it."""
 
@@ -125,27 +122,15 @@ def find_bug(text: str) -> tuple[int, Bug]:
 
 def investigate(bug: Bug) -> Clue:
     """Train with the hidden mistake, and beside it without."""
-    exercise = bug.exercise
-    mistakes = (bug.mistake, "")
-    results: list[dict[str, Any]] = []
-    with ExitStack() as jobs:
-        running = []
-        for mistake in mistakes:
-            job = jobs.enter_context(started_job(exercise, "train", None, TRAIN_S, mistake))
-            running.append(job)
-            if usable_cores() == 1:
-                job.result()  # one after the other
-        results = [job.result() for job in running]
-    for result in results:
-        if "error" in result:
-            raise RunError(f"the training failed: {result['error']}")
-    broken, healthy = results
+    broken, healthy = beside_the_package(bug.exercise, None, bug.mistake)
+    if "error" in broken:
+        raise RunError(f"the training failed: {broken['error']}")
     rows = {
         name: (_moments(broken["metrics"][tag]), _moments(healthy["metrics"][tag]))
         for name, tag in METRICS.items()
     }
     trial = Trial(
-        TASKS[exercise.task],
+        TASKS[bug.exercise.task],
         steps=healthy["steps"],
         theirs=broken["scores"],
         ours=healthy["scores"],

@@ -73,7 +73,7 @@ def _rounded(values: Any, digits: int = 4) -> list[Any]:
 # ---- the clipped objective ----
 
 
-def _objective(ratio: float, advantage: float, eps: float) -> tuple[float, float]:
+def objective(ratio: float, advantage: float, eps: float) -> tuple[float, float]:
     """Compute what a sample adds to the objective, and its slope."""
     rho = torch.tensor([ratio], requires_grad=True)
     loss = policy_loss(torch.tensor([advantage]), rho, torch.tensor(eps))
@@ -84,13 +84,13 @@ def _objective(ratio: float, advantage: float, eps: float) -> tuple[float, float
 @cache
 def _curve(advantage: float, eps: float) -> tuple[list[float], list[float]]:
     ratios = np.linspace(0.4, 1.6, 61)
-    return _rounded(ratios), _rounded([_objective(float(r), advantage, eps)[0] for r in ratios])
+    return _rounded(ratios), _rounded([objective(float(r), advantage, eps)[0] for r in ratios])
 
 
 def clip_figure(advantage: float, ratio: float, eps: float) -> Figure:
     """Draw the objective of one sample, and the sample with its gradient."""
     ratios, objectives = _curve(advantage, eps)
-    value, slope = _objective(ratio, advantage, eps)
+    value, slope = objective(ratio, advantage, eps)
     if slope == 0.0:
         case = "clipped: no gradient, it stops pushing"
     else:

@@ -126,7 +126,6 @@ def judge(
     """Compare the answers to all cases with the right ones. Returns findings and mistakes."""
     answers = result["answers"]
     right = [_result_of(exercise.oracle(*case.inputs)) for case in cases]
-    ours = [_result_of(exercise.solve(frozenset(), *case.inputs)) for case in cases]
     theirs = [_read(answer["output"]) for answer in answers]
     findings: list[str] = []
     mistakes: list[Mistake] = []
@@ -136,6 +135,7 @@ def judge(
         mistakes = [exercise.mistakes[name] for name in names]
         findings.append(_difference(exercise, cases, wrong, theirs, right))
     else:
+        ours = [_result_of(exercise.solve(frozenset(), *case.inputs)) for case in cases]
         findings += _wrong_types(theirs, ours)
         findings += _wrong_gradients(exercise, cases, answers)
     if result["random"]:

@@ -33,7 +33,7 @@ SYMBOLS = {
     r"\exp": "exp",
     r"\mathrm": "",
 }
-"""What a terminal shows of the TeX in the lessons."""
+"""The texts for a terminal of the TeX in the lessons."""
 
 
 class Lesson(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the notebooks share: sliders and figures of the charts, by marimo and plotly."""
+"""Sliders and figures of the charts for the notebooks, by marimo and plotly."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,18 +1,15 @@
 """The exercises that are done, in a file of the user."""
 
 import json
-import os
 from pathlib import Path
 
+from ..machine import user_folder
 from ..session.files import real_path, write_atomically
 
 
 def path() -> Path:
     """Return `ppo37/course.json` in the folder for the state of programs."""
-    folder = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not folder.is_absolute():  # as its specification asks
-        folder = Path.home() / ".local" / "state"
-    return real_path(folder / "ppo37" / "course.json")
+    return real_path(user_folder("XDG_STATE_HOME", ".local/state") / "ppo37" / "course.json")
 
 
 def done() -> set[str]:

@@ -4,6 +4,7 @@
 raw screens in color, from which students make the observations.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -84,17 +85,17 @@ class Small(VecEnv):
         """Draw a whole number below `number` for each of these games."""
         return [int(self._random[i].integers(number)) for i in np.flatnonzero(which)]
 
+    @abstractmethod
     def _start(self, which: NDArray[np.bool_]) -> None:
         """Start these games."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _play(self, actions: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Play a step. Returns the rewards, and where the game is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _observe(self, starts: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return the observations. starts: where they are the first of a game."""
-        raise NotImplementedError
 
 
 class Remember(Small):

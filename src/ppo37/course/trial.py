@@ -1,11 +1,13 @@
 """Training with a student's function beside the package's own, and a chart of both."""
 
 from contextlib import ExitStack
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..backends.device import usable_cores
 from ..errors import RunError
 from .examiner import TRAIN_S, Verdict, started_job
+from .exercise import Exercise
 from .tasks import TASKS, Task
 
 COLUMNS, ROWS = 60, 10
@@ -34,24 +36,11 @@ class Trial(NamedTuple):
 
 
 def try_out(verdict: Verdict) -> Trial:
-    """Train the task of an exercise with the function in a file, and with the package's own.
-
-    Both run side by side where there are two cores.
-    """
-    exercise, task = verdict.exercise, TASKS[verdict.exercise.task]
-    files = (verdict.file, None)
-    with ExitStack() as stack:
-        jobs = []
-        for file in files:
-            jobs.append(stack.enter_context(started_job(exercise, "train", file, TRAIN_S)))
-            if usable_cores() == 1:
-                jobs[-1].result()  # one after the other
-        theirs = jobs[0].result()
-        if "error" in theirs:
-            return Trial(task, theirs["error"])  # the other one is ended
-        ours = jobs[1].result()
-    if "error" in ours:
-        raise RunError(f"training with the package's own function failed: {ours['error']}")
+    """Train the task of an exercise with the function in a file, and with the package's own."""
+    task = TASKS[verdict.exercise.task]
+    theirs, ours = beside_the_package(verdict.exercise, verdict.file)
+    if "error" in theirs:
+        return Trial(task, theirs["error"])
     return Trial(
         task,
         "",
@@ -61,6 +50,30 @@ def try_out(verdict: Verdict) -> Trial:
         theirs["scores"],
         ours["scores"],
     )
+
+
+def beside_the_package(
+    exercise: Exercise, file: Path | None, mistake: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train with the function in a file, or with a mistake, and beside it with the package's own.
+
+    Returns both results; if the first one has `error`, the other training was ended, and its result
+    is empty. Both run side by side where there are two cores. RunError if the second one fails.
+    """
+    with ExitStack() as stack:
+        jobs = []
+        for what in ((file, mistake), (None, "")):
+            job = started_job(exercise, "train", what[0], TRAIN_S, what[1])
+            jobs.append(stack.enter_context(job))
+            if usable_cores() == 1:
+                jobs[-1].result()  # one after the other
+        first = jobs[0].result()
+        if "error" in first:
+            return first, {}
+        second = jobs[1].result()
+    if "error" in second:
+        raise RunError(f"training with the package's own function failed: {second['error']}")
+    return first, second
 
 
 def chart(trial: Trial, theirs: str = "yours", ours: str = "the package's") -> str:

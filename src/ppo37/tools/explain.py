@@ -172,7 +172,7 @@ def _explained(session: Session, norms: list[float], notes: list[str]) -> Explan
     advantages = _in_time(batch.advantages, config)
     normalized = _in_time(_normalized(batch, orders[0], config), config)
     settings = annealed(config, session.state.agent_steps)
-    cases = _cases(ratios, normalized, settings["clip_coef"])
+    cases = clip_cases(ratios, normalized, settings["clip_coef"])
     changed = int((old.exp() - new.exp()).abs().argmax())
     if not session.state.exact:
         notes.append("its games could not be restored, so this update is of new games")
@@ -259,8 +259,8 @@ def _normalized(batch: Batch, order: Tensor, config: Config) -> Tensor:
     return found
 
 
-def _cases(ratios: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
-    """Return the index in CASES of each sample."""
+def clip_cases(ratios: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
+    """Return the index in CASES of each sample, [S]."""
     above = (advantages > 0) & (ratios > 1.0 + clip_coef)
     below = (advantages < 0) & (ratios < 1.0 - clip_coef)
     pushes = torch.where(advantages > 0, 2, 3)

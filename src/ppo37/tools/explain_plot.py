@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from .explain import Explanation
+from .explain import Explanation, clip_cases
 from .figures import COLORS, FAINT_INK, STYLE, import_matplotlib
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ def figure(found: Explanation) -> "Figure":
 
 def _ratios(panel: "Axes", found: Explanation) -> None:
     """Draw each sample: its ratio at the end against its advantage."""
-    ratios, advantages = np.array(found.ratios), np.array(found.advantages)
+    ratios, advantages = torch.tensor(found.ratios), torch.tensor(found.advantages)
     eps = found.settings["clip_coef"]
-    stopped = ((advantages > 0) & (ratios > 1 + eps)) | ((advantages < 0) & (ratios < 1 - eps))
+    stopped = clip_cases(ratios, advantages, eps) < 2  # the first two of CASES
     panel.axvspan(1 - eps, 1 + eps, color="#dfe7ee", zorder=0)
     for part, color, sign, name in (
         (~stopped, BLUE, ".", "gradient flows"),
         (stopped, RED, "x", "clipped: no gradient"),
     ):
-        label = f"{name} ({part.mean():.0%})"
+        label = f"{name} ({part.float().mean():.0%})"
         panel.plot(ratios[part], advantages[part], sign, color=color, markersize=4, label=label)
     panel.axhline(0, color=FAINT_INK, linewidth=0.8)
     panel.set_xlabel("ratio of new to old probability; shaded: the clip range")

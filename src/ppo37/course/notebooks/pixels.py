@@ -1,4 +1,4 @@
-"""From two frames of the console to the observation."""
+"""The way from two frames of the console to the observation."""
 
 import marimo
 
